@@ -1,0 +1,155 @@
+"""Draws answers on pictures: boxes with labels, ranked labels, answers side by side."""
+
+import colorsys
+import io
+from collections.abc import Sequence
+
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from server.results import Classified, Detected, Image
+
+MEDIA_TYPE = "image/jpeg"
+_JPEG_QUALITY = 90
+# Panels of a comparison are at most this wide and high, in pixels; a row holds four of them.
+_PANEL = 960
+_COLUMNS = 4
+_PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
+
+
+def annotate(image: Image, result: Classified | Detected) -> bytes:
+    """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it."""
+    picture = PillowImage.fromarray(image)
+    _draw(picture, result, 1.0)
+    return _jpeg(picture)
+
+
+def side_by_side(
+    image: Image, panels: Sequence[tuple[str, str, Classified | Detected | None]]
+) -> bytes:
+    """Return a JPEG with one panel per answer: its title, a note below it, and the answer drawn.
+
+    panels: (title, note, answer); without an answer the panel shows the bare picture.
+    """
+    scale = min(1.0, _PANEL / max(image.shape[:2]))
+    size = (
+        max(1, round(image.shape[1] * scale)),
+        max(1, round(image.shape[0] * scale)),
+    )
+    small = PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS)
+    # A narrow picture still leaves room to read.
+    width, header, margin = max(size[0], 320), 64, 16
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    sheet = PillowImage.new(
+        "RGB",
+        (
+            columns * (width + margin) + margin,
+            rows * (size[1] + header + margin) + margin,
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    for index, (title, note, result) in enumerate(panels):
+        left = margin + index % columns * (width + margin)
+        top = margin + index // columns * (size[1] + header + margin)
+        draw.text((left, top), _clip(draw, title, _font(24), width), _INK, _font(24))
+        draw.text((left, top + 32), _clip(draw, note, _font(17), width), "#a8afbc", _font(17))
+        panel = PillowImage.new("RGB", (width, size[1]), "#22252c")
+        corner = (width - size[0]) // 2
+        answered = small.copy()
+        if isinstance(result, Detected):
+            _draw(answered, result, scale)
+        panel.paste(answered, (corner, 0))
+        if isinstance(result, Classified):
+            _draw(panel, result, scale)
+        sheet.paste(panel, (left, top + header))
+    return _jpeg(sheet)
+
+
+def _draw(picture: PillowImage.Image, result: Classified | Detected, scale: float) -> None:
+    if isinstance(result, Detected):
+        _draw_boxes(picture, result, scale)
+    else:
+        _draw_labels(picture, result)
+
+
+def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> None:
+    """Draw boxes; scale: pixels of the picture per pixel of the original."""
+    draw = ImageDraw.Draw(picture)
+    line = max(2, round(max(picture.size) / 400))
+    font = _font(_font_size(picture))
+    # The best last, so that it lies on top.
+    for found in reversed(result.detections):
+        box = found.box
+        corners = (
+            box.x_min * scale,
+            box.y_min * scale,
+            box.x_max * scale,
+            box.y_max * scale,
+        )
+        color = _color(found.class_id)
+        draw.rectangle(corners, outline=color, width=line)
+        text = f"{found.label} {found.score:.2f}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        height, pad = bottom - top + 2 * line, line * 2
+        # Above the box where there is room, else inside it; never off the right edge.
+        x = max(0.0, min(corners[0], picture.width - (right - left) - 2 * pad))
+        y = corners[1] - height if corners[1] >= height else corners[1]
+        draw.rectangle((x, y, x + right - left + 2 * pad, y + height), fill=color)
+        draw.text((x + pad - left, y + line - top), text, "#000000", font)
+
+
+def _draw_labels(picture: PillowImage.Image, result: Classified) -> None:
+    """Draw the labels as bars, over a darkened strip at the bottom."""
+    size = _font_size(picture)
+    font, line = _font(size), round(size * 1.5)
+    shown = result.classifications[: max(1, picture.height // line)]
+    height = line * len(shown) + size // 2
+    top = picture.height - height
+    shade = PillowImage.new("RGBA", (picture.width, height), (16, 18, 22, 200))
+    picture.paste(shade, (0, top), shade)
+    draw = ImageDraw.Draw(picture)
+    margin = size // 2
+    scores = max(draw.textlength(f"{c.score:.1%}", font) for c in shown)
+    for rank, label in enumerate(shown):
+        y = top + size // 4 + rank * line
+        right = picture.width - margin
+        bar = (right - margin) * min(max(label.score, 0.0), 1.0)
+        draw.rectangle((margin, y + line - 5, margin + bar, y + line - 2), fill=_BAR)
+        score = f"{label.score:.1%}"
+        room = right - margin - scores - size
+        draw.text((margin, y), _clip(draw, label.label, font, room), _INK, font)
+        draw.text((right - draw.textlength(score, font), y), score, _INK, font)
+
+
+def _clip(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Return the text, cut with an ellipsis where it is wider than `width` pixels."""
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _font_size(picture: PillowImage.Image) -> int:
+    return max(12, round(max(picture.size) / 45))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)  # Aileron, which Pillow carries
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _color(class_id: int) -> tuple[int, int, int]:
+    """Return a light colour for a class: neighbours in the label set look unlike."""
+    hue = class_id * 0.61803 % 1  # the golden ratio spreads them
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _jpeg(picture: PillowImage.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+    return file.getvalue()

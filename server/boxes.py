@@ -1,0 +1,116 @@
+"""Geometry of boxes: letterbox and back, overlap, non-maximum suppression."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]
+"""Boxes xyxy, float32 [n, 4]."""
+
+# YOLOv5 keeps labels apart in NMS by moving each to coordinates of its own, this far apart.
+_LABEL_OFFSET = np.float32(7680)
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a picture lies inside a padded input, all in pixels.
+
+    content_width, content_height: of the scaled picture; left, top: of its corner.
+    """
+
+    width: int
+    height: int
+    content_width: int
+    content_height: int
+    left: int
+    top: int
+    input_width: int
+    input_height: int
+
+    def to_original(self, boxes: Boxes, unpad: Literal["exact", "rounded"]) -> Boxes:
+        """Return boxes [n, 4] of the input in pixels of the original, clipped to it."""
+        if unpad == "exact":
+            scale = min(self.input_height / self.height, self.input_width / self.width)
+            scale_x = scale_y = scale
+            pad_x = (self.input_width - self.width * scale) / 2
+            pad_y = (self.input_height - self.height * scale) / 2
+        else:
+            scale_x = self.content_width / self.width
+            scale_y = self.content_height / self.height
+            pad_x, pad_y = self.left, self.top
+        pad = np.array([pad_x, pad_y, pad_x, pad_y], np.float32)
+        scales = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip((boxes - pad) / scales, np.float32(0), limit)
+
+
+def letterbox(width: int, height: int, input_width: int, input_height: int) -> Letterbox:
+    """Return where a picture of that size lies in the input, scaled to fit and centred."""
+    scale = min(input_height / height, input_width / width)
+    # A picture thinner than half a pixel keeps one, as in ultralytics.
+    content_width = max(round(width * scale), 1)
+    content_height = max(round(height * scale), 1)
+    # The tenth decides where the odd pixel of padding goes: right and bottom, as in YOLOv5.
+    left = round((input_width - content_width) / 2 - 0.1)
+    top = round((input_height - content_height) / 2 - 0.1)
+    return Letterbox(
+        width,
+        height,
+        content_width,
+        content_height,
+        left,
+        top,
+        input_width,
+        input_height,
+    )
+
+
+def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
+    """Return boxes [n, 4] given as centre and size as corners."""
+    half = boxes[:, 2:4] / 2
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+
+
+def iou(one: Boxes, many: Boxes) -> npt.NDArray[np.float32]:
+    """Return the intersection over union of each box in `one` [n, 4] and `many` [m, 4]: [n, m].
+
+    Boxes without area overlap nothing.
+    """
+    top_left = np.maximum(one[:, None, :2], many[None, :, :2])
+    bottom_right = np.minimum(one[:, None, 2:], many[None, :, 2:])
+    side = np.maximum(bottom_right - top_left, 0)
+    intersection = side[..., 0] * side[..., 1]
+    union = _area(one)[:, None] + _area(many)[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def non_maximum_suppression(
+    boxes: Boxes,
+    scores: npt.NDArray[np.float32],
+    class_ids: npt.NDArray[np.intp],
+    iou_threshold: float,
+    max_detections: int,
+    class_agnostic: bool,
+) -> npt.NDArray[np.intp]:
+    """Return the indices of the boxes that stay, highest score first.
+
+    boxes: xyxy [n, 4]; scores, class_ids: [n]. Of two boxes of one label that overlap by
+    more than iou_threshold the lower score goes; ties keep the first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if not class_agnostic:
+        # float32 on purpose: the offset costs the original precision too, and where an
+        # overlap lies at the threshold that decides.
+        boxes = boxes + class_ids[:, None].astype(np.float32) * _LABEL_OFFSET
+    kept: list[np.intp] = []
+    while order.size and len(kept) < max_detections:
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        order = rest[iou(boxes[best : best + 1], boxes[rest])[0] <= iou_threshold]
+    return np.array(kept, np.intp)
+
+
+def _area(boxes: Boxes) -> npt.NDArray[np.float32]:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,91 @@
+"""Everything that is expected to go wrong, each with the gRPC status that a client sees.
+
+VisavisError
+├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
+│   └── ModelIncapable                        the model can't do that task
+├── ModelNotFound         NOT_FOUND           no such model or version
+├── Overloaded            RESOURCE_EXHAUSTED  the queue is full; try again later
+├── DeadlineExceeded      DEADLINE_EXCEEDED   the caller's time ran out
+├── Unavailable           UNAVAILABLE         starting or stopping
+├── ModelFailed           INTERNAL            the model broke on this input
+└── StartupError          (before serving)    the server can't start; says what to do
+    ├── ModelFileError                        a model file is not what it should be
+    └── ProviderUnavailable                   the device that was asked for can't be used
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class VisavisError(Exception):
+    """An expected error: its text is for the caller and says what to do."""
+
+    code: ClassVar[str] = "INTERNAL"
+    field: str | None = None
+
+
+class InvalidRequest(VisavisError):
+    """The request is wrong: `field` is the path of the field in the request message."""
+
+    code = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ModelIncapable(InvalidRequest):
+    """The model exists and can't do what was asked."""
+
+
+class ModelNotFound(VisavisError):
+    """No model, or no version of it, has that name; the text lists those that exist."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, message: str, field: str = "model") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Overloaded(VisavisError):
+    """Too much is waiting already."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(VisavisError):
+    """The caller's time ran out before the work began."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class Unavailable(VisavisError):
+    """The server is starting or stopping; another attempt may succeed."""
+
+    code = "UNAVAILABLE"
+
+
+class ModelFailed(VisavisError):
+    """The model broke on an input that was accepted."""
+
+
+class StartupError(VisavisError):
+    """The server can't start."""
+
+
+class ModelFileError(StartupError):
+    """A model file is not what it should be."""
+
+
+class ProviderUnavailable(StartupError):
+    """The execution provider that was asked for can't be used on this machine."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as people write a list: sorted, separated by commas, or 'none'."""
+    return ", ".join(sorted(names)) or "none"

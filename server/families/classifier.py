@@ -1,0 +1,115 @@
+"""Classification: resize and normalise before, softmax and top-k after."""
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+
+from server.card import CenterSquare, ClassScores, ModelDocument, ShorterSide
+from server.results import Classification, Classified, Image, Options, Tensor
+
+_BILINEAR = PillowImage.Resampling.BILINEAR
+
+# Pixels of the picture in between, above which the exact way would take too much memory. Only
+# pictures some 300 times as long as wide get there.
+_MAX_INTERMEDIATE_PIXELS = 16 << 20
+
+
+class Classifier:
+    """Pre- and post-processing of one classifier."""
+
+    def __init__(self, document: ModelDocument) -> None:
+        assert isinstance(document.output, ClassScores)
+        self._input = document.input
+        self._labels = document.label_set.labels
+        self._logits = document.output.layout == "logits"
+        self._normalized = _normalized(document.input.mean, document.input.std)
+
+    def preprocess(self, image: Image) -> tuple[Tensor, None]:
+        """Return the input [1, 3, height, width], float32, normalised."""
+        width, height = self._input.width, self._input.height
+        match self._input.resize:
+            case ShorterSide(size=size):
+                pixels = resize_shorter_side(image, size, width, height)
+            case CenterSquare():
+                pixels = resize_center_square(image, width, height)
+            case _:
+                picture = PillowImage.fromarray(image)
+                pixels = np.asarray(picture.resize((width, height), _BILINEAR))
+        tensor = np.empty((1, 3, height, width), np.float32)
+        for channel, plane in enumerate(cv2.split(pixels)):
+            np.take(self._normalized[channel], plane, out=tensor[0, channel])
+        return tensor, None
+
+    def postprocess(self, outputs: list[Tensor], geometry: None, options: Options) -> Classified:
+        """Return the top k labels; outputs: one tensor [1, classes]."""
+        scores = outputs[0][0].astype(np.float32)
+        probabilities = _softmax(scores) if self._logits else scores
+        top = np.argsort(-probabilities, kind="stable")[: options.top_k]
+        return Classified(
+            tuple(
+                Classification(int(i), self._labels[i], min(float(probabilities[i]), 1.0))
+                for i in top
+            ),
+            probabilities,
+        )
+
+
+def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: int) -> Image:
+    """Return what torchvision's Resize(size) and CenterCrop give, bit for bit.
+
+    image: uint8 RGB [H, W, 3]; returns [crop_height, crop_width, 3]; size is at least as
+    large as the crop. What the crop drops is gone before the second pass.
+    """
+    height, width = image.shape[:2]
+    # torchvision truncates the long side and rounds the crop's offset (half to even).
+    if width <= height:
+        new_width, new_height = size, int(size * height / width)
+    else:
+        new_width, new_height = int(size * width / height), size
+    left = round((new_width - crop_width) / 2)
+    top = round((new_height - crop_height) / 2)
+    picture = PillowImage.fromarray(image)
+    if max(new_width * height, new_height * crop_width) > _MAX_INTERMEDIATE_PIXELS:
+        # Pillow's box is float32: within a grey level of the exact way, and never large.
+        box = (
+            left * width / new_width,
+            top * height / new_height,
+            (left + crop_width) * width / new_width,
+            (top + crop_height) * height / new_height,
+        )
+        return np.asarray(picture.resize((crop_width, crop_height), _BILINEAR, box=box))
+    # Each pass rounds to 8 bits, so that their order matters; this is Pillow 13's.
+    if height - new_height > max(0, 2 * (width - new_width)):
+        rows = picture.resize((width, new_height), _BILINEAR).crop(
+            (0, top, width, top + crop_height)
+        )
+        columns = rows.resize((new_width, crop_height), _BILINEAR)
+        return np.asarray(columns.crop((left, 0, left + crop_width, crop_height)))
+    columns = picture.resize((new_width, height), _BILINEAR).crop(
+        (left, 0, left + crop_width, height)
+    )
+    rows = columns.resize((crop_width, new_height), _BILINEAR)
+    return np.asarray(rows.crop((0, top, crop_width, top + crop_height)))
+
+
+def resize_center_square(image: Image, width: int, height: int) -> Image:
+    """Return the largest centred square of an image uint8 RGB [H, W, 3], resized bilinearly."""
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = image[top : top + side, left : left + side]
+    return cv2.resize(square, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _normalized(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return what each of the 256 values of a pixel becomes: float32 [3, 256].
+
+    In the order of torchvision's ToTensor and Normalize, so that not a bit differs.
+    """
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    offset, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    return (values[None, :] - offset[:, None]) / scale[:, None]
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()

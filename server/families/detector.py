@@ -1,0 +1,166 @@
+"""Detection: letterbox before, decode and non-maximum suppression after."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from server import boxes
+from server.card import Candidates, ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from server.results import Box, Detected, Detection, Image, Options, Tensor
+
+# YOLOv5 looks at no more candidates than this, the highest scores first.
+_MAX_CANDIDATES = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Candidates before suppression.
+
+    boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
+    """
+
+    boxes: boxes.Boxes
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.intp]
+
+
+class Detector:
+    """Pre- and post-processing of one detector."""
+
+    def __init__(self, document: ModelDocument) -> None:
+        assert isinstance(document.input.resize, Letterbox)
+        assert not isinstance(document.output, ClassScores)
+        assert document.detection_defaults is not None
+        self._input = document.input
+        self._letterbox = document.input.resize
+        self._output = document.output
+        self._labels = document.label_set.labels
+        self._defaults = document.detection_defaults
+
+    def preprocess(self, image: Image) -> tuple[Tensor, boxes.Letterbox]:
+        """Return the letterboxed input [1, 3, height, width] in [0, 1] and where the image lies."""
+        height, width = image.shape[:2]
+        place = boxes.letterbox(width, height, self._input.width, self._input.height)
+        size = (place.content_width, place.content_height)
+        if size != (width, height):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        tensor = np.full(
+            (1, 3, self._input.height, self._input.width),
+            self._letterbox.pad_value / 255,
+            np.float32,
+        )
+        content = tensor[0, :, place.top : place.top + size[1], place.left : place.left + size[0]]
+        for channel, plane in enumerate(cv2.split(image)):
+            np.divide(plane, np.float32(255), out=content[channel])
+        return tensor, place
+
+    def postprocess(
+        self, outputs: list[Tensor], geometry: boxes.Letterbox, options: Options
+    ) -> Detected:
+        """Return the detections; outputs: the graph's, for a batch of 1."""
+        defaults = self._defaults
+        threshold = _given(options.score_threshold, defaults.score_threshold)
+        most = _given(options.max_detections, defaults.max_detections)
+        rows = self.candidates(outputs, threshold)
+        if options.labels:
+            wanted = [i for i, label in enumerate(self._labels) if label in options.labels]
+            rows = _take(rows, np.isin(rows.class_ids, wanted))
+        if isinstance(self._output, Candidates) and self._output.layout == "end_to_end":
+            kept = np.argsort(-rows.scores, kind="stable")[:most]
+        else:
+            if rows.scores.size > _MAX_CANDIDATES:
+                rows = _take(rows, np.argsort(-rows.scores, kind="stable")[:_MAX_CANDIDATES])
+            kept = boxes.non_maximum_suppression(
+                rows.boxes,
+                rows.scores,
+                rows.class_ids,
+                _given(options.iou_threshold, defaults.iou_threshold),
+                most,
+                options.class_agnostic,
+            )
+        original = geometry.to_original(rows.boxes[kept], self._letterbox.unpad)
+        return Detected(
+            tuple(
+                Detection(
+                    Box(*map(float, box)),
+                    int(class_id),
+                    self._labels[class_id],
+                    min(float(score), 1.0),
+                )
+                for box, class_id, score in zip(
+                    original, rows.class_ids[kept], rows.scores[kept], strict=True
+                )
+            )
+        )
+
+    def candidates(self, outputs: list[Tensor], threshold: float) -> Rows:
+        """Return the rows whose best class scores above the threshold; -1: all rows."""
+        output = self._output
+        if isinstance(output, Yolov5Heads):
+            return _decode_yolov5_heads(outputs, output, threshold)
+        rows = outputs[0][0].astype(np.float32, copy=False)
+        if output.layout == "end_to_end":  # [n, 6]
+            rows = rows[rows[:, 4] > threshold]
+            return Rows(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.intp))
+        if output.layout == "yolov5_rows":  # [n, 5 + classes]
+            rows = rows[rows[:, 4] > threshold]
+            scores = rows[:, 5:] * rows[:, 4:5]
+        else:  # [4 + classes, n]
+            rows = rows[:, rows[4:].max(axis=0) > threshold].T
+            scores = rows[:, 4:]
+        return _best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
+
+
+def _decode_yolov5_heads(maps: list[Tensor], heads: Yolov5Heads, threshold: float) -> Rows:
+    """Return the rows of raw head maps, decoding only cells whose objectness is high enough.
+
+    maps: one [1, anchors * (5 + classes), h, w] per scale. A score is objectness times
+    class, so that objectness alone rules out nearly every cell before any of the rest is
+    read; it does so on the logit, with a margin, and then exactly.
+    """
+    at_least = np.log(threshold / (1 - threshold)) - 0.01 if 0 < threshold < 1 else -np.inf
+    parts = []
+    for head, anchors, stride in zip(maps, heads.anchors, heads.strides, strict=True):
+        height, width = head.shape[2:]
+        cells = head.reshape(len(anchors), -1, height, width)  # [anchors, 5 + classes, h, w]
+        anchor, y, x = np.nonzero(cells[:, 4] > at_least)
+        raw = _sigmoid(cells[anchor, :, y, x])  # [n, 5 + classes]
+        keep = raw[:, 4] > threshold
+        raw, anchor, y, x = raw[keep], anchor[keep], y[keep], x[keep]
+        # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
+        corner = np.stack((x, y), axis=1).astype(np.float32) - np.float32(0.5)
+        center = (raw[:, :2] * 2 + corner) * np.float32(stride)
+        size = (raw[:, 2:4] * 2) ** 2 * np.array(anchors, np.float32)[anchor]
+        decoded = boxes.cxcywh_to_xyxy(np.concatenate((center, size), axis=1))
+        parts.append(_best_class(decoded, raw[:, 5:] * raw[:, 4:5], threshold))
+    return Rows(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.class_ids for part in parts]),
+    )
+
+
+def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:
+    """Return each row with its best class, where that scores above the threshold."""
+    class_ids = scores.argmax(axis=1)
+    best = np.take_along_axis(scores, class_ids[:, None], axis=1)[:, 0]
+    return _take(Rows(xyxy, best, class_ids), best > threshold)
+
+
+def _take(rows: Rows, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Rows:
+    return Rows(rows.boxes[which], rows.scores[which], rows.class_ids[which])
+
+
+def _sigmoid(values: Tensor) -> Tensor:
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf is right
+        return np.float32(1) / (np.float32(1) + np.exp(-values))
+
+
+_T = TypeVar("_T")
+
+
+def _given(value: _T | None, default: _T) -> _T:
+    return default if value is None else value

@@ -1,0 +1,143 @@
+"""Bytes to pixels: encoded or raw, within limits that are checked before anything is decoded."""
+
+import io
+import os
+import re
+from typing import Final
+
+# A backstop behind our own header check. OpenCV reads it when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
+
+import cv2
+import imagesize
+import numpy as np
+
+from server.errors import InvalidRequest
+from server.results import Image
+from server.settings import ImageLimits
+
+cv2.setNumThreads(1)  # Parallelism is across images: the scheduler has a thread for each core.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+MAX_SIDE: Final = 65535
+
+# A marker that a segment follows: not a stuffed 0xFF00, not a fill byte, none of those that
+# stand alone (01, restarts D0 to D7, D8).
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+
+
+def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Image:
+    """Return the picture in a JPEG, PNG or WebP file: uint8 RGB [H, W, 3], upright.
+
+    EXIF orientation is applied, alpha dropped, 16 bits cut to 8. Raises InvalidRequest
+    on `field`: not such a file, over a limit, or damaged.
+    """
+    if not data:
+        raise InvalidRequest(field, "the image is empty; send the bytes of a JPEG, PNG or WebP")
+    if len(data) > limits.encoded_bytes:
+        raise InvalidRequest(
+            field,
+            f"the image is {len(data)} bytes; the limit is {limits.encoded_bytes}",
+        )
+    bytes_per_pixel = _bytes_per_pixel(data, limits, field)
+    width, height = imagesize.get(io.BytesIO(data))
+    if width < 1 or height < 1:
+        raise InvalidRequest(field, "the image's header gives no width and height; it is damaged")
+    _check_size(width, height, bytes_per_pixel, limits, field)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise InvalidRequest(field, "the image can't be decoded; it is damaged or incomplete")
+    return image
+
+
+def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: ImageLimits) -> Image:
+    """Return raw pixels as uint8 RGB [H, W, 3].
+
+    pixel_format: "RGB", "BGR", "GRAY" or "NV12" (BT.601, limited range; even sides).
+    Raises InvalidRequest: sides out of range, or data of another size than they ask for.
+    """
+    for name, side in (("width", width), ("height", height)):
+        if not 1 <= side <= MAX_SIDE:
+            raise InvalidRequest(
+                f"image.raw.{name}", f"{name} is {side}; it must be 1 to {MAX_SIDE}"
+            )
+        if pixel_format == "NV12" and side % 2:
+            raise InvalidRequest(
+                f"image.raw.{name}", f"{name} is {side}; NV12 needs an even number"
+            )
+    _check_size(width, height, 3, limits, "image.raw")
+    rows, channels = {
+        "RGB": (height, 3),
+        "BGR": (height, 3),
+        "GRAY": (height, 1),
+        "NV12": (height * 3 // 2, 1),
+    }[pixel_format]
+    expected = rows * width * channels
+    if len(data) != expected:
+        raise InvalidRequest(
+            "image.raw.data",
+            f"data is {len(data)} bytes; {width}x{height} in {pixel_format} takes {expected}",
+        )
+    pixels = np.frombuffer(data, np.uint8).reshape(rows, width, channels)
+    match pixel_format:
+        case "BGR":
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        case "GRAY":
+            return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        case "NV12":
+            return cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_NV12)
+        case _:
+            return pixels
+
+
+def _bytes_per_pixel(data: bytes, limits: ImageLimits, field: str) -> int:
+    """Return what one pixel takes while decoding; raise unless the format is allowed."""
+    if data.startswith(b"\xff\xd8\xff"):
+        scans = _jpeg_scans(data, limits.jpeg_scans)
+        if scans > limits.jpeg_scans:
+            raise InvalidRequest(field, f"the JPEG has more than {limits.jpeg_scans} scans")
+        return 3
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        # IHDR comes first: bit depth at byte 24, colour type at 25 (its bit 2 is alpha).
+        bit_depth, color_type = (data[24], data[25]) if len(data) > 25 else (8, 2)
+        return (4 if color_type & 4 else 3) * (2 if bit_depth == 16 else 1)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return 4
+    raise InvalidRequest(
+        field,
+        f"the image starts with {data[:8].hex(' ')}; only JPEG, PNG and WebP are read",
+    )
+
+
+def _jpeg_scans(data: bytes, limit: int) -> int:
+    """Count start-of-scan markers as a decoder meets them; stop one above the limit."""
+    scans, position = 0, 2
+    while scans <= limit and (marker := _JPEG_MARKER.search(data, position)):
+        kind = data[marker.start() + 1]
+        position = marker.end()
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN
+        # A segment's bytes are not markers: skip them by the length that they begin with.
+        position += int.from_bytes(data[position : position + 2])
+    return scans
+
+
+def _check_size(
+    width: int, height: int, bytes_per_pixel: int, limits: ImageLimits, field: str
+) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise InvalidRequest(
+            field,
+            f"the image is {width}x{height} pixels; the longest side allowed is {MAX_SIDE}",
+        )
+    if (size := width * height * bytes_per_pixel) > limits.decoded_bytes:
+        raise InvalidRequest(
+            field,
+            f"the image is {width}x{height} pixels, {size} bytes decoded; "
+            f"the limit is {limits.decoded_bytes}",
+        )

@@ -1,0 +1,156 @@
+"""The folder of models: `<name>/<version>/model.onnx`, scanned, verified and loaded."""
+
+import ctypes
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
+from server.errors import ModelFileError, ModelIncapable, ModelNotFound, listed
+from server.onnx_file import read_onnx_file
+from server.providers import Provider
+from server.scheduler import Scheduler
+from server.served_model import ServedModel
+from server.session import Session
+from server.ultralytics_file import document_of
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One version of one model, on disk."""
+
+    name: str
+    version: int
+    path: Path
+
+
+def scan(folder: Path) -> list[ModelFile]:
+    """Return the model files of a repository, by name and version.
+
+    Versions are plain positive integers; other folders are left alone. Raises
+    ModelFileError if the folder isn't there.
+    """
+    if not folder.is_dir():
+        raise ModelFileError(
+            f"the model repository {folder} is not a folder; export a model with "
+            f"`visavis export resnet50 --out {folder}`, or name another with --models"
+        )
+    return sorted(
+        (
+            ModelFile(path.parent.parent.name, int(path.parent.name), path)
+            for path in folder.glob("*/*/model.onnx")
+            if re.fullmatch(r"[1-9][0-9]{0,8}", path.parent.name)
+            and re.match(NAME_PATTERN, path.parent.parent.name)
+        ),
+        key=lambda file: (file.name, file.version),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Turns model files into served models.
+
+    threads: for each session. cache_dir: where execution providers may keep engines.
+    """
+
+    provider: Provider
+    scheduler: Scheduler
+    threads: int
+    cache_dir: Path
+
+    def load(self, file: ModelFile) -> ServedModel:
+        """Return the model, verified against its digest and its golden sample, warmed up.
+
+        Raises ModelFileError, naming the file, if anything of that fails.
+        """
+        where = str(file.path)
+        contents = read_onnx_file(file.path)
+        sidecar = file.path.with_suffix(".json")
+        document: ModelDocument | None = None
+        if METADATA_KEY in contents.metadata:
+            document = parse_document(contents.metadata[METADATA_KEY], where)
+        elif sidecar.is_file():
+            document = parse_document(sidecar.read_text(encoding="utf-8"), str(sidecar))
+        if document is not None and document.digest not in (None, contents.digest):
+            raise ModelFileError(
+                f"{where}: its digest is {contents.digest[:12]}…, its document says "
+                f"{str(document.digest)[:12]}…; the file was changed or damaged: export it again"
+            )
+        session = Session(file.path, self.provider, self.threads, self.cache_dir)
+        if document is None:
+            document = document_of(file.name, contents.metadata, session, where)
+        # The folder names the model: so that a copy under another name is another model.
+        document = document.model_copy(update={"name": file.name})
+        model = ServedModel(
+            file.version, document, session, self.scheduler, document.digest is not None
+        )
+        model.warm_up(where)
+        _give_back_memory()
+        return model
+
+
+class Repository:
+    """The models that are served: an immutable picture of all versions."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._models: dict[str, dict[int, ServedModel]] = {}
+        for model in sorted(models, key=lambda m: (m.name, m.version)):
+            self._models.setdefault(model.name, {})[model.version] = model
+
+    def names(self) -> list[str]:
+        """Return the names of all models, sorted."""
+        return list(self._models)
+
+    def versions(self, name: str) -> list[int]:
+        """Return a model's versions, ascending."""
+        return list(self._models[name])
+
+    def latest(self) -> list[ServedModel]:
+        """Return every model at its highest version, by name."""
+        return [versions[max(versions)] for versions in self._models.values()]
+
+    def get(self, name: str, version: int | None = None, field: str = "model") -> ServedModel:
+        """Return a model; version None: the highest.
+
+        Raises ModelNotFound on `field`, with the names or versions that exist.
+        """
+        versions = self._models.get(name)
+        if versions is None:
+            raise ModelNotFound(
+                f"there is no model {name[:128]!r}; there are {listed(self._models)}",
+                field,
+            )
+        if version is None:
+            return versions[max(versions)]
+        if version not in versions:
+            raise ModelNotFound(
+                f"model {name} has no version {version}; it has {', '.join(map(str, versions))}",
+                "version",
+            )
+        return versions[version]
+
+    def capable(self, name: str, version: int | None, task: Task) -> ServedModel:
+        """Return a model that is capable of a task; raises ModelNotFound or ModelIncapable."""
+        model = self.get(name, version)
+        if model.task is not task:
+            others = listed(m.name for m in self.latest() if m.task is task)
+            raise ModelIncapable(
+                "model",
+                f"model {name} is capable of {model.task}, not of {task}; capable are: {others}",
+            )
+        return model
+
+
+def _give_back_memory() -> None:
+    """Return to the system what loading took and freed; glibc would keep it."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):  # another libc
+            _log.debug("malloc_trim is not available")

@@ -1,0 +1,121 @@
+"""What models answer, in plain Python: the services turn it into messages."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from server.card import Task
+from server.errors import InvalidRequest
+
+Image = npt.NDArray[np.uint8]
+"""A decoded picture: uint8 RGB [height, width, 3], upright."""
+
+Tensor = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One label for the whole image; score in [0, 1]."""
+
+    class_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the original image."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One object found in the image; score in [0, 1]."""
+
+    box: Box
+    class_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A classifier's answer: the top k, highest first, and all probabilities [classes]."""
+
+    classifications: tuple[Classification, ...]
+    probabilities: Tensor = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A detector's answer, highest score first."""
+
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBy:
+    """What answered."""
+
+    model: str
+    version: int
+    precision: str
+    execution_provider: str
+    random_weights: bool
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of a request went, in milliseconds."""
+
+    queue_ms: float = 0.0
+    decode_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    inference_ms: float = 0.0
+    postprocess_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer with what gave it and where the time went."""
+
+    result: Classified | Detected
+    served_by: ServedBy
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may choose; None leaves it to the model.
+
+    top_k: at least 1. score_threshold, iou_threshold: in [0, 1]. max_detections: 1 to
+    1000. labels: names to keep; empty keeps all. Raises InvalidRequest if out of range.
+    """
+
+    top_k: int = 5
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    labels: tuple[str, ...] = ()
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InvalidRequest("top_k", f"top_k is {self.top_k}; it must be at least 1")
+        for field_name in ("score_threshold", "iou_threshold"):
+            value = getattr(self, field_name)
+            # Written so that NaN fails too.
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidRequest(field_name, f"{field_name} is {value:g}; it must be 0 to 1")
+        most = self.max_detections
+        if most is not None and not 1 <= most <= 1000:
+            raise InvalidRequest(
+                "max_detections", f"max_detections is {most}; it must be 1 to 1000"
+            )

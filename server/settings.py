@@ -1,0 +1,121 @@
+"""Every setting of the server: from flags, the environment, a file, or its default.
+
+A flag beats the environment (`VISAVIS_` and the name in capitals), which beats the file
+(`visavis.toml`), which beats the default. Nothing else reads any of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.cores import usable_cores
+from server.errors import StartupError
+
+DEFAULT_FILE = Path("visavis.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What is refused before it is decoded.
+
+    encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per
+    sample, as the file says. jpeg_scans: a progressive JPEG may repeat itself this often.
+    """
+
+    encoded_bytes: int = 16 << 20
+    decoded_bytes: int = 75_000_000
+    jpeg_scans: int = 100
+
+
+class Settings(BaseSettings):
+    """The server's settings; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(env_prefix="VISAVIS_", frozen=True, extra="forbid")
+
+    models: Path = Field(Path("models"), description="the model repository, a folder")
+    grpc: str = Field("127.0.0.1:8001", description="HOST:PORT or unix:PATH to listen on")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto",
+        description="what runs the models; auto: CUDA where it is usable, else the CPU",
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="threads that decode and run models; 0: one per usable core"
+    )
+    queue_size: Annotated[int, Field(ge=1)] = Field(
+        256, description="pieces of work that may wait before new ones are refused"
+    )
+    max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
+        16 << 20, description="largest encoded image"
+    )
+    max_decoded_bytes: Annotated[int, Field(ge=1)] = Field(
+        75_000_000, description="largest decoded image: width * height * channels"
+    )
+    max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
+        100, description="most scans of a progressive JPEG"
+    )
+    max_message_bytes: Annotated[int, Field(ge=1)] = Field(
+        80_000_000,
+        description="largest gRPC message; raw images need their decoded size",
+    )
+    grace_s: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="seconds that calls in flight have when the server stops"
+    )
+    reflection: bool = Field(False, description="whether gRPC reflection is served")
+    cache_dir: Path = Field(
+        Path("~/.cache/visavis/engines"), description="where TensorRT keeps its engines"
+    )
+    log_format: Literal["console", "json"] = Field("console", description="how logs are written")
+
+    @property
+    def worker_count(self) -> int:
+        """How many worker threads there are."""
+        return self.workers or usable_cores()
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What is refused before it is decoded."""
+        return ImageLimits(self.max_encoded_bytes, self.max_decoded_bytes, self.max_jpeg_scans)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the file last; pydantic calls this."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
+    """Return the settings; flags: those that were given, by field name.
+
+    config: the file; None: `visavis.toml` in the working folder, if there is one. Raises
+    StartupError, naming each setting that is wrong.
+    """
+    if config is not None and not config.is_file():
+        raise StartupError(f"the settings file {config} does not exist")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config or DEFAULT_FILE)
+
+    try:
+        return FromFile(**flags)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {str(e['input'])[:80]!r}"
+            for e in error.errors()
+        )
+        raise StartupError(f"settings: {wrong}") from None
+    except ValueError as error:  # TOML syntax
+        raise StartupError(f"the settings file {config or DEFAULT_FILE}: {error}") from None

@@ -1,0 +1,138 @@
+"""Model files that `ultralytics` exported itself: their metadata, read as our document."""
+
+import ast
+import re
+from typing import Any, Literal
+
+from server.card import (
+    Candidates,
+    ClassScores,
+    DetectionDefaults,
+    Facts,
+    LabelSet,
+    Letterbox,
+    ModelDocument,
+    ModelInput,
+    Provenance,
+    ShorterSide,
+    Stretch,
+    Task,
+)
+from server.errors import ModelFileError
+from server.labels import name_of_label_set
+from server.session import Session
+
+_Layout = Literal["yolov5_rows", "ultralytics_rows", "end_to_end"]
+
+
+def document_of(name: str, metadata: dict[str, str], session: Session, where: str) -> ModelDocument:
+    """Return the document of a file that ultralytics, or ultralytics/yolov5, exported.
+
+    metadata: the file's, with `names`, and from ultralytics `task` and `imgsz`. Raises
+    ModelFileError if something is missing, or the task is neither classification nor detection.
+    """
+    labels = _labels(metadata, where)
+    task = metadata.get("task", "detect")  # ultralytics/yolov5 wrote names and stride only
+    if task not in ("detect", "classify"):
+        raise ModelFileError(f"{where}: its task is {task!r}; detect and classify are served")
+    height, width = _input_size(metadata, session, where)
+    by_ultralytics = "task" in metadata
+    tensor = session.output_names[0]
+    if task == "classify":
+        # ultralytics resizes the shorter side to a square input, and stretches to any other.
+        square = width == height
+        resize: ShorterSide | Stretch | Letterbox = ShorterSide(size=width) if square else Stretch()
+        output: ClassScores | Candidates = ClassScores(layout="probabilities", tensor=tensor)
+        defaults = None
+    else:
+        layout = _layout(metadata, session.output_shapes[tensor], len(labels), where)
+        resize = Letterbox(unpad="exact" if layout == "yolov5_rows" else "rounded")
+        output = Candidates(layout=layout, tensor=tensor)
+        defaults = DetectionDefaults(
+            score_threshold=0.25, iou_threshold=0.7 if by_ultralytics else 0.45
+        )
+    return ModelDocument(
+        name=name,
+        task=Task.CLASSIFICATION if task == "classify" else Task.OBJECT_DETECTION,
+        precision="fp16" if session.input_dtype == "float16" else "fp32",
+        label_set=LabelSet(name=name_of_label_set(labels), labels=labels),
+        input=ModelInput(
+            tensor=session.input_name,
+            width=width,
+            height=height,
+            dtype=session.input_dtype,
+            resize=resize,
+        ),
+        output=output,
+        detection_defaults=defaults,
+        facts=_facts(metadata),
+        provenance=Provenance(
+            weights_source="an .onnx file exported by ultralytics",
+            exporter=f"ultralytics {metadata.get('version', '')}".strip(),
+        ),
+    )
+
+
+def _literal(metadata: dict[str, str], key: str, where: str) -> Any:
+    try:
+        return ast.literal_eval(metadata[key])
+    except KeyError:
+        raise ModelFileError(
+            f"{where}: holds neither a visavis document nor ultralytics' metadata ({key} is "
+            "missing); export the weights with `visavis export`, or put a model.json beside it"
+        ) from None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ModelFileError(f"{where}: its metadata {key} can't be read") from None
+
+
+def _labels(metadata: dict[str, str], where: str) -> tuple[str, ...]:
+    names = _literal(metadata, "names", where)
+    values = [names[i] for i in sorted(names)] if isinstance(names, dict) else names
+    if not isinstance(values, list | tuple) or not values:
+        raise ModelFileError(f"{where}: its metadata names lists no classes")
+    return tuple(str(value) for value in values)
+
+
+def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple[int, int]:
+    """Return height and width: the graph's, or the metadata's where any will do."""
+    shape = session.input_shape
+    if len(shape) != 4 or shape[1] not in (3, None):
+        raise ModelFileError(f"{where}: its input is {shape}; [batch, 3, height, width] is served")
+    if shape[2] and shape[3]:
+        return shape[2], shape[3]
+    height, width = _literal(metadata, "imgsz", where)
+    return int(height), int(width)
+
+
+def _layout(metadata: dict[str, str], shape: list[int | None], classes: int, where: str) -> _Layout:
+    """Return how the candidates lie in an output [batch, ., .]; None: of any length."""
+    args = metadata.get("args", "")
+    if metadata.get("end2end") == "True" or re.search(r"'nms': True", args):
+        return "end_to_end"
+    if len(shape) == 3 and shape[1] == 4 + classes and metadata.get("head") != "RTDETRDecoder":
+        return "ultralytics_rows"
+    if len(shape) == 3 and shape[2] == 5 + classes:
+        return "yolov5_rows"
+    if len(shape) == 3 and shape[2] == 6:
+        return "end_to_end"
+    raise ModelFileError(
+        f"{where}: its output {shape} fits none of the layouts of a detector with {classes} classes"
+    )
+
+
+def _facts(metadata: dict[str, str]) -> Facts:
+    described = re.match(r"Ultralytics (\S+) model", metadata.get("description", ""))
+    source = "the file's own metadata"
+    sources = {
+        "organization": source,
+        "code_license": source,
+        "weights_license": source,
+    }
+    return Facts(
+        architecture=described[1] if described else "YOLO",
+        organization=metadata.get("author", "Ultralytics"),
+        category="computer vision",
+        code_license="AGPL-3.0-only",
+        weights_license=metadata.get("license", "AGPL-3.0-only"),
+        sources=sources,
+    )

@@ -1,0 +1,237 @@
+"""Our RPCs: from message to domain, to the models, and back."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from visavis.v1 import vision_pb2 as pb
+from visavis.v1 import vision_pb2_grpc
+
+from server import annotate, comparison, messages
+from server.card import Task
+from server.errors import InvalidRequest, Unavailable, VisavisError, listed
+from server.repository import Repository
+from server.results import Answer, Classified, Detected, Image, Options, Timings
+from server.scheduler import Scheduler
+from server.served_model import ServedModel
+from server.settings import ImageLimits
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
+
+
+class VisionService(vision_pb2_grpc.VisionServiceServicer):
+    """Answers for the models of a repository; before it has one, UNAVAILABLE."""
+
+    def __init__(self, scheduler: Scheduler, limits: ImageLimits) -> None:
+        self._scheduler = scheduler
+        self._limits = limits
+        self._repository: Repository | None = None
+
+    def serve(self, repository: Repository) -> None:
+        """Answer from this repository from now on."""
+        self._repository = repository
+
+    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
+        """Answer with one model's labels."""
+        started = time.monotonic()
+        model = self._model(request, Task.CLASSIFICATION)
+        options = messages.read_classification_options(request)
+        image, answer, timings = await self._ask(request, model, options, context, started)
+        response = messages.classify_response(answer, timings, messages.image_size(image))
+        await self._annotate(request.annotate, response, image, answer.result)
+        return response
+
+    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:
+        """Answer with one model's boxes."""
+        started = time.monotonic()
+        model = self._model(request, Task.OBJECT_DETECTION)
+        options = messages.read_detection_options(request)
+        if unknown := set(options.labels) - set(model.document.label_set.labels):
+            raise InvalidRequest(
+                "labels",
+                f"model {model.name} has no label {listed(map(repr, unknown))}",
+            )
+        image, answer, timings = await self._ask(request, model, options, context, started)
+        response = messages.detect_response(answer, timings, messages.image_size(image))
+        await self._annotate(request.annotate, response, image, answer.result)
+        return response
+
+    async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
+        """Answer with what every capable model sees."""
+        async for event in self._compare(request, context):
+            if event.HasField("summary"):
+                return event.summary
+        raise AssertionError("a comparison ends with its summary")
+
+    async def CompareStream(
+        self, request: pb.CompareStreamRequest, context: Context
+    ) -> AsyncIterator[pb.CompareStreamResponse]:
+        """Answer with what each capable model sees as soon as it is there, then all of it."""
+        async for event in self._compare(request, context):
+            yield event
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """Answer with the cards of all models."""
+        repository = self._ready()
+        return pb.ListModelsResponse(
+            models=[
+                messages.model_card(model, repository.versions(model.name), whole=False)
+                for model in repository.latest()
+            ]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Answer with one model's card, labels and receipt."""
+        repository = self._ready()
+        self._require_model(request.model)
+        model = repository.get(request.model, messages.read_version(request))
+        card = messages.model_card(model, repository.versions(model.name), whole=True)
+        return pb.GetModelResponse(model=card)
+
+    def _ready(self) -> Repository:
+        if self._repository is None:
+            raise Unavailable("the server is loading its models; try again in a moment")
+        return self._repository
+
+    def _require_model(self, name: str) -> None:
+        if not name:
+            raise InvalidRequest(
+                "model",
+                f"no model was named; there are {listed(self._ready().names())}",
+            )
+
+    def _model(self, request: pb.ClassifyRequest | pb.DetectRequest, task: Task) -> ServedModel:
+        repository = self._ready()
+        messages.require_image(request)
+        self._require_model(request.model)
+        return repository.capable(request.model, messages.read_version(request), task)
+
+    async def _ask(
+        self,
+        request: pb.ClassifyRequest | pb.DetectRequest,
+        model: ServedModel,
+        options: Options,
+        context: Context,
+        started: float,
+    ) -> tuple[Image, Answer, Timings]:
+        """Return the picture, the model's answer, and where the whole time went."""
+        deadline = _deadline(context)
+        image, decoding = await self._decode(request.image, deadline)
+        answer = await model.answer(image, options, deadline)
+        timings = replace(
+            answer.timings,
+            queue_ms=answer.timings.queue_ms + decoding.queue_ms,
+            decode_ms=decoding.decode_ms,
+            total_ms=_ms_since(started),
+        )
+        return image, answer, timings
+
+    async def _decode(self, image: pb.Image, deadline: float | None) -> tuple[Image, Timings]:
+        def work() -> tuple[Image, float]:
+            started = time.monotonic()
+            return messages.read_image(image, self._limits), _ms_since(started)
+
+        (pixels, decode_ms), queue_ms = await self._scheduler.run(work, deadline)
+        return pixels, Timings(queue_ms=queue_ms, decode_ms=decode_ms)
+
+    async def _compare(
+        self, request: messages.ComparisonRequest, context: Context
+    ) -> AsyncIterator[pb.CompareStreamResponse]:
+        started = time.monotonic()
+        repository = self._ready()
+        messages.require_image(request)
+        options = messages.read_detection_options(
+            request, messages.read_classification_options(request).top_k
+        )
+        for name in request.models:
+            repository.get(name, field="models")
+        selection = comparison.select(
+            repository.latest(),
+            messages.read_tasks(request),
+            request.models,
+            request.baseline if request.HasField("baseline") else None,
+        )
+        deadline = _deadline(context)
+        image, decoding = await self._decode(request.image, deadline)
+        given = []
+        async for answer in comparison.answers(selection, image, options, deadline):
+            given.append(answer)
+            yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
+        compared = comparison.conclude(selection, given)
+        asked = {model.name for model in selection.models}
+        summary = pb.CompareResponse(
+            comparisons=map(messages.task_comparison, compared),
+            left_out=[
+                pb.LeftOutModel(model=name, reason=reason)
+                for name, reason in selection.left_out.items()
+            ],
+            models=[
+                messages.model_card(model, repository.versions(model.name), whole=False)
+                for model in repository.latest()
+                if model.name in asked
+            ],
+            image_size=messages.image_size(image),
+        )
+        if request.annotate:
+            panels = [_panel(a, c.baseline) for c in compared for a in c.answers]
+            encoded, _ = await self._scheduler.run(lambda: annotate.side_by_side(image, panels))
+            _attach(summary, encoded)
+        summary.timings.CopyFrom(
+            messages.timings_message(replace(decoding, total_ms=_ms_since(started)))
+        )
+        yield pb.CompareStreamResponse(summary=summary)
+
+    async def _annotate(
+        self,
+        asked: bool,
+        response: Annotated,
+        image: Image,
+        result: Classified | Detected,
+    ) -> None:
+        if asked:
+            encoded, _ = await self._scheduler.run(lambda: annotate.annotate(image, result))
+            _attach(response, encoded)
+
+
+def _attach(response: Annotated, encoded: bytes) -> None:
+    response.annotated_image.encoded = encoded
+    response.annotated_image.media_type = annotate.MEDIA_TYPE
+
+
+def _panel(
+    answer: comparison.ModelAnswer, baseline: str
+) -> tuple[str, str, Classified | Detected | None]:
+    """Return title, note and result of one answer, for the picture of all."""
+    by = answer.model.served_by
+    title = f"{by.model} · RANDOM WEIGHTS" if by.random_weights else by.model
+    if isinstance(answer.outcome, VisavisError):
+        return title, str(answer.outcome), None
+    took = f"{answer.outcome.timings.inference_ms:.0f} ms"
+    agreement = answer.agreement
+    if isinstance(agreement, comparison.ClassificationAgreement):
+        same = "same" if agreement.same_top1 else "other"
+        note = f"{same} top-1 as {baseline}, top-k overlap {agreement.top_k_overlap:.0%}"
+    elif isinstance(agreement, comparison.DetectionAgreement):
+        note = f"F1 {agreement.f1:.2f} with {baseline}, {len(agreement.matches)} matched"
+    else:
+        note = "baseline" if by.model == baseline else ""
+    return (
+        title,
+        " · ".join(filter(None, (note, by.precision, took))),
+        answer.outcome.result,
+    )
+
+
+def _deadline(context: Context) -> float | None:
+    """Return the caller's deadline on time.monotonic()'s clock; None: there is none."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def _ms_since(started: float) -> float:
+    return (time.monotonic() - started) * 1e3
