@@ -1,0 +1,1 @@
+"""The export stage: PyTorch weights to self-describing, proven ONNX files."""

@@ -1,0 +1,209 @@
+"""From a name to a proven file in the repository: weights, module, graph, receipt."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from export import pictures, receipt, resnet, yolov5, yolov5u
+from export.checkpoint import read_state_dict, read_yolo_checkpoint
+from export.errors import ExportError
+from export.graph import embed, write_graph
+from export.original import Original
+from export.weights import Release, Weights, cache_folder, find, yolov5_release
+from server import golden
+from server.card import METADATA_KEY, Facts, ModelDocument, Provenance, parse_document
+from server.cores import usable_cores
+from server.families import family_of
+from server.onnx_file import read_onnx_file
+from server.providers import CPU
+from server.repository import ModelFile, scan
+from server.served_model import output_names
+from server.session import Session
+
+RANDOM = "random"
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pillow",
+)
+
+NAMES = (
+    *resnet.NAMES,
+    *yolov5.DETECTORS,
+    *yolov5.CLASSIFIERS,
+    *yolov5u.NAMES,
+)
+_STEPS = ("weights", "module", "graph", "receipt")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model to export.
+
+    weights: a file, a folder, "random", or None for the published ones. out: the model
+    repository. name: the model's own name; None: the architecture's. transforms: ResNet's,
+    "V1" or "V2". labels: names by class id. size: side of the input in pixels; None: the
+    model's own. pictures: files and folders for the receipt, beside the synthetic ones.
+    """
+
+    architecture: str
+    out: Path
+    weights: str | None = None
+    name: str | None = None
+    transforms: str = resnet.DEFAULT_TRANSFORMS
+    labels: tuple[str, ...] | None = None
+    size: int | None = None
+    pictures: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of it; unchanged: the repository had the very same file already."""
+
+    document: ModelDocument
+    path: Path
+    unchanged: bool
+
+
+def export(request: Request, progress: Progress) -> Exported:
+    """Return the exported model, proven against PyTorch and written into the repository.
+
+    Raises ExportError: nothing was written then.
+    """
+    if request.architecture not in NAMES:
+        raise ExportError(
+            f"{request.architecture!r} is no model that can be exported; choose from "
+            f"{', '.join(NAMES)}"
+        )
+    proofs = pictures.read_pictures(list(request.pictures)) | pictures.synthetic_pictures()
+    task = progress.add_task(request.name or request.architecture, total=3 + len(proofs))
+    original = _original(request, progress)
+    progress.advance(task)
+    with tempfile.TemporaryDirectory(prefix="visavis-export-") as folder:
+        graph, candidate = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
+        write_graph(original.graph, original.draft, graph)
+        progress.advance(task)
+        session = Session(graph, CPU, usable_cores(), Path(folder))
+        document = _with_golden_sample(original.draft, session)
+        made = receipt.prove(
+            original.reference,
+            document,
+            session,
+            proofs,
+            lambda: progress.advance(task),
+        )
+        document = document.model_copy(update={"receipt": made})
+        # Through the schema once more: what is written can be read.
+        document = ModelDocument.model_validate(document.model_dump())
+        document = embed(document, graph, candidate)
+        exported = _put(request.out, document, candidate)
+        progress.advance(task)
+    return exported
+
+
+def _original(request: Request, progress: Progress) -> Original:
+    name, weights = request.architecture, None
+    if request.weights != RANDOM:
+        given = Path(request.weights) if request.weights else None
+        weights = find(name, _release(name, request), given, cache_folder(os.environ), progress)
+    provenance = _provenance(weights)
+    if name in resnet.NAMES:
+        state = read_state_dict(weights.path) if weights else None
+        original = resnet.build(
+            name, state, weights, provenance, request.transforms, request.labels
+        )
+    else:
+        build: Callable[..., Original] = (
+            yolov5u.build_yolov5u
+            if name in yolov5u.NAMES
+            else yolov5.build_yolov5
+            if name in yolov5.DETECTORS
+            else yolov5.build_yolov5_classifier
+        )
+        checkpoint = read_yolo_checkpoint(weights.path) if weights else None
+        if checkpoint is not None and request.labels is not None:
+            checkpoint = replace(checkpoint, names=request.labels)
+        original = build(name, checkpoint, weights, provenance, request.size)
+    update = {"name": request.name or name}
+    return replace(original, draft=original.draft.model_copy(update=update))
+
+
+def _release(name: str, request: Request) -> Release:
+    if name in resnet.NAMES:
+        return resnet.release(name, request.transforms)
+    return yolov5_release(name)
+
+
+def _provenance(weights: Weights | None) -> Provenance:
+    libraries = {}
+    for library in _LIBRARIES:
+        try:
+            libraries[library] = version(library)
+        except ImportError:  # not installed: one of the two builds of ONNX Runtime
+            continue
+    return Provenance(
+        weights_source=weights.source if weights else RANDOM,
+        weights_sha256=weights.sha256 if weights else None,
+        random_weights=weights is None,
+        exporter=f"visavis {version('visavis-server')}",
+        exported_at=datetime.now(UTC).replace(microsecond=0),
+        libraries=libraries,
+    )
+
+
+def _with_golden_sample(document: ModelDocument, session: Session) -> ModelDocument:
+    names = output_names(document)
+    tensor, _ = family_of(document).preprocess(golden.picture())
+    sample = golden.sample(names, session.run(tensor, names), document.precision)
+    return document.model_copy(update={"golden_sample": sample})
+
+
+def _put(out: Path, document: ModelDocument, candidate: Path) -> Exported:
+    """Move a file into the repository as the next version, unless the last one is the same."""
+    files = [file for file in scan(out) if file.name == document.name] if out.is_dir() else []
+    if files and _same(files[-1], document):
+        return Exported(document, files[-1].path, unchanged=True)
+    number = files[-1].version + 1 if files else 1
+    folder = out / document.name / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    # First beside its place, then renamed: a server never sees half a file.
+    part = folder / "model.onnx.part"
+    part.write_bytes(candidate.read_bytes())
+    part.rename(folder / "model.onnx")
+    return Exported(document, folder / "model.onnx", unchanged=False)
+
+
+def _same(file: ModelFile, document: ModelDocument) -> bool:
+    """Say whether a file differs from a document in nothing but when and how it was made."""
+    text = read_onnx_file(file.path).metadata.get(METADATA_KEY)
+    if text is None:
+        return False
+    try:
+        last = parse_document(text, str(file.path))
+    except Exception:  # noqa: BLE001  an unreadable last version is not the same
+        return False
+    volatile = {"receipt", "golden_sample", "provenance"}
+    return (
+        last.model_dump(exclude=volatile) == document.model_dump(exclude=volatile)
+        and last.provenance.weights_sha256 == document.provenance.weights_sha256
+    )
+
+
+def set_threads() -> None:
+    """Let PyTorch use the cores that this process may use."""
+    torch.set_num_threads(usable_cores())
+
+
+def parameters(facts: Facts) -> str:
+    """Return a parameter count as people write it."""
+    return f"{facts.parameter_count / 1e6:.1f} M"

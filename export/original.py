@@ -1,0 +1,97 @@
+"""What a family hands over: a PyTorch original, the graph to export, and the draft of its card."""
+
+import io
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torch import nn
+
+from server.card import ModelDocument
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The original's detections, highest score first.
+
+    boxes: xyxy [n, 4] in pixels of the original image. scores, class_ids: [n].
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Every candidate before suppression, in the original's order.
+
+    boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: npt.NDArray[np.int64]
+
+
+class Seen(Protocol):
+    """What an original detector made of one picture, before any threshold."""
+
+    @property
+    def candidates(self) -> Candidates:
+        """All of them."""
+        ...
+
+    def detect(
+        self, score_threshold: float, iou_threshold: float, scores: Floats | None = None
+    ) -> Found:
+        """Return what the original answers at these thresholds, 300 boxes at most.
+
+        scores: [n], instead of the candidates' own.
+        """
+        ...
+
+
+@runtime_checkable
+class ClassifierReference(Protocol):
+    """The PyTorch original of a classifier, from encoded picture to probabilities."""
+
+    def probabilities(self, encoded: bytes) -> Floats:
+        """Return all probabilities [classes]."""
+        ...
+
+
+class DetectorReference(Protocol):
+    """The PyTorch original of a detector, from encoded picture to boxes."""
+
+    def look(self, encoded: bytes) -> Seen:
+        """Return what it sees in a picture."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A PyTorch model, ready to be exported and to be compared with.
+
+    draft: the document without digest, golden sample and receipt. graph: what becomes the
+    ONNX graph, one input to the outputs that the document names.
+    """
+
+    draft: ModelDocument
+    graph: nn.Module
+    reference: ClassifierReference | DetectorReference
+
+
+def upright(encoded: bytes) -> PillowImage.Image:
+    """Return a picture as RGB, turned as a person sees it, as the originals are given it."""
+    return ImageOps.exif_transpose(PillowImage.open(io.BytesIO(encoded))).convert("RGB")
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return how many trained values a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())
