@@ -1,0 +1,62 @@
+"""The command `visavis`: one module per sub-command."""
+
+import io
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from visavis.commands import classify, compare, detect, doctor, export, models, serve
+from visavis.commands.failures import EXIT_CODES
+
+_EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
+
+app = typer.Typer(
+    help="Put vision models face to face, on your own pictures.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"visavis {metadata.version('visavis')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Put vision models face to face, on your own pictures."""
+
+
+app.command()(models.models)
+app.command()(classify.classify)
+app.command()(detect.detect)
+app.command()(compare.compare)
+app.command()(doctor.doctor)
+app.command(cls=serve.PassedOn)(serve.serve)
+app.command(cls=serve.PassedOn)(export.export)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    args: what follows `visavis` on the command line; None: the process's own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that can't show a character shows "?", rather than ending the run.
+            stream.reconfigure(errors="replace")
+    try:
+        app(args, prog_name="visavis")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    return 0

@@ -1,0 +1,84 @@
+"""One model's answer as a table."""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from visavis.commands.console import plain, random_mark
+from visavis.results import ClassifyResult, DetectResult, ServedBy
+
+_BAR_WIDTH = 20
+
+
+def classify_table(result: ClassifyResult) -> RenderableType:
+    """Return one model's labels, highest score first."""
+    table = plain_table()
+    table.add_column("", justify="right", style="dim")
+    table.add_column("label", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("")
+    for rank, item in enumerate(result.classifications, 1):
+        table.add_row(str(rank), plain(item.label), score(item.score), _bar(item.score))
+    return Group(_summary(result), Text(), table, Text())
+
+
+def detect_table(result: DetectResult) -> RenderableType:
+    """Return one model's boxes, highest score first."""
+    if not result.detections:
+        return Group(_summary(result), Text("\nNo object reaches the score threshold.\n"))
+    table = plain_table()
+    table.add_column("", justify="right", style="dim")
+    table.add_column("label", overflow="fold")
+    table.add_column("score", justify="right")
+    for edge in ("x min", "y min", "x max", "y max"):
+        table.add_column(edge, justify="right")
+    for number, item in enumerate(result.detections, 1):
+        edges = [f"{edge:.1f}" for edge in item.box.xyxy]
+        table.add_row(str(number), plain(item.label), score(item.score), *edges)
+    return Group(_summary(result), Text(), table, Text())
+
+
+def plain_table() -> Table:
+    """Return an empty table in the style of all tables here: a line below the header."""
+    return Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
+
+
+def score(value: float) -> str:
+    """Return a score, or a measure from 0 to 1, with three decimals."""
+    return f"{value:.3f}"
+
+
+def provider(name: str) -> str:
+    """Return an execution provider's name as people say it: CPU, CUDA, Tensorrt."""
+    return plain(name.removesuffix("ExecutionProvider"))
+
+
+def milliseconds(value: float) -> str:
+    """Return a time with one decimal."""
+    return f"{value:.1f}"
+
+
+def variant(served_by: ServedBy) -> str:
+    """Return what distinguishes a model from others of its name."""
+    parts = [f"v{served_by.version}", plain(served_by.precision)]
+    parts.append(provider(served_by.execution_provider))
+    return " · ".join(part for part in parts if part)
+
+
+def _summary(result: ClassifyResult | DetectResult) -> Text:
+    size, timings, served_by = result.image_size, result.timings, result.served_by
+    summary = Text.assemble(
+        f"{size.width} × {size.height} px, ",
+        (plain(served_by.model), "bold"),
+        f" ({variant(served_by)}), {milliseconds(timings.total_ms)} ms ",
+        (f"of which inference {milliseconds(timings.inference_ms)} ms", "dim"),
+    )
+    if served_by.random_weights:
+        summary.append("\n").append_text(random_mark())
+        summary.append(" the answer has no meaning")
+    return summary
+
+
+def _bar(value: float) -> Text:
+    return Text("━" * round(max(0.0, min(1.0, value)) * _BAR_WIDTH), style="cyan")

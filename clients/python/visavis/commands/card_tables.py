@@ -1,0 +1,159 @@
+"""Cards as tables: all models side by side, or one model in full with its receipt."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from visavis.cards import Model, Receipt
+from visavis.commands import facts
+from visavis.commands.answer_tables import plain_table, provider
+from visavis.commands.console import plain, random_mark
+
+# Two facts share a column, one below the other, so that all of them fit into 80 characters.
+_HEADERS = (
+    "model\nvariant, runs on",
+    "task\nlabels",
+    "parameters\nreal-time",
+    "organization\nreleased",
+    "licence: code\nweights",
+)
+
+
+def cards_table(cards: Sequence[Model]) -> RenderableType:
+    """Return the comparison table of all models."""
+    if not cards:
+        return Text("The server has no models.")
+    table = plain_table()
+    for header in _HEADERS:
+        table.add_column(header, overflow="fold")
+    for card in cards:
+        if card is not cards[0]:
+            table.add_row()
+        table.add_row(_name(card), *_pairs(card))
+    return table
+
+
+def _name(card: Model) -> Text:
+    name = Text.assemble(
+        (plain(card.name), "bold"),
+        (
+            f"\nv{card.version} · {plain(card.precision)} · {provider(card.execution_provider)}",
+            "dim",
+        ),
+    )
+    if card.random_weights:
+        name.append("\n").append_text(random_mark())
+    return name
+
+
+def _pairs(card: Model) -> Iterator[Text]:
+    about = card.facts
+    for above, below in (
+        (facts.tasks(card), facts.known(card.label_set.name)),
+        (facts.parameters(about.parameter_count), facts.yes_or_no(about.real_time)),
+        (facts.known(about.organization), facts.known(about.release_date)),
+        (facts.known(about.code_license), facts.known(about.weights_license)),
+    ):
+        yield Text.assemble(above, "\n", (below, "dim"))
+
+
+def card_table(card: Model) -> RenderableType:
+    """Return one card in full."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in _facts(card):
+        grid.add_row(label, value)
+    title = Text(plain(card.name), style="bold")
+    if card.random_weights:
+        title.append("  ").append_text(random_mark())
+        title.append(" its answers have no meaning", style="not bold")
+    return Group(title, Text(), grid, *_receipt_parts(card.receipt))
+
+
+def _facts(card: Model) -> Iterator[tuple[str, str]]:
+    about, origin, checks = card.facts, card.provenance, card.verification
+    versions = ", ".join(str(version) for version in card.versions)
+    yield (
+        "version",
+        f"{card.version} of {versions}" if len(card.versions) > 1 else str(card.version),
+    )
+    yield "precision", facts.known(card.precision)
+    if card.variant_of:
+        yield "variant of", plain(card.variant_of)
+    yield "task", facts.tasks(card)
+    yield "labels", facts.label_set(card)
+    yield "input", f"{facts.input_size(card)}: {facts.known(card.input.resize)}"
+    if card.detection_defaults:
+        defaults = card.detection_defaults
+        yield (
+            "thresholds",
+            f"score {defaults.score_threshold:g}, IoU {defaults.iou_threshold:g}, "
+            f"at most {defaults.max_detections} boxes",
+        )
+    yield "runs on", provider(card.execution_provider)
+    yield "", ""
+    yield "architecture", facts.known(about.architecture)
+    yield "organization", facts.known(about.organization)
+    yield "released", facts.known(about.release_date)
+    yield "category", facts.known(about.category)
+    yield "modality", facts.known(about.modality)
+    window = about.context_window
+    yield "context window", "none" if window is None else f"{window} tokens"
+    yield "parameters", f"{facts.parameters(about.parameter_count)} ({about.parameter_count:,})"
+    yield "real-time", facts.yes_or_no(about.real_time)
+    yield "licence, code", facts.known(about.code_license)
+    yield "licence, weights", facts.known(about.weights_license)
+    for fact, source in sorted(about.sources.items()):
+        yield f"  source, {plain(fact)}", plain(source)
+    yield "", ""
+    yield "weights", facts.known(origin.weights_source)
+    yield "SHA-256", facts.known(origin.weights_sha256)
+    yield "exported", f"{facts.known(origin.exported_at)} by {facts.known(origin.exporter)}"
+    for library, version in sorted(origin.libraries.items()):
+        yield f"  {plain(library)}", plain(version)
+    yield "weights digest", "verified" if checks.digest else "not verified: none in the file"
+    golden = "verified" if checks.golden_sample else "not verified: none in the file"
+    yield "golden sample", golden
+
+
+def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
+    yield Text("\nReceipt", style="bold underline")
+    if receipt is None:
+        yield Text("None: nobody has proved how closely the file follows its original.")
+        return
+    yield Text(
+        f"Made {plain(receipt.made_at)} against the PyTorch original. Largest differences: "
+        f"score {receipt.max_score_difference:.2g} of {receipt.score_tolerance:g} allowed"
+        + _box(receipt)
+    )
+    if receipt.rows:
+        rows = receipt.rows
+        yield Text(
+            f"Before NMS, {rows.count:,} candidates: score {rows.max_score_difference:.2g}, "
+            f"box {rows.max_box_difference_px:.2g} px of the model's input."
+        )
+    table = plain_table()
+    table.add_column("picture", overflow="fold")
+    for header in ("size", "compared", "excused", "score diff", "box diff px"):
+        table.add_column(header, justify="right")
+    for picture in receipt.pictures:
+        box = picture.max_box_difference_px
+        table.add_row(
+            plain(picture.name),
+            f"{picture.width} × {picture.height}",
+            str(picture.compared),
+            str(picture.excused),
+            f"{picture.max_score_difference:.1e}",
+            "—" if box is None else f"{box:.1e}",
+        )
+    yield Text()
+    yield table
+
+
+def _box(receipt: Receipt) -> str:
+    if receipt.max_box_difference_px is None:
+        return "."
+    return f", box {receipt.max_box_difference_px:.2g} of {receipt.box_tolerance_px:g} px."

@@ -1,0 +1,32 @@
+"""`visavis classify`: what pictures show, as one model sees them."""
+
+from collections.abc import Callable
+
+from visavis.cards import Task
+from visavis.client import Client
+from visavis.commands import options
+from visavis.commands.answer_tables import classify_table
+from visavis.commands.capable import capable_model
+from visavis.commands.pictures import Job, answer
+from visavis.results import ClassifyResult
+
+
+def classify(
+    pictures: options.Pictures,
+    model: options.ModelName = None,
+    version: options.Version = None,
+    top_k: options.TopK = None,
+    annotate: options.Annotate = None,
+    json: options.Json = False,
+    server: options.Server = options.SERVER,
+    timeout: options.Timeout = options.TIMEOUT_S,
+) -> None:
+    """Name what pictures show, as one model sees them."""
+
+    def prepare(client: Client) -> Callable[[bytes], ClassifyResult]:
+        name = model or capable_model(client, Task.CLASSIFICATION)
+        return lambda image: client.classify(
+            image, model=name, version=version, top_k=top_k, annotate=annotate is not None
+        )
+
+    answer(Job(pictures, server, timeout, json, annotate), prepare, classify_table)

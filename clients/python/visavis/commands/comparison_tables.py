@@ -1,0 +1,55 @@
+"""A comparison as tables: what they all saw, side by side, and how far they agree."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from visavis.cards import Task
+from visavis.commands.answer_tables import milliseconds
+from visavis.commands.classification_comparison import classification_tables
+from visavis.commands.console import plain
+from visavis.commands.detection_comparison import detection_tables
+from visavis.results import Comparison, TaskComparison
+
+
+def comparison_tables(comparison: Comparison) -> RenderableType:
+    """Return the comparison of one picture, task by task."""
+    return Group(*_parts(comparison))
+
+
+def _parts(comparison: Comparison) -> Iterator[RenderableType]:
+    size, timings = comparison.image_size, comparison.timings
+    yield Text.assemble(
+        f"{size.width} × {size.height} px, compared in {milliseconds(timings.total_ms)} ms ",
+        (f"of which decoding {milliseconds(timings.decode_ms)} ms", "dim"),
+    )
+    cards = {card.name: card for card in comparison.models}
+    for task in comparison.comparisons:
+        yield _title(task)
+        if task.task == Task.CLASSIFICATION:
+            yield from classification_tables(task, cards)
+        else:
+            yield from detection_tables(task)
+        for answer in task.answers:
+            if not answer.status.ok:
+                yield Text.assemble(
+                    "\n",
+                    (plain(answer.served_by.model), "bold"),
+                    (" failed: ", "red"),
+                    f"{answer.status.code}: {plain(answer.status.message)}",
+                )
+        if task.nothing_to_compare:
+            yield Text(f"\n{plain(task.nothing_to_compare)}", style="yellow")
+    if comparison.left_out:
+        yield Text("\nLeft out", style="bold underline")
+        for left in comparison.left_out:
+            yield Text.assemble((plain(left.model), "bold"), f": {plain(left.reason)}")
+    yield Text()
+
+
+def _title(task: TaskComparison) -> Text:
+    title = Text.assemble("\n", (task.task.capitalize(), "bold underline"))
+    if len(task.answers) > 1:
+        title.append(f", held against {plain(task.baseline)}")
+    return title

@@ -1,0 +1,76 @@
+"""`visavis doctor`: what is installed here, and what is missing."""
+
+import importlib
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from rich.table import Table
+from rich.text import Text
+
+from visavis.client import Client
+from visavis.commands import options
+from visavis.commands.console import plain, stdout
+from visavis.commands.failures import exit_codes
+from visavis.commands.serve import application_installed
+from visavis.errors import InvalidSettings, VisavisError
+
+Row = tuple[str, str, str]
+
+_STYLES = {"ok": "green", "missing": "bold yellow", "info": "dim"}
+_READY_WITHIN_S = 2.0
+
+
+def doctor(server: options.Server = options.SERVER) -> None:
+    """Tell what is installed, whether the server answers, and what is missing for a GPU."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    with exit_codes():
+        seen: set[str] = set()
+        for name, status, text in (*_client_rows(), _server_row(server), *_application_rows()):
+            if name in seen:  # The application repeats what it shares with the client.
+                continue
+            seen.add(name)
+            grid.add_row(
+                Text(plain(status), style=_STYLES.get(status, "")),
+                Text(plain(name), style="bold"),
+                "\n".join(plain(line) for line in text.splitlines()),
+            )
+    stdout().print(grid)
+
+
+def _client_rows() -> Iterator[Row]:
+    yield "visavis", "ok", metadata.version("visavis")
+    yield "python", "ok", f"{platform.python_version()} at {sys.executable}"
+    yield "platform", "info", platform.platform()
+    for name in ("grpcio", "protobuf"):
+        yield name, "ok", metadata.version(name)
+
+
+def _server_row(address: str) -> Row:
+    try:
+        with Client(address) as client:
+            # In this order, since only the list fails at once where nobody listens.
+            names = ", ".join(card.name for card in client.list_models(timeout=_READY_WITHIN_S))
+            client.wait_until_ready(_READY_WITHIN_S)
+    except InvalidSettings:
+        raise
+    except VisavisError as error:
+        return "server", "missing", f"none is ready at {address}: {error.message}"
+    return "server", "ok", f"ready at {address}; models: {names or 'none'}"
+
+
+def _application_rows() -> Iterator[Row]:
+    if not application_installed():
+        yield "visavis-server", "info", "not installed; to host models: pip install visavis-server"
+        return
+    yield "visavis-server", "ok", metadata.version("visavis-server")
+    try:
+        report = importlib.import_module("server.doctor").report
+    except (ImportError, AttributeError) as error:
+        yield "server.doctor", "missing", f"it can't report about itself: {error}"
+        return
+    yield from report()

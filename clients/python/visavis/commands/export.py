@@ -1,0 +1,11 @@
+"""`visavis export`: the application's export stage, where it is installed."""
+
+import typer
+
+from visavis.commands.serve import run_application
+
+
+def export(ctx: typer.Context) -> None:
+    """Turn PyTorch weights into model files. Its options: visavis export --help"""
+    code = run_application("export.__main__", "visavis export", ctx.args, extra="export")
+    raise typer.Exit(code)

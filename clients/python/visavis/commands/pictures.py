@@ -1,0 +1,150 @@
+"""Several pictures, asked about at once and answered in their order."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import typer
+from google.protobuf import json_format
+from rich.console import RenderableType
+
+from visavis.client import Client
+from visavis.commands.annotations import Annotations
+from visavis.commands.console import complain, plain, stdout
+from visavis.commands.failures import exit_code, exit_codes, json_line, sentence
+from visavis.commands.progress import Progress
+from visavis.errors import (
+    FieldViolation,
+    InvalidRequest,
+    InvalidSettings,
+    ServerFailed,
+    VisavisError,
+)
+from visavis.results import ClassifyResult, Comparison, DetectResult
+
+Answer: TypeAlias = ClassifyResult | DetectResult | Comparison
+_A = TypeVar("_A", ClassifyResult, DetectResult, Comparison)
+
+# Enough to hide the way there and back, and little enough not to crowd out other callers.
+_WINDOW = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What classify, detect and compare have in common."""
+
+    pictures: list[str]
+    server: str
+    timeout: float
+    json: bool
+    annotate: Path | None
+
+
+def answer(
+    job: Job,
+    prepare: Callable[[Client], Callable[[bytes], _A]],
+    table: Callable[[_A], RenderableType],
+) -> None:
+    """Print the answer to every picture; end with the exit code of the first that failed.
+
+    prepare: is given the client, and returns what asks about one picture. One picture's
+    failure doesn't stop the others.
+    """
+    with exit_codes():
+        if job.pictures.count("-") > 1:
+            raise InvalidSettings("stdin (-) can be read only once")
+        annotations = Annotations(job.annotate, job.pictures)
+        first_failure: VisavisError | None = None
+        # The client closes first and cancels its calls, so that Ctrl-C need not wait for them.
+        with (
+            ThreadPoolExecutor(_WINDOW) as executor,
+            Client(job.server, timeout=job.timeout) as client,
+            Progress(len(job.pictures)) as progress,
+        ):
+            ask = prepare(client)
+            outcomes = _in_order(executor, lambda name: ask(_encoded(name)), job.pictures)
+            for name, future in zip(job.pictures, outcomes, strict=True):
+                wait([future])
+                with progress.paused():
+                    try:
+                        result = future.result()
+                        written = annotations.write(name, result.annotated_image)
+                        _print_answer(job, name, result, table, written)
+                        failure = _without_answer(result)
+                    except VisavisError as error:
+                        _print_failure(job, name, error)
+                        failure = error
+                    first_failure = first_failure or failure
+        if first_failure:
+            raise typer.Exit(exit_code(first_failure))
+
+
+def _in_order(
+    executor: ThreadPoolExecutor, function: Callable[[str], _A], names: Iterable[str]
+) -> Iterator[Future[_A]]:
+    pending: deque[Future[_A]] = deque()
+    for name in names:
+        if len(pending) == _WINDOW:
+            yield pending.popleft()
+        pending.append(executor.submit(function, name))
+    yield from pending
+
+
+def _encoded(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        message = f"can't read it: {error.strerror or error}"
+        raise InvalidRequest(message, violations=(FieldViolation("image", message),)) from error
+
+
+def _without_answer(result: Answer) -> VisavisError | None:
+    """Return what makes a comparison a failure: that not a single model answered."""
+    if not isinstance(result, Comparison):
+        return None
+    answers = [answer for task in result.comparisons for answer in task.answers]
+    if not answers or any(answer.status.ok for answer in answers):
+        return None
+    return ServerFailed("no model answered")
+
+
+def _print_answer(
+    job: Job,
+    name: str,
+    result: _A,
+    table: Callable[[_A], RenderableType],
+    written: Path | None,
+) -> None:
+    if job.json:
+        message = result.message
+        message.ClearField("annotated_image")  # Megabytes of base64 help nobody.
+        _print_line(
+            json_format.MessageToJson(
+                message, always_print_fields_with_no_presence=True, indent=None
+            )
+        )
+        return
+    console = stdout()
+    console.print(plain(_title(name)), style="bold", soft_wrap=True)
+    console.print(table(result))
+    if written:
+        console.print(f"Annotated picture: {plain(str(written))}\n", soft_wrap=True)
+
+
+def _print_failure(job: Job, name: str, error: VisavisError) -> None:
+    if job.json:
+        _print_line(json_line(error))
+    complain(sentence(error), about=_title(name))
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _title(name: str) -> str:
+    return "stdin" if name == "-" else name

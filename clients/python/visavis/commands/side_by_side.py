@@ -1,0 +1,84 @@
+"""Columns that stand side by side as long as they fit, and below each other where not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions
+from rich.table import Table
+from rich.text import Text
+
+from visavis.commands.answer_tables import milliseconds, plain_table, variant
+from visavis.commands.console import plain, random_mark
+from visavis.results import ServedBy, Timings
+
+NOTHING = Text("—", style="dim")
+_COLUMN_WIDTH = 17
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model's cells, one per row."""
+
+    header: Text
+    cells: Sequence[Text]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A table with a column per model; each part that fits repeats the first one.
+
+    corner: header of the row labels. rows: their labels. lines_after: rows with a line below.
+    """
+
+    corner: str
+    rows: Sequence[Text]
+    columns: Sequence[Column]
+    lines_after: Sequence[int] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        label_width = max(len(label) for label in (Text(self.corner), *self.rows))
+        room = options.max_width - label_width
+        step = max(1, room // (_COLUMN_WIDTH + 2) - 1)
+        first, others = self.columns[0], self.columns[1:]
+        for start in range(0, max(1, len(others)), step):
+            yield Text()
+            yield self._table([first, *others[start : start + step]])
+
+    def _table(self, columns: Sequence[Column]) -> Table:
+        table = plain_table()
+        table.add_column(self.corner, style="dim", no_wrap=True, vertical="bottom")
+        lines = max(column.header.plain.count("\n") for column in columns)
+        for column in columns:
+            # Rich moves headers to the bottom; names belong on one line, at the top.
+            header = column.header + Text("\n " * (lines - column.header.plain.count("\n")))
+            table.add_column(header, overflow="fold", min_width=_COLUMN_WIDTH)
+        for index, label in enumerate(self.rows):
+            cells = [column.cells[index] for column in columns]
+            table.add_row(label, *cells, end_section=index in self.lines_after)
+        return table
+
+
+def time_cells(timings: Timings | None) -> list[Text]:
+    """Return the time in the session and the whole time of one answer, in milliseconds.
+
+    What wasn't measured is 0 on the wire, and no time here.
+    """
+    if timings is None:
+        return [NOTHING, NOTHING]
+    times = (timings.inference_ms, timings.total_ms)
+    return [Text(milliseconds(time)) if time > 0 else NOTHING for time in times]
+
+
+def model_header(served_by: ServedBy, *, baseline: bool = False, brief: bool = False) -> Text:
+    """Return a model's name, what distinguishes it, and the mark of random weights.
+
+    baseline: whether it is the one that the others are held against. brief: only name and mark.
+    """
+    header = Text.assemble((plain(served_by.model), "bold"))
+    if not brief:
+        header.append(f"\n{variant(served_by)}", style="not bold dim")
+    if baseline:
+        header.append("\nbaseline", style="not bold cyan")
+    if served_by.random_weights:
+        header.append("\n").append_text(random_mark())
+    return header

@@ -1,0 +1,106 @@
+"""The pictures that a client takes: encoded bytes, a path, or pixels.
+
+numpy is never imported: whatever has the buffer protocol or `__array_interface__` will do, be
+it an array of numpy's or a picture of Pillow's.
+"""
+
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from visavis.connection import MESSAGE_BYTES_MAX
+from visavis.errors import FieldViolation, InvalidRequest
+from visavis.v1 import vision_pb2 as pb
+
+# Bytes of a JPEG, PNG or WebP file; the path of one; or upright uint8 pixels, RGB [H, W, 3]
+# or grey [H, W]. For BGR and NV12: a `visavis.v1.vision_pb2.Image`. Arrays have no common
+# type without numpy, hence Any.
+ImageSource: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | pb.Image | Any
+
+_SIDE_MAX = 65535
+_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # The rest of the request fits too.
+
+
+def image_message(source: ImageSource) -> pb.Image:
+    """Return the picture as the contract wants it.
+
+    Raises InvalidRequest for what is no picture, and OSError for a path that can't be read.
+    """
+    if isinstance(source, pb.Image):
+        return source
+    if isinstance(source, str | PathLike):
+        return pb.Image(encoded=_checked_size(_file_bytes(source)))
+    pixels = _view(source)
+    shape = list(pixels.shape or ())
+    if len(shape) == 1:
+        return pb.Image(encoded=_checked_size(pixels.tobytes()))
+    if len(shape) == 2:
+        pixel_format = pb.PIXEL_FORMAT_GRAY
+    elif len(shape) == 3 and shape[2] == 3:
+        pixel_format = pb.PIXEL_FORMAT_RGB
+    else:
+        raise _invalid(f"image has shape {shape}; use RGB [H, W, 3] or grey [H, W]{_hint(shape)}")
+    height, width = shape[:2]
+    if not (0 < height <= _SIDE_MAX and 0 < width <= _SIDE_MAX):
+        raise _invalid(f"image has shape {shape}; height and width go from 1 to {_SIDE_MAX}")
+    data = _checked_size(pixels.tobytes())
+    raw = pb.RawImage(format=pixel_format, width=width, height=height, data=data)
+    return pb.Image(raw=raw)
+
+
+def _file_bytes(path: str | PathLike[str]) -> bytes:
+    if isinstance(path, str) and path.startswith(("http://", "https://", "data:")):
+        raise _invalid(f"image is a URL, {path[:60]!r}; download it and pass its bytes")
+    return Path(path).read_bytes()
+
+
+def _view(source: Any) -> memoryview:
+    """Return uint8 elements of any number of dimensions, by whichever protocol there is."""
+    try:
+        view = memoryview(source)
+    except TypeError:
+        view = _interface_view(source)
+    if view.format not in {"B", "<B", ">B", "=B", "|B"}:
+        kind = getattr(source, "dtype", None) or f"format {view.format!r}"
+        raise _invalid(f"image has {kind} pixels; they must be uint8, from 0 to 255")
+    return view
+
+
+def _interface_view(source: Any) -> memoryview:
+    # Pillow's pictures give their pixels as bytes; whoever gives a bare address mostly has the
+    # buffer protocol too.
+    interface = getattr(source, "__array_interface__", None)
+    data = interface.get("data") if isinstance(interface, dict) else None
+    if not isinstance(interface, dict) or not isinstance(data, bytes) or interface.get("strides"):
+        raise _invalid(
+            f"image is a {type(source).__name__}; use bytes, a path, or a uint8 array [H, W, 3]"
+        )
+    if interface["typestr"] != "|u1":
+        raise _invalid(f"image has {interface['typestr']} pixels; convert them to uint8 RGB")
+    shape = tuple(interface["shape"])
+    if math.prod(shape) != len(data) or not data:
+        raise _invalid(f"image has shape {list(shape)} and {len(data)} bytes of pixels")
+    return memoryview(data).cast("B", shape)
+
+
+def _hint(shape: list[int]) -> str:
+    if len(shape) == 3 and shape[2] == 4:
+        return "; drop the alpha channel"
+    if len(shape) == 3 and shape[0] in {1, 3}:
+        return "; move the channels to the end"
+    if len(shape) == 4:
+        return "; pass one picture at a time"
+    return ""
+
+
+def _checked_size(data: bytes) -> bytes:
+    if not data:
+        raise _invalid("image is empty")
+    if len(data) > _BYTES_MAX:
+        raise _invalid(f"image is {len(data)} bytes; the limit is {_BYTES_MAX}")
+    return data
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, violations=(FieldViolation("image", message),))

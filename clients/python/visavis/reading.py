@@ -1,0 +1,160 @@
+"""Messages of the contract, read into the typed values of `results`."""
+
+from collections.abc import Sequence
+
+from google.rpc import code_pb2  # Ships no py.typed.
+
+from visavis import results
+from visavis.cards import TASKS, read_model
+from visavis.v1 import vision_pb2 as pb
+
+
+def classify_result(message: pb.ClassifyResponse) -> results.ClassifyResult:
+    """Return what one model sees in the whole image."""
+    return results.ClassifyResult(
+        classifications=_classifications(message.classifications),
+        served_by=_served_by(message.served_by),
+        timings=_timings(message.timings),
+        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        annotated_image=_annotated_image(message),
+        message=message,
+    )
+
+
+def detect_result(message: pb.DetectResponse) -> results.DetectResult:
+    """Return what one model finds in the image."""
+    return results.DetectResult(
+        detections=_detections(message.detections),
+        served_by=_served_by(message.served_by),
+        timings=_timings(message.timings),
+        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        annotated_image=_annotated_image(message),
+        message=message,
+    )
+
+
+def comparison(message: pb.CompareResponse) -> results.Comparison:
+    """Return the answers of all models, side by side."""
+    return results.Comparison(
+        comparisons=tuple(
+            results.TaskComparison(
+                task=TASKS[task.task],
+                baseline=task.baseline,
+                answers=tuple(_answer(answer) for answer in task.answers),
+                nothing_to_compare=task.nothing_to_compare,
+            )
+            for task in message.comparisons
+            if task.task in TASKS  # A task that this client is too old for.
+        ),
+        left_out=tuple(results.LeftOutModel(left.model, left.reason) for left in message.left_out),
+        models=tuple(read_model(card) for card in message.models),
+        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        timings=_timings(message.timings),
+        annotated_image=_annotated_image(message),
+        message=message,
+    )
+
+
+def stream_event(
+    message: pb.CompareStreamResponse,
+) -> results.StreamedAnswer | results.Comparison | None:
+    """Return one step of a comparison; None for a step that this client is too old for."""
+    if message.HasField("summary"):
+        return comparison(message.summary)
+    if message.HasField("answer") and message.answer.task in TASKS:
+        task = TASKS[message.answer.task]
+        return results.StreamedAnswer(task, _answer(message.answer.answer))
+    return None
+
+
+def _classifications(
+    messages: Sequence[pb.Classification],
+) -> tuple[results.Classification, ...]:
+    return tuple(results.Classification(item.class_id, item.label, item.score) for item in messages)
+
+
+def _detections(messages: Sequence[pb.Detection]) -> tuple[results.Detection, ...]:
+    return tuple(
+        results.Detection(
+            box=results.Box(item.box.x_min, item.box.y_min, item.box.x_max, item.box.y_max),
+            class_id=item.class_id,
+            label=item.label,
+            score=item.score,
+        )
+        for item in messages
+    )
+
+
+def _served_by(message: pb.ServedBy) -> results.ServedBy:
+    return results.ServedBy(
+        model=message.model,
+        version=message.version,
+        precision=message.precision,
+        execution_provider=message.execution_provider,
+        random_weights=message.random_weights,
+    )
+
+
+def _timings(message: pb.Timings) -> results.Timings:
+    return results.Timings(
+        queue_ms=message.queue_ms,
+        decode_ms=message.decode_ms,
+        preprocess_ms=message.preprocess_ms,
+        inference_ms=message.inference_ms,
+        postprocess_ms=message.postprocess_ms,
+        total_ms=message.total_ms,
+    )
+
+
+def _annotated_image(
+    message: pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse,
+) -> results.AnnotatedImage | None:
+    if not message.HasField("annotated_image"):
+        return None
+    image = message.annotated_image
+    return results.AnnotatedImage(image.encoded, image.media_type)
+
+
+def _answer(message: pb.ModelAnswer) -> results.ModelAnswer:
+    code = message.status.code
+    name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else f"status {code}"
+    return results.ModelAnswer(
+        served_by=_served_by(message.served_by),
+        status=results.AnswerStatus(name, message.status.message),
+        classifications=_classifications(message.classifications),
+        detections=_detections(message.detections),
+        timings=_timings(message.timings) if message.HasField("timings") else None,
+        agreement=_agreement(message),
+        message=message,
+    )
+
+
+def _agreement(
+    message: pb.ModelAnswer,
+) -> results.ClassificationAgreement | results.DetectionAgreement | None:
+    if message.HasField("classification_agreement"):
+        labels = message.classification_agreement
+        return results.ClassificationAgreement(
+            same_top1=labels.same_top1,
+            top_k_overlap=labels.top_k_overlap,
+            jensen_shannon_divergence=labels.jensen_shannon_divergence
+            if labels.HasField("jensen_shannon_divergence")
+            else None,
+        )
+    if message.HasField("detection_agreement"):
+        boxes = message.detection_agreement
+        return results.DetectionAgreement(
+            matched=boxes.matched,
+            only_here=boxes.only_here,
+            only_in_baseline=boxes.only_in_baseline,
+            mean_iou=boxes.mean_iou if boxes.HasField("mean_iou") else None,
+            mean_score_difference=boxes.mean_score_difference
+            if boxes.HasField("mean_score_difference")
+            else None,
+            f1=boxes.f1,
+            matches=tuple(
+                results.DetectionMatch(match.index, match.baseline_index, match.iou)
+                for match in boxes.matches
+            ),
+        )
+    return None

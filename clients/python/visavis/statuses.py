@@ -1,0 +1,94 @@
+"""gRPC statuses and their google.rpc details, translated into this client's errors."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import grpc
+from google.rpc import error_details_pb2  # Ships no py.typed.
+from grpc_status import rpc_status
+
+from visavis import errors
+
+# Every status that isn't here is the server's fault: INTERNAL, UNKNOWN, DATA_LOSS, ABORTED.
+_ERRORS: dict[str, type[errors.VisavisError]] = {
+    "INVALID_ARGUMENT": errors.InvalidRequest,
+    "OUT_OF_RANGE": errors.InvalidRequest,
+    "FAILED_PRECONDITION": errors.InvalidRequest,
+    "NOT_FOUND": errors.ModelNotFound,
+    "UNAUTHENTICATED": errors.AccessDenied,
+    "PERMISSION_DENIED": errors.AccessDenied,
+    "UNIMPLEMENTED": errors.Unsupported,
+    "RESOURCE_EXHAUSTED": errors.Overloaded,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "UNAVAILABLE": errors.Unavailable,
+    "CANCELLED": errors.Cancelled,
+}
+
+
+@contextmanager
+def translated(address: str, timeout: float) -> Iterator[None]:
+    """Raise errors of this package for the gRPC errors of a call.
+
+    address, timeout: of the call, for the text. The gRPC error stays reachable as the cause.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, address, timeout) from error
+
+
+def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors.VisavisError:
+    """Return the error that stands for a failed call, its details decoded."""
+    code = error.code().name
+    violations: tuple[errors.FieldViolation, ...] = ()
+    request_id = retry_after_s = None
+    details = _details(error)
+    for any_detail in details.details if details else ():
+        bad_request = error_details_pb2.BadRequest()
+        request_info = error_details_pb2.RequestInfo()
+        retry_info = error_details_pb2.RetryInfo()
+        if any_detail.Unpack(bad_request):
+            violations = tuple(
+                errors.FieldViolation(violation.field, violation.description)
+                for violation in bad_request.field_violations
+            )
+        elif any_detail.Unpack(request_info):
+            request_id = request_info.request_id or None
+        elif any_detail.Unpack(retry_info):
+            retry_after_s = retry_info.retry_delay.ToTimedelta().total_seconds()
+    message = error.details() or code
+    if details is None:
+        message = _plain_message(code, message, address, timeout)
+    kind = _ERRORS.get(code, errors.ServerFailed)
+    if kind is errors.ServerFailed and request_id and request_id not in message:
+        message = f"{message} (request id {request_id}: the server's log says more)"
+    return kind(
+        message,
+        code=code,
+        violations=violations,
+        request_id=request_id,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _details(error: grpc.RpcError) -> Any:
+    """Return the google.rpc.Status of a failed call; None where it came without one."""
+    try:
+        return rpc_status.from_call(cast(grpc.Call, error))
+    except ValueError:  # A status that contradicts its own details; the plain one still holds.
+        return None
+
+
+def _plain_message(code: str, message: str, address: str, timeout: float) -> str:
+    """Return a text for a status that came without details: mostly from gRPC itself."""
+    if code == "UNAVAILABLE":
+        # "failed to connect to all addresses; last error: UNKNOWN: ipv4:…: Connection refused"
+        reason = re.sub(r"^UNKNOWN: \S+: ", "", message.rpartition("last error: ")[2])
+        return f"no answer from {address}: {reason}"
+    if code == "DEADLINE_EXCEEDED":
+        return f"no answer from {address} within {timeout:g} s; a longer timeout may help"
+    if code == "UNIMPLEMENTED":
+        return f"the server at {address} doesn't know this call: {message}"
+    return message

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+from visavis import TLS, Client, InvalidSettings
+from visavis.connection import call_metadata, channel_credentials, endpoint
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1:8001", True),
+        ("localhost:8001", True),
+        ("[::1]:8001", True),
+        ("unix:/run/visavis.sock", True),
+        ("192.168.1.7:8001", False),
+        ("vision.example.org:443", False),
+        ("localhost.example.org:443", False),
+        ("dns:///vision:8001", False),
+    ],
+)
+def test_only_this_machine_counts_as_local(address: str, local: bool):
+    assert endpoint(address).local is local
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "localhost:", "localhost:0", "localhost:99999", "http://a:1", ":1"]
+)
+def test_address_that_leads_nowhere_is_refused_with_an_example(address: str):
+    with pytest.raises(InvalidSettings, match="write HOST:PORT"):
+        Client(address)
+
+
+def test_token_never_travels_in_the_clear():
+    with pytest.raises(InvalidSettings, match="in the clear"):
+        Client("vision.example.org:8001", token="secret")
+
+
+def test_token_goes_to_this_machine_and_over_tls():
+    expected = [("authorization", "Bearer secret")]
+    assert call_metadata(endpoint("127.0.0.1:1"), None, "secret") == expected
+    assert call_metadata(endpoint("vision.example.org:1"), TLS(), "secret") == expected
+
+
+@pytest.mark.parametrize("token", ["", " ", "two\nlines", "schlüssel"])
+def test_token_that_no_header_can_carry_is_refused(token: str):
+    with pytest.raises(InvalidSettings, match="token") as caught:
+        Client(token=token)
+    assert not token.strip() or token not in caught.value.message
+
+
+def test_certificate_without_its_key_is_refused(tmp_path: Path):
+    with pytest.raises(InvalidSettings, match="private key"):
+        channel_credentials(TLS(certificate=tmp_path / "client.pem"))
+
+
+def test_certificate_file_that_is_missing_is_named():
+    with pytest.raises(InvalidSettings, match=r"no/roots\.pem"):
+        Client(tls=TLS(root_certificates="no/roots.pem"))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_timeout_must_be_above_zero(timeout: float):
+    with pytest.raises(InvalidSettings, match="above 0"):
+        Client(timeout=timeout)

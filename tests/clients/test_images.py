@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from visavis.errors import InvalidRequest
+from visavis.images import image_message
+from visavis.v1 import vision_pb2 as pb
+
+from . import fresh_python
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, np.frombuffer])
+def test_bytes_of_any_kind_are_an_encoded_picture(kind):
+    source = (
+        kind(b"\xff\xd8jpeg", dtype=np.uint8) if kind is np.frombuffer else kind(b"\xff\xd8jpeg")
+    )
+    assert image_message(source) == pb.Image(encoded=b"\xff\xd8jpeg")
+
+
+def test_path_is_read_as_text_and_as_path(tmp_path: Path):
+    path = tmp_path / "bus.jpg"
+    path.write_bytes(b"jpeg")
+    assert image_message(path) == image_message(str(path)) == pb.Image(encoded=b"jpeg")
+
+
+def test_missing_file_raises_what_python_raises():
+    with pytest.raises(FileNotFoundError):
+        image_message("no/such/picture.jpg")
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_every_rgb_array_keeps_its_size_and_its_pixels(pixels: np.ndarray):
+    raw = image_message(pixels).raw
+    assert raw.format == pb.PIXEL_FORMAT_RGB
+    assert (raw.height, raw.width) == pixels.shape[:2]
+    assert np.array_equal(np.frombuffer(raw.data, np.uint8).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("turn", [np.flipud, np.fliplr, lambda pixels: pixels[::2, ::3]])
+def test_array_that_is_not_contiguous_arrives_row_by_row(turn):
+    pixels = turn(np.arange(12 * 9 * 3, dtype=np.uint8).reshape(12, 9, 3))
+    assert image_message(pixels).raw.data == np.ascontiguousarray(pixels).tobytes()
+
+
+def test_array_of_two_dimensions_is_grey():
+    raw = image_message(np.zeros((4, 7), np.uint8)).raw
+    assert (raw.format, raw.width, raw.height) == (pb.PIXEL_FORMAT_GRAY, 7, 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixel_format"), [("RGB", pb.PIXEL_FORMAT_RGB), ("L", pb.PIXEL_FORMAT_GRAY)]
+)
+def test_picture_of_pillow_is_taken_as_it_is(mode: str, pixel_format: pb.PixelFormat):
+    picture = Image.new(mode, (7, 4))
+    raw = image_message(picture).raw
+    assert (raw.format, raw.width, raw.height) == (pixel_format, 7, 4)
+    assert raw.data == picture.tobytes()
+
+
+def test_message_of_the_contract_is_passed_on():
+    message = pb.Image(raw=pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=1, height=1, data=b"bgr"))
+    assert image_message(message) is message
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (np.zeros((4, 7, 3), np.float32), "float32 pixels; they must be uint8"),
+        (np.zeros((4, 7, 3), np.int8), "int8 pixels"),
+        (np.zeros((4, 7, 4), np.uint8), "drop the alpha channel"),
+        (np.zeros((3, 4, 7), np.uint8), "move the channels to the end"),
+        (np.zeros((1, 4, 7, 3), np.uint8), "one picture at a time"),
+        (np.zeros((0, 7, 3), np.uint8), "go from 1 to 65535"),
+        (np.zeros((), np.uint8), "use RGB [H, W, 3]"),
+        (Image.new("RGBA", (7, 4)), "drop the alpha channel"),
+        (Image.new("I", (7, 4)), "convert them to uint8 RGB"),
+        (b"", "image is empty"),
+        (None, "image is a NoneType"),
+        (4, "image is a int"),
+        ("https://example.org/bus.jpg", "download it and pass its bytes"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_the_reason(source: object, text: str):
+    with pytest.raises(InvalidRequest) as caught:
+        image_message(source)
+    assert text in caught.value.message
+    assert caught.value.field == "image"
+
+
+def test_picture_that_no_message_can_carry_is_refused_before_it_is_sent():
+    with pytest.raises(InvalidRequest, match="the limit is"):
+        image_message(bytes(64 * 1024 * 1024))
+
+
+def test_numpy_and_pillow_stay_outside():
+    loaded = fresh_python("import sys, visavis, visavis.commands; print(*sys.modules)").split()
+    assert not {"numpy", "PIL", "server", "export"} & set(loaded)

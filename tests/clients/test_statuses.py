@@ -1,0 +1,87 @@
+import grpc
+import pytest
+import visavis
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2
+from visavis import errors
+
+from .fakes import FakeServer, bad_field, refusal
+
+
+def test_bad_request_names_the_field(client: visavis.Client, fake: FakeServer):
+    fake.answers["Classify"] = refusal(
+        code_pb2.INVALID_ARGUMENT,
+        "top_k is 0; it starts at 1",
+        bad_field("top_k", "starts at 1"),
+        error_details_pb2.RequestInfo(request_id="3f2a"),
+    )
+    with pytest.raises(visavis.InvalidRequest) as caught:
+        client.classify(b"jpeg", model="resnet50", top_k=0)
+    error = caught.value
+    assert str(error) == "top_k is 0; it starts at 1"
+    assert (error.code, error.field, error.request_id) == ("INVALID_ARGUMENT", "top_k", "3f2a")
+    assert error.violations == (errors.FieldViolation("top_k", "starts at 1"),)
+    assert isinstance(error.__cause__, grpc.RpcError)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (code_pb2.NOT_FOUND, errors.ModelNotFound),
+        (code_pb2.UNAUTHENTICATED, errors.AccessDenied),
+        (code_pb2.PERMISSION_DENIED, errors.AccessDenied),
+        (code_pb2.UNIMPLEMENTED, errors.Unsupported),
+        (code_pb2.RESOURCE_EXHAUSTED, errors.Overloaded),
+        (code_pb2.CANCELLED, errors.Cancelled),
+        (code_pb2.UNKNOWN, errors.ServerFailed),
+        (code_pb2.DATA_LOSS, errors.ServerFailed),
+    ],
+)
+def test_every_status_has_its_error(
+    client: visavis.Client, fake: FakeServer, code: int, kind: type[visavis.VisavisError]
+):
+    fake.answers["ListModels"] = refusal(code, "because")
+    with pytest.raises(kind, match="because") as caught:
+        client.list_models()
+    assert caught.value.code == code_pb2.Code.Name(code)
+
+
+def test_overload_says_when_to_come_back_and_is_not_retried(
+    client: visavis.Client, fake: FakeServer
+):
+    fake.answers["Detect"] = refusal(
+        code_pb2.RESOURCE_EXHAUSTED,
+        "64 requests are waiting",
+        error_details_pb2.RetryInfo(retry_delay=Duration(nanos=250_000_000)),
+    )
+    with pytest.raises(visavis.Overloaded) as caught:
+        client.detect(b"jpeg", model="yolov5n")
+    assert caught.value.retry_after_s == 0.25
+    assert fake.calls["Detect"] == 1
+
+
+def test_failure_of_the_server_tells_under_which_id_it_was_logged(
+    client: visavis.Client, fake: FakeServer
+):
+    info = error_details_pb2.RequestInfo(request_id="3f2a")
+    fake.answers["Detect"] = refusal(code_pb2.INTERNAL, "internal error", info)
+    with pytest.raises(visavis.ServerFailed, match=r"internal error \(request id 3f2a"):
+        client.detect(b"jpeg", model="yolov5n")
+
+
+def test_server_that_is_not_there_is_named(nobody: str):
+    with visavis.Client(nobody) as client, pytest.raises(visavis.Unavailable) as caught:
+        client.list_models()
+    assert str(caught.value).startswith(f"no answer from {nobody}: ")
+
+
+def test_details_that_contradict_their_status_are_left_aside(
+    client: visavis.Client, fake: FakeServer
+):
+    def contradict(request: object, context: grpc.ServicerContext) -> None:
+        context.set_trailing_metadata([("grpc-status-details-bin", b"\x08\x05")])
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no image")
+
+    fake.answers["Classify"] = contradict
+    with pytest.raises(visavis.InvalidRequest, match="no image"):
+        client.classify(b"jpeg", model="resnet50")

@@ -1,0 +1,173 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from visavis.commands.console import plain
+from visavis.v1 import vision_pb2 as pb
+
+from . import canned
+from .fakes import FakeServer
+
+Command = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+def comparing(comparison: pb.CompareResponse) -> Callable[..., pb.CompareResponse]:
+    return lambda request, context: comparison
+
+
+@pytest.mark.parametrize("width", ["80", "120", "40"])
+def test_every_table_stays_within_the_terminal(
+    visavis: Command,
+    pictures: list[Path],
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    width: str,
+):
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.chdir(pictures[0].parent)
+    for arguments in (["models"], ["models", "yolov5n"], ["detect", "a.jpg"], ["compare", "a.jpg"]):
+        assert visavis(*arguments) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= int(width)
+
+
+def test_random_weights_are_marked_in_every_table(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    served_by = canned.served_by("m", random_weights=True)
+    fake.answers["Classify"] = lambda request, context: pb.ClassifyResponse(served_by=served_by)
+    fake.answers["Detect"] = lambda request, context: pb.DetectResponse(served_by=served_by)
+    detection = pb.TaskComparison(
+        task=pb.TASK_OBJECT_DETECTION,
+        baseline="m",
+        answers=[pb.ModelAnswer(served_by=served_by, detections=canned.BUS_BOXES)],
+    )
+    fake.answers["Compare"] = comparing(pb.CompareResponse(comparisons=[detection]))
+    for arguments, marks in (
+        (["models"], 1),
+        (["models", "yolov5n-cls"], 1),
+        (["classify", pictures[0], "--model", "m"], 1),
+        (["detect", pictures[0], "--model", "m"], 1),
+        (["compare", pictures[0]], 2),
+    ):
+        assert visavis(*arguments) == 0
+        assert capsys.readouterr().out.count("RANDOM WEIGHTS") == marks, arguments
+
+
+def test_matched_boxes_stand_on_one_line_and_lonely_ones_alone(
+    visavis: Command, pictures: list[Path], capsys: Captured
+):
+    assert visavis("compare", pictures[0]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "12, 232 to 804, 756 0.673 bus 0.771 bus IoU 0.97" in lines
+    assert "670, 388 to 810, 878 0.643 person —" in lines
+    assert "0, 254 to 33, 325 — 0.311 stop sign" in lines
+
+
+def test_comparison_tells_failures_agreement_and_who_was_left_out(
+    visavis: Command, pictures: list[Path], capsys: Captured
+):
+    assert visavis("compare", pictures[0]) == 0
+    out = capsys.readouterr().out
+    words = " ".join(out.split())
+    assert "same top-1 — yes no" in words
+    assert "divergence — 0.118 0.973" in words
+    assert "yolov5x failed: INTERNAL: internal error" in words
+    assert "yolov5m: not loaded: the digest is wrong" in words
+
+
+def test_other_label_set_has_no_divergence(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    comparison = canned.comparison()
+    agreement = comparison.comparisons[0].answers[1].classification_agreement
+    agreement.ClearField("jensen_shannon_divergence")
+    fake.answers["Compare"] = comparing(comparison)
+    assert visavis("compare", pictures[0]) == 0
+    assert "divergence — other label set" in " ".join(capsys.readouterr().out.split())
+
+
+def test_single_model_is_shown_with_the_reason_why_nothing_is_compared(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    alone = pb.TaskComparison(
+        task=pb.TASK_OBJECT_DETECTION,
+        baseline="yolov5n",
+        answers=[
+            pb.ModelAnswer(served_by=canned.served_by("yolov5n"), detections=canned.BUS_BOXES)
+        ],
+        nothing_to_compare="only yolov5n is capable of object detection",
+    )
+    fake.answers["Compare"] = comparing(pb.CompareResponse(comparisons=[alone]))
+    assert visavis("compare", pictures[0]) == 0
+    out = capsys.readouterr().out
+    assert "only yolov5n is capable" in out
+    assert "0.673 bus" in out
+    assert "held against" not in out
+
+
+def test_comparison_without_a_single_answer_is_a_failure(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    failed = pb.ModelAnswer(
+        served_by=canned.served_by("resnet50"), status=pb.AnswerStatus(code=13, message="broken")
+    )
+    task = pb.TaskComparison(task=pb.TASK_CLASSIFICATION, baseline="resnet50", answers=[failed])
+    fake.answers["Compare"] = comparing(pb.CompareResponse(comparisons=[task]))
+    assert visavis("compare", pictures[0]) == 5
+    assert "resnet50 failed: INTERNAL: broken" in capsys.readouterr().out
+
+
+def test_models_that_do_not_fit_side_by_side_follow_below_with_the_baseline(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    names = [f"model-{number}" for number in range(7)]
+    answers = [
+        pb.ModelAnswer(served_by=canned.served_by(name), classifications=canned.BUS_LABELS)
+        for name in names
+    ]
+    task = pb.TaskComparison(task=pb.TASK_CLASSIFICATION, baseline="model-3", answers=answers)
+    fake.answers["Compare"] = comparing(pb.CompareResponse(comparisons=[task]))
+    assert visavis("compare", pictures[0]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.strip().startswith("model-")]
+    assert [row[0] for row in rows] == ["model-3"] * 3
+    assert sorted({name for row in rows for name in row}) == names
+
+
+@pytest.mark.parametrize("text", ["[bold red]bus[/]", "[/]", ":bus:", "\\[x]"])
+def test_foreign_text_is_no_markup(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured, text: str
+):
+    detections = canned.boxes((text, 0.9, (1, 2, 3, 4)))
+    response = pb.DetectResponse(detections=detections, served_by=canned.served_by(text))
+    fake.answers["Detect"] = lambda request, context: response
+    picture = pictures[0].with_name("[red]bus.jpg")
+    picture.write_bytes(b"jpeg")
+    assert visavis("detect", picture, picture.with_name("[red]missing.jpg"), "--model", "m") == 1
+    out, err = capsys.readouterr()
+    assert out.count(text) == 2
+    assert "[red]bus.jpg" in out
+    assert "[red]missing.jpg" in err
+
+
+def test_foreign_text_can_not_steer_the_terminal(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    detections = canned.boxes(("\x1b]0;owned\x07bus\r\x9b2J\u202e", 0.9, (1, 2, 3, 4)))
+    fake.answers["Detect"] = lambda request, context: pb.DetectResponse(detections=detections)
+    assert visavis("detect", pictures[0], "--model", "m") == 0
+    assert not set("\x1b\x07\r\x9b\u202e") & set(capsys.readouterr().out)
+
+
+@given(st.text())
+def test_plain_text_is_one_line_that_can_be_printed(text: str):
+    assert plain(text).isprintable()
+    assert len(plain(text)) == len(text)
+
+
+@given(st.text().filter(str.isprintable))
+def test_plain_text_keeps_what_can_be_printed(text: str):
+    assert plain(text) == text
