@@ -30,7 +30,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 .PHONY: demo
 demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show the answers
-	@$(BIN)/python -m export.demo
+	@$(BIN)/visavis demo
 
 .PHONY: test
 test: $(VENV)/.installed-dev  ## Run the tests

@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
-from torch import nn
+from torch import Tensor, nn
 
 from server.card import ModelDocument
 
@@ -32,11 +33,14 @@ class Candidates:
     """Every candidate before suppression, in the original's order.
 
     boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
+    second_scores, second_ids: of the second best, [n]; -1 where there is only one class.
     """
 
     boxes: Floats
     scores: Floats
     class_ids: npt.NDArray[np.int64]
+    second_scores: Floats
+    second_ids: npt.NDArray[np.int64]
 
 
 class Seen(Protocol):
@@ -48,11 +52,11 @@ class Seen(Protocol):
         ...
 
     def detect(
-        self, score_threshold: float, iou_threshold: float, scores: Floats | None = None
+        self, score_threshold: float, iou_threshold: float, candidates: Candidates | None = None
     ) -> Found:
         """Return what the original answers at these thresholds, 300 boxes at most.
 
-        scores: [n], instead of the candidates' own.
+        candidates: what it answers from, if not from its own.
         """
         ...
 
@@ -90,6 +94,19 @@ class Original:
 def upright(encoded: bytes) -> PillowImage.Image:
     """Return a picture as RGB, turned as a person sees it, as the originals are given it."""
     return ImageOps.exif_transpose(PillowImage.open(io.BytesIO(encoded))).convert("RGB")
+
+
+def candidates(boxes: Tensor, scores: Tensor) -> Candidates:
+    """Return boxes xyxy [n, 4] and the scores of all classes [n, classes] as candidates."""
+    padded = torch.nn.functional.pad(scores, (0, max(0, 2 - scores.shape[1])), value=-1.0)
+    best, class_ids = padded.topk(2, dim=1)
+    return Candidates(
+        boxes.numpy(),
+        best[:, 0].numpy(),
+        class_ids[:, 0].numpy(),
+        best[:, 1].numpy(),
+        class_ids[:, 1].numpy(),
+    )
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -4,6 +4,7 @@ One side is the original's own pipeline, the other the very code that serves.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -210,10 +211,21 @@ class _Edge:
 
 
 def _turned(seen: Seen, score: float, iou: float, seed: int) -> Found:
-    """Return the original's answer with every score moved by less than the tolerance."""
-    reach = SCORE_TOLERANCE / 2
-    moved = np.random.default_rng(seed).uniform(-reach, reach, seen.candidates.scores.shape)
-    return seen.detect(score, iou, seen.candidates.scores + moved.astype(np.float32))
+    """Return the original's answer with every score moved by less than the tolerance.
+
+    Where the two best classes of a candidate nearly tie, the second may win.
+    """
+    own = seen.candidates
+    random = np.random.default_rng(seed)
+    moved = random.uniform(-0.5, 0.5, own.scores.shape) * SCORE_TOLERANCE
+    ties = own.scores - own.second_scores <= SCORE_TOLERANCE
+    second = ties & (random.random(own.scores.shape) < 0.5)
+    other = replace(
+        own,
+        scores=own.scores + moved.astype(np.float32),
+        class_ids=np.where(second, own.second_ids, own.class_ids),
+    )
+    return seen.detect(score, iou, other)
 
 
 def match(ours: Found, theirs: Found) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.resnet import ResNet
 
 from export import random_weights
 from export.errors import ExportError
@@ -68,7 +68,6 @@ def build(
     random_weights.seed()
     module: ResNet = torchvision.models.get_model(name, weights=None, num_classes=classes)
     if state is None:
-        _damp(module)
         spread = random_weights.Spread(module.fc, torch.zeros(classes), torch.full((classes,), 6.0))
         images = random_weights.images(lambda picture: picture.resize((224, 224)))
         random_weights.calibrate(module, [spread], (images - 0.45) / 0.225)
@@ -137,14 +136,6 @@ def _classes(name: str, state: dict[str, Tensor]) -> int:
         raise ExportError(
             f"the weights are no {name}: they hold no fc.weight, but {', '.join(list(state)[:3])}…"
         ) from None
-
-
-def _damp(module: nn.Module) -> None:
-    """Let random residual branches weigh little, or 50 of them turn rounding into noise."""
-    for block in module.modules():
-        if isinstance(block, BasicBlock | Bottleneck):
-            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-            nn.init.constant_(last.weight, 0.2)
 
 
 def _load(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -20,6 +20,7 @@ from export.original import (
     Found,
     Original,
     Seen,
+    candidates,
     parameter_count,
     upright,
 )
@@ -251,20 +252,19 @@ class _Seen:
     unletterbox: Callable[[Floats, Place], Floats]
 
     def detect(
-        self, score_threshold: float, iou_threshold: float, scores: Floats | None = None
+        self, score_threshold: float, iou_threshold: float, candidates: Candidates | None = None
     ) -> Found:
         """Return what YOLOv5 returns: best class per box, suppression by torchvision."""
-        seen = self.candidates
-        scores = seen.scores if scores is None else scores
-        which = np.flatnonzero(scores > score_threshold)
-        which = which[np.argsort(-scores[which], kind="stable")][:30_000]
+        seen = candidates or self.candidates
+        which = np.flatnonzero(seen.scores > score_threshold)
+        which = which[np.argsort(-seen.scores[which], kind="stable")][:30_000]
         # Labels are kept apart by moving each to its own place, 7680 pixels from the next.
         moved = torch.from_numpy(seen.boxes[which])
         moved = moved + torch.from_numpy(seen.class_ids[which])[:, None] * 7680
-        kept = torchvision.ops.nms(moved, torch.from_numpy(scores[which]), iou_threshold)
+        kept = torchvision.ops.nms(moved, torch.from_numpy(seen.scores[which]), iou_threshold)
         best = which[kept[:300].numpy()]
         boxes = self.unletterbox(seen.boxes[best], self.place)
-        return Found(boxes, scores[best], seen.class_ids[best])
+        return Found(boxes, seen.scores[best], seen.class_ids[best])
 
 
 def letterboxed_pictures() -> Tensor:
@@ -309,9 +309,8 @@ def unletterbox(boxes: Floats, place: Place) -> Floats:
 
 def _candidates(rows: Tensor) -> Candidates:
     """Return rows [n, 5 + classes] as candidates: a score is objectness times class."""
-    scores, class_ids = (rows[:, 5:] * rows[:, 4:5]).max(1)
     boxes = torchvision.ops.box_convert(rows[:, :4], "cxcywh", "xyxy")
-    return Candidates(boxes.numpy(), scores.numpy(), class_ids.numpy())
+    return candidates(boxes, rows[:, 5:] * rows[:, 4:5])
 
 
 def _spreads(network: Network) -> list[random_weights.Spread]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from export import random_weights
 from export.checkpoint import YoloCheckpoint
 from export.errors import ExportError
-from export.original import Candidates, Floats, Original
+from export.original import Candidates, Floats, Original, candidates
 from export.weights import Weights
 from export.yolov5 import (
     SIZES,
@@ -113,9 +113,7 @@ def _candidates(rows: Tensor) -> Candidates:
     """Return rows [4 + classes, n] as candidates, through ultralytics' own conversion."""
     from ultralytics.utils.ops import xywh2xyxy
 
-    scores, class_ids = rows[4:].max(0)
-    boxes = xywh2xyxy(rows[:4].T.contiguous())
-    return Candidates(boxes.numpy(), scores.numpy(), class_ids.numpy())
+    return candidates(xywh2xyxy(rows[:4].T.contiguous()), rows[4:].T)
 
 
 def _unletterbox(boxes: Floats, place: Place) -> Floats:

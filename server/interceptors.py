@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 import structlog
@@ -16,12 +16,13 @@ _log = structlog.get_logger()
 _REQUEST_ID = "x-request-id"
 _MAX_MESSAGE_LENGTH = 512
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+# Quoted: only the stubs know their parameters.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details = grpc.HandlerCallDetails
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class Errors(grpc.aio.ServerInterceptor[Any, Any]):
+class Errors(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     """Turns every error of a handler into a status, once, here.
 
     An expected one keeps its text and names its field. Any other is logged in full and

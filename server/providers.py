@@ -41,12 +41,13 @@ def _missing_for_cpu() -> list[str]:
 
 @cache
 def _missing_for_cuda() -> list[str]:
-    return _missing_driver() + _missing_libraries("CUDAExecutionProvider", "cuda")
+    return _missing_driver() or _missing_libraries("CUDAExecutionProvider", "cuda")
 
 
 @cache
 def _missing_for_tensorrt() -> list[str]:
-    return _missing_driver() + _missing_libraries("TensorrtExecutionProvider", "tensorrt")
+    missing = _missing_libraries("TensorrtExecutionProvider", "tensorrt")
+    return _missing_driver() + missing
 
 
 CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda cache_dir: {})

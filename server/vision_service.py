@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from visavis.v1 import vision_pb2 as pb
@@ -18,7 +18,7 @@ from server.scheduler import Scheduler
 from server.served_model import ServedModel
 from server.settings import ImageLimits
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # only the stubs know the parameters
 Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from visavis.commands import classify, compare, detect, doctor, export, models, serve
+from visavis.commands import classify, compare, demo, detect, doctor, export, models, serve
 from visavis.commands.failures import EXIT_CODES
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
@@ -42,6 +42,7 @@ app.command()(classify.classify)
 app.command()(detect.detect)
 app.command()(compare.compare)
 app.command()(doctor.doctor)
+app.command()(demo.demo)
 app.command(cls=serve.PassedOn)(serve.serve)
 app.command(cls=serve.PassedOn)(export.export)
 

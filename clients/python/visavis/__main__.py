@@ -1,0 +1,7 @@
+"""`python -m visavis`: the command, where its script is not on the path."""
+
+import sys
+
+from visavis.commands import main
+
+sys.exit(main())
