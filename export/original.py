@@ -70,6 +70,7 @@ class ClassifierReference(Protocol):
         ...
 
 
+@runtime_checkable
 class DetectorReference(Protocol):
     """The PyTorch original of a detector, from encoded picture to boxes."""
 

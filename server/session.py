@@ -54,10 +54,6 @@ class Session:
         self.input_dtype: Literal["float16", "float32"]
         self.input_dtype = "float16" if "float16" in model_input.type else "float32"
         self.output_names: list[str] = [output.name for output in self._session.get_outputs()]
-        self.output_shapes = {
-            output.name: [d if isinstance(d, int) else None for d in output.shape]
-            for output in self._session.get_outputs()
-        }
 
     def run(self, tensor: Tensor, output_names: list[str] | None = None) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].

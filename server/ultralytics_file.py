@@ -4,6 +4,8 @@ import ast
 import re
 from typing import Any, Literal
 
+import numpy as np
+
 from server.card import (
     Candidates,
     ClassScores,
@@ -45,7 +47,9 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
         output: ClassScores | Candidates = ClassScores(layout="probabilities", tensor=tensor)
         defaults = None
     else:
-        layout = _layout(metadata, session.output_shapes[tensor], len(labels), where)
+        # A graph for any size names no sizes: what it gives for one image does.
+        (probe,) = session.run(np.zeros((1, 3, height, width), np.float32), [tensor])
+        layout = _layout(probe.shape, len(labels), by_ultralytics, where)
         resize = Letterbox(unpad="exact" if layout == "yolov5_rows" else "rounded")
         output = Candidates(layout=layout, tensor=tensor)
         defaults = DetectionDefaults(
@@ -104,19 +108,20 @@ def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple
     return int(height), int(width)
 
 
-def _layout(metadata: dict[str, str], shape: list[int | None], classes: int, where: str) -> _Layout:
-    """Return how the candidates lie in an output [batch, ., .]; None: of any length."""
-    args = metadata.get("args", "")
-    if metadata.get("end2end") == "True" or re.search(r"'nms': True", args):
-        return "end_to_end"
-    if len(shape) == 3 and shape[1] == 4 + classes and metadata.get("head") != "RTDETRDecoder":
-        return "ultralytics_rows"
-    if len(shape) == 3 and shape[2] == 5 + classes:
-        return "yolov5_rows"
-    if len(shape) == 3 and shape[2] == 6:
-        return "end_to_end"
+def _layout(
+    shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: str
+) -> _Layout:
+    """Return how the candidates lie in an output [1, ., .]."""
+    if len(shape) == 3:
+        if not by_ultralytics and shape[2] == 5 + classes:
+            return "yolov5_rows"
+        if by_ultralytics and shape[1] == 4 + classes:
+            return "ultralytics_rows"
+        if by_ultralytics and shape[2] == 6:
+            return "end_to_end"
     raise ModelFileError(
-        f"{where}: its output {shape} fits none of the layouts of a detector with {classes} classes"
+        f"{where}: its output {list(shape)} fits none of the layouts of a detector with "
+        f"{classes} classes"
     )
 
 

@@ -77,15 +77,6 @@ def saved_model(tmp_path: Path, path: str, **entries: object) -> Path:
         return saved(tmp_path, {"model": model, "ema": None})
 
 
-def weights_file(name: str) -> Path:
-    folder = os.environ.get("VISAVIS_WEIGHTS")
-    if not folder:
-        pytest.skip("VISAVIS_WEIGHTS names no folder of real weights")
-    if not (path := Path(folder) / name).is_file():
-        pytest.skip(f"VISAVIS_WEIGHTS holds no {name}")
-    return path
-
-
 class Call:
     """Pickles as the call of a function, which is how a pickle runs code."""
 
@@ -407,9 +398,9 @@ def test_damaged_pickle_is_an_error(tmp_path: Path, pickle: bytes) -> None:
         read_checkpoint(path)
 
 
-def test_real_yolov5n_is_read_without_its_code() -> None:
+def test_real_yolov5n_is_read_without_its_code(weights: Path) -> None:
     """The figures are those of ultralytics/yolov5: models/yolov5n.yaml, and its log's count."""
-    checkpoint = read_yolo_checkpoint(weights_file("yolov5n.pt"))
+    checkpoint = read_yolo_checkpoint(weights / "yolov5n.pt")
     assert (checkpoint.kind, checkpoint.stride) == ("yolov5", (8, 16, 32))
     assert (len(checkpoint.names), checkpoint.names[0]) == (80, "person")
     assert (checkpoint.names[5], checkpoint.names[79]) == ("bus", "toothbrush")
@@ -428,10 +419,10 @@ def test_real_yolov5n_is_read_without_its_code() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters"), [("resnet18", 11_689_512), ("resnet50", 25_557_032)]
 )
-def test_real_resnet_fits_torchvisions(name: str, parameters: int) -> None:
+def test_real_resnet_fits_torchvisions(name: str, parameters: int, weights: Path) -> None:
     """The figures are `num_params` of torchvision's weights enums."""
     models = pytest.importorskip("torchvision.models")
-    state = read_state_dict(weights_file(f"{name}.pth"))
+    state = read_state_dict(weights / f"{name}.pth")
     with torch.device("meta"):
         net = models.get_model(name)
     assert {k: t.shape for k, t in state.items()} == {

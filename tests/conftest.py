@@ -1,0 +1,89 @@
+"""What all tests share: real weights and pictures, models exported from them, a server."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from visavis import Client
+
+from server.app import App
+from server.settings import Settings
+
+# Settings of the developer's own shell must not leak into tests; these two say where data is.
+_DATA = ("VISAVIS_WEIGHTS", "VISAVIS_IMAGES")
+_GIVEN = {name: Path(value) for name in _DATA if (value := os.environ.get(name))}
+for _name in [name for name in os.environ if name.startswith("VISAVIS_")]:
+    del os.environ[_name]
+
+
+def _folder(variable: str) -> Path:
+    """Return a folder of real data; where the variable is set, it must be there."""
+    if variable not in _GIVEN:
+        pytest.skip(f"needs real data: set {variable}")
+    assert _GIVEN[variable].is_dir(), f"{variable} names no folder: {_GIVEN[variable]}"
+    return _GIVEN[variable].resolve()
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Return the folder with resnet50.pth, resnet18.pth and yolov5n.pt."""
+    return _folder("VISAVIS_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def images() -> Path:
+    """Return the folder with bus.jpg, zidane.jpg, imagenet/ and coco/."""
+    return _folder("VISAVIS_IMAGES")
+
+
+@pytest.fixture(scope="session")
+def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with models exported from real weights, and a random -cls one."""
+    from rich.progress import Progress
+
+    from export.exporter import Request, export
+
+    out = tmp_path_factory.mktemp("models")
+    progress = Progress(disable=True)
+    for name in ("resnet50", "resnet18", "yolov5n"):
+        export(Request(name, out, weights=str(weights)), progress)
+    export(Request("yolov5n-cls", out, weights="random"), progress)
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_client(real_models: Path) -> Iterator[Client]:
+    """Return a client of a server with the real models, in this process, over a real channel."""
+    with serving(Settings(models=real_models, grpc="127.0.0.1:0", device="cpu")) as client:
+        yield client
+
+
+class serving:  # noqa: N801  a context manager, read as a verb
+    """Run a server on a thread of its own; gives a client of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+
+        async def start() -> App:
+            app = App(self._settings)
+            await app.start()
+            return app
+
+        self._app = asyncio.run_coroutine_threadsafe(start(), self._loop).result(120)
+        self._client = Client(self._app.address, timeout=120)
+        return self._client
+
+    def __exit__(self, *exception: object) -> None:
+        self._client.close()
+        asyncio.run_coroutine_threadsafe(self._app.stop(), self._loop).result(60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()

@@ -1,0 +1,186 @@
+"""The export stage end to end: what is written, what it proves, what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from rich.progress import Progress
+
+from export.errors import ExportError, ReceiptFailed
+from export.exporter import NAMES, Exported, Request, export
+from export.pictures import synthetic_pictures
+from server.card import METADATA_KEY, ModelDocument, parse_document
+from server.onnx_file import read_onnx_file
+
+# One of each family; the large ones are exported by hand, once per release.
+SMALL = ("resnet18", "yolov5n", "yolov5n-cls", "yolov5nu")
+# Counted by others: torchvision's and ultralytics/yolov5's tables, in millions.
+PUBLISHED_PARAMETERS = {"resnet18": 11.7, "yolov5n": 1.9, "yolov5n-cls": 2.5, "yolov5nu": 2.6}
+
+
+def run(request: Request) -> Exported:
+    return export(request, Progress(disable=True))
+
+
+def written(path: Path) -> ModelDocument:
+    return parse_document(read_onnx_file(path).metadata[METADATA_KEY], str(path))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    out = tmp_path_factory.mktemp("models")
+    return {name: run(Request(name, out, weights="random")) for name in SMALL}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_random_weights_pass_their_receipt_and_are_marked(
+    name: str, exported: dict[str, Exported]
+) -> None:
+    document = written(exported[name].path)
+    assert document == exported[name].document
+    assert document.provenance.random_weights
+    assert document.receipt is not None
+    assert len(document.receipt.pictures) >= 8
+    assert all(picture.compared for picture in document.receipt.pictures)
+    assert document.receipt.max_score_difference < 1e-3
+    millions = document.facts.parameter_count / 1e6
+    assert millions == pytest.approx(PUBLISHED_PARAMETERS[name], abs=0.06)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_graph_is_valid_and_only_its_batch_is_dynamic(
+    name: str, exported: dict[str, Exported]
+) -> None:
+    model = onnx.load(exported[name].path)
+    onnx.checker.check_model(model, full_check=True)
+    assert all(opset.version <= 18 for opset in model.opset_import)
+    for value in (*model.graph.input, *model.graph.output):
+        first, *rest = value.type.tensor_type.shape.dim
+        assert first.dim_param
+        assert all(dimension.dim_value for dimension in rest)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_gives_what_its_images_give_alone(name: str, exported: dict[str, Exported]) -> None:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(exported[name].path), providers=["CPUExecutionProvider"])
+    (model_input,) = session.get_inputs()
+    shape = model_input.shape[1:]
+    batch = np.random.default_rng(0).random((3, *shape), np.float32)
+    together = session.run(None, {model_input.name: batch})
+    for index in range(3):
+        alone = session.run(None, {model_input.name: batch[index : index + 1]})
+        for whole, part in zip(together, alone, strict=True):
+            scale = np.abs(part).max()
+            assert np.abs(whole[index] - part[0]).max() <= 1e-3 * scale
+
+
+def test_scores_of_random_weights_vary(exported: dict[str, Exported]) -> None:
+    receipt_of = written(exported["yolov5n"].path).receipt
+    assert receipt_of is not None
+    assert len({picture.compared for picture in receipt_of.pictures}) > 3
+
+
+def test_nothing_of_this_machine_is_in_the_file(exported: dict[str, Exported]) -> None:
+    contents = exported["resnet18"].path.read_bytes()
+    assert str(Path.home()).encode() not in contents
+    assert str(Path(__file__).parents[2]).encode() not in contents
+
+
+def test_exporting_again_adds_a_version_only_if_something_changed(tmp_path: Path) -> None:
+    first = run(Request("yolov5n", tmp_path, weights="random"))
+    again = run(Request("yolov5n", tmp_path, weights="random"))
+    other = run(Request("yolov5n", tmp_path, weights="random", size=320))
+    assert (first.unchanged, again.unchanged, other.unchanged) == (False, True, False)
+    assert again.path == first.path
+    assert other.path == tmp_path / "yolov5n" / "2" / "model.onnx"
+
+
+def test_a_file_that_differs_from_pytorch_fails_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A thousandth more of every logit moves scores by more than is allowed.
+    forward = torchvision.models.ResNet.forward
+
+    def slightly_off(self: torchvision.models.ResNet, x: torch.Tensor) -> torch.Tensor:
+        return forward(self, x) * (1.01 if torch.compiler.is_exporting() else 1.0)
+
+    monkeypatch.setattr(torchvision.models.ResNet, "forward", slightly_off)
+    with pytest.raises(ReceiptFailed, match=r"scores differ by 0\.\d+, 0\.001 is allowed"):
+        run(Request("resnet18", tmp_path, weights="random"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_pictures_are_in_the_receipt(tmp_path: Path) -> None:
+    picture = tmp_path / "mine.jpg"
+    picture.write_bytes(synthetic_pictures()["synthetic square"])
+    made = run(Request("yolov5n-cls", tmp_path / "out", weights="random", pictures=(picture,)))
+    assert made.document.receipt is not None
+    assert made.document.receipt.pictures[0].name == "mine.jpg"
+    assert len(made.document.receipt.pictures) >= 9
+
+
+def test_the_synthetic_pictures_have_every_awkward_shape() -> None:
+    import io
+
+    from PIL import Image
+
+    pictures = [Image.open(io.BytesIO(data)) for data in synthetic_pictures().values()]
+    ratios = [picture.width / picture.height for picture in pictures]
+    sides = [side for picture in pictures for side in picture.size]
+    assert len(pictures) >= 8
+    assert max(ratios) > 3
+    assert min(ratios) < 1 / 3
+    assert max(sides) > 4000
+    assert min(sides) < 20
+    assert any(side % 2 for side in sides)
+    assert {picture.mode for picture in pictures} >= {"RGB", "L", "RGBA"}
+
+
+def test_a_resnet_with_other_classes_takes_their_names_from_a_list(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "mine.pth"
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), weights)
+    request = Request(
+        "resnet18", tmp_path / "out", str(weights), name="fruit", labels=("apple", "pear", "fig")
+    )
+    document = run(request).document
+    assert document.name == "fruit"
+    assert document.label_set.labels == ("apple", "pear", "fig")
+    assert document.label_set.name.startswith("custom-")
+    assert not document.provenance.random_weights
+    assert document.provenance.weights_source == "mine.pth"
+
+
+def test_a_resnet_with_other_classes_and_no_names_is_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.pth"
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), weights)
+    with pytest.raises(ExportError, match=r"3 classes.*--labels"):
+        run(Request("resnet18", tmp_path / "out", str(weights)))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.pth"
+    torch.save(torchvision.models.resnet34().state_dict(), weights)
+    with pytest.raises(ExportError, match="don't fit resnet18"):
+        run(Request("resnet18", tmp_path / "out", str(weights)))
+
+
+def test_v2_transforms_resize_to_232(tmp_path: Path) -> None:
+    document = run(Request("resnet18", tmp_path, "random", transforms="V2")).document
+    assert document.input.describe_resize() == "shorter side to 232, centre crop 224x224"
+
+
+def test_an_unknown_name_lists_those_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"resnet50, .*yolov5n-cls"):
+        run(Request("resnet51", tmp_path))
+
+
+def test_every_promised_name_can_be_exported() -> None:
+    promised = {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+    promised |= {f"yolov5{s}{kind}" for s in "nsmlx" for kind in ("", "6", "u", "-cls")}
+    assert set(NAMES) == promised

@@ -1,0 +1,49 @@
+"""A repository of tiny models, and a server for it behind a real channel."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import hypothesis
+import pytest
+import pytest_asyncio
+from visavis.v1 import vision_pb2_grpc
+
+from server.app import App
+from server.card import LabelSet, ModelDocument, Provenance
+
+from . import graphs
+from .serving import Served, settings
+
+# No deadline: the cores may be shared. No database: a failure prints what reproduces it.
+hypothesis.settings.register_profile("server", deadline=None, database=None)
+hypothesis.settings.load_profile("server")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classifiers, one of them in two versions, and two detectors."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def add(name: str, version: int, graph: bytes, document: ModelDocument) -> None:
+        graphs.put(folder, name, version, graphs.export(graph, document)[0])
+
+    add("colors", 1, graphs.classifier(gain=10), graphs.classifier_document())
+    add("colors", 2, graphs.classifier(gain=20), graphs.classifier_document())
+    random = Provenance(weights_source="random", random_weights=True, exporter="the tests")
+    add("guess", 1, graphs.classifier(gain=-10), graphs.classifier_document(provenance=random))
+    add("fragile", 1, graphs.nan_on_black(), graphs.classifier_document())
+    add("boxes", 1, graphs.constant(graphs.ROWS), graphs.detector_document())
+    fewer = graphs.constant(graphs.ROWS[:, 1:])
+    pets = LabelSet(name="pets", labels=("dog", "cat"))
+    add("pets", 1, fewer, graphs.detector_document(label_set=pets))
+    return folder
+
+
+@pytest_asyncio.fixture
+async def served(models: Path) -> AsyncIterator[Served]:
+    app = App(settings(models))
+    await app.start()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        yield Served(app, channel, vision_pb2_grpc.VisionServiceStub(channel))
+    await app.stop()

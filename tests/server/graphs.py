@@ -1,0 +1,180 @@
+"""Tiny ONNX graphs whose answers can be worked out by hand, and the documents that go with them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from server import golden
+from server.card import (
+    METADATA_KEY,
+    Candidates,
+    ClassScores,
+    DetectionDefaults,
+    Facts,
+    LabelSet,
+    Letterbox,
+    ModelDocument,
+    ModelInput,
+    ModelOutput,
+    Provenance,
+    ShorterSide,
+    Task,
+)
+from server.families import family_of
+from server.served_model import output_names
+
+COLORS = ("red", "green", "blue")
+SIZE = 64  # side of a detector's input
+OPSET = 18
+
+
+def classifier(gain: float = 10.0, size: int = 8, elem_type: int = TensorProto.FLOAT) -> bytes:
+    """Logits are `gain` times the mean of red, green and blue."""
+    weights = np.eye(3, dtype=helper.tensor_dtype_to_np_dtype(elem_type)) * gain
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "weights"], ["logits"]),
+    ]
+    return _model(nodes, {"weights": weights, "axes": np.array([2, 3])}, size, size, elem_type)
+
+
+def nan_on_black() -> bytes:
+    """The classifier, but its logits are no numbers where the picture is darker than a tenth."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("Sub", ["means", "tenth"], ["above"]),
+        helper.make_node("Log", ["above"], ["logits"]),
+    ]
+    constants = {"axes": np.array([2, 3]), "tenth": np.float32(0.1)}
+    return _model(nodes, constants, 8, 8)
+
+
+def constant(
+    *outputs: np.ndarray[Any, Any],
+    height: int = SIZE,
+    width: int = SIZE,
+    elem_type: int = TensorProto.FLOAT,
+) -> bytes:
+    """Gives the same outputs [1, …], named output0, output1 …, whatever the picture."""
+    nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)]
+    constants: dict[str, np.ndarray[Any, Any]] = {}
+    for index, output in enumerate(outputs):
+        dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        constants[f"constant{index}"] = output.astype(dtype)
+        constants[f"zero{index}"] = np.zeros((), dtype)
+        nodes += [
+            helper.make_node("Mul", ["mean", f"zero{index}"], [f"nothing{index}"]),
+            helper.make_node("Add", [f"constant{index}", f"nothing{index}"], [f"output{index}"]),
+        ]
+    shapes = {f"output{i}": list(output.shape) for i, output in enumerate(outputs)}
+    return _model(nodes, constants, height, width, elem_type, shapes)
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, Any],
+    height: int,
+    width: int,
+    elem_type: int = TensorProto.FLOAT,
+    outputs: dict[str, list[int]] | None = None,
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", elem_type, ["batch", 3, height, width])],
+        [
+            helper.make_tensor_value_info(name, elem_type, shape)
+            for name, shape in (outputs or {"logits": ["batch", 3]}).items()
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def with_metadata(graph: bytes, metadata: dict[str, str]) -> bytes:
+    """Return the graph with metadata, written by the onnx package."""
+    model = onnx.load_from_string(graph)
+    helper.set_model_props(model, metadata)
+    return bytes(model.SerializeToString())
+
+
+def classifier_document(**changes: Any) -> ModelDocument:
+    """Return a document for `classifier`, with some fields changed."""
+    fields: dict[str, Any] = {
+        "name": "colors",
+        "task": Task.CLASSIFICATION,
+        "precision": "fp32",
+        "label_set": LabelSet(name="three-colors", labels=COLORS),
+        "input": ModelInput(tensor="images", width=8, height=8, resize=ShorterSide(size=10)),
+        "output": ClassScores(layout="logits", tensor="logits"),
+        "facts": Facts(architecture="Mean of colours", organization="the tests"),
+        "provenance": Provenance(weights_source="by hand", exporter="the tests"),
+    }
+    return ModelDocument(**{**fields, **changes})
+
+
+def detector_document(**changes: Any) -> ModelDocument:
+    """Return a document for `constant` with one output, with some fields changed."""
+    fields: dict[str, Any] = {
+        "name": "boxes",
+        "task": Task.OBJECT_DETECTION,
+        "precision": "fp32",
+        "label_set": LabelSet(name="two-things", labels=("cat", "dog")),
+        "input": ModelInput(
+            tensor="images", width=SIZE, height=SIZE, resize=Letterbox(unpad="exact")
+        ),
+        "output": Candidates(layout="yolov5_rows", tensor="output0"),
+        "detection_defaults": DetectionDefaults(score_threshold=0.25, iou_threshold=0.45),
+        "facts": Facts(architecture="Constant boxes", organization="the tests"),
+        "provenance": Provenance(weights_source="by hand", exporter="the tests"),
+    }
+    return ModelDocument(**{**fields, **changes})
+
+
+def candidates(layout: str) -> ModelOutput:
+    """Return how one output of that layout is described."""
+    return Candidates.model_validate({"layout": layout, "tensor": "output0"})
+
+
+def yolov5_rows(*rows: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Return rows (cx, cy, w, h, objectness, cat, dog) as an output [1, n, 7]."""
+    return np.array([rows], np.float32)
+
+
+# In a 64 x 64 input: two cats that overlap by an IoU of 0.6, and a dog.
+ROWS = yolov5_rows(
+    (20, 20, 20, 20, 1.0, 0.9, 0.1),
+    (25, 20, 20, 20, 1.0, 0.8, 0.1),
+    (50, 50, 10, 20, 0.5, 0.1, 0.8),
+)
+
+
+def export(graph: bytes, document: ModelDocument) -> tuple[bytes, ModelDocument]:
+    """Return a file with its document; digest and golden sample come from other code than ours."""
+    tensor, _ = family_of(document).preprocess(golden.picture())
+    names = output_names(document)
+    reference = ReferenceEvaluator(onnx.load_from_string(graph))
+    outputs = reference.run(names, {"images": tensor})
+    document = document.model_copy(
+        update={
+            "digest": hashlib.sha256(graph).hexdigest(),
+            "golden_sample": golden.sample(names, list(outputs), document.precision),
+        }
+    )
+    return with_metadata(graph, {METADATA_KEY: document.model_dump_json()}), document
+
+
+def put(folder: Path, name: str, version: int | str, contents: bytes) -> Path:
+    """Write a model file into a repository; return its path."""
+    path = folder / name / str(version) / "model.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(contents)
+    return path

@@ -1,0 +1,111 @@
+"""Where settings come from, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.errors import StartupError
+from server.settings import ImageLimits, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder and no VISAVIS_ variables."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"VISAVIS_{name.upper()}", raising=False)
+
+
+def write(text: str, name: str = "visavis.toml") -> Path:
+    path = Path(name)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_safe_and_local() -> None:
+    settings = load_settings({})
+    assert settings.grpc == "127.0.0.1:8001"
+    assert settings.models == Path("models")
+    assert settings.device == "auto"
+    assert settings.reflection is False
+    assert settings.image_limits == ImageLimits(16 << 20, 75_000_000, 100)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings({}).queue_size == 256
+    write("queue_size = 10\n")
+    assert load_settings({}).queue_size == 10
+    monkeypatch.setenv("VISAVIS_QUEUE_SIZE", "20")
+    assert load_settings({}).queue_size == 20
+    assert load_settings({"queue_size": 30}).queue_size == 30
+
+
+def test_a_named_file_is_read_instead_of_the_default_one() -> None:
+    write('grpc = "127.0.0.1:1"\n')
+    other = write('grpc = "127.0.0.1:2"\n', "other.toml")
+    assert load_settings({}, other).grpc == "127.0.0.1:2"
+
+
+def test_a_named_file_must_exist() -> None:
+    with pytest.raises(StartupError, match=r"none\.toml does not exist"):
+        load_settings({}, Path("none.toml"))
+
+
+@pytest.mark.parametrize("text", ["queue_size = ", "= 3", "queue_size = 1\nqueue_size = 2\n"])
+def test_a_file_with_broken_syntax_is_named(text: str) -> None:
+    write(text)
+    with pytest.raises(StartupError, match=r"visavis\.toml"):
+        load_settings({})
+
+
+def test_an_unknown_key_in_the_file_is_named() -> None:
+    write("queue_sise = 10\n")
+    with pytest.raises(StartupError, match="queue_sise"):
+        load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("device", "gpu"),
+        ("workers", "-1"),
+        ("workers", "many"),
+        ("queue_size", "0"),
+        ("grace_s", "-1"),
+        ("log_format", "xml"),
+        ("max_decoded_bytes", "0"),
+        ("reflection", "perhaps"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    monkeypatch.setenv(f"VISAVIS_{field.upper()}", value)
+    with pytest.raises(StartupError, match=f"{field}: .*got '{value}'"):
+        load_settings({})
+
+
+def test_every_wrong_value_is_named_at_once() -> None:
+    with pytest.raises(StartupError, match="device.*queue_size"):
+        load_settings({"device": "gpu", "queue_size": 0})
+
+
+def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_WEIGHTS", "/weights")
+    monkeypatch.setenv("VISAVIS_SERVER", "localhost:1")
+    assert load_settings({}).device == "auto"
+
+
+def test_workers_are_as_many_as_cores_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.settings.usable_cores", lambda: 5)
+    assert load_settings({}).worker_count == 5
+    assert load_settings({"workers": 3}).worker_count == 3
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings({})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.device = "cpu"

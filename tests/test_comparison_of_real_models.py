@@ -1,0 +1,38 @@
+"""Compare over real models on a real picture."""
+
+import io
+from pathlib import Path
+
+from PIL import Image as PillowImage
+from visavis import Client, Comparison, StreamedAnswer
+
+
+def test_four_models_are_laid_side_by_side(images: Path, real_client: Client) -> None:
+    comparison = real_client.compare(images / "bus.jpg", baseline="resnet50", annotate=True)
+    classification, detection = comparison.message.comparisons
+    names = [answer.served_by.model for answer in classification.answers]
+    assert names == ["resnet18", "resnet50", "yolov5n-cls"]
+    assert classification.baseline == "resnet50"
+    by_name = {answer.served_by.model: answer for answer in classification.answers}
+    assert by_name["resnet18"].classification_agreement.same_top1
+    assert by_name["yolov5n-cls"].served_by.random_weights
+    assert not by_name["resnet50"].HasField("classification_agreement")
+    assert by_name["resnet50"].classifications[0].label == "minibus"
+    assert "nothing to compare with" in detection.nothing_to_compare
+    picture = PillowImage.open(io.BytesIO(comparison.message.annotated_image.encoded))
+    assert picture.width > picture.height
+
+
+def test_one_request_is_answered_alike_by_compare_stream_and_alone(
+    images: Path, real_client: Client
+) -> None:
+    picture = images / "zidane.jpg"
+    *answers, summary = real_client.compare_stream(picture)
+    assert isinstance(summary, Comparison)
+    assert len(answers) == 4
+    assert all(isinstance(answer, StreamedAnswer) for answer in answers)
+    compared = real_client.compare(picture)
+    alone = real_client.detect(picture, model="yolov5n")
+    detections = summary.message.comparisons[1].answers[0].detections
+    assert list(detections) == list(compared.message.comparisons[1].answers[0].detections)
+    assert list(detections) == list(alone.message.detections)

@@ -1,0 +1,115 @@
+"""Files that ultralytics exported itself, served from their own metadata, against its predictor."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from visavis import Client
+
+from export import random_weights
+from export.pictures import synthetic_pictures
+from export.yolov5 import letterboxed_pictures
+from export.yolov5u import _spreads
+from server.settings import Settings
+from tests.conftest import serving
+
+# What ultralytics warns of while it exports is its own matter.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+# What people export: (yaml, arguments).
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    "yolov5nu": ("yolov5nu.yaml", {}),
+    "yolo11n-any-size": ("yolo11n.yaml", {"dynamic": True}),
+    "yolo11n-wide": ("yolo11n.yaml", {"imgsz": (320, 640)}),
+    "yolov8n-with-nms": ("yolov8n.yaml", {"nms": True}),
+    "yolov8n-cls": ("yolov8n-cls.yaml", {"imgsz": 224}),
+}
+PICTURES = ("synthetic wide", "synthetic tall", "synthetic odd", "synthetic huge")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with files that ultralytics exported, as it names and fills them."""
+    folder = tmp_path_factory.mktemp("ultralytics")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_AUTOINSTALL", "false")
+        patch.setenv("YOLO_OFFLINE", "true")
+        patch.setenv("YOLO_CONFIG_DIR", str(folder))
+        patch.chdir(folder)
+        import ultralytics
+
+        images = letterboxed_pictures()
+        for name, (yaml, arguments) in FILES.items():
+            random_weights.seed()
+            model = ultralytics.YOLO(yaml)
+            if "cls" not in name:
+                module = model.model.eval()
+                random_weights.calibrate(module, _spreads(module), images)
+                module.names = {i: f"thing {i}" for i in range(80)}
+            path = Path(model.export(format="onnx", simplify=False, **arguments))
+            target = folder / "models" / name / "1" / "model.onnx"
+            target.parent.mkdir(parents=True)
+            path.rename(target)
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def client(repository: Path) -> Iterator[Client]:
+    with serving(Settings(models=repository, grpc="127.0.0.1:0", device="cpu")) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "cls" not in name])
+def test_a_detector_gives_what_ultralytics_predicts(
+    name: str, client: Client, repository: Path, tmp_path: Path
+) -> None:
+    for picture in PICTURES:
+        path = tmp_path / "picture.png"
+        path.write_bytes(synthetic_pictures()[picture])
+        (predicted,) = _predict(repository / name, path, "detect")
+        expected = predicted.boxes.data.numpy()
+        found = client.detect(path, model=name).detections
+        # A few of many random boxes lie at a threshold; ultralytics keeps the order by score.
+        assert abs(len(found) - len(expected)) <= 2
+        assert len(expected) > 5
+        ours = np.array(
+            [
+                [d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max, d.score * 1e3, d.class_id]
+                for d in found
+            ]
+        )
+        theirs = expected * [1, 1, 1, 1, 1e3, 1]
+        nearest = np.abs(theirs[:, None] - ours[None]).max(2).min(1)
+        assert (nearest < 1.0).sum() >= len(expected) - 2
+
+
+def test_a_classifier_gives_what_ultralytics_predicts(
+    client: Client, repository: Path, tmp_path: Path
+) -> None:
+    for picture in PICTURES:
+        path = tmp_path / "picture.png"
+        path.write_bytes(synthetic_pictures()[picture])
+        (predicted,) = _predict(repository / "yolov8n-cls", path, "classify")
+        expected = predicted.probs.data.numpy()
+        for label in client.classify(path, model="yolov8n-cls", top_k=1000).classifications:
+            assert label.score == pytest.approx(expected[label.class_id], abs=1e-3)
+
+
+def test_the_card_says_what_is_known_and_that_nothing_was_verified(client: Client) -> None:
+    card = client.get_model("yolov5nu").message
+    assert card.facts.architecture == "YOLOv5nu"
+    assert card.facts.organization == "Ultralytics"
+    assert card.label_set.labels[3] == "thing 3"
+    assert card.detection_defaults.iou_threshold == pytest.approx(0.7)
+    assert not card.verification.digest
+    assert not card.verification.golden_sample
+    assert not card.HasField("receipt")
+
+
+def _predict(model: Path, picture: Path, task: str) -> Any:
+    import ultralytics
+
+    predictor = ultralytics.YOLO(str(model / "1" / "model.onnx"), task=task)
+    return predictor.predict(str(picture), verbose=False, device="cpu", rect=False)
