@@ -135,17 +135,11 @@ def _say(exported: "Exported") -> None:
 
 def main(args: list[str], prog: str = "python -m export") -> int:
     """Run the command; returns its exit code."""
-    import click
-
     try:
-        return int(_app(args, prog_name=prog, standalone_mode=False) or 0)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
+        _app(args, prog_name=prog)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

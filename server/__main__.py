@@ -76,11 +76,10 @@ def _serve(
 def main(args: list[str], prog: str = "python -m server") -> int:
     """Run the command; returns its exit code."""
     try:
-        return int(_app(args, prog_name=prog, standalone_mode=False) or 0)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except typer.Abort:
-        return 130
+        _app(args, prog_name=prog)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":
