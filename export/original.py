@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from torch import Tensor, nn
 
+from export.weights import Weights
 from server.card import ModelDocument
 
 Floats = npt.NDArray[np.float32]
@@ -95,6 +96,18 @@ class Original:
 def upright(encoded: bytes) -> PillowImage.Image:
     """Return a picture as RGB, turned as a person sees it, as the originals are given it."""
     return ImageOps.exif_transpose(PillowImage.open(io.BytesIO(encoded))).convert("RGB")
+
+
+def weights_license(weights: Weights | None, publisher: str, license_id: str) -> tuple[str, str]:
+    """Return the licence of the weights and where that is known from.
+
+    publisher: how the publisher's URLs begin, whose weights are under license_id.
+    """
+    if weights is None:
+        return "", "random weights, nobody's"
+    if weights.source.startswith(publisher):
+        return license_id, f"the licence of {publisher}"
+    return "", "the weights were given as a file: its source says"
 
 
 def candidates(boxes: Tensor, scores: Tensor) -> Candidates:

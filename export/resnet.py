@@ -10,7 +10,7 @@ from torchvision.models.resnet import ResNet
 
 from export import random_weights
 from export.errors import ExportError
-from export.original import Floats, Original, parameter_count, upright
+from export.original import Floats, Original, parameter_count, upright, weights_license
 from export.weights import Release, Weights
 from server.card import (
     ClassScores,
@@ -155,8 +155,9 @@ def _load(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
-    torchvision_license = "BSD-3-Clause"
-    published = weights is not None and weights.source.startswith("https://download.pytorch.org")
+    license_id, license_source = weights_license(
+        weights, "https://download.pytorch.org", "BSD-3-Clause; trained on ImageNet"
+    )
     return Facts(
         architecture=f"ResNet-{name.removeprefix('resnet')} v1.5",
         organization="Microsoft Research",
@@ -164,8 +165,8 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
         modality="image to labels",
         release_date="2015-12-10",
         parameter_count=parameter_count(module),
-        code_license=torchvision_license,
-        weights_license=torchvision_license if published else "as its source says",
+        code_license="BSD-3-Clause",
+        weights_license=license_id,
         real_time=False,
         sources={
             "architecture": f"{_PAPER}; v1.5: torchvision's documentation of ResNet",
@@ -173,9 +174,7 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
             "release_date": "first version of arXiv:1512.03385",
             "parameter_count": "counted from the PyTorch module",
             "code_license": "pytorch/vision, LICENSE",
-            "weights_license": "pytorch/vision, LICENSE; trained on ImageNet, whose terms apply"
-            if published
-            else "the weights were given as a file",
+            "weights_license": license_source,
             "real_time": f"no such claim in {_PAPER}",
         },
     )

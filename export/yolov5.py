@@ -23,6 +23,7 @@ from export.original import (
     candidates,
     parameter_count,
     upright,
+    weights_license,
 )
 from export.resnet import imagenet_labels
 from export.weights import Weights
@@ -180,7 +181,9 @@ def coco_labels() -> tuple[str, ...]:
 def facts(name: str, module: nn.Module, weights: Weights | None, real_time: bool | None) -> Facts:
     """Return the card's facts for a model of the YOLOv5 family."""
     classifies = name.endswith("-cls")
-    published = weights is not None and weights.source.startswith("https://github.com/ultralytics")
+    license_id, license_source = weights_license(
+        weights, "https://github.com/ultralytics", "AGPL-3.0-only"
+    )
     return Facts(
         architecture=re.sub(r"^yolov5(.*)$", r"YOLOv5\1", name),
         organization="Ultralytics",
@@ -189,7 +192,7 @@ def facts(name: str, module: nn.Module, weights: Weights | None, real_time: bool
         release_date="2022-08-17" if classifies else "2020-06",
         parameter_count=parameter_count(module),
         code_license="AGPL-3.0-only",
-        weights_license="AGPL-3.0-only" if published else "as its source says",
+        weights_license=license_id,
         real_time=real_time,
         sources={
             "architecture": "ultralytics/yolov5, models/",
@@ -200,9 +203,7 @@ def facts(name: str, module: nn.Module, weights: Weights | None, real_time: bool
             "2020-05-29 and its first README 2020-05-27",
             "parameter_count": "counted from the PyTorch module",
             "code_license": "ultralytics/yolov5, LICENSE; GPL-3.0 until 2023",
-            "weights_license": "ultralytics/yolov5, LICENSE"
-            if published
-            else "the weights were given as a file",
+            "weights_license": license_source,
             **({"real_time": f"speeds in the {_README}"} if real_time else {}),
         },
     )

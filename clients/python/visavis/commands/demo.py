@@ -30,7 +30,7 @@ _BANNER = """\
 #   Everything below works, and no answer means anything.                      #
 #                                                                              #
 #   Give real ones with VISAVIS_WEIGHTS=FOLDER (resnet50.pth, resnet18.pth,    #
-#   yolov5n.pt), or run this again where the internet can be reached.          #
+#   yolov5n.pt), or delete the folder demo and run this again online.          #
 #                                                                              #
 ################################################################################"""
 
@@ -39,9 +39,9 @@ def demo(
     picture: Annotated[
         Path | None, typer.Argument(help="Picture to compare; a sample where none is given.")
     ] = None,
-    folder: Annotated[
-        Path, typer.Option(help="Where models and the annotated picture go.")
-    ] = Path("demo"),
+    folder: Annotated[Path, typer.Option(help="Where models and the annotated picture go.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Export models, serve them, compare a picture, and show the answers."""
     if not application_installed():
