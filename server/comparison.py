@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from server import boxes
 from server.card import LabelSet, ModelDocument, Task
-from server.errors import InvalidRequest, VisavisError
+from server.errors import InvalidRequest, ModelFailed, VisavisError
 from server.results import (
     Answer,
     Classified,
@@ -27,6 +28,8 @@ from server.results import (
 )
 
 MATCH_IOU = 0.5
+
+_log = structlog.get_logger()
 
 
 class Comparable(Protocol):
@@ -182,6 +185,9 @@ async def answers(
             return ModelAnswer(model, await model.answer(image, options, deadline))
         except VisavisError as error:
             return ModelAnswer(model, error)
+        except Exception:  # noqa: BLE001  whatever one model does, the others' answers stand
+            _log.exception("model failed in a comparison", model=model.name)
+            return ModelAnswer(model, ModelFailed("internal error; the server's log says more"))
 
     tasks = [asyncio.create_task(ask(model)) for model in selection.models]
     try:

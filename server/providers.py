@@ -72,6 +72,8 @@ TENSORRT = Provider(
 )
 
 PROVIDERS = (CPU, CUDA, TENSORRT)
+# What runs the nodes that a provider itself can't.
+_FALLBACKS = {"cpu": (), "cuda": (CPU,), "tensorrt": (CUDA, CPU)}
 DEVICES = ("auto", *(provider.device for provider in PROVIDERS))
 
 
@@ -94,6 +96,12 @@ def choose(device: str) -> tuple[Provider, str]:
             "Install what is missing, or use --device cpu"
         )
     return provider, f"--device {device}"
+
+
+def chain(provider: Provider, cache_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return a provider and those behind it, as ONNX Runtime takes them: (name, options)."""
+    providers = (provider, *_FALLBACKS[provider.device])
+    return [(each.name, each.options(cache_dir)) for each in providers]
 
 
 def _missing_driver() -> list[str]:

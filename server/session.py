@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
-from server.providers import Provider
+from server.providers import Provider, chain
 from server.results import Tensor
 
 _log = logging.getLogger(__name__)
@@ -28,16 +28,9 @@ class Session:
         # A thread that spins while it waits takes the core from another session.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        chain = [
-            (provider.name, provider.options(cache_dir)),
-            ("CPUExecutionProvider", {}),
-        ]
         try:
-            self._session = ort.InferenceSession(
-                str(path),
-                options,
-                providers=chain[: 1 if provider.device == "cpu" else 2],
-            )
+            providers = chain(provider, cache_dir)
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
             raise ModelFileError(f"{path}: ONNX Runtime can't load it: {error}") from error
         self.provider: str = self._session.get_providers()[0]
@@ -46,9 +39,10 @@ class Session:
             raise ProviderUnavailable(
                 f"{path}: asked for {provider.name}, ONNX Runtime runs it on {self.provider}"
             )
-        (model_input, *others) = self._session.get_inputs()
-        if others:
-            raise ModelFileError(f"{path}: has {len(others) + 1} inputs; a model takes one image")
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise ModelFileError(f"{path}: has {len(inputs)} inputs; a model takes one image")
+        (model_input,) = inputs
         self.input_name: str = model_input.name
         self.input_shape = [d if isinstance(d, int) else None for d in model_input.shape]
         self.input_dtype: Literal["float16", "float32"]

@@ -108,9 +108,7 @@ def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple
     return int(height), int(width)
 
 
-def _layout(
-    shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: str
-) -> _Layout:
+def _layout(shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: str) -> _Layout:
     """Return how the candidates lie in an output [1, ., .]."""
     if len(shape) == 3:
         if not by_ultralytics and shape[2] == 5 + classes:
