@@ -1,23 +1,29 @@
 """A repository of tiny models, and a server for it behind a real channel."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import grpc
 import hypothesis
 import pytest
 import pytest_asyncio
-from visavis.v1 import vision_pb2_grpc
+import structlog
 
 from server.app import App
 from server.card import LabelSet, ModelDocument, Provenance
 
 from . import graphs
-from .serving import Served, settings
+from .serving import Served, served_by, settings
 
 # No deadline: the cores may be shared. No database: a failure prints what reproduces it.
 hypothesis.settings.register_profile("server", deadline=None, database=None)
 hypothesis.settings.load_profile("server")
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """Leave no configuration of the logs behind."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +48,5 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture
 async def served(models: Path) -> AsyncIterator[Served]:
-    app = App(settings(models))
-    await app.start()
-    async with grpc.aio.insecure_channel(app.address) as channel:
-        yield Served(app, channel, vision_pb2_grpc.VisionServiceStub(channel))
-    await app.stop()
+    async with served_by(App(settings(models))) as served:
+        yield served

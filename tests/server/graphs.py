@@ -57,11 +57,14 @@ def nan_on_black() -> bytes:
 
 def constant(
     *outputs: np.ndarray[Any, Any],
-    height: int = SIZE,
-    width: int = SIZE,
+    height: int | str = SIZE,
+    width: int | str = SIZE,
     elem_type: int = TensorProto.FLOAT,
 ) -> bytes:
-    """Gives the same outputs [1, …], named output0, output1 …, whatever the picture."""
+    """Gives the same outputs [1, …], named output0, output1 …, whatever the picture.
+
+    height, width: of the input; a name stands for any size.
+    """
     nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)]
     constants: dict[str, np.ndarray[Any, Any]] = {}
     for index, output in enumerate(outputs):
@@ -79,8 +82,8 @@ def constant(
 def _model(
     nodes: list[onnx.NodeProto],
     constants: dict[str, Any],
-    height: int,
-    width: int,
+    height: int | str,
+    width: int | str,
     elem_type: int = TensorProto.FLOAT,
     outputs: dict[str, list[int]] | None = None,
 ) -> bytes:

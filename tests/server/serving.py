@@ -1,6 +1,7 @@
 """A server for the tests: its settings, what calls it, and what its errors carry."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from visavis.v1 import vision_pb2 as pb
+from visavis.v1 import vision_pb2_grpc
 
 from server.app import App
 from server.settings import Settings
@@ -44,6 +46,17 @@ def settings(models: Path, **changes: Any) -> Settings:
         "grace_s": 10.0,
     }
     return Settings(**{**fields, **changes})
+
+
+@asynccontextmanager
+async def served_by(app: App) -> AsyncIterator[Served]:
+    """Start a server and connect to it; stop it at the end, whatever happens."""
+    try:
+        await app.start()
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            yield Served(app, channel, vision_pb2_grpc.VisionServiceStub(channel))
+    finally:
+        await app.stop()
 
 
 def image(

@@ -50,7 +50,7 @@ def test_what_was_computed_almost_alike_passes() -> None:
 
 @pytest.mark.parametrize("wrong", [(1.2, 100), (1, 99), (float("nan"), 100), (1, float("inf"))])
 def test_what_was_computed_differently_is_refused(wrong: tuple[float, float]) -> None:
-    with pytest.raises(ModelFileError, match="here: its golden sample differs by .* in y"):
+    with pytest.raises(ModelFileError, match=r"here: its golden sample differs by .* in y"):
         golden.check(sample_of(1, 100), ["y"], outputs(*wrong), "here")
 
 

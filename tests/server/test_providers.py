@@ -1,5 +1,6 @@
 """What can run a session here, and what is said where it can't."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ NO_DRIVER = "the NVIDIA driver is not installed (libcuda.so.1 is not found)"
 
 
 @pytest.fixture
-def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without an NVIDIA driver, whatever this one is."""
 
     def missing(name: str, *args: object, **kwargs: object) -> None:
@@ -56,7 +57,7 @@ def test_auto_takes_the_cpu_without_a_gpu_and_says_why(no_driver: None) -> None:
 
 
 def test_auto_takes_cuda_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    usable = providers.Provider("cuda", CUDA.name, lambda: [], CUDA.options)
+    usable = providers.Provider("cuda", CUDA.name, list, CUDA.options)
     monkeypatch.setattr(providers, "CUDA", usable)
     assert choose("auto") == (usable, "an NVIDIA GPU is usable")
 

@@ -89,7 +89,7 @@ def test_a_wrong_value_is_named_with_its_setting(
 
 
 def test_every_wrong_value_is_named_at_once() -> None:
-    with pytest.raises(StartupError, match="device.*queue_size"):
+    with pytest.raises(StartupError, match=r"device.*queue_size"):
         load_settings({"device": "gpu", "queue_size": 0})
 
 

@@ -28,8 +28,8 @@ def whole_resize(image: np.ndarray[Any, Any], size: int, crop: int) -> np.ndarra
     new_short, new_long = size, int(size * long / short)
     new = (new_short, new_long) if width <= height else (new_long, new_short)
     resized = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
-    top = int(round((new[1] - crop) / 2.0))
-    left = int(round((new[0] - crop) / 2.0))
+    top = round((new[1] - crop) / 2.0)
+    left = round((new[0] - crop) / 2.0)
     return resized[top : top + crop, left : left + crop]
 
 
@@ -82,9 +82,7 @@ def test_the_crop_need_not_be_square() -> None:
     np.testing.assert_array_equal(got, resized[1:31, 11:31])
 
 
-@pytest.mark.parametrize(
-    ("mean", "std"), [(IMAGENET_MEAN, IMAGENET_STD), ((0.0,) * 3, (1.0,) * 3)]
-)
+@pytest.mark.parametrize(("mean", "std"), [(IMAGENET_MEAN, IMAGENET_STD), ((0.0,) * 3, (1.0,) * 3)])
 def test_normalisation_is_bit_identical_to_float32_arithmetic(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:

@@ -36,7 +36,11 @@ def heads(classes: int = 2) -> Detector:
 def found(answer: Any) -> list[tuple[str, float, tuple[float, ...]]]:
     """Return detections as (label, score, corners), rounded to three digits."""
     return [
-        (d.label, round(d.score, 3), tuple(round(v, 3) for v in (d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max)))
+        (
+            d.label,
+            round(d.score, 3),
+            tuple(round(v, 3) for v in (d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max)),
+        )
         for d in answer.detections
     ]
 
@@ -156,7 +160,9 @@ def test_thresholds_of_the_document_hold_where_a_request_names_none() -> None:
 
 def test_each_row_has_its_best_class_only() -> None:
     outputs = [graphs.yolov5_rows((20, 20, 20, 20, 1, 0.6, 0.7))]
-    assert [d.label for d in detector().postprocess(outputs, PLACE, Options()).detections] == ["dog"]
+    assert [d.label for d in detector().postprocess(outputs, PLACE, Options()).detections] == [
+        "dog"
+    ]
 
 
 def test_of_more_than_30000_candidates_the_best_are_looked_at() -> None:
@@ -190,7 +196,9 @@ def decode_plainly(maps: list[np.ndarray[Any, Any]], classes: int) -> np.ndarray
     return np.array(rows)
 
 
-@given(st.integers(0, 1 << 30), st.sampled_from([-1.0, 0.0, 0.001, 0.25, 0.6]), st.sampled_from([1, 3]))
+@given(
+    st.integers(0, 1 << 30), st.sampled_from([-1.0, 0.0, 0.001, 0.25, 0.6]), st.sampled_from([1, 3])
+)
 def test_heads_decode_as_yolov5_does(seed: int, threshold: float, classes: int) -> None:
     random = np.random.default_rng(seed)
     maps = [
@@ -213,9 +221,7 @@ def test_heads_decode_as_yolov5_does(seed: int, threshold: float, classes: int) 
     np.testing.assert_allclose(
         rows.scores[order], scores.max(axis=1)[expected_order], rtol=1e-4, atol=1e-6
     )
-    np.testing.assert_array_equal(
-        rows.class_ids[order], scores.argmax(axis=1)[expected_order]
-    )
+    np.testing.assert_array_equal(rows.class_ids[order], scores.argmax(axis=1)[expected_order])
 
 
 def test_extreme_logits_warn_of_nothing() -> None:

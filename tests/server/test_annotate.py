@@ -1,0 +1,121 @@
+"""Pictures with answers on them: they open, have the right size, and show the box."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.annotate import MEDIA_TYPE, annotate, side_by_side
+from server.results import Box, Classification, Classified, Detected, Detection
+
+from .pictures import noise
+
+NOTHING = Detected(())
+
+
+def detected(*boxes: tuple[float, float, float, float], label: str = "cat") -> Detected:
+    return Detected(tuple(Detection(Box(*box), i, label, 0.9) for i, box in enumerate(boxes)))
+
+
+def classified(*labels: str) -> Classified:
+    scores = [1 / 2**rank for rank in range(1, len(labels) + 1)]
+    found = zip(range(len(labels)), labels, scores, strict=True)
+    return Classified(tuple(Classification(*f) for f in found), np.array(scores, np.float32))
+
+
+def pixels(data: bytes) -> np.ndarray[Any, Any]:
+    """Return what a viewer shows; fail if it is no JPEG."""
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.format, MEDIA_TYPE) == ("JPEG", "image/jpeg")
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def black(height: int, width: int) -> np.ndarray[Any, Any]:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def test_a_box_is_drawn_along_its_edges_and_nowhere_else() -> None:
+    drawn = pixels(annotate(black(400, 400), detected((100, 150, 300, 350))))
+    assert drawn.shape == (400, 400, 3)
+    for y, x in ((250, 100), (250, 300), (350, 200)):  # left, right, bottom
+        assert drawn[y - 1 : y + 2, x - 1 : x + 2].max() > 200
+    assert drawn[250, 200].max() < 20  # inside
+    assert drawn[250, 50].max() < 20  # outside
+    assert drawn[140, 110].max() > 150  # the label, above
+
+
+def test_the_label_of_a_box_at_the_top_lies_inside_the_picture() -> None:
+    drawn = pixels(annotate(black(400, 400), detected((100, 0, 300, 350))))
+    assert drawn[5:10, 110:130].max() > 150
+
+
+def test_different_classes_have_different_colours() -> None:
+    drawn = pixels(annotate(black(400, 400), detected((10, 100, 190, 390), (210, 100, 390, 390))))
+    assert np.abs(drawn[250, 10] - drawn[250, 210]).max() > 40
+
+
+def test_nothing_found_leaves_the_picture_as_it_was() -> None:
+    image = np.full((50, 70, 3), 90, np.uint8)
+    assert np.abs(pixels(annotate(image, NOTHING)) - 90).max() <= 2
+
+
+def test_labels_of_a_classifier_are_drawn_at_the_bottom() -> None:
+    drawn = pixels(annotate(np.full((300, 300, 3), 255, np.uint8), classified("tench", "goldfish")))
+    assert drawn[:200].min() > 240
+    assert drawn[-30:].min() < 100
+
+
+def test_the_picture_itself_is_not_drawn_on() -> None:
+    image = noise(60, 80, 3)
+    before = image.copy()
+    annotate(image, detected((5, 5, 50, 50)))
+    side_by_side(image, [("a", "", detected((5, 5, 50, 50))), ("b", "", classified("x"))])
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (3, 5), (2000, 1500)])
+def test_boxes_fit_on_pictures_of_any_shape(height: int, width: int) -> None:
+    found = detected((0, 0, width, height), (width / 2, height / 2, width / 2, height / 2))
+    assert pixels(annotate(black(height, width), found)).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (3, 5), (2000, 1500)])
+def test_panels_fit_pictures_of_any_shape(height: int, width: int) -> None:
+    answers = [detected((0, 0, width, height)), classified("a", "b", "c", "d", "e"), NOTHING, None]
+    panels = [(f"model {i}", "a note", answer) for i, answer in enumerate(answers)]
+    assert pixels(side_by_side(black(height, width), panels)).shape[1] >= 4 * 320
+
+
+@pytest.mark.parametrize("label", ["x" * 200, "", "日本語 🐈", "naïve"])
+def test_labels_may_be_long_empty_or_of_another_script(label: str) -> None:
+    image = black(200, 300)
+    assert pixels(annotate(image, detected((250, 0, 300, 10), label=label))).shape == image.shape
+    assert pixels(annotate(image, classified(label, label))).shape == image.shape
+    panels = [
+        (label, label, classified(label)),
+        (label, label, detected((1, 1, 2, 2), label=label)),
+    ]
+    assert pixels(side_by_side(image, panels)).ndim == 3
+
+
+def test_a_large_picture_is_shown_small_beside_others() -> None:
+    panels = [("a", "", NOTHING), ("b", "", NOTHING)]
+    sheet = pixels(side_by_side(black(1500, 3000), panels))
+    assert sheet.shape[1] == 2 * 960 + 3 * 16
+    assert sheet.shape[0] == 480 + 64 + 2 * 16
+
+
+def test_boxes_shrink_with_the_picture_beside_others() -> None:
+    found = detected((1000, 500, 1800, 1400))
+    sheet = pixels(side_by_side(black(1920, 1920), [("a", "", found)]))
+    top, left = 16 + 64, 16
+    for y, x in ((475, 500), (475, 900), (700, 700)):  # left, right, bottom, at half the size
+        assert sheet[top + y - 2 : top + y + 3, left + x - 2 : left + x + 3].max() > 180
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (5, 4, 2), (9, 4, 3)])
+def test_a_row_holds_four_panels(count: int, columns: int, rows: int) -> None:
+    sheet = pixels(side_by_side(black(100, 320), [("a", "b", NOTHING)] * count))
+    assert sheet.shape[:2] == (rows * (100 + 64 + 16) + 16, columns * (320 + 16) + 16)

@@ -1,0 +1,239 @@
+"""A whole server: its start, its addresses, whom it drops, and how it stops."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from visavis.v1 import vision_pb2 as pb
+
+from server import providers
+from server.app import App
+from server.errors import ModelFileError, ProviderUnavailable, StartupError
+from server.scheduler import Scheduler
+from server.session import Session
+
+from . import graphs
+from .serving import Served, image, served_by, settings
+
+CLASSIFY = pb.ClassifyRequest(image=image(), model="colors")
+
+
+class Blocked:
+    """Sessions that wait for `may_end`; counts those that began, and work that was dropped."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began, self.may_end, self.runs = threading.Event(), threading.Event(), 0
+        self.submitted = asyncio.Event()
+        self.dropped = asyncio.Event()
+        run, submit = Session.run, Scheduler.run
+
+        def blocked_run(session: Session, *args: Any) -> Any:
+            self.runs += 1
+            self.began.set()
+            assert self.may_end.wait(10)
+            return run(session, *args)
+
+        async def watched_submit(scheduler: Scheduler, *args: Any) -> Any:
+            self.submitted.set()
+            try:
+                return await submit(scheduler, *args)
+            except asyncio.CancelledError:
+                self.dropped.set()
+                raise
+
+        monkeypatch.setattr(Session, "run", blocked_run)
+        monkeypatch.setattr(Scheduler, "run", watched_submit)
+
+    async def call(self, served: Served) -> "asyncio.Task[Any]":
+        """Keep the only worker busy with a call."""
+        task = asyncio.create_task(as_coroutine(served.stub.Classify(CLASSIFY)))
+        assert await asyncio.to_thread(self.began.wait, 10)
+        self.submitted.clear()
+        return task
+
+
+async def as_coroutine(call: Any) -> Any:
+    return await call
+
+
+@pytest_asyncio.fixture
+async def alone(models: Path) -> AsyncIterator[Served]:
+    """A server with one worker and room for one that waits."""
+    async with served_by(App(settings(models, workers=1, queue_size=1))) as served:
+        yield served
+
+
+@pytest_asyncio.fixture
+async def blocked(alone: Served, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Blocked]:
+    blocked = Blocked(monkeypatch)
+    yield blocked
+    blocked.may_end.set()
+
+
+async def test_a_cancelled_request_never_reaches_the_session(
+    alone: Served, blocked: Blocked
+) -> None:
+    first = await blocked.call(alone)
+    dropped = alone.stub.Classify(CLASSIFY)
+    waiting = asyncio.create_task(as_coroutine(dropped))
+    await asyncio.wait_for(blocked.submitted.wait(), 10)
+    waiting.cancel()
+    await asyncio.wait_for(blocked.dropped.wait(), 10)
+    blocked.may_end.set()
+    await first
+    await alone.stub.ListModels(pb.ListModelsRequest())
+    assert blocked.runs == 1
+
+
+async def test_a_request_out_of_time_never_reaches_the_session(
+    alone: Served, blocked: Blocked
+) -> None:
+    first = await blocked.call(alone)
+    error = await alone.refused("Classify", CLASSIFY, timeout=0.05)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(blocked.dropped.wait(), 10)
+    blocked.may_end.set()
+    await first
+    assert blocked.runs == 1
+
+
+async def test_a_full_queue_refuses_more(alone: Served, blocked: Blocked) -> None:
+    first = await blocked.call(alone)
+    second = asyncio.create_task(as_coroutine(alone.stub.Classify(CLASSIFY)))
+    await asyncio.wait_for(blocked.submitted.wait(), 10)
+    error = await alone.refused("Classify", CLASSIFY)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "the limit is 1" in error.details()
+    blocked.may_end.set()
+    for answer in await asyncio.gather(first, second):
+        assert answer.classifications[0].label == "red"
+
+
+async def test_stopping_lets_calls_in_flight_finish_and_refuses_new_ones(
+    alone: Served, blocked: Blocked
+) -> None:
+    first = await blocked.call(alone)
+    stopping = asyncio.create_task(alone.app.stop())
+    # The server says goodbye to its channels; then nobody listens.
+    goodbye = alone.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    await asyncio.wait_for(goodbye, 10)
+    error = await alone.refused("ListModels", pb.ListModelsRequest())
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    blocked.may_end.set()
+    assert (await first).classifications[0].label == "red"
+    await stopping
+
+
+async def test_a_model_that_is_not_as_it_should_be_ends_the_start(tmp_path: Path) -> None:
+    contents = graphs.export(graphs.classifier(), graphs.classifier_document())[0]
+    damaged = contents.replace(b"\x00\x00\x20\x41", b"\x00\x00\x21\x41")
+    graphs.put(tmp_path, "good", 1, contents)
+    path = graphs.put(tmp_path, "damaged", 1, damaged)
+    app = App(settings(tmp_path))
+    with pytest.raises(ModelFileError, match=str(path)):
+        await app.start()
+    await app.stop()
+
+
+async def test_an_empty_repository_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=f"visavis export .* --out {tmp_path}"):
+        App(settings(tmp_path))
+
+
+async def test_a_missing_repository_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="visavis export"):
+        App(settings(tmp_path / "nowhere"))
+
+
+async def test_a_gpu_that_cannot_be_used_ends_the_start(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = providers.Provider("cuda", "CUDA", lambda: ["no driver"], lambda cache_dir: {})
+    monkeypatch.setattr(providers, "PROVIDERS", (providers.CPU, broken))
+    with pytest.raises(ProviderUnavailable, match="--device cuda can't run here: no driver"):
+        App(settings(models, device="cuda"))
+
+
+async def test_a_second_server_on_the_port_is_refused(served: Served) -> None:
+    with pytest.raises(StartupError, match=f"can't listen on {served.app.address}"):
+        App(settings(served.app.settings.models, grpc=served.app.address))
+
+
+async def test_a_port_that_something_else_holds_is_refused(models: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        with pytest.raises(StartupError, match=f"can't listen on {address}: it is in use"):
+            App(settings(models, grpc=address))
+
+
+async def test_a_unix_socket_is_served(models: Path, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'visavis.sock'}"
+    async with served_by(App(settings(models, grpc=address))) as served:
+        assert served.app.address == address
+        assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+async def test_reflection_is_served_only_by_setting(models: Path, switched_on: bool) -> None:
+    async with served_by(App(settings(models, reflection=switched_on))) as served:
+        stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = stub.ServerReflectionInfo(iter([request]))
+        if switched_on:
+            names = {s.name for s in (await call.read()).list_services_response.service}
+            assert {"visavis.v1.VisionService", "grpc.health.v1.Health"} <= names
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call.read()
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_raw_images_larger_than_grpc_s_default_are_taken(served: Served) -> None:
+    raw = pb.RawImage(format=pb.PIXEL_FORMAT_RGB, width=2000, height=1000, data=bytes(6_000_000))
+    request = pb.DetectRequest(image=pb.Image(raw=raw), model="boxes")
+    answer = await served.stub.Detect(request)
+    assert answer.image_size.width == 2000
+
+
+async def test_a_signal_drains_and_ends_the_run(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(settings(models))
+    ready, start = asyncio.Event(), app.start
+
+    async def started() -> None:
+        await start()
+        ready.set()
+
+    monkeypatch.setattr(app, "start", started)
+    running = asyncio.create_task(app.run())
+    await asyncio.wait_for(ready.wait(), 10)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, 10)
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+
+def test_the_server_imports_neither_torch_nor_the_export_stage() -> None:
+    program = (
+        "import sys, server.app, server.__main__, server.doctor;"
+        "print([m for m in ('torch', 'torchvision', 'ultralytics', 'onnx', 'export')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,72 @@
+"""What grpc.health.v1 says, overall and per model."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from visavis.v1 import vision_pb2 as pb
+from visavis.v1 import vision_pb2_grpc
+
+from server.app import App
+from server.repository import Loader
+
+from .serving import Served, image, settings, violations
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+REQUESTS = {
+    "Classify": pb.ClassifyRequest(image=image(), model="colors"),
+    "Compare": pb.CompareRequest(image=image()),
+    "ListModels": pb.ListModelsRequest(),
+    "GetModel": pb.GetModelRequest(model="colors"),
+}
+
+
+async def status(channel: grpc.aio.Channel, service: str) -> int:
+    health = health_pb2_grpc.HealthStub(channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+    return answer.status
+
+
+@pytest.mark.parametrize("service", ["", "visavis.v1.VisionService", "colors", "boxes"])
+async def test_everything_that_is_loaded_serves(served: Served, service: str) -> None:
+    assert await status(served.channel, service) == SERVING
+
+
+async def test_while_models_load_health_answers_and_calls_are_unavailable(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, may_end, real = threading.Event(), threading.Event(), Loader.load
+
+    def slow(loader: Loader, file: Any) -> Any:
+        began.set()
+        assert may_end.wait(10)
+        return real(loader, file)
+
+    monkeypatch.setattr(Loader, "load", slow)
+    app = App(settings(models))
+    starting = asyncio.create_task(app.start())
+    try:
+        assert await asyncio.to_thread(began.wait, 10)
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            loading = Served(app, channel, vision_pb2_grpc.VisionServiceStub(channel))
+            assert await status(channel, "") == NOT_SERVING
+            assert await status(channel, "visavis.v1.VisionService") == NOT_SERVING
+            for rpc, request in REQUESTS.items():
+                error = await loading.refused(rpc, request)
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert "loading" in error.details()
+                assert violations(error) == {}
+            may_end.set()
+            await starting
+            assert await status(channel, "") == await status(channel, "colors") == SERVING
+            await loading.stub.ListModels(pb.ListModelsRequest())
+    finally:
+        may_end.set()
+        await starting
+        await app.stop()

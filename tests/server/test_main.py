@@ -1,0 +1,59 @@
+"""`python -m server`: its flags, and how it says that it can't start."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import server.app
+from server.__main__ import main
+from server.settings import Settings
+
+
+@pytest.fixture
+def served_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
+    """Collects the settings with which a server would have run."""
+    collected: list[Settings] = []
+
+    async def serve(settings: Settings) -> None:
+        collected.append(settings)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server.app, "serve", serve)
+    return collected
+
+
+def test_flags_become_settings(served_with: list[Settings]) -> None:
+    flags: dict[str, Any] = {"--grpc": "unix:/tmp/x", "--device": "cpu", "--workers": "3"}
+    arguments = [part for flag in flags.items() for part in flag]
+    assert main([*arguments, "--models", "there", "--reflection", "--log-format", "json"]) == 0
+    (settings,) = served_with
+    assert (settings.grpc, settings.device, settings.workers) == ("unix:/tmp/x", "cpu", 3)
+    assert (settings.models, settings.reflection) == (Path("there"), True)
+    assert settings.log_format == "json"
+
+
+def test_flags_not_given_leave_the_file_its_say(served_with: list[Settings]) -> None:
+    Path("other.toml").write_text('device = "cpu"\nreflection = true\n')
+    assert main(["--config", "other.toml"]) == 0
+    (settings,) = served_with
+    assert (settings.device, settings.reflection) == ("cpu", True)
+
+
+@pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--config", "none.toml"]])
+def test_wrong_settings_end_with_one_line_and_a_one(
+    served_with: list[Settings], arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert arguments[1] in captured.err
+    assert captured.err.count("\n") == 1
+    assert served_with == []
+
+
+def test_an_empty_repository_ends_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--models", str(tmp_path), "--device", "cpu", "--grpc", "127.0.0.1:0"]) == 1
+    assert "visavis export" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""The folder of models: what counts as one, what is verified, what is said of the rest."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.card import ModelDocument, Task
+from server.errors import ModelFileError, ModelIncapable, ModelNotFound
+from server.onnx_file import metadata_bytes
+from server.providers import CPU
+from server.repository import Loader, ModelFile, Repository, scan
+from server.scheduler import Scheduler
+from server.served_model import ServedModel
+
+from . import graphs
+
+
+@pytest.fixture
+def loader(tmp_path: Path) -> Loader:
+    return Loader(CPU, Scheduler(1, 1), threads=1, cache_dir=tmp_path)
+
+
+def load(loader: Loader, folder: Path, contents: bytes, name: str = "colors") -> ServedModel:
+    return loader.load(ModelFile(name, 1, graphs.put(folder, name, 1, contents)))
+
+
+def exported(**changes: Any) -> bytes:
+    return graphs.export(graphs.classifier(), graphs.classifier_document(**changes))[0]
+
+
+def with_document(document: ModelDocument, graph: bytes | None = None) -> bytes:
+    """Return a file that carries a document, right or wrong."""
+    return (graph or graphs.classifier()) + metadata_bytes({"visavis": document.model_dump_json()})
+
+
+def test_models_are_found_by_name_and_by_version_as_a_number(tmp_path: Path) -> None:
+    for name, version in (("b", 2), ("b", 10), ("a", 1)):
+        graphs.put(tmp_path, name, version, b"")
+    assert [(f.name, f.version) for f in scan(tmp_path)] == [("a", 1), ("b", 2), ("b", 10)]
+
+
+@pytest.mark.parametrize("version", ["0", "01", "v1", "-1", "1.0", "latest", "1 ", "٣", "9" * 10])
+def test_folders_that_are_no_version_are_left_alone(tmp_path: Path, version: str) -> None:
+    graphs.put(tmp_path, "a", version, b"")
+    assert scan(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [".hidden", "two words", "-flag", "é"])
+def test_folders_that_are_no_name_are_left_alone(tmp_path: Path, name: str) -> None:
+    graphs.put(tmp_path, name, 1, b"")
+    assert scan(tmp_path) == []
+
+
+def test_other_files_and_empty_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("models")
+    (tmp_path / "a" / "1").mkdir(parents=True)
+    (tmp_path / "b" / "1").mkdir(parents=True)
+    (tmp_path / "b" / "1" / "model.pt").write_bytes(b"")
+    assert scan(tmp_path) == []
+
+
+def test_a_missing_repository_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"is not a folder; .*visavis export"):
+        scan(tmp_path / "nowhere")
+
+
+def test_an_exported_file_is_verified_by_digest_and_golden_sample(
+    loader: Loader, tmp_path: Path
+) -> None:
+    model = load(loader, tmp_path, exported())
+    assert (model.name, model.version, model.task) == ("colors", 1, Task.CLASSIFICATION)
+    assert model.verification.digest and model.verification.golden_sample
+
+
+def test_the_folder_names_the_model(loader: Loader, tmp_path: Path) -> None:
+    model = load(loader, tmp_path, exported(), name="copy")
+    assert model.name == model.document.name == model.served_by.model == "copy"
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(loader: Loader, tmp_path: Path) -> None:
+    contents = bytearray(exported())
+    # The weight 10.0 as float32, little-endian.
+    contents[contents.index(b"\x00\x00\x20\x41")] ^= 1
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its digest is .*changed or damaged"):
+        load(loader, tmp_path, bytes(contents))
+
+
+def test_another_outcome_than_the_golden_one_is_refused(loader: Loader, tmp_path: Path) -> None:
+    _, other = graphs.export(graphs.classifier(gain=11), graphs.classifier_document())
+    digest = hashlib.sha256(graphs.classifier()).hexdigest()
+    contents = with_document(other.model_copy(update={"digest": digest}))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its golden sample differs"):
+        load(loader, tmp_path, contents)
+
+
+def test_a_file_without_digest_and_golden_sample_is_served_and_says_so(
+    loader: Loader, tmp_path: Path
+) -> None:
+    model = load(loader, tmp_path, with_document(graphs.classifier_document()))
+    assert not model.verification.digest and not model.verification.golden_sample
+
+
+def test_a_plain_classifier_is_served_with_a_json_file_beside_it(
+    loader: Loader, tmp_path: Path
+) -> None:
+    path = graphs.put(tmp_path, "plain", 1, graphs.classifier())
+    path.with_name("model.json").write_text(graphs.classifier_document().model_dump_json())
+    model = loader.load(ModelFile("plain", 1, path))
+    assert model.name == "plain"
+    assert model.document.label_set.labels == graphs.COLORS
+
+
+def test_a_broken_json_file_is_refused_by_its_own_path(loader: Loader, tmp_path: Path) -> None:
+    path = graphs.put(tmp_path, "plain", 1, graphs.classifier())
+    path.with_name("model.json").write_text('{"name": "plain"}')
+    with pytest.raises(ModelFileError, match=r"model\.json: its document does not follow"):
+        loader.load(ModelFile("plain", 1, path))
+
+
+def test_a_plain_classifier_alone_is_refused_with_what_to_do(
+    loader: Loader, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFileError, match=r"names is missing.*put a model\.json beside it"):
+        load(loader, tmp_path, graphs.classifier())
+
+
+def test_a_graph_without_the_output_of_its_document_is_refused(
+    loader: Loader, tmp_path: Path
+) -> None:
+    output = graphs.classifier_document().output.model_copy(update={"tensor": "scores"})
+    with pytest.raises(ModelFileError, match="lacks the output scores"):
+        load(loader, tmp_path, with_document(graphs.classifier_document(output=output)))
+
+
+@pytest.fixture(scope="module")
+def repository(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    loader = Loader(CPU, Scheduler(1, 1), threads=1, cache_dir=tmp_path_factory.getbasetemp())
+    return Repository(loader.load(file) for file in scan(models))
+
+
+def test_a_repository_knows_names_and_versions(repository: Repository) -> None:
+    assert repository.names() == ["boxes", "colors", "fragile", "guess", "pets"]
+    assert repository.versions("colors") == [1, 2]
+    assert [(m.name, m.version) for m in repository.latest()][:2] == [("boxes", 1), ("colors", 2)]
+
+
+def test_the_highest_version_is_served_unless_another_is_named(repository: Repository) -> None:
+    assert repository.get("colors").version == 2
+    assert repository.get("colors", 1).version == 1
+
+
+def test_an_unknown_model_is_refused_with_those_that_exist(repository: Repository) -> None:
+    with pytest.raises(ModelNotFound, match="'yolo'; there are boxes, colors, fragile") as refused:
+        repository.get("yolo", field="models")
+    assert refused.value.field == "models"
+
+
+def test_an_unknown_version_is_refused_with_those_that_exist(repository: Repository) -> None:
+    with pytest.raises(ModelNotFound, match="colors has no version 3; it has 1, 2") as refused:
+        repository.get("colors", 3)
+    assert refused.value.field == "version"
+
+
+def test_a_model_that_cannot_do_the_task_is_refused_with_those_that_can(
+    repository: Repository,
+) -> None:
+    with pytest.raises(ModelIncapable, match="capable are: boxes, pets") as refused:
+        repository.capable("colors", None, Task.OBJECT_DETECTION)
+    assert refused.value.field == "model"
+    assert repository.capable("boxes", None, Task.OBJECT_DETECTION).name == "boxes"

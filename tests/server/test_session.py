@@ -1,0 +1,112 @@
+"""One ONNX Runtime session: what it tells of the graph, and how it fails."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
+from server.providers import CPU, CUDA, Provider
+from server.session import Session
+
+from . import graphs
+from .pictures import noise
+
+
+def session(tmp_path: Path, graph: bytes, provider: Provider = CPU) -> Session:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph)
+    return Session(path, provider, threads=1, cache_dir=tmp_path)
+
+
+def picture(value: float = 0.5, batch: int = 1) -> np.ndarray[Any, Any]:
+    return np.full((batch, 3, 8, 8), value, np.float32)
+
+
+def test_a_session_describes_its_graph(tmp_path: Path) -> None:
+    opened = session(tmp_path, graphs.classifier())
+    assert opened.provider == "CPUExecutionProvider"
+    assert opened.input_name == "images"
+    assert opened.input_shape == [None, 3, 8, 8]
+    assert opened.input_dtype == "float32"
+    assert opened.output_names == ["logits"]
+
+
+def test_a_session_computes_what_the_graph_says(tmp_path: Path) -> None:
+    images = noise(8, 8, 3).transpose(2, 0, 1)[None].astype(np.float32) / 255
+    (logits,) = session(tmp_path, graphs.classifier(gain=10)).run(images)
+    np.testing.assert_allclose(logits, 10 * images.mean(axis=(2, 3)), rtol=1e-5)
+
+
+def test_a_session_takes_any_batch(tmp_path: Path) -> None:
+    (logits,) = session(tmp_path, graphs.classifier()).run(picture(batch=5))
+    assert logits.shape == (5, 3)
+
+
+def test_outputs_come_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
+    first, second = np.ones((1, 2)), np.full((1, 3), 2.0)
+    opened = session(tmp_path, graphs.constant(first, second, height=8, width=8))
+    outputs = opened.run(picture(), ["output1", "output0"])
+    assert [output.tolist() for output in outputs] == [[[2, 2, 2]], [[1, 1]]]
+
+
+def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
+    opened = session(tmp_path, graphs.classifier(elem_type=TensorProto.FLOAT16))
+    assert opened.input_dtype == "float16"
+    (logits,) = opened.run(picture(0.5))
+    assert logits.dtype == np.float16
+    assert logits.tolist() == [[5, 5, 5]]
+
+
+def test_numbers_that_are_none_never_leave_the_session(tmp_path: Path) -> None:
+    opened = session(tmp_path, graphs.nan_on_black())
+    assert np.isfinite(opened.run(picture(0.5))[0]).all()
+    with pytest.raises(ModelFailed, match="not finite"):
+        opened.run(picture(0.0))
+
+
+def test_what_breaks_in_the_graph_is_logged_and_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = session(tmp_path, graphs.classifier())
+    with pytest.raises(ModelFailed) as failed:
+        opened.run(np.zeros((1, 3, 9, 9), np.float32))
+    assert "dimension" not in str(failed.value)
+    assert "index: 2 Got: 9 Expected: 8" in caplog.text
+
+
+@pytest.mark.parametrize("contents", [b"", b"<html></html>", b"\x08\x09" * 50])
+def test_what_onnx_runtime_cannot_load_is_refused_by_its_path(
+    tmp_path: Path, contents: bytes
+) -> None:
+    with pytest.raises(ModelFileError, match=r"model\.onnx: ONNX Runtime can't load it"):
+        session(tmp_path, contents)
+
+
+def test_a_graph_with_two_inputs_is_refused(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("a", "b", "c")]
+    add = helper.make_node("Add", ["a", "b"], ["c"])
+    graph = helper.make_graph([add], "two", values[:2], values[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    with pytest.raises(ModelFileError, match="has 2 inputs"):
+        session(tmp_path, model.SerializeToString())
+
+
+def test_a_silent_fall_back_to_the_cpu_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = onnxruntime.InferenceSession, []
+
+    def falls_back(path: str, options: Any, providers: list[Any]) -> Any:
+        asked.extend(name for name, _ in providers)
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    with pytest.raises(ProviderUnavailable, match=r"asked for CUDA.*runs it on CPU"):
+        session(tmp_path, graphs.classifier(), CUDA)
+    assert asked == ["CUDAExecutionProvider", "CPUExecutionProvider"]

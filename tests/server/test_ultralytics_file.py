@@ -1,0 +1,169 @@
+"""Files that ultralytics exported: served from their own metadata, or refused by what is odd."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from server.card import Candidates, Letterbox, ModelDocument, ShorterSide, Stretch, Task
+from server.errors import ModelFileError
+from server.families import family_of
+from server.onnx_file import read_onnx_file
+from server.providers import CPU
+from server.repository import Loader, ModelFile
+from server.results import Options
+from server.scheduler import Scheduler
+from server.session import Session
+from server.ultralytics_file import document_of
+
+from . import graphs
+
+# What ultralytics 8.4 writes, with two classes.
+DETECT = {
+    "description": "Ultralytics YOLOv5nu model trained on coco.yaml",
+    "author": "Ultralytics",
+    "date": "2026-11-23T12:00:00",
+    "version": "8.4.190",
+    "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+    "docs": "https://docs.ultralytics.com",
+    "stride": "32",
+    "task": "detect",
+    "batch": "1",
+    "imgsz": "[64, 96]",
+    "names": "{0: 'cat', 1: 'dog'}",
+    "args": "{'batch': 1, 'half': False, 'nms': False}",
+}
+CLASSIFY = {**DETECT, "task": "classify", "imgsz": "[8, 8]", "names": "{0: 'a', 1: 'b', 2: 'c'}"}
+# ultralytics/yolov5 wrote these two and nothing else.
+YOLOV5 = {"stride": "32", "names": "{0: 'cat', 1: 'dog'}"}
+
+COLUMNS = np.zeros((1, 6, 84))
+ROWS = np.zeros((1, 84, 7))
+END_TO_END = np.zeros((1, 300, 6))
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Return a function that reads a graph with metadata as a document."""
+
+    def read(graph: bytes, metadata: dict[str, str]) -> ModelDocument:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(graphs.with_metadata(graph, metadata))
+        session = Session(path, CPU, 1, tmp_path)
+        return document_of("model", read_onnx_file(path).metadata, session, "here")
+
+    return read
+
+
+def without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key not in keys}
+
+
+def test_a_detector_is_read_with_labels_size_and_thresholds(read: Any) -> None:
+    document = read(graphs.constant(COLUMNS, height=64, width=96), DETECT)
+    assert document.task is Task.OBJECT_DETECTION
+    assert document.label_set.labels == ("cat", "dog")
+    assert (document.input.width, document.input.height) == (96, 64)
+    assert document.input.resize == Letterbox(unpad="rounded")
+    assert document.output == Candidates(layout="ultralytics_rows", tensor="output0")
+    assert document.detection_defaults.score_threshold == 0.25
+    assert document.detection_defaults.iou_threshold == 0.7
+    assert document.facts.architecture == "YOLOv5nu"
+    assert document.provenance.exporter == "ultralytics 8.4.190"
+    assert document.digest is None and document.golden_sample is None
+
+
+def test_a_detector_without_duplicates_is_read_as_end_to_end(read: Any) -> None:
+    document = read(graphs.constant(END_TO_END), {**DETECT, "end2end": "True"})
+    assert document.output == Candidates(layout="end_to_end", tensor="output0")
+
+
+def test_a_file_of_yolov5_itself_is_read_with_its_thresholds(read: Any) -> None:
+    document = read(graphs.constant(ROWS), YOLOV5)
+    assert document.output == Candidates(layout="yolov5_rows", tensor="output0")
+    assert document.input.resize == Letterbox(unpad="exact")
+    assert document.detection_defaults.iou_threshold == 0.45
+
+
+def test_a_classifier_is_read(read: Any) -> None:
+    document = read(graphs.classifier(), CLASSIFY)
+    assert document.task is Task.CLASSIFICATION
+    assert document.output.layout == "probabilities"
+    assert document.input.resize == ShorterSide(size=8)
+    assert document.detection_defaults is None
+
+
+def test_a_classifier_of_another_shape_stretches_the_picture(read: Any) -> None:
+    document = read(graphs.constant(np.zeros((1, 3)), height=8, width=16), CLASSIFY)
+    assert document.input.resize == Stretch()
+
+
+def test_a_half_precision_file_says_so(read: Any) -> None:
+    graph = graphs.constant(COLUMNS, elem_type=TensorProto.FLOAT16)
+    document = read(graph, DETECT)
+    assert (document.precision, document.input.dtype) == ("fp16", "float16")
+
+
+@pytest.mark.parametrize("names", ["['cat', 'dog']", "('cat', 'dog')", "{1: 'dog', 0: 'cat'}"])
+def test_names_may_be_a_list_or_a_table_in_any_order(read: Any, names: str) -> None:
+    document = read(graphs.constant(COLUMNS), {**DETECT, "names": names})
+    assert document.label_set.labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb", ""])
+def test_other_tasks_are_refused_by_their_name(read: Any, task: str) -> None:
+    with pytest.raises(ModelFileError, match=f"here: its task is '{task}'"):
+        read(graphs.constant(COLUMNS), {**DETECT, "task": task})
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("{}", "lists no classes"),
+        ("[]", "lists no classes"),
+        ("3", "lists no classes"),
+        ("{0: 'cat'", "names can't be read"),
+        ("__import__('os').system('true')", "names can't be read"),
+        ("[" * 10_000, "names can't be read"),
+    ],
+)
+def test_odd_names_are_refused_and_never_run(read: Any, names: str, why: str) -> None:
+    with pytest.raises(ModelFileError, match=f"here: its metadata .*{why}"):
+        read(graphs.constant(COLUMNS), {**DETECT, "names": names})
+
+
+def test_a_file_without_names_is_refused_with_what_to_do(read: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"names is missing\); export .*model\.json"):
+        read(graphs.constant(COLUMNS), without(DETECT, "names"))
+
+
+def test_an_output_that_fits_no_layout_is_refused_with_its_shape(read: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"\[1, 84, 9\] fits none .* 2 classes"):
+        read(graphs.constant(np.zeros((1, 84, 9))), DETECT)
+
+
+def test_the_graph_says_the_input_size_whatever_the_metadata_says(read: Any) -> None:
+    document = read(graphs.constant(COLUMNS, height=32, width=64), without(DETECT, "imgsz"))
+    assert (document.input.width, document.input.height) == (64, 32)
+
+
+def test_a_graph_for_any_size_gets_the_size_that_it_was_exported_with(read: Any) -> None:
+    document = read(graphs.constant(COLUMNS, height="height", width="width"), DETECT)
+    assert (document.input.width, document.input.height) == (96, 64)
+
+
+def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
+    rows = np.zeros((1, 300, 6))
+    rows[0, 0] = [8, 16, 24, 32, 0.5, 1]
+    graph = graphs.constant(rows, elem_type=TensorProto.FLOAT16)
+    path = graphs.put(tmp_path, "dogs", 1, graphs.with_metadata(graph, DETECT))
+    model = Loader(CPU, Scheduler(1, 1), 1, tmp_path).load(ModelFile("dogs", 1, path))
+    assert not model.verification.digest and not model.verification.golden_sample
+    tensor, geometry = family_of(model.document).preprocess(np.zeros((64, 64, 3), np.uint8))
+    outputs = model.session.run(tensor)
+    assert outputs[0].dtype == np.float16
+    (dog,) = model.family.postprocess(outputs, geometry, Options()).detections
+    assert (dog.label, dog.score) == ("dog", 0.5)
+    assert (dog.box.x_min, dog.box.y_max) == (8, 32)
