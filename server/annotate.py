@@ -14,13 +14,19 @@ _JPEG_QUALITY = 90
 # Panels of a comparison are at most this wide and high, in pixels; a row holds four of them.
 _PANEL = 960
 _COLUMNS = 4
+# JPEG's own limit is 65,500; nobody looks at a picture as long as that.
+_MAX_SIDE = 16_384
 _PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
 
 
 def annotate(image: Image, result: Classified | Detected) -> bytes:
     """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it."""
     picture = PillowImage.fromarray(image)
-    _draw(picture, result, 1.0)
+    scale = min(1.0, _MAX_SIDE / max(picture.size))
+    if scale < 1:
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size)
+    _draw(picture, result, scale)
     return _jpeg(picture)
 
 
@@ -77,7 +83,7 @@ def _draw(picture: PillowImage.Image, result: Classified | Detected, scale: floa
 def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> None:
     """Draw boxes; scale: pixels of the picture per pixel of the original."""
     draw = ImageDraw.Draw(picture)
-    line = max(2, round(max(picture.size) / 400))
+    line = min(max(2, round(max(picture.size) / 400)), 8)
     font = _font(_font_size(picture))
     # The best last, so that it lies on top.
     for found in reversed(result.detections):
@@ -90,7 +96,7 @@ def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> N
         )
         color = _color(found.class_id)
         draw.rectangle(corners, outline=color, width=line)
-        text = f"{found.label} {found.score:.2f}"
+        text = f"{_one_line(found.label)} {found.score:.2f}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         height, pad = bottom - top + 2 * line, line * 2
         # Above the box where there is room, else inside it; never off the right edge.
@@ -115,7 +121,7 @@ def _draw_labels(picture: PillowImage.Image, result: Classified) -> None:
     for rank, label in enumerate(shown):
         y = top + size // 4 + rank * line
         right = picture.width - margin
-        bar = (right - margin) * min(max(label.score, 0.0), 1.0)
+        bar = max(0.0, right - margin) * min(max(label.score, 0.0), 1.0)
         draw.rectangle((margin, y + line - 5, margin + bar, y + line - 2), fill=_BAR)
         score = f"{label.score:.1%}"
         room = right - margin - scores - size
@@ -124,7 +130,8 @@ def _draw_labels(picture: PillowImage.Image, result: Classified) -> None:
 
 
 def _clip(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Return the text, cut with an ellipsis where it is wider than `width` pixels."""
+    """Return the text on one line, cut with an ellipsis where it is wider than `width` pixels."""
+    text = _one_line(text)
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "…", font) > width:
@@ -132,8 +139,13 @@ def _clip(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, wi
     return text + "…"
 
 
+def _one_line(text: str) -> str:
+    """Return a text from a model file as it can be drawn: one line, of no endless length."""
+    return " ".join(text.split())[:120]
+
+
 def _font_size(picture: PillowImage.Image) -> int:
-    return max(12, round(max(picture.size) / 45))
+    return min(max(12, round(max(picture.size) / 45)), 64)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

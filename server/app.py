@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from importlib.metadata import version
 
@@ -162,6 +163,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _bind(server: grpc.aio.Server, address: str) -> int:
+    if address.startswith("unix:") and _somebody_listens(address.removeprefix("unix:")):
+        raise StartupError(f"can't listen on {address}: another server does; choose another path")
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
@@ -169,6 +172,16 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
             f"can't listen on {address}: it is in use, or no address of this machine; "
             "choose another with --grpc"
         ) from error
+
+
+def _somebody_listens(path: str) -> bool:
+    """Say whether a server answers at a Unix socket: gRPC would take its place without a word."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
 
 
 def _seconds_since(started: float) -> float:

@@ -201,8 +201,14 @@ class SampledOutput(_Part):
     """A few elements of one flattened output."""
 
     tensor: str
-    indices: tuple[Annotated[int, Field(ge=0)], ...]
+    indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     values: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_value_per_index(self) -> Self:
+        if len(self.indices) != len(self.values):
+            raise ValueError("indices and values need the same length")
+        return self
 
 
 class GoldenSample(_Part):
@@ -287,7 +293,7 @@ class ModelDocument(_Part):
         return self
 
 
-def parse_document(text: str, where: str) -> ModelDocument:
+def parse_document(text: str | bytes, where: str) -> ModelDocument:
     """Return the document in a model file's metadata.
 
     where: the file, for the error. Raises ModelFileError if the document doesn't follow

@@ -21,10 +21,12 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_SIDE: Final = 65535
 
-# A marker that a segment follows: not a stuffed 0xFF00, not a fill byte, none of those that
-# stand alone (01, restarts D0 to D7, D8).
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+# The markers that libjpeg reads a length after; it skips all others (stuffed and fill bytes,
+# restarts, reserved ones) or gives up at them, and whoever skips more can be lied to.
+_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# C4, C8 and CC lie among them and are something else.
+_STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Image:
@@ -40,8 +42,7 @@ def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Im
             field,
             f"the image is {len(data)} bytes; the limit is {limits.encoded_bytes}",
         )
-    bytes_per_pixel = _bytes_per_pixel(data, limits, field)
-    width, height = imagesize.get(io.BytesIO(data))
+    width, height, bytes_per_pixel = _header(data, limits, field)
     if width < 1 or height < 1:
         raise InvalidRequest(field, "the image's header gives no width and height; it is damaged")
     _check_size(width, height, bytes_per_pixel, limits, field)
@@ -94,37 +95,45 @@ def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: Im
             return pixels
 
 
-def _bytes_per_pixel(data: bytes, limits: ImageLimits, field: str) -> int:
-    """Return what one pixel takes while decoding; raise unless the format is allowed."""
+def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int]:
+    """Return width, height and what one pixel takes while decoding, as the file's header says."""
     if data.startswith(b"\xff\xd8\xff"):
-        scans = _jpeg_scans(data, limits.jpeg_scans)
+        width, height, scans = _walk_jpeg(data, limits.jpeg_scans)
         if scans > limits.jpeg_scans:
             raise InvalidRequest(field, f"the JPEG has more than {limits.jpeg_scans} scans")
-        return 3
+        return width, height, 3
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         # IHDR comes first: bit depth at byte 24, colour type at 25 (its bit 2 is alpha).
         bit_depth, color_type = (data[24], data[25]) if len(data) > 25 else (8, 2)
-        return (4 if color_type & 4 else 3) * (2 if bit_depth == 16 else 1)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return 4
-    raise InvalidRequest(
-        field,
-        f"the image starts with {data[:8].hex(' ')}; only JPEG, PNG and WebP are read",
-    )
+        bytes_per_pixel = (4 if color_type & 4 else 3) * (2 if bit_depth == 16 else 1)
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        bytes_per_pixel = 4
+    else:
+        raise InvalidRequest(
+            field, f"the image starts with {data[:8].hex(' ')}; only JPEG, PNG and WebP are read"
+        )
+    return *imagesize.get(io.BytesIO(data)), bytes_per_pixel
 
 
-def _jpeg_scans(data: bytes, limit: int) -> int:
-    """Count start-of-scan markers as a decoder meets them; stop one above the limit."""
-    scans, position = 0, 2
-    while scans <= limit and (marker := _JPEG_MARKER.search(data, position)):
-        kind = data[marker.start() + 1]
-        position = marker.end()
+def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int]:
+    """Return width, height and the number of scans as the decoder will meet them.
+
+    0 pixels where there is no frame header; counting stops one above max_scans.
+    """
+    width = height = scans = 0
+    position = 2
+    while scans <= max_scans and (marker := _JPEG_MARKER.search(data, position)):
+        kind, position = data[marker.start() + 1], marker.end()
         if kind == _END_OF_IMAGE:
             break
+        if kind in _STARTS_OF_FRAME and not width:
+            # Behind the segment's length and the precision: height, then width.
+            height = int.from_bytes(data[position + 3 : position + 5])
+            width = int.from_bytes(data[position + 5 : position + 7])
         scans += kind == _START_OF_SCAN
         # A segment's bytes are not markers: skip them by the length that they begin with.
         position += int.from_bytes(data[position : position + 2])
-    return scans
+    return width, height, scans
 
 
 def _check_size(

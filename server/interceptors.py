@@ -1,5 +1,6 @@
 """What holds for every call: errors become statuses with details, and a request id goes along."""
 
+import inspect
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, cast
@@ -49,7 +50,11 @@ class Errors(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         async def stream(data: bytes, context: Context) -> AsyncIterator[Any]:
             request_id = _new_request_id(context)
             try:
-                async for response in behavior(_parse(parse, data), context):
+                answers = behavior(_parse(parse, data), context)
+                if inspect.isawaitable(answers):  # it writes to the context, as Health.Watch does
+                    await answers
+                    return
+                async for response in answers:
                     yield response
             except Exception as error:  # noqa: BLE001  the one place where all errors end
                 await _abort(context, error, method, request_id)

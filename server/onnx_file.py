@@ -1,7 +1,7 @@
 """What a server needs to know of an .onnx file before it lets anything run it.
 
-Reads the file's outermost protobuf layer only: the metadata, and a digest of all the
-rest. That takes neither the onnx package nor the memory of a parsed model.
+Reads metadata, a digest of all the rest, and where tensors keep their values, straight
+from the protobuf. That takes neither the onnx package nor the memory of a parsed model.
 """
 
 import hashlib
@@ -21,6 +21,21 @@ _CHUNK_BYTES = 1 << 20
 _MAX_METADATA_BYTES = 16 << 20
 
 
+# Where tensors may lie in a model, by message and field number: onnx/onnx.proto. A tensor whose
+# fields 13 or 14 are set has its values in another file.
+_NESTED = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+
+
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
     """metadata: the file's key-value pairs. digest: SHA-256 over everything else, in hex."""
@@ -33,7 +48,8 @@ def read_onnx_file(path: Path) -> OnnxFile:
     """Return the metadata and the digest of an .onnx file.
 
     Graph and weights count for the digest, metadata doesn't, so that it can be carried
-    there. Raises ModelFileError if the file is no regular file or no ONNX model.
+    there. Raises ModelFileError if the file is no regular file or no ONNX model, or if its
+    weights lie in other files, which no digest covers and which may change while in use.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: not a regular file")
@@ -52,12 +68,19 @@ def read_onnx_file(path: Path) -> OnnxFile:
                     digest.update(_varint(tag))
                     for chunk in _read_field(file, wire_type):
                         digest.update(chunk)
-    except (ValueError, UnicodeDecodeError) as error:
+            end = file.tell()
+            file.seek(0)
+            external = _has_external_data(file, "model", end)
+    except (ValueError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: not an ONNX model, or cut short ({error})") from None
     except OSError as error:
         raise ModelFileError(f"{path}: can't be read ({error.strerror})") from None
     if _GRAPH not in fields:
         raise ModelFileError(f"{path}: not an ONNX model (it holds no graph)")
+    if external:
+        raise ModelFileError(
+            f"{path}: its weights lie in other files; export it with all of them inside"
+        )
     return OnnxFile(metadata, digest.hexdigest())
 
 
@@ -87,6 +110,27 @@ def _read_field(file: BinaryIO, wire_type: int) -> Iterable[bytes]:
             size -= len(chunk)
     else:
         raise ValueError(f"wire type {wire_type}")
+
+
+def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
+    """Say whether a message that ends at `end` holds a tensor whose values are elsewhere."""
+    while file.tell() < end:
+        tag = _read_varint(file)
+        field, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value = _read_varint(file)
+            if message == "tensor" and field == _DATA_LOCATION and value:
+                return True
+            continue
+        size = _read_varint(file) if wire_type == 2 else {1: 8, 5: 4}[wire_type]
+        after = file.tell() + size
+        if message == "tensor" and field == _EXTERNAL_DATA:
+            return True
+        nested = _NESTED[message].get(field)
+        if nested and wire_type == 2 and _has_external_data(file, nested, after):
+            return True
+        file.seek(after)
+    return False
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

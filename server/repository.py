@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
-from server.errors import ModelFileError, ModelIncapable, ModelNotFound, listed
+from server.errors import ModelFileError, ModelIncapable, ModelNotFound, StartupError, listed
 from server.onnx_file import read_onnx_file
 from server.providers import Provider
 from server.scheduler import Scheduler
@@ -46,7 +46,7 @@ def scan(folder: Path) -> list[ModelFile]:
             ModelFile(path.parent.parent.name, int(path.parent.name), path)
             for path in folder.glob("*/*/model.onnx")
             if re.fullmatch(r"[1-9][0-9]{0,8}", path.parent.name)
-            and re.match(NAME_PATTERN, path.parent.parent.name)
+            and re.fullmatch(NAME_PATTERN, path.parent.parent.name)
         ),
         key=lambda file: (file.name, file.version),
     )
@@ -67,16 +67,23 @@ class Loader:
     def load(self, file: ModelFile) -> ServedModel:
         """Return the model, verified against its digest and its golden sample, warmed up.
 
-        Raises ModelFileError, naming the file, if anything of that fails.
+        Raises StartupError, naming the file, if anything of that fails.
         """
-        where = str(file.path)
+        try:
+            return self._load(file, str(file.path))
+        except StartupError:
+            raise
+        except Exception as error:  # whatever a strange file brings about
+            raise ModelFileError(f"{file.path}: can't be served: {error!r}") from error
+
+    def _load(self, file: ModelFile, where: str) -> ServedModel:
         contents = read_onnx_file(file.path)
         sidecar = file.path.with_suffix(".json")
         document: ModelDocument | None = None
         if METADATA_KEY in contents.metadata:
             document = parse_document(contents.metadata[METADATA_KEY], where)
         elif sidecar.is_file():
-            document = parse_document(sidecar.read_text(encoding="utf-8"), str(sidecar))
+            document = parse_document(sidecar.read_bytes(), str(sidecar))
         if document is not None and document.digest not in (None, contents.digest):
             raise ModelFileError(
                 f"{where}: its digest is {contents.digest[:12]}…, its document says "

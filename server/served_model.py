@@ -5,18 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from server import golden
-from server.card import ModelDocument, Yolov5Heads
+from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFileError
 from server.families import Family, family_of
-from server.results import (
-    Answer,
-    Classified,
-    Detected,
-    Image,
-    Options,
-    ServedBy,
-    Timings,
-)
+from server.results import Answer, Classified, Detected, Image, Options, ServedBy, Tensor, Timings
 from server.scheduler import Scheduler
 from server.session import Session
 
@@ -61,14 +53,39 @@ class ServedModel:
         )
 
     def warm_up(self, where: str) -> None:
-        """Run the golden picture; raise ModelFileError if the outcome is not the golden one."""
+        """Run the golden picture through the model.
+
+        Raises ModelFileError if graph and document don't fit each other, or if the outcome
+        is not the golden one.
+        """
         if missing := set(self._output_names) - set(self.session.output_names):
             raise ModelFileError(f"{where}: its graph lacks the output {', '.join(missing)}")
         tensor, geometry = self.family.preprocess(golden.picture())
+        for expected, given in zip(self.session.input_shape, tensor.shape, strict=True):
+            if expected not in (None, given):
+                raise ModelFileError(
+                    f"{where}: its graph takes {self.session.input_shape}, its document says "
+                    f"{list(tensor.shape)}"
+                )
         outputs = self.session.run(tensor, self._output_names)
+        if any(output.shape[0] != 1 for output in outputs):
+            raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+        classes, labels = self._classes(outputs), len(self.document.label_set.labels)
+        if classes not in (None, labels):
+            raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
         if self.document.golden_sample is not None:
             golden.check(self.document.golden_sample, self._output_names, outputs, where)
         self.family.postprocess(outputs, geometry, Options())
+
+    def _classes(self, outputs: list[Tensor]) -> int | None:
+        """Return how many classes the outputs tell apart; None where they don't show it."""
+        output, shape = self.document.output, outputs[0].shape
+        if isinstance(output, ClassScores):
+            return shape[1]
+        if isinstance(output, Yolov5Heads):
+            return shape[1] // len(output.anchors[0]) - 5
+        row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
+        return row.get(output.layout)
 
     async def answer(self, image: Image, options: Options, deadline: float | None = None) -> Answer:
         """Return the model's answer on an image, uint8 RGB [H, W, 3].

@@ -4,11 +4,12 @@ A flag beats the environment (`VISAVIS_` and the name in capitals), which beats 
 (`visavis.toml`), which beats the default. Nothing else reads any of them.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -73,6 +74,13 @@ class Settings(BaseSettings):
         Path("~/.cache/visavis/engines"), description="where TensorRT keeps its engines"
     )
     log_format: Literal["console", "json"] = Field("console", description="how logs are written")
+
+    @field_validator("grpc")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if not re.fullmatch(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):\d{1,5}", address):
+            raise ValueError("it must be HOST:PORT, [IPv6]:PORT or unix:PATH")
+        return address
 
     @property
     def worker_count(self) -> int:
