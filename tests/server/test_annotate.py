@@ -88,8 +88,42 @@ def test_panels_fit_pictures_of_any_shape(height: int, width: int) -> None:
     assert pixels(side_by_side(black(height, width), panels)).shape[1] >= 4 * 320
 
 
-@pytest.mark.parametrize("label", ["x" * 200, "", "日本語 🐈", "naïve"])
-def test_labels_may_be_long_empty_or_of_another_script(label: str) -> None:
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 3000), (3000, 1), (3000, 5), (3000, 20), (2000, 1500)]
+)
+def test_labels_fit_on_pictures_of_any_shape(height: int, width: int) -> None:
+    drawn = pixels(annotate(black(height, width), classified("tench", "goldfish")))
+    assert drawn.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("answer", [detected((0, 0, 65535, 65535)), classified("tench"), NOTHING])
+@pytest.mark.parametrize(("height", "width"), [(1, 65535), (65535, 1)])
+def test_a_picture_longer_than_a_jpeg_can_be_is_drawn_smaller(
+    height: int, width: int, answer: Classified | Detected
+) -> None:
+    drawn = pixels(annotate(black(height, width), answer))
+    assert drawn.shape == (min(height, 16_384), min(width, 16_384), 3)
+
+
+def test_boxes_shrink_with_a_picture_that_is_too_long() -> None:
+    drawn = pixels(annotate(black(800, 32_768), detected((20_000, 200, 24_000, 700))))
+    assert drawn.shape == (400, 16_384, 3)
+    for y, x in ((300, 10_000), (300, 12_000), (350, 11_500)):  # left, right, bottom, at half size
+        assert drawn[y - 5 : y + 6, x - 5 : x + 6].max() > 180
+    assert drawn[300, 11_500].max() < 20
+
+
+@pytest.mark.timeout(20)
+def test_a_label_without_end_is_drawn_at_once() -> None:
+    label = "x" * 100_000
+    for answer in (classified(label), detected((10, 20, 90, 90), label=label)):
+        assert pixels(annotate(black(99, 99), answer)).shape == (99, 99, 3)
+
+
+@pytest.mark.parametrize(
+    "label", ["x" * 200, "", "日本語 🐈", "naïve", "\n\n", "two\nlines", "a\r\nb\tc"]
+)
+def test_labels_may_be_long_empty_of_another_script_or_of_several_lines(label: str) -> None:
     image = black(200, 300)
     assert pixels(annotate(image, detected((250, 0, 300, 10), label=label))).shape == image.shape
     assert pixels(annotate(image, classified(label, label))).shape == image.shape

@@ -186,6 +186,30 @@ async def test_a_unix_socket_is_served(models: Path, tmp_path: Path) -> None:
         assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
 
 
+async def test_a_second_server_on_the_unix_socket_is_refused(models: Path, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'visavis.sock'}"
+    async with served_by(App(settings(models, grpc=address))) as served:
+        with pytest.raises(StartupError, match=f"can't listen on {address}: another server does"):
+            App(settings(models, grpc=address))
+        assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
+
+
+async def test_a_unix_socket_that_nobody_listens_at_is_taken(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "visavis.sock"
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(path))
+    assert path.is_socket()
+    async with served_by(App(settings(models, grpc=f"unix:{path}"))) as served:
+        assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
+
+
+async def test_stopping_twice_is_harmless(models: Path) -> None:
+    app = App(settings(models))
+    await app.start()
+    await app.stop()
+    await app.stop()
+
+
 @pytest.mark.parametrize("switched_on", [True, False])
 async def test_reflection_is_served_only_by_setting(models: Path, switched_on: bool) -> None:
     async with served_by(App(settings(models, reflection=switched_on))) as served:

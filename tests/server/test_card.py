@@ -49,16 +49,18 @@ RECEIPT: dict[str, Any] = {
 }
 
 
+def golden_sample(indices: list[int], values: list[float]) -> dict[str, Any]:
+    sampled = {"tensor": "output0", "indices": indices, "values": values}
+    return {"outputs": [sampled], "relative_tolerance": 1e-3}
+
+
 def whole_document() -> ModelDocument:
     return graphs.detector_document(
         variant_of="boxes-fp32",
         facts=Facts(architecture="X", release_date="2020-06", sources={"architecture": "paper"}),
         digest="ab" * 32,
         receipt=Receipt.model_validate(RECEIPT),
-        golden_sample={
-            "outputs": [{"tensor": "output0", "indices": [0, 3], "values": [0.5, -1.25]}],
-            "relative_tolerance": 1e-3,
-        },
+        golden_sample=golden_sample([0, 3], [0.5, -1.25]),
         output=Yolov5Heads(tensors=("p3",), anchors=(((10.0, 13.0),),), strides=(8,)),
     )
 
@@ -87,6 +89,9 @@ def test_a_document_survives_being_written_and_read(document: ModelDocument) -> 
         ({"facts": {"architecture": "X", "release_date": "June 2020"}}, "facts.release_date"),
         ({"facts": {"architecture": "X", "sources": {"colour": "?"}}}, "colour"),
         ({"label_set": {"name": "x", "labels": []}}, "label_set.labels"),
+        ({"golden_sample": golden_sample([], [])}, "golden_sample.outputs.0.indices"),
+        ({"golden_sample": golden_sample([0, 1], [1, 2, 3])}, "need the same length"),
+        ({"golden_sample": golden_sample([-1], [1])}, "golden_sample.outputs.0.indices"),
         ({"receipt": {**RECEIPT, "pictures": []}}, "receipt.pictures"),
         ({"receipt": {**RECEIPT, "score_tolerance": float("nan")}}, "score_tolerance"),
         ({"detection_defaults": {"score_threshold": 1.5, "iou_threshold": 0}}, "score_threshold"),

@@ -14,7 +14,7 @@ from visavis.v1 import vision_pb2_grpc
 from server.app import App
 from server.repository import Loader
 
-from .serving import Served, image, settings, violations
+from .serving import Served, image, served_by, settings, violations
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,6 +36,17 @@ async def status(channel: grpc.aio.Channel, service: str) -> int:
 @pytest.mark.parametrize("service", ["", "visavis.v1.VisionService", "colors", "boxes"])
 async def test_everything_that_is_loaded_serves(served: Served, service: str) -> None:
     assert await status(served.channel, service) == SERVING
+
+
+async def test_who_watches_is_told_at_once_and_when_the_server_stops(models: Path) -> None:
+    async with served_by(App(settings(models))) as served:
+        health = health_pb2_grpc.HealthStub(served.channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await asyncio.wait_for(watch.read(), 10)).status == SERVING
+        stopping = asyncio.create_task(served.app.stop())
+        assert (await asyncio.wait_for(watch.read(), 10)).status == NOT_SERVING
+        watch.cancel()
+        await stopping
 
 
 async def test_while_models_load_health_answers_and_calls_are_unavailable(

@@ -131,6 +131,34 @@ def test_more_scans_are_refused_whatever_lies_between_them(between: bytes, undec
     assert "more than 100 scans" in refusal(with_scans(101, between))
 
 
+@pytest.mark.parametrize(
+    "marker", [b"\xff\x00", b"\xff\x01", b"\xff\x02", b"\xff\xbf", b"\xff\xd0"]
+)
+def test_scans_behind_a_marker_that_the_decoder_skips_alone_are_counted(
+    marker: bytes, undecoded: None
+) -> None:
+    data = encoded(noise(64, 64), "JPEG", progressive=True, restart_marker_blocks=1)
+    second = SCAN.search(data, data.index(b"\xff\xda") + 2)
+    assert second is not None
+    # The decoder reads no length here, so what looks like one segment is 101 scans.
+    scans = data[second.start() : second.start() + 10] * 101
+    hiding = marker + struct.pack(">H", len(scans) + 2) + scans
+    assert "more than 100 scans" in refusal(data[:-2] + hiding + data[-2:])
+
+
+@pytest.mark.parametrize("skipped", [b"", b"\xff\x00\x00\x06", b"\xff\x02\x00\x06"])
+def test_the_size_is_read_off_the_frame_header_that_the_decoder_reads(
+    skipped: bytes, undecoded: None
+) -> None:
+    data = encoded(np.zeros((9000, 9000), np.uint8), "JPEG")
+    start = data.index(b"\xff\xc0")
+    frame = data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])]
+    # A header of 8 x 8 pixels in a segment of an application: who skips 6 bytes falls into it.
+    small = frame[:5] + struct.pack(">HH", 8, 8) + frame[9:] + b"\xff\xda"
+    segment = b"\xff\xef" + struct.pack(">H", len(small) + 2) + small
+    assert "9000x9000 pixels" in refusal(data[:2] + skipped + segment + data[2:])
+
+
 def test_scan_markers_inside_a_segment_are_no_scans() -> None:
     data = encoded(smooth(32, 32), "JPEG")
     payload = b"\xff\xda\x00\x02" * 500

@@ -23,6 +23,23 @@ def test_errors_for_a_machine_carry_the_traceback(capsys: pytest.CaptureFixture[
     assert "KeyError: 'lost'" in json.loads(capsys.readouterr().err)["exception"]
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_the_traceback_of_an_error_shows_no_values(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    def fail(data: bytes) -> None:
+        raise KeyError("lost")
+
+    configure_logging(log_format)
+    try:
+        fail(bytes.fromhex("534543524554"))  # not in plain words: a traceback shows its source
+    except KeyError:
+        structlog.get_logger().exception("failed")
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "KeyError: 'lost'" in error
+    assert "SECRET" not in error
+
+
 def test_logs_for_a_person_are_plain_where_no_terminal_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

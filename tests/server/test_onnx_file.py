@@ -4,11 +4,15 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from server.errors import ModelFileError
 from server.onnx_file import metadata_bytes, read_onnx_file
@@ -129,6 +133,61 @@ def test_metadata_too_large_to_be_any_is_refused(tmp_path: Path) -> None:
     # Field 14, 2 GB long, and nothing of it there.
     path.write_bytes(graphs.classifier() + b"\x72\xff\xff\xff\xff\x07")
     with pytest.raises(ModelFileError, match="metadata takes 2147483647 bytes"):
+        read_onnx_file(path)
+
+
+def anywhere(tensor: TensorProto) -> dict[str, onnx.ModelProto]:
+    """Return models that hold a tensor in each of the places where ONNX allows one."""
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    nodes = helper.make_node("Scan", ["x"], ["y"])
+    nodes.attribute.add(name="values", type=onnx.AttributeProto.TENSORS).tensors.append(tensor)
+    inner = helper.make_graph([node], "inner", [], [])
+    sparse = onnx.SparseTensorProto(values=tensor)
+    function = helper.make_function("d", "F", [], ["y"], [node], [])
+    plain = helper.make_graph([], "plain", [], [])
+
+    def model(graph: onnx.GraphProto = plain, **more: Any) -> onnx.ModelProto:
+        return helper.make_model(graph, **more)
+
+    trained = model()
+    trained.training_info.add(algorithm=inner)
+    branch = helper.make_node("If", ["x"], ["y"], then_branch=inner)
+    sparse_node = helper.make_node("Constant", [], ["y"], sparse_value=sparse)
+    return {
+        "initializer": model(helper.make_graph([], "g", [], [], [tensor])),
+        "sparse initializer": model(onnx.GraphProto(sparse_initializer=[sparse])),
+        "attribute": model(inner),
+        "list in an attribute": model(helper.make_graph([nodes], "g", [], [])),
+        "sparse attribute": model(helper.make_graph([sparse_node], "g", [], [])),
+        "branch": model(helper.make_graph([branch], "g", [], [])),
+        "function": model(functions=[function]),
+        "training": trained,
+    }
+
+
+PLACES = list(anywhere(TensorProto()))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_values_in_other_files_are_refused_wherever_the_tensor_lies(
+    tmp_path: Path, place: str
+) -> None:
+    tensor = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weights")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(anywhere(tensor)[place].SerializeToString())
+    assert len(read_onnx_file(path).digest) == 64
+    set_external_data(tensor, "weights.bin")
+    path.write_bytes(anywhere(tensor)[place].SerializeToString())
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its weights lie in other files"):
+        read_onnx_file(path)
+
+
+def test_what_the_onnx_package_saves_with_its_weights_beside_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = onnx.load_from_string(graphs.classifier())
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    assert (tmp_path / "weights").stat().st_size >= 36
+    with pytest.raises(ModelFileError, match="lie in other files; export it with all of them"):
         read_onnx_file(path)
 
 

@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from server.card import ModelDocument, Task
+from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
 from server.errors import ModelFileError, ModelIncapable, ModelNotFound
 from server.onnx_file import metadata_bytes
 from server.providers import CPU
@@ -47,7 +48,7 @@ def test_folders_that_are_no_version_are_left_alone(tmp_path: Path, version: str
     assert scan(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", [".hidden", "two words", "-flag", "é"])
+@pytest.mark.parametrize("name", [".hidden", "two words", "-flag", "é", "a\n"])
 def test_folders_that_are_no_name_are_left_alone(tmp_path: Path, name: str) -> None:
     graphs.put(tmp_path, name, 1, b"")
     assert scan(tmp_path) == []
@@ -119,6 +120,15 @@ def test_a_broken_json_file_is_refused_by_its_own_path(loader: Loader, tmp_path:
         loader.load(ModelFile("plain", 1, path))
 
 
+def test_a_json_file_that_is_no_text_is_refused_by_its_own_path(
+    loader: Loader, tmp_path: Path
+) -> None:
+    path = graphs.put(tmp_path, "plain", 1, graphs.classifier())
+    path.with_name("model.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ModelFileError, match=r"model\.json: its document"):
+        loader.load(ModelFile("plain", 1, path))
+
+
 def test_a_plain_classifier_alone_is_refused_with_what_to_do(
     loader: Loader, tmp_path: Path
 ) -> None:
@@ -132,6 +142,58 @@ def test_a_graph_without_the_output_of_its_document_is_refused(
     output = graphs.classifier_document().output.model_copy(update={"tensor": "scores"})
     with pytest.raises(ModelFileError, match="lacks the output scores"):
         load(loader, tmp_path, with_document(graphs.classifier_document(output=output)))
+
+
+@pytest.mark.parametrize("labels", ["a", "abcde"])
+def test_a_classifier_with_fewer_or_more_labels_than_outputs_is_refused(
+    loader: Loader, tmp_path: Path, labels: str
+) -> None:
+    document = graphs.classifier_document(label_set=LabelSet(name="x", labels=tuple(labels)))
+    why = rf"model\.onnx: it has 3 classes, its document {len(labels)} labels"
+    with pytest.raises(ModelFileError, match=why):
+        load(loader, tmp_path, with_document(document))
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("yolov5_rows", (1, 84, 7)), ("ultralytics_rows", (1, 6, 84))]
+)
+@pytest.mark.parametrize("labels", ["a", "abc"])
+def test_a_detector_with_fewer_or_more_labels_than_outputs_is_refused(
+    loader: Loader, tmp_path: Path, layout: str, shape: tuple[int, ...], labels: str
+) -> None:
+    document = graphs.detector_document(
+        label_set=LabelSet(name="x", labels=tuple(labels)), output=graphs.candidates(layout)
+    )
+    why = rf"model\.onnx: it has 2 classes, its document {len(labels)} labels"
+    with pytest.raises(ModelFileError, match=why):
+        load(loader, tmp_path, with_document(document, graphs.constant(np.zeros(shape))))
+
+
+def test_a_graph_of_another_input_size_than_its_document_is_refused(
+    loader: Loader, tmp_path: Path
+) -> None:
+    larger = ModelInput(tensor="images", width=9, height=9, resize=ShorterSide(size=9))
+    why = r"model\.onnx: its graph takes .* 8, 8\], its document says \[1, 3, 9, 9\]"
+    with pytest.raises(ModelFileError, match=why):
+        load(loader, tmp_path, with_document(graphs.classifier_document(input=larger)))
+
+
+def test_a_graph_for_two_images_at_once_is_refused(loader: Loader, tmp_path: Path) -> None:
+    graph = graphs.constant(np.concatenate([graphs.ROWS, graphs.ROWS]))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: it gives 2 answers for one image"):
+        load(loader, tmp_path, with_document(graphs.detector_document(), graph))
+
+
+@pytest.mark.parametrize(("tensor", "index"), [("nope", 0), ("logits", 99)])
+def test_a_golden_sample_of_what_the_graph_does_not_give_is_refused(
+    loader: Loader, tmp_path: Path, tensor: str, index: int
+) -> None:
+    sampled = {"tensor": tensor, "indices": [index], "values": [1.0]}
+    document = graphs.classifier_document(
+        golden_sample={"outputs": [sampled], "relative_tolerance": 1.0}
+    )
+    with pytest.raises(ModelFileError, match=r"model\.onnx: can't be served"):
+        load(loader, tmp_path, with_document(document))
 
 
 @pytest.fixture(scope="module")

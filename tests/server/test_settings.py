@@ -88,6 +88,32 @@ def test_a_wrong_value_is_named_with_its_setting(
         load_settings({})
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "127.0.0.1",
+        "localhost",
+        "127.0.0.1:",
+        ":8001",
+        "host:http",
+        "::1:8001",
+        "[::1]",
+        "unix:",
+    ],
+)
+def test_an_address_that_is_not_whole_is_refused(address: str) -> None:
+    with pytest.raises(StartupError, match=r"grpc: .*HOST:PORT"):
+        load_settings({"grpc": address})
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "localhost:8001", "0.0.0.0:80", "[::1]:8001", "unix:/run/v.sock"]
+)
+def test_an_address_is_a_host_with_a_port_or_a_unix_socket(address: str) -> None:
+    assert load_settings({"grpc": address}).grpc == address
+
+
 def test_every_wrong_value_is_named_at_once() -> None:
     with pytest.raises(StartupError, match=r"device.*queue_size"):
         load_settings({"device": "gpu", "queue_size": 0})

@@ -15,6 +15,7 @@ from server.providers import CPU
 from server.repository import Loader, ModelFile
 from server.results import Options
 from server.scheduler import Scheduler
+from server.served_model import ServedModel
 from server.session import Session
 from server.ultralytics_file import document_of
 
@@ -55,6 +56,11 @@ def read(tmp_path: Path) -> Any:
         return document_of("model", read_onnx_file(path).metadata, session, "here")
 
     return read
+
+
+def load(folder: Path, name: str, graph: bytes, metadata: dict[str, str]) -> ServedModel:
+    path = graphs.put(folder, name, 1, graphs.with_metadata(graph, metadata))
+    return Loader(CPU, Scheduler(1, 1), 1, folder).load(ModelFile(name, 1, path))
 
 
 def without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
@@ -154,12 +160,43 @@ def test_a_graph_for_any_size_gets_the_size_that_it_was_exported_with(read: Any)
     assert (document.input.width, document.input.height) == (96, 64)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": "{0: 'cat', 'x': 'dog'}"},
+        {"imgsz": "640"},
+        {"imgsz": "[1, 2, 3]"},
+        {"imgsz": "[0, 0]"},
+        {"imgsz": "[-64, -64]"},
+        {"imgsz": "['a', 'b']"},
+    ],
+    ids=str,
+)
+def test_odd_metadata_is_refused_by_the_path_of_the_file(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    graph = graphs.constant(COLUMNS, height="height", width="width")
+    with pytest.raises(ModelFileError, match=r"odd/1/model\.onnx: "):
+        load(tmp_path, "odd", graph, {**DETECT, **changes})
+
+
+def test_a_classifier_with_fewer_names_than_outputs_is_refused(tmp_path: Path) -> None:
+    why = r"model\.onnx: it has 3 classes, its document 1 labels"
+    with pytest.raises(ModelFileError, match=why):
+        load(tmp_path, "few", graphs.classifier(), {**CLASSIFY, "names": "['a']"})
+
+
+def test_a_file_for_two_images_at_once_is_refused(tmp_path: Path) -> None:
+    graph = graphs.constant(np.zeros((2, 6, 84)))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: it gives 2 answers for one image"):
+        load(tmp_path, "two", graph, {**DETECT, "imgsz": "[64, 64]"})
+
+
 def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
     rows = np.zeros((1, 300, 6))
     rows[0, 0] = [8, 16, 24, 32, 0.5, 1]
     graph = graphs.constant(rows, elem_type=TensorProto.FLOAT16)
-    path = graphs.put(tmp_path, "dogs", 1, graphs.with_metadata(graph, DETECT))
-    model = Loader(CPU, Scheduler(1, 1), 1, tmp_path).load(ModelFile("dogs", 1, path))
+    model = load(tmp_path, "dogs", graph, DETECT)
     assert not model.verification.digest and not model.verification.golden_sample
     tensor, geometry = family_of(model.document).preprocess(np.zeros((64, 64, 3), np.uint8))
     outputs = model.session.run(tensor)
