@@ -9,7 +9,12 @@ import typer
 if TYPE_CHECKING:
     from export.exporter import Exported
 
-_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @_app.command()
@@ -47,7 +52,9 @@ def _export(
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Pictures, or folders of them, for the receipt; repeatable."),
+        typer.Option(
+            metavar="PATH", help="Pictures, or folders of them, for the receipt; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Export models to ONNX and prove that they answer as their PyTorch originals do.

@@ -1,6 +1,7 @@
 """From a name to a proven file in the repository: weights, module, graph, receipt."""
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from export.graph import embed, write_graph
 from export.original import Original
 from export.weights import Release, Weights, cache_folder, find, yolov5_release
 from server import golden
-from server.card import METADATA_KEY, Facts, ModelDocument, Provenance, parse_document
+from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Provenance, parse_document
 from server.cores import usable_cores
+from server.errors import ModelFileError
 from server.families import family_of
 from server.onnx_file import read_onnx_file
 from server.providers import CPU
@@ -85,6 +87,7 @@ def export(request: Request, progress: Progress) -> Exported:
             f"{request.architecture!r} is no model that can be exported; choose from "
             f"{', '.join(NAMES)}"
         )
+    _check(request)
     proofs = pictures.read_pictures(list(request.pictures)) | pictures.synthetic_pictures()
     task = progress.add_task(request.name or request.architecture, total=3 + len(proofs))
     original = _original(request, progress)
@@ -109,6 +112,27 @@ def export(request: Request, progress: Progress) -> Exported:
         exported = _put(request.out, document, candidate)
         progress.advance(task)
     return exported
+
+
+def _check(request: Request) -> None:
+    """Raise ExportError for what can be seen to be wrong before any work is done."""
+    name = request.architecture
+    is_resnet = name in resnet.NAMES
+    if request.name is not None and not re.fullmatch(NAME_PATTERN, request.name):
+        raise ExportError(
+            f"--name {request.name!r} can't name a folder and a model; use letters, digits, "
+            "'.', '_' and '-', beginning with a letter or a digit"
+        )
+    if request.transforms != resnet.DEFAULT_TRANSFORMS and not is_resnet:
+        raise ExportError(f"--transforms is for ResNet; {name} has its own pre-processing")
+    if request.size is not None and is_resnet:
+        raise ExportError(f"--size is for YOLO models; {name}'s size belongs to its weights")
+    if request.size is not None and not 32 <= request.size <= 4096:
+        raise ExportError(f"--size is {request.size}; it must be 32 to 4096 pixels")
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"--out {request.out} can't be a folder: {error.strerror}") from None
 
 
 def _original(request: Request, progress: Progress) -> Original:
@@ -171,39 +195,47 @@ def _with_golden_sample(document: ModelDocument, session: Session) -> ModelDocum
 def _put(out: Path, document: ModelDocument, candidate: Path) -> Exported:
     """Move a file into the repository as the next version, unless the last one is the same."""
     files = [file for file in scan(out) if file.name == document.name] if out.is_dir() else []
-    if files and _same(files[-1], document):
-        return Exported(document, files[-1].path, unchanged=True)
+    if files and (last := _same(files[-1], document)):
+        return Exported(last, files[-1].path, unchanged=True)
     number = files[-1].version + 1 if files else 1
     folder = out / document.name / str(number)
-    folder.mkdir(parents=True, exist_ok=True)
-    # First beside its place, then renamed: a server never sees half a file.
-    part = folder / "model.onnx.part"
-    part.write_bytes(candidate.read_bytes())
-    part.rename(folder / "model.onnx")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # First beside its place, then renamed: a server never sees half a file.
+        part = folder / "model.onnx.part"
+        part.write_bytes(candidate.read_bytes())
+        part.rename(folder / "model.onnx")
+    except OSError as error:
+        raise ExportError(f"{folder} can't be written: {error.strerror}") from None
     return Exported(document, folder / "model.onnx", unchanged=False)
 
 
-def _same(file: ModelFile, document: ModelDocument) -> bool:
-    """Say whether a file differs from a document in nothing but when and how it was made."""
+def _same(file: ModelFile, document: ModelDocument) -> ModelDocument | None:
+    """Return the document of a file that a new one would only repeat.
+
+    It may differ in when and how it was made, and its receipt may hold more pictures.
+    """
     text = read_onnx_file(file.path).metadata.get(METADATA_KEY)
     if text is None:
-        return False
+        return None
     try:
         last = parse_document(text, str(file.path))
-    except Exception:  # noqa: BLE001  an unreadable last version is not the same
-        return False
+    except ModelFileError:  # of another schema: worth a new version
+        return None
     volatile = {"receipt", "golden_sample", "provenance"}
-    return (
+    same = (
         last.model_dump(exclude=volatile) == document.model_dump(exclude=volatile)
         and last.provenance.weights_sha256 == document.provenance.weights_sha256
+        and _proven(document) <= _proven(last)
     )
+    return last if same else None
+
+
+def _proven(document: ModelDocument) -> set[str]:
+    """Return the pictures of a document's receipt."""
+    return {picture.name for picture in document.receipt.pictures} if document.receipt else set()
 
 
 def set_threads() -> None:
     """Let PyTorch use the cores that this process may use."""
     torch.set_num_threads(usable_cores())
-
-
-def parameters(facts: Facts) -> str:
-    """Return a parameter count as people write it."""
-    return f"{facts.parameter_count / 1e6:.1f} M"

@@ -8,13 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
-from PIL import ImageOps
 from torch import Tensor, nn
 
 from export.weights import Weights
 from server.card import ModelDocument
 
 Floats = npt.NDArray[np.float32]
+
+# Pictures for a receipt are one's own; the server has limits of its own.
+PillowImage.MAX_IMAGE_PIXELS = None
+_Turn = PillowImage.Transpose
+# What undoes each EXIF orientation.
+_TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +107,19 @@ class Original:
 
 
 def upright(encoded: bytes) -> PillowImage.Image:
-    """Return a picture as RGB, turned as a person sees it, as the originals are given it."""
-    return ImageOps.exif_transpose(PillowImage.open(io.BytesIO(encoded))).convert("RGB")
+    """Return a picture as RGB, turned as a person sees it, as the originals are given it.
+
+    Turned by EXIF alone (Pillow would also believe XMP), 16 bits cut to 8 (Pillow would clip
+    grey ones to white).
+    """
+    picture: PillowImage.Image = PillowImage.open(io.BytesIO(encoded))
+    picture.load()
+    exif = PillowImage.Exif()
+    exif.load(picture.info.get("exif", b""))
+    if picture.mode.startswith("I"):
+        picture = PillowImage.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    turn = _TURNS.get(exif.get(0x0112, 1))
+    return (picture if turn is None else picture.transpose(turn)).convert("RGB")
 
 
 def weights_license(weights: Weights | None, publisher: str, license_id: str) -> tuple[str, str]:
@@ -121,6 +145,12 @@ def candidates(boxes: Tensor, scores: Tensor) -> Candidates:
         best[:, 1].numpy(),
         class_ids[:, 1].numpy(),
     )
+
+
+def first_mismatch(error: RuntimeError) -> str:
+    """Return the first of the many lines in which PyTorch says that a state doesn't fit."""
+    _, *lines = str(error).splitlines()
+    return f"{lines[0].strip()} ({len(lines)} such lines)" if lines else str(error)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -21,12 +21,14 @@ _SHAPES = {
     "turned": (480, 360, "RGB", "JPEG", 6),
     "alpha": (401, 300, "RGBA", "PNG", 1),
     "thin": (900, 41, "RGB", "PNG", 1),
+    "16-bit": (310, 205, "I;16", "PNG", 1),
+    "cmyk": (260, 380, "CMYK", "JPEG", 1),
 }
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def synthetic_pictures() -> dict[str, bytes]:
-    """Return ten encoded pictures by name: wide, tall, tiny, huge, odd, grey and so on."""
+    """Return twelve encoded pictures by name: wide, tall, tiny, huge, odd, grey and so on."""
     return {
         f"synthetic {name}": _encode(_draw(width, height, seed), mode, file_format, turn)
         for seed, (name, (width, height, mode, file_format, turn)) in enumerate(_SHAPES.items())
@@ -38,7 +40,7 @@ def read_pictures(paths: list[Path]) -> dict[str, bytes]:
 
     Raises ExportError if a path does not exist or a folder holds no picture.
     """
-    pictures = {}
+    pictures: dict[str, bytes] = {}
     for path in paths:
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
@@ -48,7 +50,12 @@ def read_pictures(paths: list[Path]) -> dict[str, bytes]:
             files = [path]
         else:
             raise ExportError(f"the picture {path} does not exist")
-        pictures.update({file.name: file.read_bytes() for file in files})
+        for file in files:
+            name, number = file.name, 1
+            while name in pictures:
+                number += 1
+                name = f"{file.stem} {number}{file.suffix}"
+            pictures[name] = file.read_bytes()
     return pictures
 
 
@@ -74,7 +81,11 @@ def _draw(width: int, height: int, seed: int) -> PillowImage.Image:
 def _encode(picture: PillowImage.Image, mode: str, file_format: str, orientation: int) -> bytes:
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
-    picture = picture.convert(mode)
+    if mode == "I;16":
+        grey = np.asarray(picture.convert("L")).astype(np.uint16)
+        picture = PillowImage.fromarray(grey * 256 + grey[::-1])
+    else:
+        picture = picture.convert(mode)
     if mode == "RGBA":
         picture.putalpha(PillowImage.linear_gradient("L").resize(picture.size))
     file = io.BytesIO()

@@ -17,6 +17,7 @@ from export.original import (
     Seen,
 )
 from server.card import ModelDocument, Receipt, ReceiptPicture, RowComparison
+from server.errors import InvalidRequest
 from server.families.classifier import Classifier
 from server.families.detector import Detector
 from server.image import decode
@@ -52,7 +53,10 @@ def prove(
     made = []
     rows: list[RowComparison] = []
     for name, encoded in pictures.items():
-        image = decode(encoded, _LIMITS)
+        try:
+            image = decode(encoded, _LIMITS)
+        except InvalidRequest as error:
+            raise ReceiptFailed(f"the picture {name!r}: {error}") from None
         if isinstance(reference, ClassifierReference):
             made.append(_classify(reference, document, session, name, encoded, image))
         else:

@@ -10,7 +10,14 @@ from torchvision.models.resnet import ResNet
 
 from export import random_weights
 from export.errors import ExportError
-from export.original import Floats, Original, parameter_count, upright, weights_license
+from export.original import (
+    Floats,
+    Original,
+    first_mismatch,
+    parameter_count,
+    upright,
+    weights_license,
+)
 from export.weights import Release, Weights
 from server.card import (
     ClassScores,
@@ -144,7 +151,7 @@ def _load(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise ExportError(f"the weights don't fit {name}: {error}") from None
+        raise ExportError(f"the weights don't fit {name}: {first_mismatch(error)}") from None
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ExportError(

@@ -21,6 +21,7 @@ from export.original import (
     Original,
     Seen,
     candidates,
+    first_mismatch,
     parameter_count,
     upright,
     weights_license,
@@ -78,12 +79,15 @@ def build_yolov5(
         random_weights.calibrate(network, _spreads(network), letterboxed_pictures())
     else:
         _require(checkpoint, "yolov5", name)
+        require_size(name, checkpoint.state)
         network = build_detector(checkpoint.yaml)
         load_state(network, checkpoint.state, name)
         labels = checkpoint.names
     head = network.head
     assert isinstance(head, Detect)
-    side = size or (1280 if len(head.m) == 4 else 640)
+    if (scales := len(head.m)) != (4 if p6 else 3):
+        raise ExportError(f"the checkpoint detects at {scales} scales; {name} is another model")
+    side = size or (1280 if p6 else 640)
     if side % max(head.strides):
         raise ExportError(f"the input size {side} is no multiple of {max(head.strides)}")
     if len(labels) != head.outputs - 5:
@@ -133,12 +137,9 @@ def build_yolov5_classifier(
     else:
         _require(checkpoint, "yolov5-cls", name)
         labels = checkpoint.names or imagenet_labels()
-        # These checkpoints carry no description; the first convolution's width tells the size.
-        width = len(checkpoint.state["model.0.conv.weight"])
-        letter = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}.get(width)
-        if letter is None:
-            raise ExportError(f"no YOLOv5 classifier starts with {width} channels")
-        network = build_classifier(describe(letter, 80), len(labels))
+        require_size(name, checkpoint.state)
+        # These checkpoints carry no description: the name has to do.
+        network = build_classifier(describe(name[6], 80), len(labels))
         load_state(network, checkpoint.state, name)
     side = size or 224
     draft = ModelDocument(
@@ -161,6 +162,18 @@ def build_yolov5_classifier(
     return Original(draft, network, _ClassifierReference(network, side))
 
 
+def require_size(name: str, state: dict[str, Tensor]) -> None:
+    """Raise ExportError unless a checkpoint has the width, and the scales, that a name means."""
+    widths = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
+    width = len(state["model.0.conv.weight"]) if "model.0.conv.weight" in state else 0
+    if widths.get(width) != name[6]:
+        raise ExportError(
+            f"the checkpoint starts with {width} channels, as size {widths.get(width, '?')} does; "
+            f"{name} is another: export it under the name of its own size, and call it what you "
+            "like with --name"
+        )
+
+
 def load_state(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
     """Load a checkpoint's tensors; raises ExportError unless each has its place."""
     # v6.0 still stored the anchors a second time.
@@ -168,7 +181,7 @@ def load_state(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ExportError(f"the checkpoint doesn't fit {name}: {error}") from None
+        raise ExportError(f"the checkpoint doesn't fit {name}: {first_mismatch(error)}") from None
 
 
 def coco_labels() -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from export.yolov5 import (
     facts,
     letterboxed_pictures,
     load_state,
+    require_size,
 )
 from server.card import Candidates as CandidatesLayout
 from server.card import (
@@ -59,6 +60,7 @@ def build_yolov5u(
             raise ExportError(
                 f"the checkpoint is of kind {checkpoint.kind}, {name} needs ultralytics-detect"
             )
+        require_size(name, checkpoint.state)
         labels = checkpoint.names
         module = _detection_model(checkpoint.yaml, len(labels))
         load_state(module, checkpoint.state, name)

@@ -1,24 +1,32 @@
 """`python -m server`, and `visavis serve`."""
 
+import asyncio
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @_app.command()
 def _serve(
+    ctx: typer.Context,
     models: Annotated[
-        Path | None, typer.Option(help="Model repository, a folder.  [default: models]")
+        Path | None, typer.Option(help="Model repository, a folder.  [models]")
     ] = None,
     grpc: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="HOST:PORT or unix:PATH to listen on.  [default: 127.0.0.1:8001]",
+            help="HOST:PORT or unix:PATH to listen on.  [127.0.0.1:8001]",
         ),
     ] = None,
     device: Annotated[
@@ -26,23 +34,45 @@ def _serve(
         typer.Option(
             metavar="DEVICE",
             help="auto, cpu, cuda or tensorrt. One that can't be used ends the start; auto "
-            "takes CUDA where it is usable and says what it chose.  [default: auto]",
+            "takes CUDA where it is usable and says what it chose.  [auto]",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Threads that run models.  [default: one per usable core]"),
+        typer.Option(help="Threads that run models.  [one per usable core]"),
+    ] = None,
+    queue_size: Annotated[
+        int | None,
+        typer.Option(help="Pieces of work that may wait before new ones are refused.  [256]"),
+    ] = None,
+    max_encoded_bytes: Annotated[
+        int | None, typer.Option(help="Largest encoded image.  [16777216]")
+    ] = None,
+    max_decoded_bytes: Annotated[
+        int | None, typer.Option(help="Largest decoded image.  [75000000]")
+    ] = None,
+    max_jpeg_scans: Annotated[
+        int | None, typer.Option(help="Most scans of a progressive JPEG.  [100]")
+    ] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(help="Largest gRPC message.  [80000000]")
+    ] = None,
+    grace_s: Annotated[
+        float | None, typer.Option(help="Seconds for calls in flight at a stop.  [30]")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="For TensorRT's engines.  [~/.cache/visavis/engines]")
     ] = None,
     reflection: Annotated[
         bool | None, typer.Option("--reflection", help="Serve gRPC reflection.")
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="console or json.  [default: console]"),
+        typer.Option(metavar="FORMAT", help="console or json.  [console]"),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="Settings file.  [default: visavis.toml, where there is one]"),
+        typer.Option(help="Settings file.  [visavis.toml, where there is one]"),
     ] = None,
 ) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C.
@@ -50,21 +80,16 @@ def _serve(
     Every setting can also come from the environment (VISAVIS_MODELS, VISAVIS_GRPC, ...) or
     from the settings file; a flag beats the environment, which beats the file.
     """
-    import asyncio
+    flags = {key: value for key, value in ctx.params.items() if value is not None}
+    flags.pop("config", None)
+    # gRPC's own log says in its words what our errors say in ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     from server.errors import StartupError
     from server.settings import load_settings
 
-    given: dict[str, Any] = {
-        "models": models,
-        "grpc": grpc,
-        "device": device,
-        "workers": workers,
-        "reflection": reflection,
-        "log_format": log_format,
-    }
     try:
-        settings = load_settings({k: v for k, v in given.items() if v is not None}, config)
+        settings = load_settings(flags, config)
         from server.app import serve
 
         asyncio.run(serve(settings))

@@ -19,14 +19,25 @@ _MAX_SIDE = 16_384
 _PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
 
 
-def annotate(image: Image, result: Classified | Detected) -> bytes:
-    """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it."""
+RANDOM_MARK = "RANDOM WEIGHTS"
+
+
+def annotate(image: Image, result: Classified | Detected, random_weights: bool = False) -> bytes:
+    """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it.
+
+    random_weights: marked across the top, so that nobody takes the answer for one.
+    """
     picture = PillowImage.fromarray(image)
     scale = min(1.0, _MAX_SIDE / max(picture.size))
     if scale < 1:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size)
     _draw(picture, result, scale)
+    if random_weights:
+        font = _font(_font_size(picture))
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((0, 0, picture.width, round(font.size * 1.4)), fill="#d32f2f")
+        draw.text((4, 2), RANDOM_MARK, "#ffffff", font)
     return _jpeg(picture)
 
 

@@ -15,7 +15,8 @@ import structlog
 
 from server import boxes
 from server.card import LabelSet, ModelDocument, Task
-from server.errors import InvalidRequest, ModelFailed, VisavisError
+from server.errors import InvalidRequest, ModelFailed, VisavisError, listed
+from server.labels import KNOWN_LABEL_SETS
 from server.results import (
     Answer,
     Classified,
@@ -156,8 +157,14 @@ def select(
             by_task[model.task].append(model)
     by_task = {task: models for task, models in by_task.items() if models}
     if not by_task:
-        field = "models" if names else "tasks"
-        raise InvalidRequest(field, f"no model is capable of {', '.join(wanted)}")
+        task_names = ", ".join(wanted)
+        if not names:
+            raise InvalidRequest("tasks", f"no model is capable of {task_names}")
+        capable = listed(model.name for model in available if model.task in wanted)
+        raise InvalidRequest(
+            "models",
+            f"none of {', '.join(order)} is capable of {task_names}; capable are: {capable}",
+        )
     asked = {model.name for models in by_task.values() for model in models}
     if baseline is not None and baseline not in asked:
         raise InvalidRequest(
@@ -233,7 +240,10 @@ def _with_agreement(answer: ModelAnswer, baseline: ModelAnswer) -> ModelAnswer:
 
 
 def _share(one: LabelSet, other: LabelSet) -> bool:
-    return one.name == other.name and len(one.labels) == len(other.labels)
+    """Say whether class ids mean the same; tables of a known set may spell its labels apart."""
+    if one.name != other.name or len(one.labels) != len(other.labels):
+        return False
+    return one.labels == other.labels or one.name in KNOWN_LABEL_SETS
 
 
 def classification_agreement(

@@ -1,6 +1,8 @@
 """grpc.health.v1: the server overall, our service, and each model by name."""
 
+import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -8,11 +10,37 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 _SERVICE = "visavis.v1.VisionService"
 
 
+# So long may the last status take to reach those who watch.
+_FAREWELL_S = 0.1
+
+
+class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined]  # stubs lack aio
+    """gRPC's own, except that a watcher doesn't keep a server from stopping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        """Send each change of a service's status, until the caller or the server leaves."""
+        watching = asyncio.create_task(super().Watch(request, context))
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await asyncio.wait((watching,), timeout=_FAREWELL_S)
+            else:
+                await watching
+        finally:
+            watching.cancel()
+            stopping.cancel()
+
+
 class Health:
     """Says NOT_SERVING until told otherwise."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
-        self._servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # stubs lack it
+        self._servicer = _Servicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def loading(self) -> None:
@@ -28,3 +56,4 @@ class Health:
     async def stopping(self) -> None:
         """Say NOT_SERVING for everything, for good."""
         await self._servicer.enter_graceful_shutdown()
+        self._servicer.stopping.set()

@@ -11,6 +11,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 import cv2
 import imagesize
 import numpy as np
+from PIL import Image as PillowImage
 
 from server.errors import InvalidRequest
 from server.results import Image
@@ -42,13 +43,15 @@ def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Im
             field,
             f"the image is {len(data)} bytes; the limit is {limits.encoded_bytes}",
         )
-    width, height, bytes_per_pixel = _header(data, limits, field)
+    width, height, bytes_per_pixel, is_cmyk = _header(data, limits, field)
     if width < 1 or height < 1:
         raise InvalidRequest(field, "the image's header gives no width and height; it is damaged")
     _check_size(width, height, bytes_per_pixel, limits, field)
     try:
+        if is_cmyk:
+            return _decode_cmyk(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
+    except (cv2.error, OSError, SyntaxError, ValueError):  # the last three are Pillow's
         image = None
     if image is None:
         raise InvalidRequest(field, "the image can't be decoded; it is damaged or incomplete")
@@ -95,13 +98,33 @@ def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: Im
             return pixels
 
 
-def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int]:
-    """Return width, height and what one pixel takes while decoding, as the file's header says."""
+def _decode_cmyk(data: bytes) -> Image:
+    """Return a CMYK JPEG as RGB, as Pillow converts it: OpenCV's is off by a grey level."""
+    with PillowImage.open(io.BytesIO(data)) as picture:
+        rgb = np.asarray(picture.convert("RGB"))
+        exif = PillowImage.Exif()
+        exif.load(picture.info.get("exif", b""))
+    # Orientations 5 to 8 swap the axes; then each of 2, 3, 4 and their like mirrors some.
+    orientation = exif.get(0x0112, 1)
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
+
+
+def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int, bool]:
+    """Return what the file's header says, before anything is decoded.
+
+    Width, height, what one pixel takes while decoding, and whether it is a CMYK JPEG.
+    """
     if data.startswith(b"\xff\xd8\xff"):
-        width, height, scans = _walk_jpeg(data, limits.jpeg_scans)
+        width, height, channels, scans = _walk_jpeg(data, limits.jpeg_scans)
         if scans > limits.jpeg_scans:
             raise InvalidRequest(field, f"the JPEG has more than {limits.jpeg_scans} scans")
-        return width, height, 3
+        return width, height, max(channels, 3), channels == 4
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         # IHDR comes first: bit depth at byte 24, colour type at 25 (its bit 2 is alpha).
         bit_depth, color_type = (data[24], data[25]) if len(data) > 25 else (8, 2)
@@ -112,28 +135,30 @@ def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int
         raise InvalidRequest(
             field, f"the image starts with {data[:8].hex(' ')}; only JPEG, PNG and WebP are read"
         )
-    return *imagesize.get(io.BytesIO(data)), bytes_per_pixel
+    width, height = imagesize.get(io.BytesIO(data))
+    return width, height, bytes_per_pixel, False
 
 
-def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int]:
-    """Return width, height and the number of scans as the decoder will meet them.
+def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int, int]:
+    """Return width, height, channels and the number of scans as the decoder will meet them.
 
     0 pixels where there is no frame header; counting stops one above max_scans.
     """
-    width = height = scans = 0
+    width = height = channels = scans = 0
     position = 2
     while scans <= max_scans and (marker := _JPEG_MARKER.search(data, position)):
         kind, position = data[marker.start() + 1], marker.end()
         if kind == _END_OF_IMAGE:
             break
         if kind in _STARTS_OF_FRAME and not width:
-            # Behind the segment's length and the precision: height, then width.
+            # Behind the segment's length and the precision: height, width, channels.
             height = int.from_bytes(data[position + 3 : position + 5])
             width = int.from_bytes(data[position + 5 : position + 7])
+            channels = int.from_bytes(data[position + 7 : position + 8])
         scans += kind == _START_OF_SCAN
         # A segment's bytes are not markers: skip them by the length that they begin with.
         position += int.from_bytes(data[position : position + 2])
-    return width, height, scans
+    return width, height, channels, scans
 
 
 def _check_size(

@@ -6,6 +6,7 @@ _KNOWN = {
     80: ("coco-80", "person", "toothbrush"),
     1000: ("imagenet-1k", "tench", "toilet"),
 }
+KNOWN_LABEL_SETS = frozenset(name for name, _, _ in _KNOWN.values())
 
 
 def name_of_label_set(labels: tuple[str, ...]) -> str:

@@ -113,7 +113,7 @@ class Options:
             value = getattr(self, field_name)
             # Written so that NaN fails too.
             if value is not None and not 0 <= value <= 1:
-                raise InvalidRequest(field_name, f"{field_name} is {value:g}; it must be 0 to 1")
+                raise InvalidRequest(field_name, f"{field_name} is {value!r}; it must be 0 to 1")
         most = self.max_detections
         if most is not None and not 1 <= most <= 1000:
             raise InvalidRequest(

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     def _address(cls, address: str) -> str:
         if not re.fullmatch(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):\d{1,5}", address):
             raise ValueError("it must be HOST:PORT, [IPv6]:PORT or unix:PATH")
+        if not address.startswith("unix:") and int(address.rpartition(":")[2]) > 65535:
+            raise ValueError("a port is 0 to 65535")
         return address
 
     @property

@@ -19,6 +19,7 @@ from server.served_model import ServedModel
 from server.settings import ImageLimits
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # only the stubs know the parameters
+Single = pb.ClassifyResponse | pb.DetectResponse
 Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 
 
@@ -178,7 +179,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
             image_size=messages.image_size(image),
         )
         if request.annotate:
-            panels = [_panel(a, c.baseline) for c in compared for a in c.answers]
+            panels = [_panel(a, c) for c in compared for a in c.answers]
             encoded, _ = await self._scheduler.run(lambda: annotate.side_by_side(image, panels))
             _attach(summary, encoded)
         summary.timings.CopyFrom(
@@ -189,12 +190,14 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
     async def _annotate(
         self,
         asked: bool,
-        response: Annotated,
+        response: Single,
         image: Image,
         result: Classified | Detected,
     ) -> None:
         if asked:
-            encoded, _ = await self._scheduler.run(lambda: annotate.annotate(image, result))
+            encoded, _ = await self._scheduler.run(
+                lambda: annotate.annotate(image, result, response.served_by.random_weights)
+            )
             _attach(response, encoded)
 
 
@@ -204,11 +207,11 @@ def _attach(response: Annotated, encoded: bytes) -> None:
 
 
 def _panel(
-    answer: comparison.ModelAnswer, baseline: str
+    answer: comparison.ModelAnswer, compared: comparison.TaskComparison
 ) -> tuple[str, str, Classified | Detected | None]:
     """Return title, note and result of one answer, for the picture of all."""
-    by = answer.model.served_by
-    title = f"{by.model} · RANDOM WEIGHTS" if by.random_weights else by.model
+    by, baseline = answer.model.served_by, compared.baseline
+    title = f"{by.model} · {annotate.RANDOM_MARK}" if by.random_weights else by.model
     if isinstance(answer.outcome, VisavisError):
         return title, str(answer.outcome), None
     took = f"{answer.outcome.timings.inference_ms:.0f} ms"
@@ -219,7 +222,8 @@ def _panel(
     elif isinstance(agreement, comparison.DetectionAgreement):
         note = f"F1 {agreement.f1:.2f} with {baseline}, {len(agreement.matches)} matched"
     else:
-        note = "baseline" if by.model == baseline else ""
+        alone = bool(compared.nothing_to_compare)
+        note = "baseline" if by.model == baseline and not alone else ""
     return (
         title,
         " · ".join(filter(None, (note, by.precision, took))),

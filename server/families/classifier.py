@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from server.card import CenterSquare, ClassScores, ModelDocument, ShorterSide
@@ -9,8 +10,8 @@ from server.results import Classification, Classified, Image, Options, Tensor
 
 _BILINEAR = PillowImage.Resampling.BILINEAR
 
-# Pixels of the picture in between, above which the exact way would take too much memory. Only
-# pictures some 300 times as long as wide get there.
+# Pixels of the picture in between above which Pillow would take too much memory. Only pictures
+# some 300 times as long as wide, or as wide as long, get there.
 _MAX_INTERMEDIATE_PIXELS = 16 << 20
 
 
@@ -69,27 +70,53 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
     left = round((new_width - crop_width) / 2)
     top = round((new_height - crop_height) / 2)
     picture = PillowImage.fromarray(image)
-    if max(new_width * height, new_height * crop_width) > _MAX_INTERMEDIATE_PIXELS:
-        # Pillow's box is float32: within a grey level of the exact way, and never large.
-        box = (
-            left * width / new_width,
-            top * height / new_height,
-            (left + crop_width) * width / new_width,
-            (top + crop_height) * height / new_height,
-        )
-        return np.asarray(picture.resize((crop_width, crop_height), _BILINEAR, box=box))
     # Each pass rounds to 8 bits, so that their order matters; this is Pillow 13's.
     if height - new_height > max(0, 2 * (width - new_width)):
-        rows = picture.resize((width, new_height), _BILINEAR).crop(
-            (0, top, width, top + crop_height)
-        )
+        rows = picture.resize((width, new_height), _BILINEAR)
+        rows = rows.crop((0, top, width, top + crop_height))
         columns = rows.resize((new_width, crop_height), _BILINEAR)
         return np.asarray(columns.crop((left, 0, left + crop_width, crop_height)))
-    columns = picture.resize((new_width, height), _BILINEAR).crop(
-        (left, 0, left + crop_width, height)
-    )
+    if max(new_width * height, new_height * crop_width) > _MAX_INTERMEDIATE_PIXELS:
+        needed, row_taps = _taps(height, new_height, top, crop_height)
+        _, column_taps = _taps(width, new_width, left, crop_width)
+        strip = _resampled(image[needed].transpose(1, 0, 2), column_taps).transpose(1, 0, 2)
+        return _resampled(strip, (row_taps[0] - needed.start, row_taps[1]))
+    columns = picture.resize((new_width, height), _BILINEAR)
+    columns = columns.crop((left, 0, left + crop_width, height))
     rows = columns.resize((crop_width, new_height), _BILINEAR)
     return np.asarray(rows.crop((0, top, crop_width, top + crop_height)))
+
+
+_Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
+
+
+def _taps(size: int, new_size: int, first: int, count: int) -> tuple[slice, _Taps]:
+    """Return which pixels Pillow's bilinear resize mixes for some of the new ones, and how.
+
+    Of an axis resized from size to new_size, for `count` pixels from `first` on: the range
+    that they come from, indices [count, taps] into the axis, and weights that sum to about 2**22.
+    """
+    scale = size / new_size
+    reach = max(scale, 1.0)
+    center = (np.arange(first, first + count) + 0.5) * scale
+    low = np.maximum((center - reach + 0.5).astype(np.int64), 0)
+    high = np.minimum((center + reach + 0.5).astype(np.int64), size)
+    index = low[:, None] + np.arange(int((high - low).max()))
+    weight = np.maximum(1 - np.abs((index - center[:, None] + 0.5) / reach), 0)
+    weight[index >= high[:, None]] = 0
+    weight /= weight.sum(axis=1, keepdims=True)
+    # Pillow's own fixed point: 32 bits less 8 for the pixel and 2 for the sum.
+    fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
+    return slice(int(low[0]), int(high[-1])), (np.minimum(index, high[:, None] - 1), fixed)
+
+
+def _resampled(pixels: Image, taps: _Taps) -> Image:
+    """Return pixels [n, m, 3] mixed along their first axis, as Pillow rounds: [count, m, 3]."""
+    index, weight = taps
+    total = np.full((len(index), *pixels.shape[1:]), 1 << 21, np.int64)
+    for tap in range(index.shape[1]):
+        total += pixels[index[:, tap]] * weight[:, tap, None, None]
+    return np.clip(total >> 22, 0, 255).astype(np.uint8)
 
 
 def resize_center_square(image: Image, width: int, height: int) -> Image:

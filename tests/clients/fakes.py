@@ -66,7 +66,7 @@ class FakeServer(vision_pb2_grpc.VisionServiceServicer, health_pb2_grpc.HealthSe
 
 def started(fake: FakeServer, address: str = "127.0.0.1:0") -> grpc.Server:
     """Return a running server; its address lies in the fake."""
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024 * 1024)]
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 96 * 1024 * 1024)]
     server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
     vision_pb2_grpc.add_VisionServiceServicer_to_server(fake, server)
     health_pb2_grpc.add_HealthServicer_to_server(fake, server)

@@ -74,6 +74,25 @@ def test_failed_picture_keeps_its_line_and_does_not_stop_the_others(
     assert f"visavis: {pictures[1]}: image is no picture" in err
 
 
+def test_every_picture_has_its_line_where_it_is_unclear_which_model_is_meant(
+    visavis: Command, pictures: list[Path], capsys: Captured
+):
+    assert visavis("classify", *pictures[:3], "--json") == 1
+    out, err = capsys.readouterr()
+    errors = [json.loads(line)["error"] for line in out.splitlines()]
+    assert [error["field"] for error in errors] == ["model"] * 3
+    assert err.count("several models are capable") == 1
+
+
+def test_every_picture_has_its_line_where_no_server_answers(
+    visavis: Command, nobody: str, pictures: list[Path], capsys: Captured
+):
+    arguments = ("--json", "--server", nobody)
+    assert visavis("detect", *pictures[:2], *arguments) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["error"]["code"] for line in lines] == ["UNAVAILABLE"] * 2
+
+
 def test_file_that_is_missing_is_named_and_the_next_one_answered(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
@@ -214,6 +233,30 @@ def test_annotated_picture_of_one_goes_to_a_file(
     assert visavis("detect", pictures[0], "--annotate", target, "--json") == 0
     assert target.read_bytes() == canned.PICTURE.encoded
     assert "annotatedImage" not in json.loads(capsys.readouterr().out)
+
+
+def test_annotated_picture_goes_to_a_folder_where_the_path_ends_with_a_slash(
+    visavis: Command, pictures: list[Path], tmp_path: Path
+):
+    assert visavis("detect", pictures[0], "--annotate", f"{tmp_path}/new/sub/") == 0
+    assert (tmp_path / "new" / "sub" / "a.jpg").read_bytes() == canned.PICTURE.encoded
+
+
+@pytest.mark.parametrize(("name", "written"), [("drawn", "drawn.jpg"), ("b.JPEG", "b.JPEG")])
+def test_annotated_picture_is_a_jpeg_by_its_name_too(
+    visavis: Command, pictures: list[Path], tmp_path: Path, name: str, written: str
+):
+    assert visavis("detect", pictures[0], "--annotate", tmp_path / "new" / name) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [written]
+
+
+def test_annotated_picture_under_another_suffix_is_not_understood(
+    visavis: Command, fake: FakeServer, pictures: list[Path], tmp_path: Path, capsys: Captured
+):
+    assert visavis("detect", pictures[0], "--annotate", tmp_path / "new" / "drawn.png") == 2
+    assert "name a .jpg or .jpeg file" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert not fake.requests
 
 
 def test_annotated_pictures_of_several_go_to_a_folder_and_never_over_each_other(

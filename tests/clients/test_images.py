@@ -93,7 +93,12 @@ def test_what_is_no_picture_is_refused_with_the_reason(source: object, text: str
 
 def test_picture_that_no_message_can_carry_is_refused_before_it_is_sent():
     with pytest.raises(InvalidRequest, match="the limit is"):
-        image_message(bytes(64 * 1024 * 1024))
+        image_message(bytes(96 * 1024 * 1024))
+
+
+def test_largest_pixels_that_the_server_takes_are_let_through():
+    pixels = memoryview(bytes(75_000_000)).cast("B", (5000, 5000, 3))
+    assert len(image_message(pixels).raw.data) == 75_000_000
 
 
 def test_numpy_and_pillow_stay_outside():

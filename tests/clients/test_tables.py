@@ -33,6 +33,32 @@ def test_every_table_stays_within_the_terminal(
         assert max(map(len, capsys.readouterr().out.splitlines())) <= int(width)
 
 
+@pytest.mark.parametrize("width", range(40, 121, 5))
+def test_models_never_break_a_word(
+    visavis: Command, capsys: Captured, monkeypatch: pytest.MonkeyPatch, width: int
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert visavis("models") == 0
+    words = capsys.readouterr().out.split()
+    assert words.count("classification") == 3
+    assert words.count("Ultralytics") == 1
+    assert words.count("BSD-3-Clause") == 6
+
+
+@pytest.mark.parametrize(
+    ("versions", "text"),
+    [([1], "1"), ([1, 7], "1 (there are 1 and 7)"), ([1, 2, 7], "1 (there are 1, 2 and 7)")],
+)
+def test_card_tells_its_version_and_which_others_there_are(
+    visavis: Command, fake: FakeServer, capsys: Captured, versions: list[int], text: str
+):
+    card = pb.Model(name="resnet18", version=1, versions=versions)
+    fake.answers["GetModel"] = lambda request, context: pb.GetModelResponse(model=card)
+    assert visavis("models", "resnet18", "--version", 1) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"version {text}" in lines
+
+
 def test_random_weights_are_marked_in_every_table(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):
@@ -64,6 +90,24 @@ def test_matched_boxes_stand_on_one_line_and_lonely_ones_alone(
     assert "12, 232 to 804, 756 0.673 bus 0.771 bus IoU 0.97" in lines
     assert "670, 388 to 810, 878 0.643 person —" in lines
     assert "0, 254 to 33, 325 — 0.311 stop sign" in lines
+
+
+def test_comparison_shows_the_first_boxes_of_each_model_and_counts_the_rest(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    answers = [
+        pb.ModelAnswer(
+            served_by=canned.served_by(name),
+            detections=canned.boxes(*[(f"{name}-box", 0.5, (1, 2, 3, 4))] * count),
+        )
+        for name, count in (("few", 3), ("many", 25), ("most", 90))
+    ]
+    task = pb.TaskComparison(task=pb.TASK_OBJECT_DETECTION, baseline="many", answers=answers)
+    fake.answers["Compare"] = comparing(pb.CompareResponse(comparisons=[task]))
+    assert visavis("compare", pictures[0]) == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"{name}-box") for name in ("few", "many", "most")] == [3, 20, 20]
+    assert "… and 75 more" in out
 
 
 def test_comparison_tells_failures_agreement_and_who_was_left_out(

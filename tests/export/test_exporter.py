@@ -1,6 +1,8 @@
 """The export stage end to end: what is written, what it proves, what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +13,7 @@ from rich.progress import Progress
 
 from export.errors import ExportError, ReceiptFailed
 from export.exporter import NAMES, Exported, Request, export
-from export.pictures import synthetic_pictures
+from export.pictures import read_pictures, synthetic_pictures
 from server.card import METADATA_KEY, ModelDocument, parse_document
 from server.onnx_file import read_onnx_file
 
@@ -168,6 +170,45 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet34().state_dict(), weights)
     with pytest.raises(ExportError, match="don't fit resnet18"):
         run(Request("resnet18", tmp_path / "out", str(weights)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "../evil"}, r"--name '\.\./evil' can't name"),
+        ({"name": "two words"}, "--name 'two words' can't name"),
+        ({"size": 320}, "--size is for YOLO"),
+        ({"architecture": "yolov5n", "size": 0}, "--size is 0; it must be 32 to 4096"),
+        ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNet"),
+        ({"pictures": (Path("nowhere.jpg"),)}, "nowhere.jpg does not exist"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_any_work(
+    changes: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    request = replace(Request("resnet18", tmp_path / "out", "random"), **changes)
+    with pytest.raises(ExportError, match=complaint):
+        run(request)
+
+
+def test_an_output_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ExportError, match="can't be a folder"):
+        run(Request("resnet18", tmp_path / "out", "random"))
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no picture")
+    with pytest.raises(ReceiptFailed, match=r"broken\.jpg"):
+        run(Request("resnet18", tmp_path, "random", pictures=(tmp_path / "broken.jpg",)))
+
+
+def test_pictures_of_one_name_are_all_proven(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.jpg").write_bytes(synthetic_pictures()["synthetic square"])
+    names = read_pictures([tmp_path / "a", tmp_path / "b"])
+    assert list(names) == ["same.jpg", "same 2.jpg"]
 
 
 def test_v2_transforms_resize_to_232(tmp_path: Path) -> None:

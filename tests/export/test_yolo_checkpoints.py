@@ -64,9 +64,19 @@ def test_a_checkpoint_that_names_too_few_classes_is_refused(custom: YoloCheckpoi
 
 
 def test_a_checkpoint_of_another_size_is_refused(custom: YoloCheckpoint) -> None:
-    small = replace(custom, yaml=describe("s", 2))
-    with pytest.raises(ExportError, match="doesn't fit"):
-        build_yolov5("yolov5s", small, None, PROVENANCE, None)
+    with pytest.raises(ExportError, match="as size n does; yolov5s is another"):
+        build_yolov5("yolov5s", custom, None, PROVENANCE, None)
+
+
+def test_a_checkpoint_with_other_scales_is_refused(custom: YoloCheckpoint) -> None:
+    with pytest.raises(ExportError, match="at 3 scales; yolov5n6 is another"):
+        build_yolov5("yolov5n6", custom, None, PROVENANCE, None)
+
+
+def test_a_checkpoint_that_does_not_fit_its_description_is_refused(custom: YoloCheckpoint) -> None:
+    deeper = custom.yaml | {"depth_multiple": 1}
+    with pytest.raises(ExportError, match=r"doesn't fit yolov5n: .* such lines"):
+        build_yolov5("yolov5n", replace(custom, yaml=deeper), None, PROVENANCE, None)
 
 
 def test_a_checkpoint_of_another_kind_is_refused_by_name(custom: YoloCheckpoint) -> None:
@@ -90,10 +100,10 @@ def test_an_input_size_that_is_no_multiple_of_the_stride_is_refused(
 
 
 @pytest.mark.parametrize("size", ["n", "s"])
-def test_a_classifiers_size_is_read_off_its_first_layer(size: str) -> None:
+def test_a_classifier_of_ones_own_is_rebuilt_by_its_name(size: str) -> None:
     state = build_classifier(describe(size, 80), 2).state_dict()
     stored = YoloCheckpoint("yolov5-cls", state, ("cat", "dog"), {}, None, 224, None, None)
-    original = build_yolov5_classifier("yolov5n-cls", stored, None, PROVENANCE, None)
+    original = build_yolov5_classifier(f"yolov5{size}-cls", stored, None, PROVENANCE, None)
     loaded = original.graph.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
     assert original.draft.label_set.labels == ("cat", "dog")

@@ -162,7 +162,7 @@ async def test_the_answers_are_drawn_side_by_side(served: Served) -> None:
         (
             {"models": ["boxes"], "tasks": [pb.TASK_CLASSIFICATION]},
             "models",
-            "no model is capable of classification",
+            "none of boxes is capable of classification; capable are: ",
         ),
         ({"top_k": 0}, "top_k", "at least 1"),
         ({"score_threshold": 2}, "score_threshold", "0 to 1"),

@@ -179,12 +179,26 @@ async def test_one_model_alone_has_nothing_to_compare_with() -> None:
     assert two.nothing_to_compare == ""
 
 
-async def test_label_sets_of_one_name_and_size_are_compared_by_id() -> None:
-    one = LabelSet(name="same", labels=("a", "b", "c"))
-    spelt_otherwise = LabelSet(name="same", labels=("A", "B", "C"))
+async def test_a_known_label_set_is_compared_by_id_however_its_labels_are_spelt() -> None:
+    one = LabelSet(name="imagenet-1k", labels=("a", "b", "c"))
+    spelt_otherwise = LabelSet(name="imagenet-1k", labels=("A", "B", "C"))
     models = [
         Fake("x", classified(0.7, 0.2, 0.1), one),
         Fake("y", classified(0.7, 0.2, 0.1, labels="ABC"), spelt_otherwise),
     ]
     (only,) = await compared(models)
     assert only.answers[1].agreement == ClassificationAgreement(True, 1.0, 0.0)
+
+
+async def test_label_sets_that_only_share_a_name_are_compared_by_label() -> None:
+    one = LabelSet(name="three", labels=("a", "b", "c"))
+    other = LabelSet(name="three", labels=("c", "b", "a"))
+    models = [
+        Fake("x", classified(0.7, 0.2, 0.1), one),
+        Fake("y", classified(0.7, 0.2, 0.1, labels="cba"), other),
+    ]
+    (only,) = await compared(models)
+    agreement = only.answers[1].agreement
+    assert isinstance(agreement, ClassificationAgreement)
+    assert not agreement.same_top1
+    assert agreement.jensen_shannon_divergence is None

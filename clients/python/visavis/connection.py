@@ -12,7 +12,8 @@ from visavis.errors import InvalidSettings
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+# Above what a server takes, 80 MB: it is the server that says what is too large.
+MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 READY_POLL_S = 0.1
 
 # Every RPC only reads, so asking again is always safe. Only UNAVAILABLE is retried: nobody
@@ -84,7 +85,7 @@ def channel_options(where: Endpoint) -> list[tuple[str, int | str]]:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         # Only what fits into the buffer can be sent again; its default of 256 KiB holds no
-        # photograph.
+        # photograph. A call takes of it only what it sends.
         ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),
         # A dead connection is noticed within 80 s, and only while a call waits on it: servers
         # close connections whose pings they find too many.

@@ -10,7 +10,12 @@ import typer
 from visavis.commands import classify, compare, demo, detect, doctor, export, models, serve
 from visavis.commands.failures import EXIT_CODES
 
-_EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
+_EPILOG = (
+    "Exit codes: "
+    + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
+    + ". Those of serve and export: 0; 1 it could not be done, and the error says why; "
+    "2 not understood."
+)
 
 app = typer.Typer(
     help="Put vision models face to face, on your own pictures.",

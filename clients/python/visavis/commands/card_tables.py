@@ -1,8 +1,11 @@
 """Cards as tables: all models side by side, or one model in full with its receipt."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,19 +23,58 @@ _HEADERS = (
     "licence: code\nweights",
 )
 
+# Rich measures no table beyond the width that it is given.
+_ANY_WIDTH = 10_000
+
 
 def cards_table(cards: Sequence[Model]) -> RenderableType:
-    """Return the comparison table of all models."""
-    if not cards:
-        return Text("The server has no models.")
+    """Return the comparison table of all models; where it is too wide, a block for each."""
+    return _Cards(cards) if cards else Text("The server has no models.")
+
+
+@dataclass(frozen=True)
+class _Cards:
+    """All models side by side as long as no word breaks, and below each other where one would."""
+
+    cards: Sequence[Model]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        table = _side_by_side(self.cards)
+        needed = Measurement.get(console, options.update(width=_ANY_WIDTH), table).minimum
+        if needed <= options.max_width:
+            yield table
+            return
+        for card in self.cards:
+            if card is not self.cards[0]:
+                yield Text()
+            yield _name(card)
+            yield _block(card)
+
+
+def _side_by_side(cards: Sequence[Model]) -> Table:
     table = plain_table()
-    for header in _HEADERS:
-        table.add_column(header, overflow="fold")
+    columns = zip(*([_name(card), *map(_stacked, _pairs(card))] for card in cards), strict=True)
+    for header, cells in zip(_HEADERS, columns, strict=True):
+        words = " ".join([header, *(cell.plain for cell in cells)]).split()
+        # Rich would make columns narrower than their words.
+        table.add_column(header, min_width=max(map(cell_len, words)))
     for card in cards:
         if card is not cards[0]:
             table.add_row()
-        table.add_row(_name(card), *_pairs(card))
+        table.add_row(_name(card), *map(_stacked, _pairs(card)))
     return table
+
+
+def _block(card: Model) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for header, pair in zip(_HEADERS[1:], _pairs(card), strict=True):
+        for label, fact in zip(header.split("\n"), pair, strict=True):
+            grid.add_row(f"  {label}", fact)
+    return grid
 
 
 def _name(card: Model) -> Text:
@@ -48,15 +90,17 @@ def _name(card: Model) -> Text:
     return name
 
 
-def _pairs(card: Model) -> Iterator[Text]:
+def _pairs(card: Model) -> Iterator[tuple[str, str]]:
     about = card.facts
-    for above, below in (
-        (facts.tasks(card), facts.known(card.label_set.name)),
-        (facts.parameters(about.parameter_count), facts.yes_or_no(about.real_time)),
-        (facts.known(about.organization), facts.known(about.release_date)),
-        (facts.known(about.code_license), facts.known(about.weights_license)),
-    ):
-        yield Text.assemble(above, "\n", (below, "dim"))
+    yield facts.tasks(card), facts.known(card.label_set.name)
+    yield facts.parameters(about.parameter_count), facts.yes_or_no(about.real_time)
+    yield facts.known(about.organization), facts.known(about.release_date)
+    yield facts.known(about.code_license), facts.known(about.weights_license)
+
+
+def _stacked(pair: tuple[str, str]) -> Text:
+    above, below = pair
+    return Text.assemble(above, "\n", (below, "dim"))
 
 
 def card_table(card: Model) -> RenderableType:
@@ -75,11 +119,7 @@ def card_table(card: Model) -> RenderableType:
 
 def _facts(card: Model) -> Iterator[tuple[str, str]]:
     about, origin, checks = card.facts, card.provenance, card.verification
-    versions = ", ".join(str(version) for version in card.versions)
-    yield (
-        "version",
-        f"{card.version} of {versions}" if len(card.versions) > 1 else str(card.version),
-    )
+    yield "version", facts.version(card)
     yield "precision", facts.known(card.precision)
     if card.variant_of:
         yield "variant of", plain(card.variant_of)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ READY_TIMEOUT_S = 60.0
 _BANNER = """\
 ################################################################################
 #                                                                              #
-#   RANDOM WEIGHTS: no pretrained weights are within reach.                    #
+#   RANDOM WEIGHTS: pretrained weights for all models are not within reach.    #
 #   Everything below works, and no answer means anything.                      #
 #                                                                              #
 #   Give real ones with VISAVIS_WEIGHTS=FOLDER (resnet50.pth, resnet18.pth,    #
@@ -47,7 +48,7 @@ def demo(
     if not application_installed():
         complain("the demo needs the application: pip install 'visavis-server[export]'")
         raise typer.Exit(2)
-    picture = picture or _sample()
+    picture = picture or _sample_copy(folder)
     models, random = _models(folder)
     if random:
         stdout().print(_BANNER, style="bold red")
@@ -120,6 +121,24 @@ def _command(*arguments: str) -> list[str]:
     stdout().print(f"\n$ visavis {shlex.join(arguments)}", style="bold", soft_wrap=True)
     sys.stdout.flush()
     return [sys.executable, "-m", "visavis", *arguments]
+
+
+def _sample_copy(folder: Path) -> Path:
+    """Return a copy of the sample in the demo's folder: a path that is short enough to type.
+
+    A picture that is there already stays as it is.
+    """
+    picture = folder / "bus.jpg"
+    if picture.exists():
+        return picture
+    sample = _sample()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample, picture)
+    except OSError as error:
+        complain(f"can't write {picture}: {error.strerror}")
+        raise typer.Exit(1) from error
+    return picture
 
 
 def _sample() -> Path:

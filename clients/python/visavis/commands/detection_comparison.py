@@ -10,7 +10,7 @@ from visavis.commands.console import plain
 from visavis.commands.side_by_side import NOTHING, Column, SideBySide, model_header, time_cells
 from visavis.results import Detection, DetectionAgreement, ModelAnswer, TaskComparison
 
-_ROWS_MAX = 40
+_ROWS_MAX = 20  # Per model.
 
 
 def detection_tables(task: TaskComparison) -> Iterator[RenderableType]:
@@ -21,21 +21,23 @@ def detection_tables(task: TaskComparison) -> Iterator[RenderableType]:
     yield _summary(task)
     answered = [answer for answer in task.answers if answer.status.ok]
     answered.sort(key=lambda answer: answer.served_by.model != task.baseline)
-    rows = list(_rows(task, answered))
+    sections = [list(section) for section in _sections(task, answered)]
+    rows = [row for section in sections for row in section[:_ROWS_MAX]]
     if rows:
         yield SideBySide(
             corner="box: x, y to x, y",
-            rows=[_edges(detection) for detection, _ in rows[:_ROWS_MAX]],
+            rows=[_edges(detection) for detection, _ in rows],
             columns=[
                 Column(
                     model_header(answer.served_by, brief=True),
-                    [cells[index] for _, cells in rows[:_ROWS_MAX]],
+                    [cells[index] for _, cells in rows],
                 )
                 for index, answer in enumerate(answered)
             ],
         )
-    if len(rows) > _ROWS_MAX:
-        yield Text(f"… and {len(rows) - _ROWS_MAX} more; --json has them all", style="dim")
+    left = sum(map(len, sections)) - len(rows)
+    if left:
+        yield Text(f"… and {left} more; --json has them all", style="dim")
 
 
 def _summary(task: TaskComparison) -> RenderableType:
@@ -73,30 +75,39 @@ def _measure(value: float | None) -> Text:
     return NOTHING if value is None else Text(score(value))
 
 
-def _rows(
+def _sections(
     task: TaskComparison, answered: Sequence[ModelAnswer]
-) -> Iterator[tuple[Detection, list[Text]]]:
-    """Yield a detection and every model's cell for it.
+) -> Iterator[Iterator[tuple[Detection, list[Text]]]]:
+    """Yield, for each model, rows of a detection and every model's cell for it.
 
     First the baseline's, each with what matches it in the others; then, model by model, what
     matches none of the baseline's.
     """
     pairs = [_pairs(answer) for answer in answered]
-    first_other = 0
-    if answered and answered[0].served_by.model == task.baseline:
-        first_other = 1
-        for index, detection in enumerate(answered[0].detections):
-            cells = [_found(detection)]
-            for answer, matches in zip(answered[1:], pairs[1:], strict=True):
-                cells.append(_matched(answer, matches.get(index)))
+    for column, answer in enumerate(answered):
+        if answer.served_by.model == task.baseline:
+            yield _baseline_rows(answered, pairs)
+        else:
+            yield _lonely_rows(answered, column, {index for index, _ in pairs[column].values()})
+
+
+def _baseline_rows(
+    answered: Sequence[ModelAnswer], pairs: Sequence[dict[int, tuple[int, float]]]
+) -> Iterator[tuple[Detection, list[Text]]]:
+    for index, detection in enumerate(answered[0].detections):
+        others = zip(answered[1:], pairs[1:], strict=True)
+        cells = [_matched(answer, matches.get(index)) for answer, matches in others]
+        yield detection, [_found(detection), *cells]
+
+
+def _lonely_rows(
+    answered: Sequence[ModelAnswer], column: int, matched: set[int]
+) -> Iterator[tuple[Detection, list[Text]]]:
+    for index, detection in enumerate(answered[column].detections):
+        if index not in matched:
+            cells = [NOTHING] * len(answered)
+            cells[column] = _found(detection)
             yield detection, cells
-    for column in range(first_other, len(answered)):
-        matched = {index for index, _ in pairs[column].values()}
-        for index, detection in enumerate(answered[column].detections):
-            if index not in matched:
-                cells = [NOTHING] * len(answered)
-                cells[column] = _found(detection)
-                yield detection, cells
 
 
 def _pairs(answer: ModelAnswer) -> dict[int, tuple[int, float]]:

@@ -6,6 +6,14 @@ from visavis.commands.console import plain
 UNKNOWN = "unknown"
 
 
+def version(card: Model) -> str:
+    """Return a card's version, and all there are if there are several: 1 (there are 1 and 7)."""
+    if len(card.versions) < 2:
+        return str(card.version)
+    *others, last = map(str, card.versions)
+    return f"{card.version} (there are {', '.join(others)} and {last})"
+
+
 def parameters(count: int) -> str:
     """Return how many parameters a model has: 25.6 M."""
     if count <= 0:

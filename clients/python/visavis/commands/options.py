@@ -1,7 +1,6 @@
 """The options that several sub-commands share."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,10 +24,11 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one line of JSON per picture, in their order.")
 ]
 Annotate = Annotated[
-    Path | None,
+    str | None,  # A Path would drop the slash by which a folder is known.
     typer.Option(
         metavar="PATH",
-        help="Write the picture with the answer drawn on it; for several pictures, a folder.",
+        help="Write the picture with the answer drawn on it, as JPEG; a folder for several "
+        "pictures, and where PATH ends with a slash.",
     ),
 ]
 ModelName = Annotated[

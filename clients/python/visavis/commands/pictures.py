@@ -41,7 +41,7 @@ class Job:
     server: str
     timeout: float
     json: bool
-    annotate: Path | None
+    annotate: str | None
 
 
 def answer(
@@ -52,7 +52,7 @@ def answer(
     """Print the answer to every picture; end with the exit code of the first that failed.
 
     prepare: is given the client, and returns what asks about one picture. One picture's
-    failure doesn't stop the others.
+    failure doesn't stop the others; where nothing can be asked, it is every picture's failure.
     """
     with exit_codes():
         if job.pictures.count("-") > 1:
@@ -65,7 +65,7 @@ def answer(
             Client(job.server, timeout=job.timeout) as client,
             Progress(len(job.pictures)) as progress,
         ):
-            ask = prepare(client)
+            ask = _prepared(job, prepare, client)
             outcomes = _in_order(executor, lambda name: ask(_encoded(name)), job.pictures)
             for name, future in zip(job.pictures, outcomes, strict=True):
                 wait([future])
@@ -81,6 +81,18 @@ def answer(
                     first_failure = first_failure or failure
         if first_failure:
             raise typer.Exit(exit_code(first_failure))
+
+
+def _prepared(
+    job: Job, prepare: Callable[[Client], Callable[[bytes], _A]], client: Client
+) -> Callable[[bytes], _A]:
+    try:
+        return prepare(client)
+    except VisavisError as error:
+        if job.json:
+            for _ in job.pictures:
+                _print_line(json_line(error))
+        raise
 
 
 def _in_order(
