@@ -11,7 +11,7 @@ from server.results import Classified, Detected, Image
 
 MEDIA_TYPE = "image/jpeg"
 _JPEG_QUALITY = 90
-# Panels of a comparison are at most this wide and high, in pixels; a row holds four of them.
+# Panels of a comparison are at most this wide and high, in pixels; a row holds at most four.
 _PANEL = 960
 _COLUMNS = 4
 # JPEG's own limit is 65,500; nobody looks at a picture as long as that.
@@ -56,7 +56,8 @@ def side_by_side(
     small = PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS)
     # A narrow picture still leaves room to read.
     width, header, margin = max(size[0], 320), 64, 16
-    columns = min(len(panels), _COLUMNS)
+    # A sheet about as wide as it is high: wide pictures stand two by two.
+    columns = min(len(panels), _COLUMNS if size[1] >= size[0] else _COLUMNS // 2)
     rows = -(-len(panels) // columns)
     sheet = PillowImage.new(
         "RGB",
