@@ -81,8 +81,6 @@ def _export(
         raise typer.BadParameter("--name takes one model at a time")
     if precision != "fp32":
         raise typer.BadParameter(f"--precision {precision}: only fp32 can be exported yet")
-    if transforms not in ("V1", "V2"):
-        raise typer.BadParameter(f"--transforms {transforms}: choose V1 or V2")
     exporter.set_threads()
     failed = False
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -123,6 +123,11 @@ def _check(request: Request) -> None:
             f"--name {request.name!r} can't name a folder and a model; use letters, digits, "
             "'.', '_' and '-', beginning with a letter or a digit"
         )
+    if request.transforms not in resnet.TRANSFORMS:
+        raise ExportError(
+            f"--transforms {request.transforms!r} is unknown; choose "
+            f"{' or '.join(resnet.TRANSFORMS)}"
+        )
     if request.transforms != resnet.DEFAULT_TRANSFORMS and not is_resnet:
         raise ExportError(f"--transforms is for ResNet; {name} has its own pre-processing")
     if request.size is not None and is_resnet:

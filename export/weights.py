@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TaskID
+from rich.progress import Progress, TaskID
 
 from export.checkpoint import check_torch_file
 from export.errors import WeightsError
@@ -80,12 +79,6 @@ def cache_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Pa
     else:
         base = Path.home() / ".cache"
     return base / "visavis" / "weights"
-
-
-def download_progress() -> Progress:
-    """Return a progress bar for `find`, on standard error; the caller enters it."""
-    console = Console(stderr=True)
-    return Progress(*Progress.get_default_columns(), DownloadColumn(), console=console)
 
 
 def find(

@@ -1,17 +1,17 @@
 """One ONNX Runtime session: a model file, ready to run on one execution provider."""
 
-import logging
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
+import structlog
 
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from server.providers import Provider, chain
 from server.results import Tensor
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class Session:

@@ -178,6 +178,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         ({"name": "../evil"}, r"--name '\.\./evil' can't name"),
         ({"name": "two words"}, "--name 'two words' can't name"),
         ({"size": 320}, "--size is for YOLO"),
+        ({"transforms": "V3"}, "'V3' is unknown; choose V1 or V2"),
         ({"architecture": "yolov5n", "size": 0}, "--size is 0; it must be 32 to 4096"),
         ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNet"),
         ({"pictures": (Path("nowhere.jpg"),)}, "nowhere.jpg does not exist"),

@@ -70,13 +70,13 @@ def test_numbers_that_are_none_never_leave_the_session(tmp_path: Path) -> None:
 
 
 def test_what_breaks_in_the_graph_is_logged_and_not_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = session(tmp_path, graphs.classifier())
     with pytest.raises(ModelFailed) as failed:
         opened.run(np.zeros((1, 3, 9, 9), np.float32))
     assert "dimension" not in str(failed.value)
-    assert "index: 2 Got: 9 Expected: 8" in caplog.text
+    assert "index: 2 Got: 9 Expected: 8" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("contents", [b"", b"<html></html>", b"\x08\x09" * 50])
