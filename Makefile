@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e clients/python -e '.[export,dev]'
+		-e clients/python -e '.[export,openvino,dev]'
 	@touch $@
 
 .PHONY: demo
@@ -35,6 +35,10 @@ demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show 
 .PHONY: test
 test: $(VENV)/.installed-dev  ## Run the tests
 	@$(BIN)/python -m pytest
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev  ## Measure every target for speed, and write BENCHMARKS.md
+	@$(BIN)/python -m tests.benchmark
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contract

@@ -29,21 +29,37 @@ def _serve(
             help="HOST:PORT or unix:PATH to listen on.  [127.0.0.1:8001]",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where Prometheus reads /metrics.  [nowhere]"),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
             metavar="DEVICE",
-            help="auto, cpu, cuda or tensorrt. One that can't be used ends the start; auto "
-            "takes CUDA where it is usable and says what it chose.  [auto]",
+            help="auto, cpu, openvino, cuda or tensorrt. One that can't be used ends the start; "
+            "auto takes CUDA where it is usable and says what it chose.  [auto]",
         ),
     ] = None,
-    workers: Annotated[
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16", help="Compute in bfloat16, with --device openvino."),
+    ] = None,
+    cores: Annotated[
         int | None,
-        typer.Option(help="Threads that run models.  [one per usable core]"),
+        typer.Option(help="Cores for decoding and running models.  [all that are usable]"),
+    ] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(help="Runs at once on a device: one copies while another runs.  [2]"),
+    ] = None,
+    low_memory: Annotated[
+        bool | None,
+        typer.Option("--low-memory", help="One session for each model, one image in a run."),
     ] = None,
     queue_size: Annotated[
         int | None,
-        typer.Option(help="Pieces of work that may wait before new ones are refused.  [256]"),
+        typer.Option(help="Requests that may wait for one model; more are refused.  [512]"),
     ] = None,
     max_encoded_bytes: Annotated[
         int | None, typer.Option(help="Largest encoded image.  [16777216]")

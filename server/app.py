@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 import grpc
@@ -15,7 +16,8 @@ from server.errors import StartupError
 from server.health import Health
 from server.interceptors import Errors
 from server.log import configure_logging
-from server.providers import choose
+from server.metrics import Metrics, serve_metrics
+from server.planning import planner_of
 from server.repository import Loader, ModelFile, Repository, scan
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
@@ -33,9 +35,9 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.provider, self._why = choose(settings.device)
+        self._planner, self._why = planner_of(settings)
         self._files = _model_files(settings)
-        self.scheduler = Scheduler(settings.worker_count, settings.queue_size)
+        self.scheduler = Scheduler(self._planner.cores, settings.queue_size, self._planner.streams)
         self._server = grpc.aio.server(interceptors=[Errors()], options=_options(settings))
         self._service = VisionService(self.scheduler, settings.image_limits)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
@@ -49,6 +51,9 @@ class App:
                 self._server,
             )
         self.port = _bind(self._server, settings.grpc)
+        self._metrics = Metrics(self.scheduler)
+        self._stop_metrics: Callable[[], None] = lambda: None
+        self.metrics_address: str | None = None
 
     async def start(self) -> None:
         """Listen at once, and be ready when every model is loaded and verified.
@@ -59,25 +64,26 @@ class App:
         _log.info(
             "starting",
             visavis=version("visavis-server"),
-            provider=self.provider.name,
+            provider=self._planner.provider.name,
             why=self._why,
-            workers=self.scheduler.workers,
+            cores=self.scheduler.cores,
         )
+        if self.settings.metrics is not None:
+            self.metrics_address, self._stop_metrics = serve_metrics(
+                self.settings.metrics, self._metrics
+            )
         await self._health.loading()
         await self._server.start()
-        loader = Loader(
-            self.provider,
-            self.scheduler,
-            threads=1,
-            cache_dir=self.settings.cache_dir.expanduser(),
-        )
+        loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
         models = [await self._load(loader, file) for file in self._files]
         repository = Repository(models)
         self._service.serve(repository)
+        self._metrics.models = models
         await self._health.ready(repository.names())
         _log.info(
             "ready",
             listen=self.address,
+            metrics=self.metrics_address,
             models=len(models),
             seconds=_seconds_since(started),
         )
@@ -113,6 +119,7 @@ class App:
         _log.info("stopping", grace_s=self.settings.grace_s)
         await self._server.stop(self.settings.grace_s)
         await asyncio.to_thread(self.scheduler.close)
+        await asyncio.to_thread(self._stop_metrics)
         _log.info("stopped")
 
     async def _load(self, loader: Loader, file: ModelFile) -> ServedModel:
@@ -123,7 +130,9 @@ class App:
             model=f"{file.name}/{file.version}",
             task=str(model.task),
             precision=model.document.precision,
-            provider=model.session.provider,
+            provider=model.served_by.execution_provider,
+            plan=str(model.plan),
+            why=model.plan.why,
             seconds=_seconds_since(started),
         )
         if not (model.verification.digest and model.verification.golden_sample):

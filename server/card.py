@@ -187,7 +187,7 @@ class Facts(_Part):
 
 
 class Provenance(_Part):
-    """Where the file comes from."""
+    """Where the file comes from; `conversion` says how fp32 became another precision."""
 
     weights_source: str
     weights_sha256: Sha256 | None = None
@@ -195,6 +195,7 @@ class Provenance(_Part):
     exporter: str
     exported_at: datetime | None = None
     libraries: dict[str, str] = {}
+    conversion: str = ""
 
 
 class SampledOutput(_Part):
@@ -230,7 +231,11 @@ class RowComparison(_Part):
 
 
 class ReceiptPicture(_Part):
-    """How one picture fared; boxes in pixels of the original image."""
+    """How one picture fared; boxes in pixels of the original image.
+
+    Where there is no tolerance, boxes are compared that share a label and overlap by half;
+    only_here and only_in_original count the others.
+    """
 
     name: str
     width: Positive
@@ -240,14 +245,20 @@ class ReceiptPicture(_Part):
     excused: Annotated[int, Field(ge=0)] = 0
     max_score_difference: float
     max_box_difference_px: float | None = None
+    same_top1: bool | None = None
+    only_here: Annotated[int, Field(ge=0)] = 0
+    only_in_original: Annotated[int, Field(ge=0)] = 0
 
 
 class Receipt(_Part):
-    """Proof that the file follows the PyTorch original, from encoded image to answer."""
+    """How closely the file follows the PyTorch original, from encoded image to answer.
+
+    With tolerances a proof; without, as for int8, a record: there the accuracy decides.
+    """
 
     made_at: datetime
-    score_tolerance: float
-    box_tolerance_px: float
+    score_tolerance: float | None
+    box_tolerance_px: float | None
     rows: RowComparison | None = None
     pictures: Annotated[tuple[ReceiptPicture, ...], Field(min_length=1)]
 
@@ -261,6 +272,21 @@ class Receipt(_Part):
         """The largest difference of two box edges in any picture; None for classifiers."""
         differences = [p.max_box_difference_px for p in self.pictures]
         return max((d for d in differences if d is not None), default=None)
+
+
+class Accuracy(_Part):
+    """What labelled pictures say of the file, and of the PyTorch original on the same ones.
+
+    top-1: the share of pictures whose best label is right. mAP50-95: COCO's mean average
+    precision. source: which pictures. held_out: none of them was used for the conversion.
+    """
+
+    metric: Literal["top-1", "mAP50-95"]
+    value: Probability
+    original: Probability
+    pictures: Positive
+    source: str
+    held_out: bool
 
 
 class ModelDocument(_Part):
@@ -280,6 +306,7 @@ class ModelDocument(_Part):
     digest: Sha256 | None = None
     golden_sample: GoldenSample | None = None
     receipt: Receipt | None = None
+    accuracy: Accuracy | None = None
 
     @model_validator(mode="after")
     def _parts_fit_the_task(self) -> Self:
@@ -288,6 +315,9 @@ class ModelDocument(_Part):
             raise ValueError(f"an output of layout {self.output.layout} can't serve {self.task}")
         if detects != isinstance(self.input.resize, Letterbox):
             raise ValueError(f"resize rule {self.input.resize.rule} can't serve {self.task}")
+        metric = self.accuracy.metric if self.accuracy else None
+        if metric == ("top-1" if detects else "mAP50-95"):
+            raise ValueError(f"an accuracy of {metric} can't be that of {self.task}")
         if detects != (self.detection_defaults is not None):
             raise ValueError("detection_defaults belong to detectors, and to all of them")
         return self

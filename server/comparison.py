@@ -16,14 +16,15 @@ import structlog
 from server import boxes
 from server.card import LabelSet, ModelDocument, Task
 from server.errors import InvalidRequest, ModelFailed, VisavisError, listed
+from server.fair_queue import Call
 from server.labels import KNOWN_LABEL_SETS
 from server.results import (
     Answer,
     Classified,
     Detected,
     Detection,
-    Image,
     Options,
+    Picture,
     ServedBy,
     Tensor,
 )
@@ -56,7 +57,7 @@ class Comparable(Protocol):
         """What its answers say of where they come from."""
         ...
 
-    async def answer(self, image: Image, options: Options, deadline: float | None = None) -> Answer:
+    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
         """Return the model's answer, or raise VisavisError."""
         ...
 
@@ -180,7 +181,7 @@ def select(
 
 
 async def answers(
-    selection: Selection, image: Image, options: Options, deadline: float | None = None
+    selection: Selection, picture: Picture, options: Options, call: Call
 ) -> AsyncIterator[ModelAnswer]:
     """Yield each model's answer, or its error, as soon as it is there.
 
@@ -189,7 +190,7 @@ async def answers(
 
     async def ask(model: Comparable) -> ModelAnswer:
         try:
-            return ModelAnswer(model, await model.answer(image, options, deadline))
+            return ModelAnswer(model, await model.answer(picture, options, call))
         except VisavisError as error:
             return ModelAnswer(model, error)
         except Exception:  # noqa: BLE001  whatever one model does, the others' answers stand

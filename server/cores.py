@@ -1,14 +1,49 @@
 """How many cores this process may use."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use: affinity, and the cgroup's quota."""
+def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
+    """Return how many cores this process may use: its affinity, and its cgroups' quotas.
+
+    A quota is rounded down: what shares a core that is only partly there waits for it.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int(min([cores or 1, *_quotas(cgroups, membership)])))
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """Yield the quotas, in cores, of the process's cgroup and of all those around it."""
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return max(1, min(cores or 1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return cores or 1
+        groups = [line.split(":", 2) for line in membership.read_text("utf-8").splitlines()]
+    except OSError:  # no Linux
+        return
+    for _, controllers, path in groups:
+        if not controllers:  # version 2
+            mount, file = cgroups, "cpu.max"
+        elif "cpu" in controllers.split(","):  # version 1
+            mount, file = cgroups / controllers, "cpu.cfs_quota_us"
+        else:
+            continue
+        group = mount / path.strip("/")
+        # A container may see the path of the host, where it has no folder; then the mount is it.
+        for folder in (group, *group.parents):
+            yield from _quota(folder / file)
+            if folder == mount:
+                break
+
+
+def _quota(file: Path) -> Iterator[float]:
+    """Yield the quota in a file of a cgroup, if there is one: "max" and -1 mean none."""
+    try:
+        quota, *period = file.read_text("ascii").split()
+        period = period or [file.with_name("cpu.cfs_period_us").read_text("ascii")]
+        if quota not in ("max", "-1"):
+            yield int(quota) / int(period[0])
+    except (OSError, ValueError):
+        return

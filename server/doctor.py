@@ -1,9 +1,15 @@
-"""What this machine has for the server, and what a GPU would need."""
+"""What this machine has for the server, how it would run the models, what a GPU would need."""
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from server.cores import usable_cores
+from server.errors import StartupError
+from server.onnx_file import read_onnx_file
+from server.planning import planner_of
 from server.providers import PROVIDERS, choose
+from server.repository import read_document, scan
+from server.settings import load_settings
 
 _PACKAGES = (
     "visavis-server",
@@ -20,7 +26,10 @@ _PACKAGES = (
 )
 
 
-def report() -> list[tuple[str, str, str]]:
+Row = tuple[str, str, str]
+
+
+def report() -> list[Row]:
     """Return rows of (what, "ok", "missing" or "info", text)."""
     installed = {package: _version(package) for package in _PACKAGES}
     rows = [(package, "info", text or "not installed") for package, text in installed.items()]
@@ -37,7 +46,28 @@ def report() -> list[tuple[str, str, str]]:
         )
     chosen, why = choose("auto")
     rows.append(("--device auto", "ok", f"takes {chosen.name}: {why}"))
-    return rows
+    return [*rows, *_plans()]
+
+
+def _plans() -> Iterator[Row]:
+    """Say how the models of the settings' repository would be run, and why."""
+    try:
+        settings = load_settings({})
+        planner, _ = planner_of(settings)
+        files = scan(settings.models)
+    except StartupError as error:
+        yield "models", "info", str(error)
+        return
+    for file in files:
+        name = f"model {file.name}/{file.version}"
+        try:
+            contents = read_onnx_file(file.path)
+            document = read_document(file, contents, planner.provider, settings.cache_dir)
+        except StartupError as error:
+            yield name, "missing", str(error)
+            continue
+        plan = planner.plan(document)
+        yield name, "ok", f"{plan}: {plan.why}"
 
 
 def _version(package: str) -> str | None:

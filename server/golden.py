@@ -13,6 +13,7 @@ from server.results import Image, Tensor
 _SAMPLES = 64
 # Between CPUs fp32 differs in the sixth digit; a wrong weight or kernel in the first.
 _RELATIVE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 5e-2}
+BF16_TOLERANCE = 5e-2
 
 
 def picture() -> Image:
@@ -30,14 +31,24 @@ def sample(names: list[str], outputs: list[Tensor], precision: str) -> GoldenSam
     )
 
 
-def check(golden: GoldenSample, names: list[str], outputs: list[Tensor], where: str) -> None:
-    """Raise ModelFileError unless the outputs are those of the sample, within its tolerance."""
+def check(
+    golden: GoldenSample,
+    names: list[str],
+    outputs: list[Tensor],
+    where: str,
+    tolerance: float = 0.0,
+) -> None:
+    """Raise ModelFileError unless the outputs are those of the sample, within its tolerance.
+
+    tolerance: relative to the largest value, where that allows more than the sample does.
+    """
+    tolerance = max(tolerance, golden.relative_tolerance)
     by_name = dict(zip(names, outputs, strict=True))
     for expected in golden.outputs:
         got = by_name[expected.tensor].ravel()[list(expected.indices)].astype(np.float64)
         values = np.array(expected.values)
         difference = float(np.max(np.abs(got - values)))
-        allowed = golden.relative_tolerance * max(float(np.max(np.abs(values))), 1e-6)
+        allowed = tolerance * max(float(np.max(np.abs(values))), 1e-6)
         if not difference <= allowed:  # NaN fails too
             raise ModelFileError(
                 f"{where}: its golden sample differs by {difference:.3g} in {expected.tensor}, "

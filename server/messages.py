@@ -31,11 +31,14 @@ _CODES = {
 }
 
 
-def read_image(image: pb.Image, limits: ImageLimits) -> results.Image:
-    """Return the picture of a request: uint8 RGB [H, W, 3]; raises InvalidRequest."""
+def read_picture(image: pb.Image, limits: ImageLimits) -> results.Picture:
+    """Return the picture of a request; decoding it raises InvalidRequest."""
     if image.WhichOneof("source") == "encoded":
-        return decode(image.encoded, limits)
-    raw = image.raw
+        return results.Picture(lambda: decode(image.encoded, limits))
+    return results.Picture(lambda: _read_raw(image.raw, limits))
+
+
+def _read_raw(raw: pb.RawImage, limits: ImageLimits) -> results.Image:
     name = {
         pb.PIXEL_FORMAT_RGB: "RGB",
         pb.PIXEL_FORMAT_BGR: "BGR",
@@ -259,7 +262,7 @@ def model_card(model: ServedModel, versions: Sequence[int], whole: bool) -> pb.M
         version=model.version,
         versions=versions,
         tasks=[_TASKS[document.task]],
-        precision=document.precision,
+        precision=model.served_by.precision,
         variant_of=document.variant_of or "",
         execution_provider=model.served_by.execution_provider,
         random_weights=document.provenance.random_weights,
@@ -282,6 +285,8 @@ def model_card(model: ServedModel, versions: Sequence[int], whole: bool) -> pb.M
     )
     if defaults := document.detection_defaults:
         message.detection_defaults.CopyFrom(pb.DetectionDefaults(**defaults.model_dump()))
+    if document.accuracy is not None:
+        message.accuracy.CopyFrom(pb.Accuracy(**document.accuracy.model_dump()))
     if whole and document.receipt is not None:
         message.receipt.CopyFrom(_receipt(document.receipt))
     return message
@@ -299,14 +304,15 @@ def _provenance(document: ModelDocument) -> pb.Provenance:
         exporter=provenance.exporter,
         exported_at=provenance.exported_at.isoformat() if provenance.exported_at else "",
         libraries=provenance.libraries,
+        conversion=provenance.conversion,
     )
 
 
 def _receipt(receipt: Receipt) -> pb.Receipt:
     return pb.Receipt(
         made_at=receipt.made_at.isoformat(),
-        score_tolerance=receipt.score_tolerance,
-        box_tolerance_px=receipt.box_tolerance_px,
+        score_tolerance=receipt.score_tolerance or 0,
+        box_tolerance_px=receipt.box_tolerance_px or 0,
         max_score_difference=receipt.max_score_difference,
         max_box_difference_px=receipt.max_box_difference_px,
         rows=pb.RowComparison(**receipt.rows.model_dump()) if receipt.rows else None,

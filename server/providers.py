@@ -4,7 +4,10 @@ To add one, add a row to PROVIDERS.
 """
 
 import ctypes
+import importlib
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +19,26 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
+import structlog
 
 from server.errors import ProviderUnavailable
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a session is to be like.
+
+    cache_dir: where engines may be kept. threads: of one run. runs: at once. spin: whether
+    threads stay awake between operators. bf16: whether to compute in bfloat16.
+    """
+
+    cache_dir: Path
+    threads: int = 1
+    runs: int = 1
+    spin: bool = False
+    bf16: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +46,18 @@ class Provider:
     """One execution provider.
 
     device: how users call it. name: ONNX Runtime's name. missing: what keeps it from
-    running here, in words; empty where it can. options: for a session, given the folder
-    where engines may be cached.
+    running here, in words; empty where it can. options: for a session. on_device: whether
+    it runs beside the cores, not on them. own_threads: whether one session of it keeps the
+    threads of several runs apart by itself. missing_for_bf16: as `missing`.
     """
 
     device: str
     name: str
     missing: Callable[[], list[str]]
-    options: Callable[[Path], dict[str, Any]]
+    options: Callable[[Setup], dict[str, Any]]
+    on_device: bool = False
+    own_threads: bool = False
+    missing_for_bf16: Callable[[], list[str]] = lambda: ["only --device openvino computes in it"]
 
 
 def _missing_for_cpu() -> list[str]:
@@ -50,58 +75,147 @@ def _missing_for_tensorrt() -> list[str]:
     return _missing_driver() + missing
 
 
-CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda cache_dir: {})
+def _missing_for_openvino() -> list[str]:
+    if _openvino_devices() or OPENVINO.name in ort.get_available_providers():
+        return []
+    if not _openvino_plugin():
+        return [
+            "OpenVINO is not installed: pip install onnxruntime-ep-openvino; or, where that finds "
+            "no device, onnxruntime-openvino instead of ONNX Runtime's other builds"
+        ]
+    return ["OpenVINO's plugin finds no processor here that it can use"]
+
+
+def _missing_for_bf16() -> list[str]:
+    """Ask OpenVINO's plugin, or else the processor itself."""
+    if devices := _openvino_devices():
+        can = "BF16" in devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split()
+    else:
+        try:
+            flags = Path("/proc/cpuinfo").read_text("ascii", errors="replace")
+        except OSError:
+            flags = ""
+        can = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) is not None
+    return [] if can else ["this processor has no instructions for it"]
+
+
+def _options_for_openvino(setup: Setup) -> dict[str, Any]:
+    properties = {
+        # Left alone, it takes bfloat16 wherever it can: faster, and not what was exported.
+        "INFERENCE_PRECISION_HINT": "bf16" if setup.bf16 else "f32",
+        "INFERENCE_NUM_THREADS": str(setup.threads * setup.runs),
+        "NUM_STREAMS": str(setup.runs),
+    }
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
+
+
+CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda setup: {})
+OPENVINO = Provider(
+    "openvino",
+    "OpenVINOExecutionProvider",
+    _missing_for_openvino,
+    _options_for_openvino,
+    own_threads=True,
+    missing_for_bf16=_missing_for_bf16,
+)
 CUDA = Provider(
     "cuda",
     "CUDAExecutionProvider",
     _missing_for_cuda,
     # TF32 cuts the mantissa to 10 bits: faster, and no longer what the receipt proves.
-    lambda cache_dir: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    lambda setup: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    on_device=True,
 )
 TENSORRT = Provider(
     "tensorrt",
     "TensorrtExecutionProvider",
     _missing_for_tensorrt,
     # Building an engine takes minutes; it is kept for the next start.
-    lambda cache_dir: {
+    lambda setup: {
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(cache_dir),
+        "trt_engine_cache_path": str(setup.cache_dir),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(cache_dir),
+        "trt_timing_cache_path": str(setup.cache_dir),
     },
+    on_device=True,
 )
 
-PROVIDERS = (CPU, CUDA, TENSORRT)
+PROVIDERS = (CPU, OPENVINO, CUDA, TENSORRT)
 # What runs the nodes that a provider itself can't.
-_FALLBACKS = {"cpu": (), "cuda": (CPU,), "tensorrt": (CUDA, CPU)}
+_FALLBACKS = {"cpu": (), "openvino": (CPU,), "cuda": (CPU,), "tensorrt": (CUDA, CPU)}
 DEVICES = ("auto", *(provider.device for provider in PROVIDERS))
 
 
-def choose(device: str) -> tuple[Provider, str]:
+def choose(device: str, bf16: bool = False) -> tuple[Provider, str]:
     """Return the provider for a device and, in words, why it was chosen.
 
-    device: one of DEVICES. Raises ProviderUnavailable, saying what is missing, if it was
-    asked for by name and can't run here; "auto" takes CUDA where it can run, else the CPU.
+    device: one of DEVICES. bf16: whether it is to compute in bfloat16. Raises
+    ProviderUnavailable, saying what is missing, if that was asked for by name and can't run
+    here; "auto" takes CUDA where it can run, else the CPU.
     """
     if device == "auto":
-        if missing := CUDA.missing():
-            return CPU, f"no usable NVIDIA GPU: {'; '.join(missing)}"
-        return CUDA, "an NVIDIA GPU is usable"
-    provider = next((p for p in PROVIDERS if p.device == device), None)
-    if provider is None:
-        raise ProviderUnavailable(f"device {device!r} is unknown; choose {', '.join(DEVICES)}")
-    if missing := provider.missing():
-        raise ProviderUnavailable(
-            f"--device {device} can't run here: {'; '.join(missing)}. "
-            "Install what is missing, or use --device cpu"
+        missing = CUDA.missing()
+        provider = CPU if missing else CUDA
+        why = (
+            f"no usable NVIDIA GPU: {'; '.join(missing)}" if missing else "an NVIDIA GPU is usable"
         )
-    return provider, f"--device {device}"
+    else:
+        found = next((p for p in PROVIDERS if p.device == device), None)
+        if found is None:
+            raise ProviderUnavailable(f"device {device!r} is unknown; choose {', '.join(DEVICES)}")
+        if missing := found.missing():
+            raise ProviderUnavailable(
+                f"--device {device} can't run here: {'; '.join(missing)}. "
+                "Install what is missing, or use --device cpu"
+            )
+        provider, why = found, f"--device {device}"
+    if bf16 and (missing := provider.missing_for_bf16()):
+        raise ProviderUnavailable(f"--bf16 can't be had on {provider.device}: {'; '.join(missing)}")
+    return provider, why
 
 
-def chain(provider: Provider, cache_dir: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return a provider and those behind it, as ONNX Runtime takes them: (name, options)."""
-    providers = (provider, *_FALLBACKS[provider.device])
-    return [(each.name, each.options(cache_dir)) for each in providers]
+def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession:
+    """Return ONNX Runtime's session for a file; what it raises is its own."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = setup.threads
+    options.inter_op_num_threads = 1
+    # A thread that spins while it waits takes the core from another session.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
+    options.log_severity_level = 3
+    if provider is OPENVINO and (devices := _openvino_devices()):
+        given = provider.options(setup)
+        del given["device_type"]  # the devices say it
+        options.add_provider_for_devices(devices, given)
+        return ort.InferenceSession(str(path), options)
+    chain = (provider, *_FALLBACKS[provider.device])
+    providers = [(each.name, each.options(setup)) for each in chain]
+    return ort.InferenceSession(str(path), options, providers=providers)
+
+
+def _openvino_plugin() -> Any:
+    """Return the module of OpenVINO's plugin for any build of ONNX Runtime, or None."""
+    try:
+        return importlib.import_module("onnxruntime_ep_openvino")
+    except ImportError:
+        return None
+
+
+@cache
+def _openvino_devices() -> list[Any]:
+    """Return the processors that OpenVINO's plugin finds here, once it is registered."""
+    if not (plugin := _openvino_plugin()):
+        return []
+    try:
+        if all(device.ep_name != OPENVINO.name for device in ort.get_ep_devices()):
+            ort.register_execution_provider_library(OPENVINO.name, plugin.get_library_path())
+    except Exception:  # noqa: BLE001  whatever keeps it from loading: there are no devices then
+        _log.exception("OpenVINO's plugin can't be registered")
+        return []
+    return [
+        device
+        for device in ort.get_ep_devices()
+        if device.ep_name == OPENVINO.name and device.device.type == ort.OrtHardwareDeviceType.CPU
+    ]
 
 
 def _missing_driver() -> list[str]:

@@ -3,7 +3,8 @@
 import ctypes
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import structlog
 
 from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
 from server.errors import ModelFileError, ModelIncapable, ModelNotFound, StartupError, listed
-from server.onnx_file import read_onnx_file
-from server.providers import Provider
+from server.onnx_file import OnnxFile, read_onnx_file
+from server.planning import Planner, one_at_a_time
+from server.providers import Provider, Setup
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
-from server.session import Session
+from server.session import Session, Sessions
 from server.ultralytics_file import document_of
 
 _log = structlog.get_logger()
@@ -54,14 +56,10 @@ def scan(folder: Path) -> list[ModelFile]:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Turns model files into served models.
+    """Turns model files into served models; cache_dir: where providers may keep engines."""
 
-    threads: for each session. cache_dir: where execution providers may keep engines.
-    """
-
-    provider: Provider
+    planner: Planner
     scheduler: Scheduler
-    threads: int
     cache_dir: Path
 
     def load(self, file: ModelFile) -> ServedModel:
@@ -69,37 +67,64 @@ class Loader:
 
         Raises StartupError, naming the file, if anything of that fails.
         """
-        try:
-            return self._load(file, str(file.path))
-        except StartupError:
-            raise
-        except Exception as error:  # whatever a strange file brings about
-            raise ModelFileError(f"{file.path}: can't be served: {error!r}") from error
+        with _named(file):
+            return self._load(file)
 
-    def _load(self, file: ModelFile, where: str) -> ServedModel:
+    def _load(self, file: ModelFile) -> ServedModel:
         contents = read_onnx_file(file.path)
-        sidecar = file.path.with_suffix(".json")
-        document: ModelDocument | None = None
-        if METADATA_KEY in contents.metadata:
-            document = parse_document(contents.metadata[METADATA_KEY], where)
-        elif sidecar.is_file():
-            document = parse_document(sidecar.read_bytes(), str(sidecar))
-        if document is not None and document.digest not in (None, contents.digest):
+        document = read_document(file, contents, self.planner.provider, self.cache_dir)
+        if document.digest not in (None, contents.digest):
             raise ModelFileError(
-                f"{where}: its digest is {contents.digest[:12]}…, its document says "
+                f"{file.path}: its digest is {contents.digest[:12]}…, its document says "
                 f"{str(document.digest)[:12]}…; the file was changed or damaged: export it again"
             )
-        session = Session(file.path, self.provider, self.threads, self.cache_dir)
-        if document is None:
-            document = document_of(file.name, contents.metadata, session, where)
-        # The folder names the model: so that a copy under another name is another model.
-        document = document.model_copy(update={"name": file.name})
+        plan = self.planner.plan(document)
+        setup = Setup(self.cache_dir, bf16=self.planner.bf16)
+        sessions = Sessions(file.path, self.planner.provider, plan, setup)
+        if sessions.first.input_shape[0] is not None:
+            plan = one_at_a_time(plan)
         model = ServedModel(
-            file.version, document, session, self.scheduler, document.digest is not None
+            file.version,
+            document,
+            sessions,
+            plan,
+            self.scheduler,
+            digest_verified=document.digest is not None,
+            bf16=self.planner.bf16,
         )
-        model.warm_up(where)
+        model.warm_up(str(file.path))
         _give_back_memory()
         return model
+
+
+def read_document(
+    file: ModelFile, contents: OnnxFile, provider: Provider, cache_dir: Path
+) -> ModelDocument:
+    """Return what a file says of its model, or the JSON beside it, or ultralytics' metadata.
+
+    Raises ModelFileError.
+    """
+    where, sidecar = str(file.path), file.path.with_suffix(".json")
+    if METADATA_KEY in contents.metadata:
+        document = parse_document(contents.metadata[METADATA_KEY], where)
+    elif sidecar.is_file():
+        document = parse_document(sidecar.read_bytes(), str(sidecar))
+    else:
+        probe = Session(file.path, provider, Setup(cache_dir))
+        document = document_of(file.name, contents.metadata, probe, where)
+    # The folder names the model: so that a copy under another name is another model.
+    return document.model_copy(update={"name": file.name})
+
+
+@contextmanager
+def _named(file: ModelFile) -> Iterator[None]:
+    """Turn whatever a strange file brings about into a StartupError that names it."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except Exception as error:
+        raise ModelFileError(f"{file.path}: can't be served: {error!r}") from error
 
 
 class Repository:

@@ -1,5 +1,8 @@
 """What models answer, in plain Python: the services turn it into messages."""
 
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +15,34 @@ Image = npt.NDArray[np.uint8]
 """A decoded picture: uint8 RGB [height, width, 3], upright."""
 
 Tensor = npt.NDArray[np.float32]
+
+
+class Picture:
+    """A request's image, decoded once, by whoever needs it first."""
+
+    def __init__(self, decode: Callable[[], Image]) -> None:
+        self._decode = decode
+        self._lock = threading.Lock()
+        self._pixels: Image | None = None
+
+    def decode(self) -> float:
+        """Return how many milliseconds decoding took; 0 if that was done before.
+
+        Raises InvalidRequest.
+        """
+        with self._lock:
+            if self._pixels is not None:
+                return 0.0
+            started = time.perf_counter()
+            self._pixels = self._decode()
+            return (time.perf_counter() - started) * 1e3
+
+    @property
+    def pixels(self) -> Image:
+        """The decoded image."""
+        self.decode()
+        assert self._pixels is not None
+        return self._pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,69 +1,407 @@
-"""What runs where: a bounded number of worker threads, a bounded queue before them.
+"""What runs where, when, and in which batch, for all models together.
 
-It knows neither gRPC nor ONNX Runtime: work is anything that can be called.
+It knows neither gRPC nor ONNX Runtime nor images: an engine does the work.
+
+Work for the cores stays on one of them from its preparation to its result, so that
+decoding never starves inference nor inference decoding. Work for a device is prepared by
+the cores, a little ahead of the device, and run by its streams in larger batches: one
+copies while the other runs. Both take what is waiting and never wait for more.
 """
 
 import asyncio
+import math
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from server.errors import DeadlineExceeded, Overloaded
+from server.fair_queue import Call, Engine, FairQueue, Work
+from server.plan import Plan
+
+__all__ = ["Call", "Engine", "Scheduler", "Spent", "Statistics"]
 
 Result = TypeVar("Result")
+Task = Callable[[], None]
+Outcome = tuple[Work, Any, Exception | None]
+
+# Batches that the cores prepare ahead of each stream of a device.
+_BATCHES_AHEAD = 2
+# How much the last run tells of the next one.
+_NOVELTY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Where the time of one piece of work went; batch: how many shared its run."""
+
+    queue_ms: float
+    run_ms: float
+    batch: int
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What has happened to one engine's work since the start.
+
+    batches: how many runs had each batch size. alone: runs that had all cores. queue_s:
+    waited, by all that started. run_s: of all runs.
+    """
+
+    batches: Counter[int] = field(default_factory=Counter)
+    alone: int = 0
+    queue_s: float = 0.0
+    run_s: float = 0.0
+    cancelled: int = 0
+    expired: int = 0
+    refused: int = 0
+    failed: int = 0
 
 
 class Scheduler:
-    """Runs blocking work on as many threads as there are cores.
+    """One thread for each core, and for each stream of a device.
 
-    Work of one image stays on one thread, and a session runs on the thread that calls it,
-    so that all models together never use more cores than there are.
+    cores: the budget of threads; a run takes as many as its plan says. streams: 0 without
+    a device. queue_size: how much may wait for one engine.
     """
 
-    def __init__(self, workers: int, queue_size: int) -> None:
-        self.workers = workers
+    def __init__(self, cores: int, queue_size: int, streams: int = 0) -> None:
+        self.cores = cores
+        self.streams = streams
         self._queue_size = queue_size
-        self._unfinished = 0
+        self._queue = FairQueue()
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._core_wanted = threading.Condition(self._lock)
+        self._stream_wanted = threading.Condition(self._lock)
+        self._free_cores = cores
+        # Somebody came while something ran: whoever is next has not the machine for himself.
+        self._company = False
+        # Of the device: how much is on its way from the queue to a result, for each engine,
+        # and of this what waits for a stream, and what comes from one.
+        self._ahead: Counter[Engine] = Counter()
+        self._prepared: deque[Work] = deque()
+        self._returned: deque[tuple[Work, Any]] = deque()
+        self._statistics: dict[Engine, Statistics] = {}
+        self._expected_s: dict[Engine, float] = {}
+        self._closing = False
+        self._threads = [
+            *(self._thread(f"core-{i}", self._next_on_core) for i in range(cores)),
+            *(self._thread(f"stream-{i}", self._next_on_stream) for i in range(streams)),
+        ]
 
-    async def run(
-        self, work: Callable[[], Result], deadline: float | None = None
-    ) -> tuple[Result, float]:
-        """Return what work() gives, and the milliseconds that it waited for a worker.
+    async def submit(self, engine: Engine, job: Any, call: Call) -> tuple[Any, Spent]:
+        """Return the engine's result for a job, and where the time went.
 
-        deadline: on time.monotonic()'s clock. Work whose caller was cancelled, or whose
-        deadline has passed, never starts. Raises Overloaded if the queue is full, and
-        DeadlineExceeded.
+        A job whose caller was cancelled, or whose deadline has passed, never runs. Raises
+        Overloaded if too much waits for the engine, DeadlineExceeded, and what the engine
+        raises.
         """
-        waiting = self._unfinished - self.workers
-        if waiting >= self._queue_size:
-            raise Overloaded(
-                f"{waiting} pieces of work are waiting, the limit is {self._queue_size}; "
-                "try again later",
-                retry_after_s=1.0,
-            )
-        submitted = time.monotonic()
-
-        def timed() -> tuple[Result, float]:
-            started = time.monotonic()
-            if deadline is not None and started >= deadline:
-                raise DeadlineExceeded("the deadline passed while the request was waiting")
-            return work(), (started - submitted) * 1e3
-
+        loop = asyncio.get_running_loop()
+        work = Work(engine, job, call, loop, loop.create_future())
         with self._lock:
-            self._unfinished += 1
-        future = self._threads.submit(timed)
-        future.add_done_callback(self._finished)
-        # Cancelling the awaiting task cancels the future, which keeps it from starting.
-        return await asyncio.wrap_future(future)
+            statistics = self._statistics_of(engine)
+            waiting = self._queue.waiting(engine)
+            if waiting >= self._queue_size:
+                statistics.refused += 1
+                raise Overloaded(
+                    f"{waiting} requests wait for {engine.name}, the limit is "
+                    f"{self._queue_size}; try again later",
+                    retry_after_s=1.0,
+                )
+            if self._closing:
+                raise asyncio.CancelledError("the scheduler is closed")
+            self._queue.put(work)
+            self._company |= self._free_cores < self.cores
+            self._core_wanted.notify()
+        try:
+            return await work.future, Spent(work.queue_s * 1e3, work.run_s * 1e3, work.batch)
+        except asyncio.CancelledError:
+            with self._lock:
+                statistics.cancelled += 1
+                self._queue.abandon(work)
+            raise
 
-    def _finished(self, future: Future[Any]) -> None:
+    async def run(self, function: Callable[[], Result], call: Call) -> tuple[Result, float]:
+        """Return what a function gives, run on one core, and the milliseconds that it waited.
+
+        Raises as submit does.
+        """
+        result, spent = await self.submit(_FUNCTIONS, function, call)
+        return result, spent.queue_ms
+
+    def statistics(self) -> dict[Engine, Statistics]:
+        """Return what has happened so far, by engine."""
         with self._lock:
-            self._unfinished -= 1
+            return {engine: replace(each) for engine, each in self._statistics.items()}
+
+    def waiting(self, engine: Engine) -> int:
+        """Return how much waits for an engine now."""
+        with self._lock:
+            return self._queue.waiting(engine)
 
     def close(self) -> None:
         """Drop what is waiting, and let what runs finish."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._closing = True
+            dropped = self._queue.clear()
+            self._wake_all()
+        for work in dropped:
+            _tell(work, work.future.cancel)
+        for thread in self._threads:
+            thread.join()
+
+    # Taking work. The lock is held; each returns what is to be done without it.
+
+    def _thread(self, name: str, take: Callable[[], Task | None]) -> threading.Thread:
+        def work() -> None:
+            while True:
+                with self._lock:
+                    task = take()
+                if task is None:
+                    return
+                task()
+
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _next_on_core(self) -> Task | None:
+        """Wait for something to do on a core; None: the scheduler closes."""
+        while True:
+            if self._returned and self._free_cores:
+                self._free_cores -= 1
+                return partial(self._finish, *self._returned.popleft())
+            engine = self._queue.first(self._may_start)
+            if engine is not None:
+                threads = min(engine.plan.threads, self.cores)
+                if threads <= self._free_cores:
+                    return self._take(engine, threads)
+            elif self._closing and not self._ahead:
+                return None
+            self._core_wanted.wait()
+
+    def _may_start(self, engine: Engine) -> bool:
+        """Say whether an engine takes more: the cores stay only a little ahead of a device."""
+        if engine.plan.place == "cores":
+            return True
+        return self._ahead[engine] < engine.plan.batch * self.streams * _BATCHES_AHEAD
+
+    def _take(self, engine: Engine, threads: int) -> Task:
+        """Take an engine's next work, and that many cores for it."""
+        on_cores = engine.plan.place == "cores"
+        # Those that are free share what is waiting.
+        share = math.ceil(self._queue.waiting(engine) / (self._free_cores // threads))
+        works = self._queue.take(engine, min(engine.plan.batch, share) if on_cores else 1)
+        came = self._company
+        if nothing_runs := self._free_cores == self.cores:
+            self._company = False
+        self._free_cores -= threads
+        now = time.monotonic()
+        for work in works:
+            work.started = now
+            if not work.expired(now):
+                self._statistics_of(engine).queue_s += work.queue_s
+                self._charge(work, self._expected_s.get(engine, 0.0))
+        if on_cores:
+            may_be_alone = nothing_runs and not came
+            return partial(self._serve, engine, works, threads, may_be_alone)
+        self._ahead[engine] += 1
+        return partial(self._prepare_for_device, works[0])
+
+    def _next_on_stream(self) -> Task | None:
+        """Wait for something to do on a stream of the device; None: the scheduler closes."""
+        while not self._prepared:
+            if self._closing and not self._ahead:
+                return None
+            self._stream_wanted.wait()
+        engine = self._prepared[0].engine
+        batch = [w for w in self._prepared if w.engine is engine][: engine.plan.batch]
+        for work in batch:
+            self._prepared.remove(work)
+        return partial(self._run_on_device, engine, batch)
+
+    def _wake_all(self) -> None:
+        self._core_wanted.notify_all()
+        self._stream_wanted.notify_all()
+
+    # Doing it, without the lock.
+
+    def _serve(self, engine: Engine, works: list[Work], threads: int, may_be_alone: bool) -> None:
+        """Do a batch from preparation to results, on its cores, or on all if it is alone."""
+        ready, failed = self._prepare(engine, works)
+        alone = may_be_alone and bool(ready) and self._claim_all(engine, threads)
+        done = [self._finished(*outcome) for outcome in self._run(engine, ready, alone)]
+        # First the cores, then the news: the caller's next request finds them free.
+        self._release(self.cores if alone else threads)
+        self._settle([*failed, *done])
+
+    def _prepare_for_device(self, work: Work) -> None:
+        ready, failed = self._prepare(work.engine, [work])
+        with self._lock:
+            self._prepared.extend(ready)
+            self._stream_wanted.notify()
+            self._left_device(len(failed), work.engine)
+        self._release(1)
+        self._settle(failed)
+
+    def _run_on_device(self, engine: Engine, batch: list[Work]) -> None:
+        done = self._run(engine, batch, alone=False)
+        failed = [outcome for outcome in done if outcome[2] is not None]
+        with self._lock:
+            self._returned.extend((work, output) for work, output, error in done if error is None)
+            self._left_device(len(batch) - len(done) + len(failed), engine)
+            self._core_wanted.notify_all()
+        self._settle(failed)
+
+    def _finish(self, work: Work, output: Any) -> None:
+        done = self._finished(work, output, None)
+        with self._lock:
+            self._left_device(1, work.engine)
+        self._release(1)
+        self._settle([done])
+
+    def _left_device(self, number: int, engine: Engine) -> None:
+        """Note, with the lock held, that work is no longer on its way through the device."""
+        self._ahead[engine] -= number
+        if not self._ahead[engine]:
+            del self._ahead[engine]
+        self._wake_all()
+
+    def _prepare(self, engine: Engine, works: list[Work]) -> tuple[list[Work], list[Outcome]]:
+        """Prepare each; returns those that are ready, and those that came to nothing."""
+        ready: list[Work] = []
+        failed: list[Outcome] = []
+        for work in works:
+            if work.expired(work.started):
+                failed.append((work, None, DeadlineExceeded(_TOO_LATE)))
+            elif not work.abandoned:
+                ready.append(work)
+        try:
+            engine.allocate([work.job for work in ready])
+        except Exception as error:  # noqa: BLE001  it is for the callers to know
+            return [], [*failed, *((work, None, error) for work in ready)]
+        for work in tuple(ready):
+            try:
+                engine.prepare(work.job)
+            except Exception as error:  # noqa: BLE001  as above
+                ready.remove(work)
+                failed.append((work, None, error))
+        with self._lock:
+            for work, *_ in failed:
+                self._charge(work, 0.0)
+        return ready, failed
+
+    def _claim_all(self, engine: Engine, threads: int) -> bool:
+        """Take all cores for a run, if it is the only one and nobody has come meanwhile."""
+        with self._lock:
+            others = self._company or self._queue.size or self._free_cores + threads < self.cores
+            if others or not engine.plan.alone_threads:
+                return False
+            self._free_cores = 0
+            return True
+
+    def _run(self, engine: Engine, works: list[Work], alone: bool) -> list[Outcome]:
+        """Run a batch; where it breaks, each by itself, so that a failure stays its own."""
+        works = [work for work in works if not work.abandoned]
+        if not works:
+            return []
+        started = time.monotonic()
+        outputs: list[Any]
+        failure: Exception | None = None
+        try:
+            outputs = engine.run([work.job for work in works], alone)
+            if len(outputs) != len(works):
+                raise RuntimeError(
+                    f"{engine.name} gave {len(outputs)} outputs for {len(works)} inputs"
+                )
+        except Exception as broken:  # noqa: BLE001  as above
+            if len(works) > 1:
+                return [outcome for work in works for outcome in self._run(engine, [work], alone)]
+            outputs, failure = [None], broken
+        seconds = time.monotonic() - started
+        with self._lock:
+            statistics = self._statistics_of(engine)
+            statistics.batches[len(works)] += 1
+            statistics.alone += alone
+            statistics.run_s += seconds
+            each_s = seconds / len(works)
+            expected = self._expected_s.get(engine, each_s)
+            self._expected_s[engine] = expected + _NOVELTY * (each_s - expected)
+            for work in works:
+                work.run_s, work.batch = seconds, len(works)
+                self._charge(work, each_s)
+        return [(work, output, failure) for work, output in zip(works, outputs, strict=True)]
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        """Give each caller his result, or the error."""
+        for work, result, error in outcomes:
+            if error is None:
+                _tell(work, partial(work.future.set_result, result))
+                continue
+            with self._lock:
+                statistics = self._statistics_of(work.engine)
+                if isinstance(error, DeadlineExceeded):
+                    statistics.expired += 1
+                else:
+                    statistics.failed += 1
+            _tell(work, partial(work.future.set_exception, error))
+
+    @staticmethod
+    def _finished(work: Work, output: Any, error: Exception | None) -> Outcome:
+        if error is not None:
+            return work, None, error
+        try:
+            return work, work.engine.finish(work.job, output), None
+        except Exception as wrong:  # noqa: BLE001  as above
+            return work, None, wrong
+
+    def _charge(self, work: Work, seconds: float) -> None:
+        """Let a piece of work have cost so much; before it ran, what is expected."""
+        self._queue.charge(work, seconds - work.charged_s)
+        work.charged_s = seconds
+
+    def _release(self, threads: int) -> None:
+        with self._lock:
+            self._free_cores += threads
+            if threads > 1:
+                self._core_wanted.notify_all()
+
+    def _statistics_of(self, engine: Engine) -> Statistics:
+        return self._statistics.setdefault(engine, Statistics())
+
+
+class _Functions:
+    """Plain work: a job is a function, and its result what that returns."""
+
+    name = "a core"
+    plan = Plan()
+
+    def allocate(self, jobs: list[Any]) -> None:
+        pass
+
+    def prepare(self, job: Any) -> None:
+        pass
+
+    def run(self, jobs: list[Any], alone: bool) -> list[Any]:
+        return [job() for job in jobs]
+
+    def finish(self, job: Any, output: Any) -> Any:
+        return output
+
+
+_FUNCTIONS = _Functions()
+_TOO_LATE = "the deadline passed while the request was waiting"
+
+
+def _tell(work: Work, news: Callable[[], Any]) -> None:
+    def tell() -> None:
+        if not work.future.done():
+            news()
+
+    # A loop that is closed has nobody waiting.
+    with suppress(RuntimeError):
+        work.loop.call_soon_threadsafe(tell)

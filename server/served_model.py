@@ -1,16 +1,29 @@
-"""What answers for one version of one model: its session, its family, its card."""
+"""What answers for one version of one model: its sessions, its family, its card."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from server import golden
 from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFileError
-from server.families import Family, family_of
-from server.results import Answer, Classified, Detected, Image, Options, ServedBy, Tensor, Timings
+from server.fair_queue import Call
+from server.families import Family, family_of, preprocess_one
+from server.plan import Plan
+from server.results import (
+    Answer,
+    Classified,
+    Detected,
+    Options,
+    Picture,
+    ServedBy,
+    Tensor,
+    Timings,
+)
 from server.scheduler import Scheduler
-from server.session import Session
+from server.session import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,60 +34,95 @@ class Verification:
     golden_sample: bool
 
 
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One image on its way; its input is batch[index]."""
+
+    picture: Picture
+    options: Options
+    batch: Tensor | None = None
+    index: int = 0
+    geometry: Any = None
+    decode_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    postprocess_ms: float = 0.0
+
+
 class ServedModel:
-    """One version of one model, loaded."""
+    """One version of one model, loaded; the scheduler's engine for it."""
 
     def __init__(
         self,
         version: int,
         document: ModelDocument,
-        session: Session,
+        sessions: Sessions,
+        plan: Plan,
         scheduler: Scheduler,
         digest_verified: bool,
+        bf16: bool = False,
     ) -> None:
         self.name = document.name
         self.version = version
         self.document = document
         self.task = document.task
         self.family: Family = family_of(document)
-        self.session = session
+        self.sessions = sessions
+        self.plan = plan
         self._scheduler = scheduler
         self._output_names = output_names(document)
+        self._golden_tolerance = golden.BF16_TOLERANCE if bf16 else 0.0
         self.verification = Verification(
             digest=digest_verified, golden_sample=document.golden_sample is not None
         )
         self.served_by = ServedBy(
             model=document.name,
             version=version,
-            precision=document.precision,
-            execution_provider=session.provider,
+            # int8 stays what it is: only the rest is computed in bfloat16.
+            precision="bf16" if bf16 and document.precision != "int8" else document.precision,
+            execution_provider=sessions.first.provider,
             random_weights=document.provenance.random_weights,
             task=document.task,
         )
 
     def warm_up(self, where: str) -> None:
-        """Run the golden picture through the model.
+        """Run the golden picture through every session, in the largest batch too.
 
         Raises ModelFileError if graph and document don't fit each other, or if the outcome
         is not the golden one.
         """
-        if missing := set(self._output_names) - set(self.session.output_names):
+        session = self.sessions.first
+        if missing := set(self._output_names) - set(session.output_names):
             raise ModelFileError(f"{where}: its graph lacks the output {', '.join(missing)}")
-        tensor, geometry = self.family.preprocess(golden.picture())
-        for expected, given in zip(self.session.input_shape, tensor.shape, strict=True):
+        tensor, geometry = preprocess_one(self.family, golden.picture())
+        for expected, given in zip(session.input_shape, tensor.shape, strict=True):
             if expected not in (None, given):
                 raise ModelFileError(
-                    f"{where}: its graph takes {self.session.input_shape}, its document says "
+                    f"{where}: its graph takes {session.input_shape}, its document says "
                     f"{list(tensor.shape)}"
                 )
-        outputs = self.session.run(tensor, self._output_names)
-        if any(output.shape[0] != 1 for output in outputs):
-            raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+        for session in self.sessions.all:
+            outputs = session.run(tensor, self._output_names)
+            if any(output.shape[0] != 1 for output in outputs):
+                raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+            if self.document.golden_sample is not None:
+                golden.check(
+                    self.document.golden_sample,
+                    self._output_names,
+                    outputs,
+                    where,
+                    self._golden_tolerance,
+                )
         classes, labels = self._classes(outputs), len(self.document.label_set.labels)
         if classes not in (None, labels):
             raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
-        if self.document.golden_sample is not None:
-            golden.check(self.document.golden_sample, self._output_names, outputs, where)
+        if self.plan.batch > 1:
+            batch = np.repeat(tensor, self.plan.batch, axis=0)
+            given = len(self.sessions.first.run(batch, self._output_names)[0])
+            if given != self.plan.batch:
+                raise ModelFileError(
+                    f"{where}: it gives {given} answers for {self.plan.batch} images; "
+                    "export it with a fixed batch of 1, or with a batch that is truly dynamic"
+                )
         self.family.postprocess(outputs, geometry, Options())
 
     def _classes(self, outputs: list[Tensor]) -> int | None:
@@ -87,30 +135,60 @@ class ServedModel:
         row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
         return row.get(output.layout)
 
-    async def answer(self, image: Image, options: Options, deadline: float | None = None) -> Answer:
-        """Return the model's answer on an image, uint8 RGB [H, W, 3].
+    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
+        """Return the model's answer on a picture.
 
-        deadline: on time.monotonic()'s clock. Raises Overloaded, DeadlineExceeded,
+        Raises InvalidRequest if it can't be decoded; Overloaded, DeadlineExceeded,
         ModelFailed.
         """
         started = time.perf_counter()
-        (result, timings), queue_ms = await self._scheduler.run(
-            lambda: self._answer(image, options), deadline
+        job = _Job(picture, options)
+        result, spent = await self._scheduler.submit(self, job, call)
+        timings = Timings(
+            queue_ms=spent.queue_ms,
+            decode_ms=job.decode_ms,
+            preprocess_ms=job.preprocess_ms,
+            inference_ms=spent.run_ms,
+            postprocess_ms=job.postprocess_ms,
+            total_ms=_ms_since(started),
         )
-        total_ms = (time.perf_counter() - started) * 1e3
-        timings = replace(timings, queue_ms=queue_ms, total_ms=total_ms)
         return Answer(result, self.served_by, timings)
 
-    def _answer(self, image: Image, options: Options) -> tuple[Classified | Detected, Timings]:
-        lap = _stopwatch()
-        tensor, geometry = self.family.preprocess(image)
-        preprocess_ms = lap()
-        outputs = self.session.run(tensor, self._output_names)
-        inference_ms = lap()
-        result = self.family.postprocess(outputs, geometry, options)
-        return result, Timings(
-            preprocess_ms=preprocess_ms, inference_ms=inference_ms, postprocess_ms=lap()
-        )
+    def allocate(self, jobs: list[_Job]) -> None:
+        """Give each job its place in one batch."""
+        batch = np.empty((len(jobs), *self.family.input_shape), np.float32)
+        for index, job in enumerate(jobs):
+            job.batch, job.index = batch, index
+
+    def prepare(self, job: _Job) -> None:
+        """Decode the job's picture, unless that was done, and write its input in its place."""
+        job.decode_ms = job.picture.decode()
+        started = time.perf_counter()
+        assert job.batch is not None
+        job.geometry = self.family.preprocess(job.picture.pixels, job.batch[job.index])
+        job.preprocess_ms = _ms_since(started)
+
+    def run(self, jobs: list[_Job], alone: bool) -> list[list[Tensor]]:
+        """Return the outputs of each job, every one a batch of 1; raises ModelFailed."""
+        outputs = self.sessions.run(_gathered(jobs), self._output_names, alone)
+        images = min(len(output) for output in outputs)
+        return [[output[i : i + 1] for output in outputs] for i in range(images)]
+
+    def finish(self, job: _Job, output: list[Tensor]) -> Classified | Detected:
+        """Return labels or boxes."""
+        started = time.perf_counter()
+        result = self.family.postprocess(output, job.geometry, job.options)
+        job.postprocess_ms = _ms_since(started)
+        return result
+
+
+def _gathered(jobs: list[_Job]) -> Tensor:
+    """Return the inputs as one tensor [n, 3, height, width]; a copy only if they are scattered."""
+    first = jobs[0]
+    assert first.batch is not None
+    if all(job.batch is first.batch and job.index == first.index + i for i, job in enumerate(jobs)):
+        return first.batch[first.index : first.index + len(jobs)]
+    return np.stack([job.batch[job.index] for job in jobs if job.batch is not None])
 
 
 def output_names(document: ModelDocument) -> list[str]:
@@ -121,13 +199,5 @@ def output_names(document: ModelDocument) -> list[str]:
     return [output.tensor]
 
 
-def _stopwatch() -> Callable[[], float]:
-    """Return a function that gives the milliseconds since it was last called."""
-    last = time.perf_counter()
-
-    def lap() -> float:
-        nonlocal last
-        before, last = last, time.perf_counter()
-        return (last - before) * 1e3
-
-    return lap
+def _ms_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3

@@ -1,14 +1,15 @@
-"""One ONNX Runtime session: a model file, ready to run on one execution provider."""
+"""ONNX Runtime's sessions: a model file, ready to run on one execution provider."""
 
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Literal
 
-import numpy as np
-import onnxruntime as ort
 import structlog
 
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
-from server.providers import Provider, chain
+from server.plan import Plan
+from server.providers import Provider, Setup, create
 from server.results import Tensor
 
 _log = structlog.get_logger()
@@ -21,16 +22,9 @@ class Session:
     execution provider that truly runs it, by ONNX Runtime's name.
     """
 
-    def __init__(self, path: Path, provider: Provider, threads: int, cache_dir: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A thread that spins while it waits takes the core from another session.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+    def __init__(self, path: Path, provider: Provider, setup: Setup) -> None:
         try:
-            providers = chain(provider, cache_dir)
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            self._session = create(path, provider, setup)
         except Exception as error:
             raise ModelFileError(f"{path}: ONNX Runtime can't load it: {error}") from error
         self.provider: str = self._session.get_providers()[0]
@@ -52,7 +46,7 @@ class Session:
     def run(self, tensor: Tensor, output_names: list[str] | None = None) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
-        Raises ModelFailed if the graph breaks, or gives a number that is none.
+        Raises ModelFailed if the graph breaks.
         """
         feed = {self.input_name: tensor.astype(self.input_dtype, copy=False)}
         try:
@@ -62,7 +56,38 @@ class Session:
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error
-        # One NaN or infinity makes the sum one; float16 would overflow by itself.
-        if not all(np.isfinite(output.sum(dtype=np.float32)) for output in outputs):
-            raise ModelFailed("the model gave numbers that are not finite for this image")
         return outputs
+
+
+class Sessions:
+    """The sessions that one model's plan asks for; setup: but for its threads and runs."""
+
+    def __init__(self, path: Path, provider: Provider, plan: Plan, setup: Setup) -> None:
+        # In one session of the CPU provider, the threads of several runs would mix.
+        mixed = plan.place == "cores" and plan.threads > 1 and not provider.own_threads
+        number, runs = (plan.instances, 1) if mixed else (1, plan.instances)
+        each = replace(setup, threads=plan.threads, runs=runs)
+        self.all = [Session(path, provider, each) for _ in range(number)]
+        self.first = self.all[0]
+        self._shared = number == 1
+        self._idle: SimpleQueue[Session] = SimpleQueue()
+        for session in self.all:
+            self._idle.put(session)
+        self._alone: Session | None = None
+        if plan.alone_threads:
+            # Its threads may spin: nothing else runs beside it.
+            alone = replace(setup, threads=plan.alone_threads, runs=1, spin=True)
+            self._alone = Session(path, provider, alone)
+            self.all.append(self._alone)
+
+    def run(self, tensor: Tensor, output_names: list[str], alone: bool = False) -> list[Tensor]:
+        """Return the outputs for a batch; alone: on all cores. Raises ModelFailed."""
+        if alone and self._alone is not None:
+            return self._alone.run(tensor, output_names)
+        if self._shared:
+            return self.first.run(tensor, output_names)
+        session = self._idle.get()
+        try:
+            return session.run(tensor, output_names)
+        finally:
+            self._idle.put(session)

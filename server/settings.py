@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -36,6 +36,19 @@ class ImageLimits:
     jpeg_scans: int = 100
 
 
+class Tuning(BaseModel):
+    """How one model is to be run on one device, as `visavis tune` measured it; see Plan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "cpu"
+    goal: Literal["throughput", "latency"] = "throughput"
+    threads: Annotated[int, Field(ge=1)] = 1
+    instances: Annotated[int, Field(ge=1)] = 1
+    batch: Annotated[int, Field(ge=1, le=64)] = 1
+    alone_threads: Annotated[int, Field(ge=0)] = 0
+
+
 class Settings(BaseSettings):
     """The server's settings; each field's description is its documentation."""
 
@@ -43,15 +56,28 @@ class Settings(BaseSettings):
 
     models: Path = Field(Path("models"), description="the model repository, a folder")
     grpc: str = Field("127.0.0.1:8001", description="HOST:PORT or unix:PATH to listen on")
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+    metrics: str | None = Field(
+        None, description="HOST:PORT where Prometheus reads /metrics; without it, nowhere"
+    )
+    device: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
         "auto",
         description="what runs the models; auto: CUDA where it is usable, else the CPU",
     )
-    workers: Annotated[int, Field(ge=0)] = Field(
-        0, description="threads that decode and run models; 0: one per usable core"
+    bf16: bool = Field(
+        False, description="compute in bfloat16: faster with openvino, and not quite the original"
     )
+    cores: Annotated[int, Field(ge=0)] = Field(
+        0, description="cores for decoding and running models; 0: all that are usable"
+    )
+    streams: Annotated[int, Field(ge=1)] = Field(
+        2, description="runs at once on a device: one copies while another runs"
+    )
+    low_memory: bool = Field(False, description="one session for each model, one image in a run")
     queue_size: Annotated[int, Field(ge=1)] = Field(
-        256, description="pieces of work that may wait before new ones are refused"
+        512, description="requests that may wait for one model before new ones are refused"
+    )
+    tuning: dict[str, Tuning] = Field(
+        default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
     )
     max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
         16 << 20, description="largest encoded image"
@@ -84,10 +110,17 @@ class Settings(BaseSettings):
             raise ValueError("a port is 0 to 65535")
         return address
 
+    @field_validator("metrics")
+    @classmethod
+    def _http_address(cls, address: str | None) -> str | None:
+        if address is not None and address.startswith("unix:"):
+            raise ValueError("it must be HOST:PORT or [IPv6]:PORT")
+        return address if address is None else cls._address(address)
+
     @property
-    def worker_count(self) -> int:
-        """How many worker threads there are."""
-        return self.workers or usable_cores()
+    def core_count(self) -> int:
+        """How many cores decode and run models."""
+        return self.cores or usable_cores()
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -13,8 +13,8 @@ from server import annotate, comparison, messages
 from server.card import Task
 from server.errors import InvalidRequest, Unavailable, VisavisError, listed
 from server.repository import Repository
-from server.results import Answer, Classified, Detected, Image, Options, Timings
-from server.scheduler import Scheduler
+from server.results import Answer, Classified, Detected, Options, Picture, Timings
+from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel
 from server.settings import ImageLimits
 
@@ -37,17 +37,17 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Answer with one model's labels."""
-        started = time.monotonic()
+        started, call = time.monotonic(), _call("Classify", context)
         model = self._model(request, Task.CLASSIFICATION)
         options = messages.read_classification_options(request)
-        image, answer, timings = await self._ask(request, model, options, context, started)
-        response = messages.classify_response(answer, timings, messages.image_size(image))
-        await self._annotate(request.annotate, response, image, answer.result)
+        picture, answer, timings = await self._ask(request, model, options, call, started)
+        response = messages.classify_response(answer, timings, messages.image_size(picture.pixels))
+        await self._annotate(request.annotate, response, picture, answer.result, call)
         return response
 
     async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:
         """Answer with one model's boxes."""
-        started = time.monotonic()
+        started, call = time.monotonic(), _call("Detect", context)
         model = self._model(request, Task.OBJECT_DETECTION)
         options = messages.read_detection_options(request)
         if unknown := set(options.labels) - set(model.document.label_set.labels):
@@ -55,9 +55,9 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
                 "labels",
                 f"model {model.name} has no label {listed(map(repr, unknown))}",
             )
-        image, answer, timings = await self._ask(request, model, options, context, started)
-        response = messages.detect_response(answer, timings, messages.image_size(image))
-        await self._annotate(request.annotate, response, image, answer.result)
+        picture, answer, timings = await self._ask(request, model, options, call, started)
+        response = messages.detect_response(answer, timings, messages.image_size(picture.pixels))
+        await self._annotate(request.annotate, response, picture, answer.result, call)
         return response
 
     async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
@@ -117,28 +117,13 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         request: pb.ClassifyRequest | pb.DetectRequest,
         model: ServedModel,
         options: Options,
-        context: Context,
+        call: Call,
         started: float,
-    ) -> tuple[Image, Answer, Timings]:
+    ) -> tuple[Picture, Answer, Timings]:
         """Return the picture, the model's answer, and where the whole time went."""
-        deadline = _deadline(context)
-        image, decoding = await self._decode(request.image, deadline)
-        answer = await model.answer(image, options, deadline)
-        timings = replace(
-            answer.timings,
-            queue_ms=answer.timings.queue_ms + decoding.queue_ms,
-            decode_ms=decoding.decode_ms,
-            total_ms=_ms_since(started),
-        )
-        return image, answer, timings
-
-    async def _decode(self, image: pb.Image, deadline: float | None) -> tuple[Image, Timings]:
-        def work() -> tuple[Image, float]:
-            started = time.monotonic()
-            return messages.read_image(image, self._limits), _ms_since(started)
-
-        (pixels, decode_ms), queue_ms = await self._scheduler.run(work, deadline)
-        return pixels, Timings(queue_ms=queue_ms, decode_ms=decode_ms)
+        picture = messages.read_picture(request.image, self._limits)
+        answer = await model.answer(picture, options, call)
+        return picture, answer, replace(answer.timings, total_ms=_ms_since(started))
 
     async def _compare(
         self, request: messages.ComparisonRequest, context: Context
@@ -157,10 +142,11 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
             request.models,
             request.baseline if request.HasField("baseline") else None,
         )
-        deadline = _deadline(context)
-        image, decoding = await self._decode(request.image, deadline)
+        call = _call("Compare", context)
+        picture = messages.read_picture(request.image, self._limits)
+        decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
         given = []
-        async for answer in comparison.answers(selection, image, options, deadline):
+        async for answer in comparison.answers(selection, picture, options, call):
             given.append(answer)
             yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
         compared = comparison.conclude(selection, given)
@@ -176,27 +162,30 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
                 for model in repository.latest()
                 if model.name in asked
             ],
-            image_size=messages.image_size(image),
+            image_size=messages.image_size(picture.pixels),
         )
         if request.annotate:
             panels = [_panel(a, c) for c in compared for a in c.answers]
-            encoded, _ = await self._scheduler.run(lambda: annotate.side_by_side(image, panels))
+            encoded, _ = await self._scheduler.run(
+                lambda: annotate.side_by_side(picture.pixels, panels), call
+            )
             _attach(summary, encoded)
-        summary.timings.CopyFrom(
-            messages.timings_message(replace(decoding, total_ms=_ms_since(started)))
-        )
+        timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
+        summary.timings.CopyFrom(messages.timings_message(timings))
         yield pb.CompareStreamResponse(summary=summary)
 
     async def _annotate(
         self,
         asked: bool,
         response: Single,
-        image: Image,
+        picture: Picture,
         result: Classified | Detected,
+        call: Call,
     ) -> None:
         if asked:
+            random_weights = response.served_by.random_weights
             encoded, _ = await self._scheduler.run(
-                lambda: annotate.annotate(image, result, response.served_by.random_weights)
+                lambda: annotate.annotate(picture.pixels, result, random_weights), call
             )
             _attach(response, encoded)
 
@@ -231,10 +220,9 @@ def _panel(
     )
 
 
-def _deadline(context: Context) -> float | None:
-    """Return the caller's deadline on time.monotonic()'s clock; None: there is none."""
+def _call(method: str, context: Context) -> Call:
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+    return Call(method, None if remaining is None else time.monotonic() + remaining)
 
 
 def _ms_since(started: float) -> float:

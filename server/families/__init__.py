@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import numpy as np
+
 from server.card import ModelDocument, Task
 from server.families.classifier import Classifier
 from server.families.detector import Detector
@@ -11,17 +13,26 @@ from server.results import Classified, Detected, Image, Options, Tensor
 class Family(Protocol):
     """Turns an image into a model's input and its outputs into an answer. Holds no state."""
 
-    def preprocess(self, image: Image) -> tuple[Tensor, Any]:
-        """Return the input [1, 3, height, width] and what postprocess needs to know of the image.
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of one image in a batch: 3, height, width."""
+        ...
 
-        image: uint8 RGB [H, W, 3].
+    def preprocess(self, image: Image, out: Tensor) -> Any:
+        """Write the image's input into `out`; return what postprocess needs to know of it.
+
+        image: uint8 RGB [H, W, 3]. out: float32, C-contiguous, of input_shape: a place in a
+        batch. All of it is overwritten.
         """
         ...
 
     def postprocess(
         self, outputs: list[Tensor], geometry: Any, options: Options
     ) -> Classified | Detected:
-        """Return the answer; outputs: one tensor per output of the graph, batch of 1."""
+        """Return the answer; outputs: one tensor per output of the graph, batch of 1.
+
+        Raises ModelFailed if a number that the answer is made from is NaN or infinite.
+        """
         ...
 
 
@@ -30,3 +41,9 @@ def family_of(document: ModelDocument) -> Family:
     if document.task is Task.CLASSIFICATION:
         return Classifier(document)
     return Detector(document)
+
+
+def preprocess_one(family: Family, image: Image) -> tuple[Tensor, Any]:
+    """Return the input for one image, a batch of 1, and what postprocess needs to know of it."""
+    tensor = np.empty((1, *family.input_shape), np.float32)
+    return tensor, family.preprocess(image, tensor[0])

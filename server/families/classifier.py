@@ -6,6 +6,8 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from server.card import CenterSquare, ClassScores, ModelDocument, ShorterSide
+from server.families.finite import require_finite
+from server.families.normalization import normalize, normalized_values
 from server.results import Classification, Classified, Image, Options, Tensor
 
 _BILINEAR = PillowImage.Resampling.BILINEAR
@@ -23,10 +25,11 @@ class Classifier:
         self._input = document.input
         self._labels = document.label_set.labels
         self._logits = document.output.layout == "logits"
-        self._normalized = _normalized(document.input.mean, document.input.std)
+        self._values = normalized_values(document.input)
+        self.input_shape = (3, document.input.height, document.input.width)
 
-    def preprocess(self, image: Image) -> tuple[Tensor, None]:
-        """Return the input [1, 3, height, width], float32, normalised."""
+    def preprocess(self, image: Image, out: Tensor) -> None:
+        """Write the image into `out` [3, height, width], resized and normalised."""
         width, height = self._input.width, self._input.height
         match self._input.resize:
             case ShorterSide(size=size):
@@ -36,14 +39,15 @@ class Classifier:
             case _:
                 picture = PillowImage.fromarray(image)
                 pixels = np.asarray(picture.resize((width, height), _BILINEAR))
-        tensor = np.empty((1, 3, height, width), np.float32)
-        for channel, plane in enumerate(cv2.split(pixels)):
-            np.take(self._normalized[channel], plane, out=tensor[0, channel])
-        return tensor, None
+        normalize(pixels, self._values, out)
 
     def postprocess(self, outputs: list[Tensor], geometry: None, options: Options) -> Classified:
-        """Return the top k labels; outputs: one tensor [1, classes]."""
+        """Return the top k labels; outputs: one tensor [1, classes].
+
+        Raises ModelFailed if a number among them is none.
+        """
         scores = outputs[0][0].astype(np.float32)
+        require_finite(scores)
         probabilities = _softmax(scores) if self._logits else scores
         top = np.argsort(-probabilities, kind="stable")[: options.top_k]
         return Classified(
@@ -59,7 +63,7 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
     """Return what torchvision's Resize(size) and CenterCrop give, bit for bit.
 
     image: uint8 RGB [H, W, 3]; returns [crop_height, crop_width, 3]; size is at least as
-    large as the crop. What the crop drops is gone before the second pass.
+    large as the crop. Most of what the crop drops is never computed.
     """
     height, width = image.shape[:2]
     # torchvision truncates the long side and rounds the crop's offset (half to even).
@@ -69,32 +73,47 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
         new_width, new_height = int(size * width / height), size
     left = round((new_width - crop_width) / 2)
     top = round((new_height - crop_height) / 2)
-    picture = PillowImage.fromarray(image)
-    # Each pass rounds to 8 bits, so that their order matters; this is Pillow 13's.
+    # Each pass rounds to 8 bits, so that their order matters; this is Pillow 13's. The second
+    # needs what the first leaves where it was: a crop beyond the border fills up with black.
     if height - new_height > max(0, 2 * (width - new_width)):
-        rows = picture.resize((width, new_height), _BILINEAR)
-        rows = rows.crop((0, top, width, top + crop_height))
+        first, last = _needed(width, new_width, left, crop_width)
+        rows = PillowImage.fromarray(image[:, first:last])
+        rows = rows.resize((last - first, new_height), _BILINEAR)
+        rows = rows.crop((-first, top, width - first, top + crop_height))
         columns = rows.resize((new_width, crop_height), _BILINEAR)
         return np.asarray(columns.crop((left, 0, left + crop_width, crop_height)))
+    first, last = _needed(height, new_height, top, crop_height)
     if max(new_width * height, new_height * crop_width) > _MAX_INTERMEDIATE_PIXELS:
-        needed, row_taps = _taps(height, new_height, top, crop_height)
-        _, column_taps = _taps(width, new_width, left, crop_width)
-        strip = _resampled(image[needed].transpose(1, 0, 2), column_taps).transpose(1, 0, 2)
-        return _resampled(strip, (row_taps[0] - needed.start, row_taps[1]))
-    columns = picture.resize((new_width, height), _BILINEAR)
-    columns = columns.crop((left, 0, left + crop_width, height))
+        column_taps = _taps(width, new_width, left, crop_width)
+        strip = _resampled(image[first:last].transpose(1, 0, 2), column_taps).transpose(1, 0, 2)
+        index, weight = _taps(height, new_height, top, crop_height)
+        return _resampled(strip, (index - first, weight))
+    columns = PillowImage.fromarray(image[first:last])
+    columns = columns.resize((new_width, last - first), _BILINEAR)
+    columns = columns.crop((left, -first, left + crop_width, height - first))
     rows = columns.resize((crop_width, new_height), _BILINEAR)
     return np.asarray(rows.crop((0, top, crop_width, top + crop_height)))
+
+
+def _needed(size: int, new_size: int, first: int, count: int) -> tuple[int, int]:
+    """Return the range of an axis that some of its pixels come from, perhaps one more each side.
+
+    The axis is resized from size to new_size; of that, `count` pixels from `first` on.
+    """
+    scale = size / new_size
+    reach = max(scale, 1.0)
+    low, high = int(first * scale - reach), int((first + count) * scale + reach) + 1
+    return max(low, 0), min(high, size)
 
 
 _Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
 
 
-def _taps(size: int, new_size: int, first: int, count: int) -> tuple[slice, _Taps]:
+def _taps(size: int, new_size: int, first: int, count: int) -> _Taps:
     """Return which pixels Pillow's bilinear resize mixes for some of the new ones, and how.
 
-    Of an axis resized from size to new_size, for `count` pixels from `first` on: the range
-    that they come from, indices [count, taps] into the axis, and weights that sum to about 2**22.
+    The arguments are those of `_needed`. Indices [count, taps] into the axis, and weights
+    that sum to about 2**22.
     """
     scale = size / new_size
     reach = max(scale, 1.0)
@@ -107,7 +126,7 @@ def _taps(size: int, new_size: int, first: int, count: int) -> tuple[slice, _Tap
     weight /= weight.sum(axis=1, keepdims=True)
     # Pillow's own fixed point: 32 bits less 8 for the pixel and 2 for the sum.
     fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
-    return slice(int(low[0]), int(high[-1])), (np.minimum(index, high[:, None] - 1), fixed)
+    return np.minimum(index, high[:, None] - 1), fixed
 
 
 def _resampled(pixels: Image, taps: _Taps) -> Image:
@@ -125,16 +144,6 @@ def resize_center_square(image: Image, width: int, height: int) -> Image:
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     square = image[top : top + side, left : left + side]
     return cv2.resize(square, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _normalized(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return what each of the 256 values of a pixel becomes: float32 [3, 256].
-
-    In the order of torchvision's ToTensor and Normalize, so that not a bit differs.
-    """
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
-    offset, scale = np.array(mean, np.float32), np.array(std, np.float32)
-    return (values[None, :] - offset[:, None]) / scale[:, None]
 
 
 def _softmax(logits: Tensor) -> Tensor:

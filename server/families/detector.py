@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from server import boxes
 from server.card import Candidates, ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from server.families.finite import require_finite
+from server.families.normalization import normalize, normalized_values
 from server.results import Box, Detected, Detection, Image, Options, Tensor
 
 # YOLOv5 looks at no more candidates than this, the highest scores first.
@@ -39,28 +41,30 @@ class Detector:
         self._output = document.output
         self._labels = document.label_set.labels
         self._defaults = document.detection_defaults
+        self._values = normalized_values(document.input)
+        self.input_shape = (3, document.input.height, document.input.width)
 
-    def preprocess(self, image: Image) -> tuple[Tensor, boxes.Letterbox]:
-        """Return the letterboxed input [1, 3, height, width] in [0, 1] and where the image lies."""
+    def preprocess(self, image: Image, out: Tensor) -> boxes.Letterbox:
+        """Write the letterboxed image into `out` [3, height, width]; return where it lies."""
         height, width = image.shape[:2]
         place = boxes.letterbox(width, height, self._input.width, self._input.height)
         size = (place.content_width, place.content_height)
         if size != (width, height):
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-        tensor = np.full(
-            (1, 3, self._input.height, self._input.width),
-            self._letterbox.pad_value / 255,
-            np.float32,
-        )
-        content = tensor[0, :, place.top : place.top + size[1], place.left : place.left + size[0]]
-        for channel, plane in enumerate(cv2.split(image)):
-            np.divide(plane, np.float32(255), out=content[channel])
-        return tensor, place
+        left, top, right, bottom = place.content
+        normalize(image, self._values, out[:, top:bottom, left:right])
+        grey = self._values[:, self._letterbox.pad_value, None, None]
+        out[:, :top] = out[:, bottom:] = grey
+        out[:, top:bottom, :left] = out[:, top:bottom, right:] = grey
+        return place
 
     def postprocess(
         self, outputs: list[Tensor], geometry: boxes.Letterbox, options: Options
     ) -> Detected:
-        """Return the detections; outputs: the graph's, for a batch of 1."""
+        """Return the detections; outputs: the graph's, for a batch of 1.
+
+        Raises ModelFailed if a number that they are made from is none.
+        """
         defaults = self._defaults
         threshold = _given(options.score_threshold, defaults.score_threshold)
         most = _given(options.max_detections, defaults.max_detections)
@@ -102,6 +106,7 @@ class Detector:
         if isinstance(output, Yolov5Heads):
             return _decode_yolov5_heads(outputs, output, threshold)
         rows = outputs[0][0].astype(np.float32, copy=False)
+        require_finite(rows)
         if output.layout == "end_to_end":  # [n, 6]
             rows = rows[rows[:, 4] > threshold]
             return Rows(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.intp))
@@ -122,25 +127,27 @@ def _decode_yolov5_heads(maps: list[Tensor], heads: Yolov5Heads, threshold: floa
     read; it does so on the logit, with a margin, and then exactly.
     """
     at_least = np.log(threshold / (1 - threshold)) - 0.01 if 0 < threshold < 1 else -np.inf
-    parts = []
+    logits, places = [], []
     for head, anchors, stride in zip(maps, heads.anchors, heads.strides, strict=True):
         height, width = head.shape[2:]
-        cells = head.reshape(len(anchors), -1, height, width)  # [anchors, 5 + classes, h, w]
-        anchor, y, x = np.nonzero(cells[:, 4] > at_least)
-        raw = _sigmoid(cells[anchor, :, y, x])  # [n, 5 + classes]
-        keep = raw[:, 4] > threshold
-        raw, anchor, y, x = raw[keep], anchor[keep], y[keep], x[keep]
-        # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
-        corner = np.stack((x, y), axis=1).astype(np.float32) - np.float32(0.5)
-        center = (raw[:, :2] * 2 + corner) * np.float32(stride)
-        size = (raw[:, 2:4] * 2) ** 2 * np.array(anchors, np.float32)[anchor]
-        decoded = boxes.cxcywh_to_xyxy(np.concatenate((center, size), axis=1))
-        parts.append(_best_class(decoded, raw[:, 5:] * raw[:, 4:5], threshold))
-    return Rows(
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.class_ids for part in parts]),
-    )
+        cells = head.reshape(len(anchors), -1, height * width)  # [anchors, 5 + classes, h * w]
+        require_finite(cells[:, 4])
+        anchor, cell = np.divmod(np.flatnonzero(cells[:, 4] > at_least), height * width)
+        logits.append(cells[anchor, :, cell])  # [n, 5 + classes]
+        y, x = np.divmod(cell, width)
+        sides = np.array(anchors, np.float32)[anchor]
+        places.append(np.column_stack((x, y, np.full_like(x, stride), sides)))  # [n, 5]
+    read, place = np.concatenate(logits), np.concatenate(places, dtype=np.float32)
+    require_finite(read)
+    raw = _sigmoid(read)
+    keep = raw[:, 4] > threshold
+    raw, place = raw[keep], place[keep]
+    # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
+    corner = place[:, :2] - np.float32(0.5)
+    center = (raw[:, :2] * 2 + corner) * place[:, 2:3]
+    size = (raw[:, 2:4] * 2) ** 2 * place[:, 3:]
+    decoded = boxes.cxcywh_to_xyxy(np.concatenate((center, size), axis=1))
+    return _best_class(decoded, raw[:, 5:] * raw[:, 4:5], threshold)
 
 
 def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:

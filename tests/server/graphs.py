@@ -26,7 +26,7 @@ from server.card import (
     ShorterSide,
     Task,
 )
-from server.families import family_of
+from server.families import family_of, preprocess_one
 from server.served_model import output_names
 
 COLORS = ("red", "green", "blue")
@@ -162,7 +162,7 @@ ROWS = yolov5_rows(
 
 def export(graph: bytes, document: ModelDocument) -> tuple[bytes, ModelDocument]:
     """Return a file with its document; digest and golden sample come from other code than ours."""
-    tensor, _ = family_of(document).preprocess(golden.picture())
+    tensor, _ = preprocess_one(family_of(document), golden.picture())
     names = output_names(document)
     reference = ReferenceEvaluator(onnx.load_from_string(graph))
     outputs = reference.run(names, {"images": tensor})

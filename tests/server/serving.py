@@ -42,7 +42,7 @@ def settings(models: Path, **changes: Any) -> Settings:
         "models": models,
         "grpc": "127.0.0.1:0",
         "device": "cpu",
-        "workers": 2,
+        "cores": 2,
         "grace_s": 10.0,
     }
     return Settings(**{**fields, **changes})

@@ -36,7 +36,7 @@ class Blocked:
         self.began, self.may_end, self.runs = threading.Event(), threading.Event(), 0
         self.submitted = asyncio.Event()
         self.dropped = asyncio.Event()
-        run, submit = Session.run, Scheduler.run
+        run, submit = Session.run, Scheduler.submit
 
         def blocked_run(session: Session, *args: Any) -> Any:
             self.runs += 1
@@ -53,7 +53,7 @@ class Blocked:
                 raise
 
         monkeypatch.setattr(Session, "run", blocked_run)
-        monkeypatch.setattr(Scheduler, "run", watched_submit)
+        monkeypatch.setattr(Scheduler, "submit", watched_submit)
 
     async def call(self, served: Served) -> "asyncio.Task[Any]":
         """Keep the only worker busy with a call."""
@@ -70,7 +70,7 @@ async def as_coroutine(call: Any) -> Any:
 @pytest_asyncio.fixture
 async def alone(models: Path) -> AsyncIterator[Served]:
     """A server with one worker and room for one that waits."""
-    async with served_by(App(settings(models, workers=1, queue_size=1))) as served:
+    async with served_by(App(settings(models, cores=1, queue_size=1))) as served:
         yield served
 
 
@@ -159,7 +159,7 @@ async def test_a_missing_repository_ends_the_start_with_what_to_do(tmp_path: Pat
 async def test_a_gpu_that_cannot_be_used_ends_the_start(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = providers.Provider("cuda", "CUDA", lambda: ["no driver"], lambda cache_dir: {})
+    broken = providers.Provider("cuda", "CUDA", lambda: ["no driver"], lambda setup: {})
     monkeypatch.setattr(providers, "PROVIDERS", (providers.CPU, broken))
     with pytest.raises(ProviderUnavailable, match="--device cuda can't run here: no driver"):
         App(settings(models, device="cuda"))

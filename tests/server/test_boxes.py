@@ -74,6 +74,11 @@ def test_letterbox_scales_to_fit_and_centres(
     assert letterbox(*size, *target) == Letterbox(*size, *content, *corner, *target)
 
 
+def test_the_content_lies_between_its_edges() -> None:
+    assert letterbox(810, 1080, 640, 640).content == (80, 0, 560, 640)
+    assert letterbox(1280, 720, 640, 640).content == (0, 140, 640, 500)
+
+
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([64, 320, 640, 1280]))
 def test_letterbox_never_leaves_the_input(width: int, height: int, size: int) -> None:
     place = letterbox(width, height, size, size)
@@ -171,6 +176,22 @@ def test_suppression_keeps_whom_the_slow_reference_keeps(
         agnostic,
     )
     assert kept.tolist() == slow_nms(rows, scores, classes, threshold, agnostic)
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("most", [1, 31, 32, 33, 1000])
+def test_suppression_of_many_boxes_keeps_the_same(most: int, agnostic: bool) -> None:
+    random = np.random.default_rng(most)
+    corner, side = random.integers(0, 300, (200, 2)), random.integers(1, 60, (200, 2))
+    rows = [tuple(map(int, row)) for row in np.hstack((corner, corner + side))]
+    scores = random.integers(1, 64, 200) / 64
+    classes = random.integers(0, 3, 200)
+    kept = non_maximum_suppression(
+        boxes_of(rows), scores.astype(np.float32), classes, 0.3, most, agnostic
+    )
+    expected = slow_nms(rows, scores.tolist(), classes.tolist(), 0.3, agnostic)
+    assert len(expected) > 64
+    assert kept.tolist() == expected[:most]
 
 
 def test_an_overlap_at_the_threshold_stays() -> None:

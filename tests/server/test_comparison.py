@@ -10,12 +10,14 @@ from server import comparison
 from server.card import LabelSet, ModelDocument, Task
 from server.comparison import ClassificationAgreement, select
 from server.errors import InvalidRequest, ModelFailed, VisavisError
-from server.results import Answer, Classified, Detected, Options, ServedBy, Timings
+from server.fair_queue import Call
+from server.results import Answer, Classified, Detected, Options, Picture, ServedBy, Timings
 
 from . import graphs
 from .answers import classified, detected
 
-IMAGE = np.zeros((2, 2, 3), np.uint8)
+PICTURE = Picture(lambda: np.zeros((2, 2, 3), np.uint8))
+CALL = Call("Compare")
 CLASSIFICATION, DETECTION = Task.CLASSIFICATION, Task.OBJECT_DETECTION
 
 
@@ -45,7 +47,7 @@ class Fake:
         self.may_answer.set()
         self.cancelled = False
 
-    async def answer(self, image: Any, options: Options, deadline: float | None = None) -> Answer:
+    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
         try:
             await self.may_answer.wait()
         except asyncio.CancelledError:
@@ -74,7 +76,7 @@ async def compared(
     models: list[Fake], baseline: str | None = None
 ) -> list[comparison.TaskComparison]:
     selection = select(models, [], [], baseline)
-    given = [a async for a in comparison.answers(selection, IMAGE, Options())]
+    given = [a async for a in comparison.answers(selection, PICTURE, Options(), CALL)]
     return comparison.conclude(selection, given)
 
 
@@ -130,7 +132,7 @@ def test_a_task_that_nobody_is_capable_of_is_refused() -> None:
 async def test_answers_arrive_as_soon_as_they_are_there() -> None:
     slow, fast = four()[:2]
     slow.may_answer.clear()
-    stream = comparison.answers(select([slow, fast], [], [], None), IMAGE, Options())
+    stream = comparison.answers(select([slow, fast], [], [], None), PICTURE, Options(), CALL)
     assert (await anext(stream)).model is fast
     slow.may_answer.set()
     assert (await anext(stream)).model is slow
@@ -141,7 +143,7 @@ async def test_answers_arrive_as_soon_as_they_are_there() -> None:
 async def test_leaving_early_cancels_who_is_still_waiting() -> None:
     slow, fast = four()[:2]
     slow.may_answer.clear()
-    stream = comparison.answers(select([slow, fast], [], [], None), IMAGE, Options())
+    stream = comparison.answers(select([slow, fast], [], [], None), PICTURE, Options(), CALL)
     await anext(stream)
     await stream.aclose()
     await asyncio.sleep(0)  # Lets the cancellation arrive.

@@ -1,44 +1,69 @@
 """How many cores this process may use."""
 
-import builtins
-import io
 import os
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from server.cores import usable_cores
 
 
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.fixture
+def membership(tmp_path: Path) -> Path:
+    """A process in /pods/one, as version 2 says it."""
+    file = tmp_path / "membership"
+    file.write_text("0::/pods/one\n")
+    return file
+
+
+def put(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
 @pytest.mark.parametrize(
     ("cpu_max", "cores"),
     [
-        ("max 100000", 8),
-        ("200000 100000", 2),
-        ("250000 100000", 2),
-        ("50000 100000", 1),
-        ("1600000 100000", 8),
+        ("max 100000\n", 8),
+        ("200000 100000\n", 2),
+        ("250000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("1600000 100000\n", 8),
         ("", 8),
-        (None, 8),
+        ("odd", 8),
     ],
 )
-def test_a_containers_quota_bounds_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cpu_max: str | None, cores: int
+@pytest.mark.parametrize("folder", ["pods/one", "pods", "."])
+def test_the_quota_of_a_cgroup_or_of_one_around_it_bounds_the_cores(
+    tmp_path: Path, membership: Path, folder: str, cpu_max: str, cores: int
 ) -> None:
-    real = builtins.open
-
-    def fake(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if path != "/sys/fs/cgroup/cpu.max":
-            return real(path, *args, **kwargs)
-        if cpu_max is None:
-            raise FileNotFoundError(path)
-        return io.StringIO(cpu_max)
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(builtins, "open", fake)
-    assert usable_cores() == cores
+    put(tmp_path / folder / "cpu.max", cpu_max)
+    assert usable_cores(tmp_path, membership) == cores
 
 
-def test_affinity_counts_where_there_is_no_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smallest_quota_counts(tmp_path: Path, membership: Path) -> None:
+    put(tmp_path / "pods" / "cpu.max", "300000 100000")
+    put(tmp_path / "pods" / "one" / "cpu.max", "600000 100000")
+    assert usable_cores(tmp_path, membership) == 3
+
+
+def test_the_first_version_of_cgroups_counts_too(tmp_path: Path, membership: Path) -> None:
+    membership.write_text("5:memory:/pods/one\n4:cpu,cpuacct:/pods/one\n")
+    # In a container the path is the host's, and the mount is the process's own group.
+    put(tmp_path / "cpu,cpuacct" / "cpu.cfs_quota_us", "400000\n")
+    put(tmp_path / "cpu,cpuacct" / "cpu.cfs_period_us", "200000\n")
+    assert usable_cores(tmp_path, membership) == 2
+    put(tmp_path / "cpu,cpuacct" / "cpu.cfs_quota_us", "-1\n")
+    assert usable_cores(tmp_path, membership) == 8
+
+
+def test_affinity_counts_where_there_is_no_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    assert usable_cores() == 1
+    assert usable_cores(tmp_path, tmp_path / "none") == 1

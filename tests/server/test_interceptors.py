@@ -119,7 +119,7 @@ async def test_an_unexpected_error_is_logged_in_full_and_told_as_internal(
     async def broken(*args: Any) -> None:
         raise RuntimeError("secret /etc/path")
 
-    monkeypatch.setattr(Scheduler, "run", broken)
+    monkeypatch.setattr(Scheduler, "submit", broken)
     request = pb.ClassifyRequest if rpc == "Classify" else getattr(pb, f"{rpc}Request")
     fields = {"image": image(), **({"model": "colors"} if rpc == "Classify" else {})}
     call = getattr(served.stub, rpc)(request(**fields))
@@ -149,7 +149,7 @@ async def test_overload_says_when_to_come_back(
     async def full(*args: Any) -> None:
         raise Overloaded("too much", retry_after_s=1.5)
 
-    monkeypatch.setattr(Scheduler, "run", full)
+    monkeypatch.setattr(Scheduler, "submit", full)
     error = await served.refused("Classify", classify())
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     (retry,) = details(error, error_details_pb2.RetryInfo)

@@ -24,11 +24,11 @@ def served_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting
 
 
 def test_flags_become_settings(served_with: list[Settings]) -> None:
-    flags: dict[str, Any] = {"--grpc": "unix:x", "--device": "cpu", "--workers": "3"}
+    flags: dict[str, Any] = {"--grpc": "unix:x", "--device": "cpu", "--cores": "3"}
     arguments = [part for flag in flags.items() for part in flag]
     assert main([*arguments, "--models", "there", "--reflection", "--log-format", "json"]) == 0
     (settings,) = served_with
-    assert (settings.grpc, settings.device, settings.workers) == ("unix:x", "cpu", 3)
+    assert (settings.grpc, settings.device, settings.cores) == ("unix:x", "cpu", 3)
     assert (settings.models, settings.reflection) == (Path("there"), True)
     assert settings.log_format == "json"
 

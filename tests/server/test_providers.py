@@ -7,7 +7,7 @@ import pytest
 
 from server import providers
 from server.errors import ProviderUnavailable
-from server.providers import CPU, CUDA, DEVICES, PROVIDERS, choose
+from server.providers import CPU, CUDA, DEVICES, PROVIDERS, Setup, choose
 
 NO_DRIVER = "the NVIDIA driver is not installed (libcuda.so.1 is not found)"
 
@@ -63,7 +63,7 @@ def test_auto_takes_cuda_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_unknown_device_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(ProviderUnavailable, match="'tpu' is unknown; choose auto, cpu, cuda"):
+    with pytest.raises(ProviderUnavailable, match="'tpu' is unknown; choose auto, cpu, openvino"):
         choose("tpu")
 
 
@@ -73,7 +73,7 @@ def test_every_provider_has_a_device_of_its_own() -> None:
 
 
 def test_engines_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
-    options = providers.TENSORRT.options(tmp_path)
+    options = providers.TENSORRT.options(Setup(tmp_path))
     assert options["trt_engine_cache_path"] == str(tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
 from server.errors import ModelFileError, ModelIncapable, ModelNotFound
 from server.onnx_file import metadata_bytes
+from server.planning import Planner
 from server.providers import CPU
 from server.repository import Loader, ModelFile, Repository, scan
 from server.scheduler import Scheduler
@@ -20,7 +21,7 @@ from . import graphs
 
 @pytest.fixture
 def loader(tmp_path: Path) -> Loader:
-    return Loader(CPU, Scheduler(1, 1), threads=1, cache_dir=tmp_path)
+    return Loader(Planner(CPU, 1), Scheduler(1, 1), cache_dir=tmp_path)
 
 
 def load(loader: Loader, folder: Path, contents: bytes, name: str = "colors") -> ServedModel:
@@ -198,7 +199,7 @@ def test_a_golden_sample_of_what_the_graph_does_not_give_is_refused(
 
 @pytest.fixture(scope="module")
 def repository(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    loader = Loader(CPU, Scheduler(1, 1), threads=1, cache_dir=tmp_path_factory.getbasetemp())
+    loader = Loader(Planner(CPU, 1), Scheduler(1, 1), cache_dir=tmp_path_factory.getbasetemp())
     return Repository(loader.load(file) for file in scan(models))
 
 

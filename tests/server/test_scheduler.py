@@ -3,12 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from server.errors import DeadlineExceeded, Overloaded
-from server.scheduler import Scheduler
+from server.plan import Plan
+from server.scheduler import Call, Scheduler
+
+CALL = Call("Classify")
 
 
 class Gate:
@@ -36,37 +41,37 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def scheduler(gate: Gate) -> Iterator[Scheduler]:
-    """One worker, room for two that wait."""
-    scheduler = Scheduler(workers=1, queue_size=2)
+    """One core, room for two that wait."""
+    scheduler = Scheduler(cores=1, queue_size=2)
     yield scheduler
     gate.may_end.set()
     scheduler.close()
 
 
 async def blocked(scheduler: Scheduler, gate: Gate) -> "asyncio.Task[tuple[str, float]]":
-    """Keep the only worker busy until the gate opens."""
-    task = asyncio.create_task(scheduler.run(gate))
+    """Keep the only core busy until the gate opens."""
+    task = asyncio.create_task(scheduler.run(gate, CALL))
     await gate.wait_until_it_runs()
     return task
 
 
 async def submitted(scheduler: Scheduler, ran: list[str], name: str) -> "asyncio.Task[object]":
     """Put work that records its name behind what is there already."""
-    task = asyncio.create_task(scheduler.run(lambda: ran.append(name)))
+    task = asyncio.create_task(scheduler.run(lambda: ran.append(name), CALL))
     await asyncio.sleep(0)  # Lets the task reach the queue.
     return task
 
 
 async def test_work_gives_back_its_result_and_how_long_it_waited(scheduler: Scheduler) -> None:
-    result, queue_ms = await scheduler.run(lambda: 42)
+    result, queue_ms = await scheduler.run(lambda: 42, CALL)
     assert result == 42
     assert 0 <= queue_ms < 10_000
 
 
 async def test_work_runs_outside_the_loops_thread(scheduler: Scheduler) -> None:
-    thread, _ = await scheduler.run(threading.current_thread)
+    thread, _ = await scheduler.run(threading.current_thread, CALL)
     assert thread is not threading.main_thread()
-    assert thread.name.startswith("worker")
+    assert thread.name.startswith("core")
 
 
 async def test_what_work_raises_reaches_its_caller_and_spoils_nothing(
@@ -77,8 +82,8 @@ async def test_what_work_raises_reaches_its_caller_and_spoils_nothing(
 
     for _ in range(10):  # more than the queue holds: failed work counts as finished
         with pytest.raises(KeyError, match="lost"):
-            await scheduler.run(broken)
-    assert (await scheduler.run(lambda: 1))[0] == 1
+            await scheduler.run(broken, CALL)
+    assert (await scheduler.run(lambda: 1, CALL))[0] == 1
 
 
 async def test_waiting_work_runs_in_the_order_it_came(scheduler: Scheduler, gate: Gate) -> None:
@@ -121,10 +126,10 @@ async def test_expired_work_never_runs(scheduler: Scheduler, gate: Gate) -> None
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     expired = asyncio.create_task(
-        scheduler.run(lambda: ran.append("expired"), deadline=time.monotonic())
+        scheduler.run(lambda: ran.append("expired"), Call("Classify", time.monotonic()))
     )
     in_time = asyncio.create_task(
-        scheduler.run(lambda: ran.append("in time"), deadline=time.monotonic() + 600)
+        scheduler.run(lambda: ran.append("in time"), Call("Classify", time.monotonic() + 600))
     )
     await asyncio.sleep(0)
     gate.may_end.set()
@@ -140,19 +145,19 @@ async def test_a_full_queue_refuses_more_and_says_when_to_come_back(
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     waiting = [await submitted(scheduler, ran, name) for name in ("a", "b")]
-    with pytest.raises(Overloaded, match="2 pieces of work are waiting, the limit is 2") as refused:
-        await scheduler.run(lambda: ran.append("refused"))
+    with pytest.raises(Overloaded, match="2 requests wait for a core, the limit is 2") as refused:
+        await scheduler.run(lambda: ran.append("refused"), CALL)
     assert refused.value.retry_after_s > 0
     gate.may_end.set()
     await asyncio.gather(first, *waiting)
     assert ran == ["a", "b"]
-    assert (await scheduler.run(lambda: "there is room again"))[0] == "there is room again"
+    assert (await scheduler.run(lambda: "there is room again", CALL))[0] == "there is room again"
 
 
-async def test_no_more_work_runs_at_once_than_there_are_workers() -> None:
-    scheduler = Scheduler(workers=2, queue_size=10)
+async def test_no_more_work_runs_at_once_than_there_are_cores() -> None:
+    scheduler = Scheduler(cores=2, queue_size=10)
     gates = [Gate() for _ in range(3)]
-    tasks = [asyncio.create_task(scheduler.run(gate)) for gate in gates]
+    tasks = [asyncio.create_task(scheduler.run(gate, CALL)) for gate in gates]
     await gates[0].wait_until_it_runs()
     await gates[1].wait_until_it_runs()
     assert not gates[2].began.is_set()
@@ -165,7 +170,7 @@ async def test_no_more_work_runs_at_once_than_there_are_workers() -> None:
 
 
 async def test_closing_lets_what_runs_finish_and_drops_what_waits() -> None:
-    scheduler, gate, ran = Scheduler(workers=1, queue_size=5), Gate(), []
+    scheduler, gate, ran = Scheduler(cores=1, queue_size=5), Gate(), []
     first = await blocked(scheduler, gate)
     waiting = await submitted(scheduler, ran, "dropped")
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
@@ -175,3 +180,347 @@ async def test_closing_lets_what_runs_finish_and_drops_what_waits() -> None:
     assert (await first)[0] == "done"
     await closing
     assert ran == []
+
+
+class Recorder:
+    """An engine that notes what it is asked to do, and waits where it is told to.
+
+    A job is a string: "bad ..." can't be prepared, "poison" breaks the run that it is in.
+    """
+
+    def __init__(self, name: str = "model", **plan: Any) -> None:
+        self.name = name
+        self.plan = Plan(**plan)
+        self.batches: list[list[str]] = []
+        self.alone: list[bool] = []
+        self.finished: list[str] = []
+        self.began = threading.Semaphore(0)
+        self.may_end = threading.Event()
+        self.may_end.set()
+        self.on_run: Callable[[list[str]], None] = lambda jobs: None
+        self.on_prepare: Callable[[str], None] = lambda job: None
+
+    def allocate(self, jobs: list[str]) -> None:
+        assert jobs or not self.batches
+
+    def prepare(self, job: str) -> None:
+        self.on_prepare(job)
+        if job.startswith("bad"):
+            raise ValueError(f"{job} can't be prepared")
+
+    def run(self, jobs: list[str], alone: bool) -> list[str]:
+        self.batches.append(list(jobs))
+        self.alone.append(alone)
+        self.began.release()
+        self.on_run(jobs)
+        assert self.may_end.wait(10)
+        if "poison" in jobs:
+            raise RuntimeError("poisoned")
+        return [job.upper() for job in jobs]
+
+    def finish(self, job: str, output: str) -> str:
+        self.finished.append(job)
+        return f"{job} -> {output}"
+
+    async def running(self) -> None:
+        """Wait until one more run has begun."""
+        assert await asyncio.to_thread(self.began.acquire, timeout=10)
+
+
+@pytest_asyncio.fixture
+async def make() -> AsyncIterator[Callable[..., Scheduler]]:
+    """Return a function that makes schedulers, which are closed at the end."""
+    made: list[Scheduler] = []
+
+    def make(**sizes: int) -> Scheduler:
+        made.append(Scheduler(**{"cores": 1, "queue_size": 100, **sizes}))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        await asyncio.to_thread(scheduler.close)
+
+
+def ask(scheduler: Scheduler, engine: Recorder, job: str, call: Call = CALL) -> "asyncio.Task[Any]":
+    async def answer() -> Any:
+        return (await scheduler.submit(engine, job, call))[0]
+
+    return asyncio.create_task(answer())
+
+
+async def behind_a_run(
+    scheduler: Scheduler, engine: Recorder, jobs: list[str], *calls: Call
+) -> list[Any]:
+    """Let jobs queue behind a run that is held until all of them wait; return their outcomes."""
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    calls = calls or (CALL,) * len(jobs)
+    tasks = [ask(scheduler, engine, *pair) for pair in zip(jobs, calls, strict=True)]
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    assert await first == "first -> FIRST"
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_run_takes_what_is_waiting_up_to_its_batch(make: Any) -> None:
+    engine = Recorder(batch=4)
+    answers = await behind_a_run(make(), engine, list("abcdef"))
+    assert answers == [f"{job} -> {job.upper()}" for job in "abcdef"]
+    assert engine.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
+
+
+async def test_nothing_waits_for_a_batch_to_fill(make: Any) -> None:
+    engine = Recorder(batch=4)
+    scheduler = make()
+    assert await ask(scheduler, engine, "a") == "a -> A"
+    assert await ask(scheduler, engine, "b") == "b -> B"
+    assert engine.batches == [["a"], ["b"]]
+
+
+async def test_free_cores_share_what_is_waiting(make: Any) -> None:
+    scheduler, engine, wide = make(cores=2), Recorder(batch=8), Recorder("wide", threads=2)
+    wide.may_end.clear()
+    both_cores = ask(scheduler, wide, "wide")
+    await wide.running()
+    tasks = [ask(scheduler, engine, job) for job in "abcdef"]
+    await asyncio.sleep(0)
+    engine.may_end.clear()
+    wide.may_end.set()
+    await engine.running()
+    await engine.running()
+    engine.may_end.set()
+    await asyncio.gather(both_cores, *tasks)
+    assert sorted(engine.batches) == [["a", "b", "c"], ["d", "e", "f"]]
+
+
+async def test_what_cannot_be_prepared_fails_alone(make: Any) -> None:
+    engine = Recorder(batch=4)
+    a, bad, b = await behind_a_run(make(), engine, ["a", "bad", "b"])
+    assert (a, b) == ("a -> A", "b -> B")
+    assert str(bad) == "bad can't be prepared"
+    assert engine.batches == [["first"], ["a", "b"]]
+
+
+async def test_what_breaks_a_run_fails_alone(make: Any) -> None:
+    engine = Recorder(batch=4)
+    a, poison, b = await behind_a_run(make(), engine, ["a", "poison", "b"])
+    assert (a, b) == ("a -> A", "b -> B")
+    assert str(poison) == "poisoned"
+    assert engine.batches == [["first"], ["a", "poison", "b"], ["a"], ["poison"], ["b"]]
+
+
+async def test_a_result_that_cannot_be_made_fails_alone(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Recorder(batch=4)
+    finish = engine.finish
+
+    def breaks(job: str, output: str) -> str:
+        if job == "b":
+            raise KeyError("no such label")
+        return finish(job, output)
+
+    monkeypatch.setattr(engine, "finish", breaks)
+    a, b = await behind_a_run(make(), engine, ["a", "b"])
+    assert a == "a -> A"
+    assert isinstance(b, KeyError)
+
+
+async def test_a_run_that_gives_another_number_of_outputs_is_refused(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Recorder(batch=4)
+    monkeypatch.setattr(engine, "run", lambda jobs, alone: [])
+    with pytest.raises(RuntimeError, match="model gave 0 outputs for 1 inputs"):
+        await ask(make(), engine, "a")
+
+
+async def test_what_is_due_first_runs_first(make: Any) -> None:
+    engine, now = Recorder(), time.monotonic()
+    calls = (CALL, Call("Classify", now + 1000), Call("Classify", now + 20), CALL)
+    await behind_a_run(make(), engine, ["a", "late", "soon", "b"], *calls)
+    assert engine.batches[1:] == [["soon"], ["a"], ["b"], ["late"]]
+
+
+async def test_a_caller_who_leaves_while_its_picture_is_prepared_costs_no_run(make: Any) -> None:
+    engine, scheduler = Recorder(), make()
+    preparing, may_go_on = threading.Event(), threading.Event()
+
+    def slow(job: str) -> None:
+        preparing.set()
+        assert may_go_on.wait(10)
+
+    engine.on_prepare = slow
+    task = ask(scheduler, engine, "gone")
+    assert await asyncio.to_thread(preparing.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_go_on.set()
+    assert await ask(scheduler, engine, "here") == "here -> HERE"
+    assert engine.batches == [["here"]]
+
+
+async def test_a_request_that_is_alone_gets_all_cores(make: Any) -> None:
+    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
+    for job in "abc":
+        await ask(scheduler, engine, job)
+    assert engine.alone == [True, True, True]
+    assert scheduler.statistics()[engine].alone == 3
+
+
+async def test_nothing_starts_beside_a_run_that_has_all_cores(make: Any) -> None:
+    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
+    other = Recorder("other", alone_threads=2)
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "a")
+    await engine.running()
+    second = ask(scheduler, other, "b")
+    await asyncio.sleep(0)
+    assert other.batches == []
+    engine.may_end.set()
+    assert await first == "a -> A"
+    assert await second == "b -> B"
+
+
+async def test_with_two_callers_each_keeps_to_one_core(make: Any) -> None:
+    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "alone")
+    await engine.running()
+    second = ask(scheduler, engine, "b1")  # comes while the first runs
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    await first
+    await asyncio.gather(second)
+    # Who comes next had company just now, and is not the only one for long.
+    assert engine.alone == [True, False]
+    await ask(scheduler, engine, "alone again")
+    assert engine.alone == [True, False, True]
+
+
+async def test_one_core_has_no_second_way_to_run(make: Any) -> None:
+    scheduler, engine = make(cores=1), Recorder(alone_threads=0)
+    await ask(scheduler, engine, "a")
+    assert engine.alone == [False]
+
+
+async def test_runs_take_no_more_cores_than_there_are(make: Any) -> None:
+    scheduler, engine = make(cores=4), Recorder(threads=2)
+    engine.may_end.clear()
+    tasks = [ask(scheduler, engine, job) for job in "abc"]
+    await engine.running()
+    await engine.running()
+    assert len(engine.batches) == 2  # two runs of two threads fill four cores
+    engine.may_end.set()
+    await asyncio.gather(*tasks)
+    assert len(engine.batches) == 3
+
+
+async def test_what_happened_is_counted(make: Any) -> None:
+    scheduler, engine = make(queue_size=3), Recorder(batch=2)
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    tasks = [ask(scheduler, engine, job) for job in ("a", "bad", "c")]
+    await asyncio.sleep(0)
+    assert scheduler.waiting(engine) == 3
+    with pytest.raises(Overloaded, match="3 requests wait for model, the limit is 3"):
+        await ask(scheduler, engine, "refused")
+    tasks[2].cancel()
+    await asyncio.sleep(0)
+    assert scheduler.waiting(engine) == 2
+    engine.may_end.set()
+    await asyncio.gather(first, *tasks, return_exceptions=True)
+    counted = scheduler.statistics()[engine]
+    assert dict(counted.batches) == {1: 2}
+    assert (counted.failed, counted.refused, counted.cancelled) == (1, 1, 1)
+    assert counted.queue_s > 0
+    assert scheduler.waiting(engine) == 0
+
+
+# A device: its streams run batches while the cores prepare the next ones.
+
+
+def device(**plan: Any) -> Recorder:
+    return Recorder("device", place="device", **plan)
+
+
+async def test_a_device_runs_what_the_cores_have_prepared_in_batches(make: Any) -> None:
+    scheduler, engine = make(cores=2, streams=1), device(batch=8)
+    answers = await behind_a_run(scheduler, engine, [f"job {i}" for i in range(16)])
+    assert answers == [f"job {i} -> JOB {i}" for i in range(16)]
+    sizes = [len(batch) for batch in engine.batches]
+    assert sizes[0] == 1  # the first waited for nobody
+    assert max(sizes) == 8 and sum(sizes) == 17
+
+
+async def test_a_stream_copies_while_another_runs(make: Any) -> None:
+    scheduler, engine = make(cores=2, streams=2), device(batch=1)
+    both = threading.Barrier(2)
+    engine.on_run = lambda jobs: both.wait(10) and None  # each waits for the other to run too
+    assert await asyncio.gather(ask(scheduler, engine, "a"), ask(scheduler, engine, "b")) == [
+        "a -> A",
+        "b -> B",
+    ]
+
+
+async def test_the_cores_prepare_while_the_device_runs_but_not_without_bound(make: Any) -> None:
+    scheduler, engine = make(cores=2, streams=1), device(batch=4)
+    prepared: list[str] = []
+    enough = threading.Event()
+
+    def note(job: str) -> None:
+        prepared.append(job)
+        if len(prepared) == 8:
+            enough.set()
+
+    engine.on_prepare = note
+    engine.may_end.clear()
+    tasks = [ask(scheduler, engine, f"job {i}") for i in range(40)]
+    await engine.running()
+    assert await asyncio.to_thread(enough.wait, 10)
+    # Two batches for the one stream; the rest waits undecoded, where it can still be dropped.
+    assert len(prepared) == 8
+    assert scheduler.waiting(engine) == 32
+    engine.may_end.set()
+    assert len(await asyncio.gather(*tasks)) == 40
+    assert len(prepared) == 40
+
+
+async def test_failures_on_a_device_stay_their_own(make: Any) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=8)
+    a, bad, poison, b = await behind_a_run(scheduler, engine, ["a", "bad", "poison", "b"])
+    assert (a, b) == ("a -> A", "b -> B")
+    assert (str(bad), str(poison)) == ("bad can't be prepared", "poisoned")
+    assert await ask(scheduler, engine, "c") == "c -> C"  # nothing is counted as still on its way
+
+
+async def test_abandoned_work_never_reaches_the_device(make: Any) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=2)
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    tasks = [ask(scheduler, engine, f"job {i}") for i in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    engine.may_end.set()
+    assert await first == "first -> FIRST"
+    assert await ask(scheduler, engine, "last") == "last -> LAST"
+    assert engine.batches == [["first"], ["last"]]
+
+
+async def test_closing_lets_the_device_finish_what_is_on_its_way() -> None:
+    scheduler, engine = Scheduler(cores=1, queue_size=10, streams=1), device(batch=1)
+    engine.may_end.clear()
+    running = ask(scheduler, engine, "running")
+    await engine.running()
+    closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+    engine.may_end.set()
+    assert await running == "running -> RUNNING"
+    await asyncio.wait_for(closing, 10)
+    with pytest.raises(asyncio.CancelledError):
+        await ask(scheduler, engine, "late")

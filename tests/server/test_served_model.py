@@ -10,13 +10,16 @@ import pytest
 
 from server.card import ModelDocument, Yolov5Heads
 from server.errors import DeadlineExceeded, ModelFailed
+from server.planning import Planner
 from server.providers import CPU
 from server.repository import Loader, ModelFile
-from server.results import Classified, Options
-from server.scheduler import Scheduler
+from server.results import Classified, Options, Picture
+from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel, output_names
 
 from . import graphs
+
+CALL = Call("Classify")
 
 
 @pytest.fixture
@@ -30,11 +33,11 @@ def loaded(
     scheduler: Scheduler, folder: Path, graph: bytes, document: ModelDocument
 ) -> ServedModel:
     path = graphs.put(folder, document.name, 1, graphs.export(graph, document)[0])
-    return Loader(CPU, scheduler, 1, folder).load(ModelFile(document.name, 1, path))
+    return Loader(Planner(CPU, 1), scheduler, folder).load(ModelFile(document.name, 1, path))
 
 
-def plain(*color: int) -> np.ndarray:
-    return np.full((20, 20, 3), color, np.uint8)
+def plain(*color: int) -> Picture:
+    return Picture(lambda: np.full((20, 20, 3), color, np.uint8))
 
 
 async def test_an_answer_says_what_gave_it_and_where_the_time_went(
@@ -42,7 +45,7 @@ async def test_an_answer_says_what_gave_it_and_where_the_time_went(
 ) -> None:
     document = graphs.classifier_document(precision="int8")
     model = loaded(scheduler, tmp_path, graphs.classifier(), document)
-    answer = await model.answer(plain(0, 255, 0), Options())
+    answer = await model.answer(plain(0, 255, 0), Options(), CALL)
     assert isinstance(answer.result, Classified)
     assert answer.result.classifications[0].label == "green"
     # Softmax of (0, 10, 0).
@@ -61,7 +64,9 @@ async def test_an_answer_says_what_gave_it_and_where_the_time_went(
 async def test_answers_given_at_once_are_not_mixed_up(scheduler: Scheduler, tmp_path: Path) -> None:
     model = loaded(scheduler, tmp_path, graphs.classifier(), graphs.classifier_document())
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0)]
-    answers = await asyncio.gather(*(model.answer(plain(*c), Options(top_k=1)) for c in colors))
+    answers = await asyncio.gather(
+        *(model.answer(plain(*c), Options(top_k=1), CALL) for c in colors)
+    )
     best = [a.result.classifications[0].label for a in answers if isinstance(a.result, Classified)]
     assert best == ["red", "green", "blue", "red"]
 
@@ -71,8 +76,8 @@ async def test_a_picture_that_breaks_the_model_breaks_nothing_else(
 ) -> None:
     model = loaded(scheduler, tmp_path, graphs.nan_on_black(), graphs.classifier_document())
     with pytest.raises(ModelFailed, match="not finite"):
-        await model.answer(plain(0, 0, 0), Options())
-    answer = await model.answer(plain(200, 100, 100), Options())
+        await model.answer(plain(0, 0, 0), Options(), CALL)
+    answer = await model.answer(plain(200, 100, 100), Options(), CALL)
     assert isinstance(answer.result, Classified)
     assert answer.result.classifications[0].label == "red"
 
@@ -82,9 +87,9 @@ async def test_a_passed_deadline_keeps_the_session_from_running(
 ) -> None:
     model = loaded(scheduler, tmp_path, graphs.classifier(), graphs.classifier_document())
     ran: list[object] = []
-    monkeypatch.setattr(model.session, "run", lambda *args: ran.append(args))
+    monkeypatch.setattr(model.sessions.first, "run", lambda *args: ran.append(args))
     with pytest.raises(DeadlineExceeded):
-        await model.answer(plain(0, 0, 0), Options(), deadline=time.monotonic() - 1)
+        await model.answer(plain(0, 0, 0), Options(), Call("Classify", time.monotonic() - 1))
     assert ran == []
 
 

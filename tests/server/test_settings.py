@@ -35,7 +35,7 @@ def test_defaults_are_safe_and_local() -> None:
 def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert load_settings({}).queue_size == 256
+    assert load_settings({}).queue_size == 512
     write("queue_size = 10\n")
     assert load_settings({}).queue_size == 10
     monkeypatch.setenv("VISAVIS_QUEUE_SIZE", "20")
@@ -71,8 +71,8 @@ def test_an_unknown_key_in_the_file_is_named() -> None:
     ("field", "value"),
     [
         ("device", "gpu"),
-        ("workers", "-1"),
-        ("workers", "many"),
+        ("cores", "-1"),
+        ("cores", "many"),
         ("queue_size", "0"),
         ("grace_s", "-1"),
         ("log_format", "xml"),
@@ -125,10 +125,10 @@ def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch
     assert load_settings({}).device == "auto"
 
 
-def test_workers_are_as_many_as_cores_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_usable_cores_are_used_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.settings.usable_cores", lambda: 5)
-    assert load_settings({}).worker_count == 5
-    assert load_settings({"workers": 3}).worker_count == 3
+    assert load_settings({}).core_count == 5
+    assert load_settings({"cores": 3}).core_count == 3
 
 
 def test_settings_do_not_change() -> None:

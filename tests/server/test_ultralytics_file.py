@@ -9,9 +9,10 @@ from onnx import TensorProto
 
 from server.card import Candidates, Letterbox, ModelDocument, ShorterSide, Stretch, Task
 from server.errors import ModelFileError
-from server.families import family_of
+from server.families import preprocess_one
 from server.onnx_file import read_onnx_file
-from server.providers import CPU
+from server.planning import Planner
+from server.providers import CPU, Setup
 from server.repository import Loader, ModelFile
 from server.results import Options
 from server.scheduler import Scheduler
@@ -52,7 +53,7 @@ def read(tmp_path: Path) -> Any:
     def read(graph: bytes, metadata: dict[str, str]) -> ModelDocument:
         path = tmp_path / "model.onnx"
         path.write_bytes(graphs.with_metadata(graph, metadata))
-        session = Session(path, CPU, 1, tmp_path)
+        session = Session(path, CPU, Setup(tmp_path))
         return document_of("model", read_onnx_file(path).metadata, session, "here")
 
     return read
@@ -60,7 +61,7 @@ def read(tmp_path: Path) -> Any:
 
 def load(folder: Path, name: str, graph: bytes, metadata: dict[str, str]) -> ServedModel:
     path = graphs.put(folder, name, 1, graphs.with_metadata(graph, metadata))
-    return Loader(CPU, Scheduler(1, 1), 1, folder).load(ModelFile(name, 1, path))
+    return Loader(Planner(CPU, 1), Scheduler(1, 1), folder).load(ModelFile(name, 1, path))
 
 
 def without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
@@ -198,8 +199,8 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
     graph = graphs.constant(rows, elem_type=TensorProto.FLOAT16)
     model = load(tmp_path, "dogs", graph, DETECT)
     assert not model.verification.digest and not model.verification.golden_sample
-    tensor, geometry = family_of(model.document).preprocess(np.zeros((64, 64, 3), np.uint8))
-    outputs = model.session.run(tensor)
+    tensor, geometry = preprocess_one(model.family, np.zeros((64, 64, 3), np.uint8))
+    outputs = model.sessions.first.run(tensor)
     assert outputs[0].dtype == np.float16
     (dog,) = model.family.postprocess(outputs, geometry, Options()).detections
     assert (dog.label, dog.score) == ("dog", 0.5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from server.card import CenterSquare, ClassScores, LabelSet, ModelInput, ShorterSide, Stretch
+from server.families import preprocess_one
 from server.families.classifier import Classifier, resize_center_square, resize_shorter_side
 from server.results import Options
 
@@ -45,6 +46,9 @@ def classifier(**changes: Any) -> Classifier:
 @example(224, 224, 224)
 @example(500, 375, 256)
 @example(257, 256, 256)
+@example(300, 650, 256)
+@example(650, 300, 232)
+@example(150, 690, 256)
 def test_shorter_side_is_bit_identical_to_resizing_the_whole(
     width: int, height: int, size: int
 ) -> None:
@@ -92,7 +96,7 @@ def test_normalisation_is_bit_identical_to_float32_arithmetic(
             tensor="images", width=16, height=16, resize=ShorterSide(size=16), mean=mean, std=std
         )
     )
-    tensor, _ = model.preprocess(image)
+    tensor, _ = preprocess_one(model, image)
     # ToTensor divides by 255; Normalize subtracts, then divides: each rounds to float32.
     scaled = image.astype(np.float32) / np.float32(255)
     expected = (scaled - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -104,7 +108,7 @@ def test_stretch_ignores_the_aspect_ratio() -> None:
     image = noise(50, 90, 3)
     model = classifier(input=ModelInput(tensor="images", width=20, height=30, resize=Stretch()))
     expected = np.asarray(Image.fromarray(image).resize((20, 30), Image.Resampling.BILINEAR))
-    tensor, _ = model.preprocess(image)
+    tensor, _ = preprocess_one(model, image)
     np.testing.assert_array_equal(
         tensor[0].transpose(1, 2, 0), expected.astype(np.float32) / np.float32(255)
     )
@@ -138,9 +142,19 @@ def test_centre_square_resizes_bilinearly_without_antialiasing() -> None:
 def test_centre_square_is_the_rule_of_its_document() -> None:
     image = noise(6, 10, 3)
     model = classifier(input=ModelInput(tensor="images", width=6, height=6, resize=CenterSquare()))
-    tensor, _ = model.preprocess(image)
+    tensor, _ = preprocess_one(model, image)
     expected = image[:, 2:8].astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(tensor[0].transpose(1, 2, 0), expected)
+
+
+def test_nothing_is_left_of_what_was_in_the_batch_before() -> None:
+    model = classifier(
+        input=ModelInput(tensor="images", width=8, height=6, resize=ShorterSide(size=10))
+    )
+    batch = np.full((3, 3, 6, 8), np.nan, np.float32)
+    model.preprocess(noise(30, 20, 3), batch[1])
+    assert not np.isnan(batch[1]).any()
+    assert np.isnan(batch[[0, 2]]).all()
 
 
 def test_logits_become_probabilities_highest_first() -> None:

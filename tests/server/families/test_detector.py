@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from server.boxes import letterbox
 from server.card import DetectionDefaults, LabelSet, Letterbox, ModelInput, Yolov5Heads
+from server.families import preprocess_one
 from server.families.detector import Detector
 from server.results import Box, Detection, Options
 
@@ -52,7 +53,7 @@ DOG = ("dog", 0.4, (45, 40, 55, 60))
 
 def test_an_image_is_letterboxed_with_grey_and_scaled_to_one() -> None:
     image = noise(32, 64, 3)
-    tensor, place = detector().preprocess(image)
+    tensor, place = preprocess_one(detector(), image)
     assert tensor.shape == (1, 3, 64, 64)
     assert tensor.dtype == np.float32
     expected = np.full((64, 64, 3), 114, np.uint8)
@@ -65,7 +66,7 @@ def test_an_image_is_letterboxed_with_grey_and_scaled_to_one() -> None:
 
 def test_an_image_of_another_size_is_resized_bilinearly_by_opencv() -> None:
     image = noise(50, 100, 3)
-    tensor, _ = detector().preprocess(image)
+    tensor, _ = preprocess_one(detector(), image)
     expected = cv2.resize(image, (64, 32), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(
         tensor[0, :, 16:48].transpose(1, 2, 0), expected.astype(np.float32) / np.float32(255)
@@ -75,8 +76,16 @@ def test_an_image_of_another_size_is_resized_bilinearly_by_opencv() -> None:
 @pytest.mark.parametrize(("width", "height"), [(1, 3000), (3000, 1), (1, 1), (5000, 4000)])
 def test_odd_shapes_become_a_whole_input(width: int, height: int) -> None:
     document = ModelInput(tensor="images", width=96, height=64, resize=Letterbox(unpad="exact"))
-    tensor, _ = detector(input=document).preprocess(np.zeros((height, width, 3), np.uint8))
+    tensor, _ = preprocess_one(detector(input=document), np.zeros((height, width, 3), np.uint8))
     assert tensor.shape == (1, 3, 64, 96)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (50, 100), (99, 50), (640, 480)])
+def test_nothing_is_left_of_what_was_in_the_batch_before(width: int, height: int) -> None:
+    batch = np.full((3, 3, 64, 64), np.nan, np.float32)
+    detector().preprocess(noise(height, width, 3), batch[1])
+    assert not np.isnan(batch[1]).any()
+    assert np.isnan(batch[[0, 2]]).all()
 
 
 def test_yolov5_rows_give_objectness_times_class() -> None:

@@ -1,0 +1,116 @@
+"""What Prometheus reads: how each model is run, and what became of its requests."""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from server.errors import StartupError
+from server.plan import Plan
+from server.scheduler import Scheduler, Statistics
+from server.served_model import ServedModel
+
+_MODEL = ("model", "version")
+
+# Name, what it is, how it is read. Prometheus appends _total to the counters.
+_PLANNED: tuple[tuple[str, str, Callable[[Plan], float]], ...] = (
+    ("batch_size_limit", "Most images in one run.", lambda plan: plan.batch),
+    ("instances", "Runs at once.", lambda plan: plan.instances),
+    ("threads", "Threads of one run.", lambda plan: plan.threads),
+    ("alone_threads", "Threads of a run that is alone; 0: no more.", lambda p: p.alone_threads),
+)
+_COUNTED: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
+    ("alone_runs", "Runs that had all cores.", lambda counted: counted.alone),
+    ("session_seconds", "Time of all runs.", lambda counted: counted.run_s),
+    ("queue_seconds", "Time that requests waited.", lambda counted: counted.queue_s),
+)
+_DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
+    ("cancelled", lambda counted: counted.cancelled),
+    ("expired", lambda counted: counted.expired),
+    ("failed", lambda counted: counted.failed),
+    ("refused", lambda counted: counted.refused),
+)
+
+
+class Metrics(Collector):
+    """Reads the scheduler when it is asked; models: those to report on."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.models: Sequence[ServedModel] = ()
+        self._scheduler = scheduler
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now; prometheus_client calls this."""
+        statistics = self._scheduler.statistics()
+        rows = [((m.name, str(m.version)), m, statistics.get(m, Statistics())) for m in self.models]
+        yield InfoMetricFamily(
+            "visavis_build", "The server.", {"version": version("visavis-server")}
+        )
+        yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
+        how = InfoMetricFamily("visavis_model", "How a model is run, and why.", labels=_MODEL)
+        waiting = GaugeMetricFamily("visavis_model_waiting", "Requests that wait.", labels=_MODEL)
+        runs = CounterMetricFamily(
+            "visavis_model_runs",
+            "Runs, by how many images shared them.",
+            labels=(*_MODEL, "batch_size"),
+        )
+        dropped = CounterMetricFamily(
+            "visavis_model_dropped", "Requests without an answer.", labels=(*_MODEL, "reason")
+        )
+        for labels, model, counted in rows:
+            by = model.served_by
+            how.add_metric(
+                labels,
+                {
+                    "precision": by.precision,
+                    "provider": by.execution_provider,
+                    "place": model.plan.place,
+                    "why": model.plan.why,
+                },
+            )
+            waiting.add_metric(labels, self._scheduler.waiting(model))
+            for size, number in sorted(counted.batches.items()):
+                runs.add_metric((*labels, str(size)), number)
+            for reason, read in _DROPPED:
+                dropped.add_metric((*labels, reason), read(counted))
+        yield from (how, waiting, runs, dropped)
+        for name, text, planned in _PLANNED:
+            gauge = GaugeMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+            for labels, model, _ in rows:
+                gauge.add_metric(labels, planned(model.plan))
+            yield gauge
+        for name, text, count in _COUNTED:
+            counter = CounterMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+            for labels, _, counted in rows:
+                counter.add_metric(labels, count(counted))
+            yield counter
+
+
+def serve_metrics(address: str, metrics: Metrics) -> tuple[str, Callable[[], None]]:
+    """Serve http://ADDRESS/metrics; returns where it listens, and what stops it.
+
+    Raises StartupError if the address can't be had.
+    """
+    host, _, port = address.rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise StartupError(
+            f"can't serve metrics on {address}: {error.strerror}; choose another with --metrics"
+        ) from None
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return f"{host}:{server.server_port}", stop

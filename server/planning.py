@@ -1,0 +1,107 @@
+"""Decides how much of the machine each model takes, and says why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from server.card import ModelDocument, Task
+from server.plan import Plan
+from server.providers import Provider, choose
+from server.settings import Settings, Tuning
+
+# Measured on CPUs: int8 gains a tenth from a batch of 4; fp32 and YOLO at 640 gain nothing or
+# lose, since the activations of one image fill a core's cache already.
+_CPU_INT8_CLASSIFIER_BATCH = 4
+_DEVICE_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What there is to be shared out.
+
+    cores: those that this process may use. streams: of the device, where the provider has
+    one. low_memory: whether memory counts more than speed. bf16: whether to compute in
+    it. tuning: what was measured here, by model.
+    """
+
+    provider: Provider
+    cores: int
+    streams: int = 0
+    low_memory: bool = False
+    bf16: bool = False
+    tuning: Mapping[str, Tuning] = field(default_factory=dict)
+
+    def plan(self, document: ModelDocument) -> Plan:
+        """Return how a model is run on this machine."""
+        plan = self._on_device() if self.provider.on_device else self._on_cores(document)
+        if self.low_memory:
+            why = "low_memory: one session, one image in a run"
+            plan = replace(plan, batch=1, alone_threads=0, why=why)
+        tuning = self.tuning.get(document.name)
+        if tuning is not None and tuning.device == self.provider.device:
+            plan = _tuned(plan, tuning, self.cores)
+        return plan
+
+    def _on_device(self) -> Plan:
+        return Plan(
+            place="device",
+            batch=_DEVICE_BATCH,
+            instances=self.streams,
+            why="large batches keep a device busy, and one stream copies while another runs",
+        )
+
+    def _on_cores(self, document: ModelDocument) -> Plan:
+        if self.provider.own_threads:
+            batch, gain = 1, f"batches gain nothing with {self.provider.device}"
+        elif document.precision == "int8" and document.task is Task.CLASSIFICATION:
+            batch = _CPU_INT8_CLASSIFIER_BATCH
+            gain = f"int8 gains from batches of {batch}"
+        else:
+            batch, gain = 1, f"batches gain {document.precision} nothing on a CPU"
+        return Plan(
+            batch=batch,
+            instances=self.cores,
+            alone_threads=self.cores if self.cores > 1 else 0,
+            why=f"a run for each of the {self.cores} usable cores; {gain}"
+            if self.cores > 1
+            else f"one usable core; {gain}",
+        )
+
+
+def planner_of(settings: Settings) -> tuple[Planner, str]:
+    """Return what decides how models are run, and in words, why on this provider.
+
+    Raises ProviderUnavailable.
+    """
+    provider, why = choose(settings.device, settings.bf16)
+    planner = Planner(
+        provider,
+        settings.core_count,
+        settings.streams if provider.on_device else 0,
+        settings.low_memory,
+        settings.bf16,
+        settings.tuning,
+    )
+    return planner, why
+
+
+def one_at_a_time(plan: Plan) -> Plan:
+    """Return the plan for a graph whose batch is fixed to 1."""
+    if plan.batch == 1:
+        return plan
+    return replace(plan, batch=1, why=f"{plan.why}; the graph takes one image at a time")
+
+
+def _tuned(plan: Plan, tuning: Tuning, cores: int) -> Plan:
+    why = f"tuned for {tuning.goal}, by the settings"
+    if plan.place == "device":
+        return replace(plan, batch=tuning.batch, why=why)
+    threads = min(tuning.threads, cores)
+    alone_threads = min(tuning.alone_threads, cores)
+    return replace(
+        plan,
+        batch=tuning.batch,
+        threads=threads,
+        instances=max(1, min(tuning.instances, cores // threads)),
+        alone_threads=alone_threads if alone_threads > threads else 0,
+        why=why,
+    )

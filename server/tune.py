@@ -1,0 +1,149 @@
+"""`visavis tune`: measure how models run best here, and write it into the settings file."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tomlkit
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from server.errors import ModelNotFound, StartupError, listed
+from server.planning import planner_of
+from server.repository import scan
+from server.settings import DEFAULT_FILE, Tuning, load_settings
+from server.tuning import Candidate, Goal, Tuner
+
+_app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@_app.command()
+def _tune(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Models.  [all]")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Model repository, a folder.  [models]")
+    ] = None,
+    goal: Annotated[
+        Goal, typer.Option("--for", metavar="GOAL", help="throughput or latency.")
+    ] = "throughput",
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="As of visavis serve.  [auto]")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long each way to run a model is measured.")
+    ] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
+    config: Annotated[
+        Path, typer.Option(help="Settings file to write into; made if it isn't there.")
+    ] = DEFAULT_FILE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+) -> None:
+    """Measure how many threads, runs at once and images in a run suit each model here.
+
+    Throughput: the most answers with callers always waiting. Latency: the least that 95 of
+    100 callers wait, with one caller for each core. What is found goes into the settings
+    file, where the server reads it; without it, the server's own choice is good. Best on a
+    machine that does nothing else meanwhile.
+    """
+    console = Console(stderr=True)
+    flags = {key: value for key, value in (("models", models), ("device", device)) if value}
+    try:
+        settings = load_settings(flags, config if config.is_file() else None)
+        planner, _ = planner_of(settings)
+        newest = {file.name: file for file in scan(settings.models)}
+        if unknown := set(names or ()) - set(newest):
+            raise ModelNotFound(
+                f"there is no model {listed(unknown)} in {settings.models}; "
+                f"there are {listed(newest)}"
+            )
+        found: dict[str, Tuning] = {}
+        for name in names or newest:
+            with (
+                Tuner(newest[name], planner, goal, settings.cache_dir.expanduser()) as tuner,
+                Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                    console=console,
+                    transient=True,
+                ) as progress,
+            ):
+                task = progress.add_task(name, total=len(tuner.candidates) * rounds)
+                best = tuner.measure(seconds, rounds, partial(progress.advance, task))
+                table = _table(name, tuner.candidates, best)
+            Console().print(table)
+            found[name] = best.tuning
+        if not dry_run:
+            write(config, found)
+            typer.echo(f"written to {config}; the server reads it there, or with --config")
+    except (StartupError, ModelNotFound) as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def write(path: Path, found: dict[str, Tuning]) -> None:
+    """Put the tunings into a settings file and leave the rest of it as it is.
+
+    Raises StartupError if it can't be read or written.
+    """
+    try:
+        document = tomlkit.parse(path.read_text("utf-8")) if path.is_file() else tomlkit.document()
+        tables = document.setdefault("tuning", tomlkit.table(is_super_table=True))
+        for name, tuning in found.items():
+            tables[name] = tuning.model_dump()
+        path.write_text(tomlkit.dumps(document), "utf-8")
+    except (OSError, tomlkit.exceptions.TOMLKitError) as error:
+        raise StartupError(f"the settings file {path} can't be written: {error}") from None
+
+
+def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
+    """Return what was measured; gains are over the way it runs without tuning."""
+    table = Table(title=f"{name}, for {best.tuning.goal}", title_justify="left", box=None)
+    for heading in ("at once", "threads", "batch", "per s", "p95 ms", "gain"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for candidate in candidates:
+        plan, notes = candidate.plan, []
+        if candidate is candidates[0]:
+            notes.append("without tuning")
+        if candidate is best:
+            notes.append("best")
+        table.add_row(
+            str(plan.instances),
+            str(plan.threads) if plan.place == "cores" else "-",
+            str(plan.batch),
+            f"{_median(candidate.per_s):.1f}",
+            f"{_median(candidate.p95_ms):.1f}",
+            f"{candidate.gain(candidates[0]):.2f}",
+            ", ".join(notes),
+            style="bold" if candidate is best else None,
+        )
+    return table
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def main(args: list[str], prog: str = "python -m server.tune") -> int:
+    """Run the command; returns its exit code."""
+    try:
+        _app(args, prog_name=prog)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

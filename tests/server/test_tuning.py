@@ -1,0 +1,110 @@
+"""What is tried, what counts as better, and what is written into the settings file."""
+
+from pathlib import Path
+
+import pytest
+
+from server.plan import Plan
+from server.planning import Planner, planner_of
+from server.providers import CPU
+from server.repository import ModelFile, scan
+from server.settings import Tuning, load_settings
+from server.tune import main, write
+from server.tuning import Candidate, Tuner
+
+from . import graphs
+
+
+def candidate(goal: str, per_s: list[float], p95_ms: list[float]) -> Candidate:
+    return Candidate(Tuning.model_validate({"goal": goal}), Plan(), per_s, p95_ms)
+
+
+def colors(models: Path) -> ModelFile:
+    return next(file for file in scan(models) if file.name == "colors")
+
+
+def test_throughput_is_tried_with_wider_runs_and_larger_batches(
+    models: Path, tmp_path: Path
+) -> None:
+    with Tuner(colors(models), Planner(CPU, 4), "throughput", tmp_path) as tuner:
+        tried = [(c.plan.instances, c.plan.threads, c.plan.batch) for c in tuner.candidates]
+    assert tried == [
+        (instances, threads, batch)
+        for instances, threads in ((4, 1), (2, 2), (1, 4))
+        for batch in (1, 2, 4, 8)
+    ]
+
+
+def test_latency_is_tried_with_one_image_in_a_run(models: Path, tmp_path: Path) -> None:
+    with Tuner(colors(models), Planner(CPU, 2), "latency", tmp_path) as tuner:
+        tried = [(c.plan.threads, c.plan.batch, c.plan.alone_threads) for c in tuner.candidates]
+    assert tried == [(1, 1, 2), (2, 1, 0)]
+
+
+def test_every_way_is_measured_in_every_round(models: Path, tmp_path: Path) -> None:
+    advanced: list[None] = []
+    with Tuner(colors(models), Planner(CPU, 2), "latency", tmp_path) as tuner:
+        best = tuner.measure(0.05, 3, lambda: advanced.append(None))
+    assert best in tuner.candidates
+    assert len(advanced) == 6
+    for each in tuner.candidates:
+        assert len(each.per_s) == len(each.p95_ms) == 3
+        assert min(each.per_s) > 0 and min(each.p95_ms) > 0
+
+
+@pytest.mark.parametrize(
+    ("goal", "per_s", "p95_ms", "beats"),
+    [
+        ("throughput", [12.0, 11.0, 12.0], [9.0, 9.0, 9.0], True),
+        ("throughput", [12.0, 9.9, 12.0], [9.0, 9.0, 9.0], False),  # not in every round
+        ("throughput", [10.2, 10.2, 10.2], [9.0, 9.0, 9.0], False),  # by too little
+        ("latency", [1.0, 1.0, 1.0], [4.0, 4.5, 4.0], True),
+        ("latency", [99.0, 99.0, 99.0], [6.0, 4.0, 4.0], False),
+    ],
+)
+def test_better_is_what_is_clearly_better(
+    goal: str, per_s: list[float], p95_ms: list[float], beats: bool
+) -> None:
+    default = candidate(goal, [10.0, 10.0, 10.0], [5.0, 5.0, 5.0])
+    assert candidate(goal, per_s, p95_ms).clearly_beats(default) is beats
+    assert not default.clearly_beats(default)
+
+
+def test_the_rest_of_a_settings_file_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "visavis.toml"
+    path.write_text("# the office machine\ncores = 2 # of 4\n\n[tuning.old]\nbatch = 3\n")
+    write(path, {"new.1": Tuning(batch=4)})
+    text = path.read_text()
+    assert text.startswith("# the office machine\ncores = 2 # of 4\n")
+    settings = load_settings({}, path)
+    assert settings.cores == 2
+    assert {name: t.batch for name, t in settings.tuning.items()} == {"old": 3, "new.1": 4}
+
+
+def test_the_command_measures_and_writes_what_the_server_reads(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "visavis.toml"
+    quickly = ["--seconds", "0.1", "--rounds", "1", "--config", str(config)]
+    assert main(["colors", "--models", str(models), "--device", "cpu", *quickly]) == 0
+    output = capsys.readouterr().out
+    assert "colors, for throughput" in output
+    assert "without tuning" in output and "best" in output
+    planner, _ = planner_of(load_settings({"device": "cpu"}, config))
+    plan = planner.plan(graphs.classifier_document(name="colors"))
+    assert plan.why == "tuned for throughput, by the settings"
+
+
+def test_a_dry_run_writes_nothing(models: Path, tmp_path: Path) -> None:
+    config = tmp_path / "visavis.toml"
+    quickly = ["--seconds", "0.1", "--rounds", "1", "--config", str(config), "--dry-run"]
+    assert main(["colors", "--models", str(models), "--for", "latency", *quickly]) == 0
+    assert not config.exists()
+
+
+def test_an_unknown_model_is_named_with_those_that_exist(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(tmp_path / "visavis.toml")
+    assert main(["nobody", "--models", str(models), "--config", config]) == 1
+    assert "there is no model nobody" in capsys.readouterr().err
