@@ -23,7 +23,7 @@ from server.results import (
     Timings,
 )
 from server.scheduler import Scheduler
-from server.session import Sessions
+from server.session import Session, Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +100,37 @@ class ServedModel:
                     f"{where}: its graph takes {session.input_shape}, its document says "
                     f"{list(tensor.shape)}"
                 )
-        for session in self.sessions.all:
-            outputs = session.run(tensor, self._output_names)
-            if any(output.shape[0] != 1 for output in outputs):
-                raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
-            if self.document.golden_sample is not None:
-                golden.check(
-                    self.document.golden_sample,
-                    self._output_names,
-                    outputs,
-                    where,
-                    self._golden_tolerance,
-                )
-        classes, labels = self._classes(outputs), len(self.document.label_set.labels)
-        if classes not in (None, labels):
-            raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
         if self.plan.batch > 1:
             batch = np.repeat(tensor, self.plan.batch, axis=0)
-            given = len(self.sessions.first.run(batch, self._output_names)[0])
+            given = len(session.run(batch, self._output_names)[0])
             if given != self.plan.batch:
                 raise ModelFileError(
                     f"{where}: it gives {given} answers for {self.plan.batch} images; "
                     "export it with a fixed batch of 1, or with a batch that is truly dynamic"
                 )
-        self.family.postprocess(outputs, geometry, Options())
+
+        def check(session: Session) -> None:
+            # An idle model keeps its weights in memory, and no more.
+            outputs = session.run(tensor, self._output_names, give_back=True)
+            self._check(outputs, where)
+            self.family.postprocess(outputs, geometry, Options())
+
+        self.sessions.check(check)
+
+    def _check(self, outputs: list[Tensor], where: str) -> None:
+        if any(output.shape[0] != 1 for output in outputs):
+            raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+        classes, labels = self._classes(outputs), len(self.document.label_set.labels)
+        if classes not in (None, labels):
+            raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
+        if self.document.golden_sample is not None:
+            golden.check(
+                self.document.golden_sample,
+                self._output_names,
+                outputs,
+                where,
+                self._golden_tolerance,
+            )
 
     def _classes(self, outputs: list[Tensor]) -> int | None:
         """Return how many classes the outputs tell apart; None where they don't show it."""

@@ -1,13 +1,17 @@
 """ONNX Runtime's sessions: a model file, ready to run on one execution provider."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
+import onnxruntime as ort
 import structlog
 
-from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
+from server.errors import ModelFailed, ModelFileError, ProviderUnavailable, StartupError
 from server.plan import Plan
 from server.providers import Provider, Setup, create
 from server.results import Tensor
@@ -43,14 +47,19 @@ class Session:
         self.input_dtype = "float16" if "float16" in model_input.type else "float32"
         self.output_names: list[str] = [output.name for output in self._session.get_outputs()]
 
-    def run(self, tensor: Tensor, output_names: list[str] | None = None) -> list[Tensor]:
+    def run(
+        self, tensor: Tensor, output_names: list[str] | None = None, *, give_back: bool = False
+    ) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
+        give_back: whether the memory of the run goes back to the system, not to the next run.
         Raises ModelFailed if the graph breaks.
         """
         feed = {self.input_name: tensor.astype(self.input_dtype, copy=False)}
         try:
-            outputs: list[Tensor] = self._session.run(output_names, feed)
+            outputs: list[Tensor] = self._session.run(
+                output_names, feed, _giving_back() if give_back else None
+            )
         except Exception as error:
             _log.exception("session failed")
             raise ModelFailed(
@@ -59,29 +68,59 @@ class Session:
         return outputs
 
 
-class Sessions:
-    """The sessions that one model's plan asks for; setup: but for its threads and runs."""
+def _giving_back() -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
-    def __init__(self, path: Path, provider: Provider, plan: Plan, setup: Setup) -> None:
+
+class Sessions:
+    """The sessions that one model's plan asks for; setup: but for its threads and runs.
+
+    The session for lone runs is made when a run is first alone: a model that idles, or that
+    many call at once, does without the memory.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        provider: Provider,
+        plan: Plan,
+        setup: Setup,
+    ) -> None:
         # In one session of the CPU provider, the threads of several runs would mix.
         mixed = plan.place == "cores" and plan.threads > 1 and not provider.own_threads
         number, runs = (plan.instances, 1) if mixed else (1, plan.instances)
         each = replace(setup, threads=plan.threads, runs=runs)
-        self.all = [Session(path, provider, each) for _ in range(number)]
-        self.first = self.all[0]
+        self._all = [Session(path, provider, each) for _ in range(number)]
+        self.first = self._all[0]
         self._shared = number == 1
         self._idle: SimpleQueue[Session] = SimpleQueue()
-        for session in self.all:
+        for session in self._all:
             self._idle.put(session)
         self._alone: Session | None = None
+        self._check: Callable[[Session], None] = lambda session: None
+        self._lock = threading.Lock()
+        self._make_alone: Callable[[], Session] | None = None
         if plan.alone_threads:
             # Its threads may spin: nothing else runs beside it.
             alone = replace(setup, threads=plan.alone_threads, runs=1, spin=True)
-            self._alone = Session(path, provider, alone)
-            self.all.append(self._alone)
+            self._make_alone = partial(Session, path, provider, alone)
+
+    def check(self, check: Callable[[Session], None]) -> None:
+        """Check every session, and later the one for lone runs.
+
+        check: raises StartupError unless a session computes what it should.
+        """
+        self._check = check
+        for session in self._all:
+            check(session)
 
     def run(self, tensor: Tensor, output_names: list[str], alone: bool = False) -> list[Tensor]:
         """Return the outputs for a batch; alone: on all cores. Raises ModelFailed."""
+        if alone and self._make_alone is not None:
+            # Meanwhile lone runs do with one core.
+            threading.Thread(target=self.make_alone, name="lone session", daemon=True).start()
         if alone and self._alone is not None:
             return self._alone.run(tensor, output_names)
         if self._shared:
@@ -91,3 +130,17 @@ class Sessions:
             return session.run(tensor, output_names)
         finally:
             self._idle.put(session)
+
+    def make_alone(self) -> None:
+        """Make the session for lone runs, unless there is one or none is wanted."""
+        with self._lock:
+            make, self._make_alone = self._make_alone, None
+        if make is None:
+            return
+        try:
+            session = make()
+            self._check(session)
+        except StartupError:
+            _log.exception("no session for lone runs: they take one core")
+            return
+        self._alone = session

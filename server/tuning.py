@@ -74,7 +74,9 @@ class Tuner:
 
         def load(tuning: dict[str, Tuning]) -> ServedModel:
             tuned = replace(planner, tuning=tuning)
-            return Loader(tuned, self._scheduler, cache_dir).load(file)
+            model = Loader(tuned, self._scheduler, cache_dir).load(file)
+            model.sessions.make_alone()
+            return model
 
         untuned = load({})
         self._models = [untuned]

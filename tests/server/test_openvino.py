@@ -127,7 +127,8 @@ def test_one_session_serves_all_runs_but_the_lone_one(
 ) -> None:
     made: list[Setup] = []
     monkeypatch.setattr("server.session.Session", lambda path, provider, setup: made.append(setup))
-    Sessions(tmp_path, OPENVINO, Plan(instances=4, threads=2, alone_threads=8), Setup(tmp_path))
+    plan = Plan(instances=4, threads=2, alone_threads=8)
+    Sessions(tmp_path, OPENVINO, plan, Setup(tmp_path)).make_alone()
     assert [(s.threads, s.runs) for s in made] == [(2, 4), (8, 1)]
 
 

@@ -1,5 +1,6 @@
 """One ONNX Runtime session: what it tells of the graph, and how it fails."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
+from server.plan import Plan
 from server.providers import CPU, CUDA, Provider, Setup
-from server.session import Session
+from server.session import Session, Sessions
 
 from . import graphs
 from .pictures import noise
@@ -103,3 +105,102 @@ def test_a_silent_fall_back_to_the_cpu_is_caught(
     with pytest.raises(ProviderUnavailable, match=r"asked for CUDA.*runs it on CPU"):
         session(tmp_path, graphs.classifier(), CUDA)
     assert asked == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def sessions(tmp_path: Path, **plan: Any) -> Sessions:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.classifier(gain=10))
+    return Sessions(path, CPU, Plan(**plan), Setup(tmp_path))
+
+
+class Watched:
+    """Notes which session runs: the object itself, by identity."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[Session] = []
+        run = Session.run
+
+        def watched(session: Session, *args: Any, **options: Any) -> Any:
+            self.ran.append(session)
+            return run(session, *args, **options)
+
+        monkeypatch.setattr(Session, "run", watched)
+
+
+def test_runs_on_one_thread_each_share_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, watched = sessions(tmp_path, instances=4), Watched(monkeypatch)
+    for _ in range(3):
+        opened.run(picture(), ["logits"])
+    assert set(watched.ran) == {opened.first}
+
+
+def test_runs_on_several_threads_have_sessions_of_their_own(tmp_path: Path) -> None:
+    opened = sessions(tmp_path, instances=2, threads=2)
+    both = threading.Barrier(2)
+    ran: list[Session] = []
+
+    class Meeting:
+        """Stands in for a session: it returns when two run at once."""
+
+        def __init__(self, session: Session) -> None:
+            self.session = session
+
+        def run(self, *args: Any) -> list[Any]:
+            ran.append(self.session)
+            both.wait(10)
+            return []
+
+    for _ in range(2):
+        opened._idle.put(Meeting(opened._idle.get()))  # type: ignore[arg-type]
+    threads = [threading.Thread(target=opened.run, args=(picture(), ["logits"])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ran)) == 2
+
+
+def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
+    checked: list[Session] = []
+    opened.check(checked.append)
+    assert checked == [opened.first]
+    opened.run(picture(), ["logits"])
+    assert opened._make_alone is not None  # nobody has been alone
+    opened.run(picture(), ["logits"], alone=True)
+    for thread in threading.enumerate():
+        if thread.name == "lone session":
+            thread.join(10)
+    (expected,) = opened.run(picture(0.3), ["logits"])
+    (given,) = opened.run(picture(0.3), ["logits"], alone=True)
+    lone = watched.ran[-1]
+    assert lone is not opened.first
+    assert checked == [opened.first, lone]
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
+
+    def check(session: Session) -> None:
+        if session is not opened.first:
+            raise ModelFileError("its golden sample differs")
+
+    opened.check(check)
+    opened.make_alone()
+    opened.make_alone()  # it isn't tried again
+    opened.run(picture(), ["logits"], alone=True)
+    assert set(watched.ran) == {opened.first}
+    assert "its golden sample differs" in "".join(capsys.readouterr())
+
+
+def test_a_run_that_gives_its_memory_back_computes_the_same(tmp_path: Path) -> None:
+    opened = session(tmp_path, graphs.classifier())
+    kept, given_back = opened.run(picture()), opened.run(picture(), give_back=True)
+    np.testing.assert_array_equal(kept[0], given_back[0])

@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from visavis.commands import classify, compare, demo, detect, doctor, export, models, serve
+from visavis.commands import (
+    bench,
+    classify,
+    compare,
+    demo,
+    detect,
+    doctor,
+    export,
+    models,
+    serve,
+    tune,
+)
 from visavis.commands.failures import EXIT_CODES
 
 _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
-    + ". Those of serve and export: 0; 1 it could not be done, and the error says why; "
+    + ". Those of serve, export and tune: 0; 1 it could not be done, and the error says why; "
     "2 not understood."
 )
 
@@ -46,10 +57,12 @@ app.command()(models.models)
 app.command()(classify.classify)
 app.command()(detect.detect)
 app.command()(compare.compare)
+app.command()(bench.bench)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command(cls=serve.PassedOn)(serve.serve)
 app.command(cls=serve.PassedOn)(export.export)
+app.command(cls=serve.PassedOn)(tune.tune)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,0 +1,68 @@
+"""What a process costs: its CPU time and its memory, from outside."""
+
+from typing import Any
+
+from visavis.errors import InvalidSettings
+
+
+class Watched:
+    """A process on this machine and its children. Raises InvalidSettings where it is not there."""
+
+    def __init__(self, pid: int) -> None:
+        psutil = _psutil()
+        self.pid = pid
+        self._gone: tuple[type[Exception], ...] = (psutil.NoSuchProcess, psutil.AccessDenied)
+        try:
+            self._process = psutil.Process(pid)
+            self._process.cpu_times()
+        except self._gone as error:
+            raise InvalidSettings(f"process {pid} can't be watched: {error}") from error
+
+    def cpu_s(self) -> float | None:
+        """Return the CPU time used so far, in seconds; None once the process has ended."""
+        try:
+            times = [process.cpu_times() for process in self._family()]
+        except self._gone:
+            return None
+        return float(sum(time.user + time.system for time in times))
+
+    def rss_bytes(self) -> int | None:
+        """Return the memory that is in RAM; None once the process has ended."""
+        try:
+            return sum(process.memory_info().rss for process in self._family())
+        except self._gone:
+            return None
+
+    def _family(self) -> list[Any]:
+        return [self._process, *self._process.children(recursive=True)]
+
+
+def listener(address: str) -> int | None:
+    """Return the process on this machine that listens at an address; None if none is found.
+
+    address: HOST:PORT or unix:PATH.
+    """
+    psutil = _psutil()
+    unix = address.startswith("unix:")
+    try:
+        connections = psutil.net_connections("unix" if unix else "tcp")
+    except psutil.AccessDenied:
+        return None
+    for item in connections:
+        if unix:
+            found = item.laddr == address.removeprefix("unix:")
+        else:
+            found = item.status == "LISTEN" and str(item.laddr.port) == address.rpartition(":")[2]
+        if found and item.pid:
+            return int(item.pid)
+    return None
+
+
+def _psutil() -> Any:
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        raise InvalidSettings(
+            "the server's CPU and memory need psutil; install it: pip install 'visavis[bench]'"
+        ) from None
+    return psutil

@@ -1,0 +1,98 @@
+"""The calls of a benchmark, built and serialised before anything is measured."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visavis import calls
+from visavis.cards import Model, Task
+from visavis.errors import FieldViolation, InvalidRequest, InvalidSettings
+from visavis.images import image_message
+from visavis.v1 import vision_pb2 as pb
+
+METHODS = ("classify", "detect", "compare")
+TASKS = {"classify": Task.CLASSIFICATION, "detect": Task.DETECTION}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, ready to be sent. picture: its name. models: those that it asks."""
+
+    method: str
+    picture: str
+    models: tuple[str, ...]
+    request: bytes
+
+
+def models_asked(method: str, cards: Sequence[Model], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the models that a method's calls ask.
+
+    wanted: the names to choose from; none: all. Raises InvalidRequest where `classify` or
+    `detect` would have none, or several.
+    """
+    known = {card.name: card for card in cards}
+    for name in wanted:
+        if name not in known:
+            raise _invalid(f"the server has no model {name!r}; it has: {', '.join(known)}")
+    names = tuple(wanted or sorted(known))
+    if method not in TASKS:
+        return names
+    task = TASKS[method]
+    capable = [name for name in names if task in known[name].tasks]
+    if len(capable) == 1:
+        return (capable[0],)
+    if capable:
+        raise _invalid(f"{method} asks one model; name it with --model: {', '.join(capable)}")
+    raise _invalid(f"none of these models is capable of {task}: {', '.join(names) or 'none'}")
+
+
+def calls_of(
+    method: str, models: tuple[str, ...], pictures: Sequence[Path], *, raw: bool = False
+) -> list[Call]:
+    """Return one call for each picture. raw: decoded pixels go instead of the file's bytes.
+
+    Raises InvalidRequest for a picture that can't be read.
+    """
+    return [
+        Call(method, path.name, models, _request(method, models, _image(path, raw=raw)))
+        for path in pictures
+    ]
+
+
+def _request(method: str, models: tuple[str, ...], image: pb.Image) -> bytes:
+    if method == "classify":
+        return calls.classify_request(image, models[0]).SerializeToString()
+    if method == "detect":
+        return calls.detect_request(image, models[0]).SerializeToString()
+    return calls.compare_request(image, models=models).SerializeToString()
+
+
+def _image(path: Path, *, raw: bool) -> pb.Image:
+    try:
+        return image_message(_pixels(path)) if raw else image_message(path)
+    except OSError as error:
+        raise _invalid(f"can't read {path}: {error.strerror or error}") from error
+
+
+def _pixels(path: Path) -> pb.Image:
+    try:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError:
+        raise InvalidSettings(
+            "raw pixels need Pillow; install it: pip install 'visavis[bench]'"
+        ) from None
+    with Image.open(io.BytesIO(path.read_bytes())) as file:
+        picture = ImageOps.exif_transpose(file).convert("RGB")
+    return pb.Image(
+        raw=pb.RawImage(
+            format=pb.PIXEL_FORMAT_RGB,
+            width=picture.width,
+            height=picture.height,
+            data=picture.tobytes(),
+        )
+    )
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, violations=(FieldViolation("image", message),))

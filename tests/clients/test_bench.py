@@ -1,0 +1,222 @@
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from google.rpc import code_pb2
+from PIL import Image
+from visavis.bench.process import Watched, listener
+from visavis.bench.workload import calls_of, models_asked
+from visavis.cards import read_model
+from visavis.errors import InvalidRequest, InvalidSettings
+from visavis.v1 import vision_pb2 as pb
+
+from . import canned
+from .fakes import FakeServer, refusal
+
+Command = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+BRIEF = ("--seconds", "0.2", "--warm-up", "0", "--rounds", "2")
+CLASSIFY = ("--model", "resnet50", "--callers", "1,3", *BRIEF)
+CARDS = [read_model(card) for card in canned.CARDS]
+
+
+def test_sweep_has_a_line_for_each_load(visavis: Command, pictures: list[Path], capsys: Captured):
+    assert visavis("bench", pictures[0], *CLASSIFY) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "classify: resnet50"
+    header = next(line for line in lines if line.startswith("callers"))
+    assert " ".join(header.split()) == "callers per s ms ms ms errors server client MiB"
+    rows = [line.split() for line in lines if line.split()[:1] in (["1"], ["3"])]
+    assert [row[0] for row in rows] == ["1", "3"]
+    # Answers per second, three percentiles, errors, CPU of both, RSS.
+    assert all(len(row) == 9 and float(row[1]) > 0 for row in rows)
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_json_has_every_round_and_what_it_was_measured_on(
+    visavis: Command, pictures: list[Path], tmp_path: Path
+):
+    file = tmp_path / "bench.json"
+    assert visavis("bench", *pictures[:2], *CLASSIFY, "--json", file) == 0
+    report = json.loads(file.read_text())
+    assert report["machine"]["cores"] >= 1
+    assert [load["callers"] for load in report["loads"]] == [1, 3]
+    for load in report["loads"]:
+        assert len(load["rounds"]) == 2
+        assert load["median"]["per_s"] > 0
+        assert load["median"]["latency"]["p50_ms"] <= load["median"]["latency"]["p99_ms"]
+        # The fake server is this very process.
+        assert load["median"]["server_rss_mib"] > 1
+
+
+def test_plot_is_a_picture(visavis: Command, pictures: list[Path], tmp_path: Path):
+    for name, load in (("callers", CLASSIFY), ("rate", ("--rate", "20,40", *CLASSIFY[:2], *BRIEF))):
+        file = tmp_path / f"{name}.png"
+        assert visavis("bench", pictures[0], *load, "--plot", file) == 0
+        with Image.open(file) as picture:
+            assert picture.format == "PNG"
+            # Something is drawn on it.
+            assert len(picture.convert("L").getcolors() or ()) > 20
+
+
+def test_pictures_are_sent_in_turns(visavis: Command, fake: FakeServer, pictures: list[Path]):
+    assert visavis("bench", *pictures[:3], *CLASSIFY) == 0
+    sent = {request.image.encoded for request in fake.requests if hasattr(request, "top_k")}
+    assert sent == {b"a", b"b", b"c"}
+
+
+def test_mixed_load_calls_all_methods_and_tells_what_each_obtained(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    models = ("--model", "resnet50,yolov5n", "--method", "mixed", "--callers", "3")
+    assert visavis("bench", pictures[0], *models, *BRIEF) == 0
+    out = capsys.readouterr().out
+    assert all(fake.calls[rpc] for rpc in ("Classify", "Detect", "Compare"))
+    assert out.startswith("classify, detect, compare: resnet50, yolov5n\n")
+    cells = [line.split() for line in out.splitlines()]
+    methods = [row[1] for row in cells if row[:1] == ["3"] and len(row) > 1 and row[1].isalpha()]
+    assert methods == ["classify", "compare", "detect"]
+
+
+def test_errors_are_counted_by_status(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    numbers = itertools.count()
+
+    def half(request: object, context: object) -> pb.ClassifyResponse:
+        if next(numbers) % 2:
+            refusal(code_pb2.RESOURCE_EXHAUSTED, "full")(request, context)
+        return canned.CLASSIFIED
+
+    fake.answers["Classify"] = half
+    assert visavis("bench", pictures[0], "--model", "resnet50", "--callers", "1", *BRIEF) == 0
+    assert "RESOURCE_EXHAUSTED" in capsys.readouterr().out
+
+
+def test_load_without_an_answer_fails(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    fake.answers["Classify"] = refusal(code_pb2.INTERNAL, "broken")
+    assert visavis("bench", pictures[0], *CLASSIFY) == 5
+    out, err = capsys.readouterr()
+    assert " INTERNAL" in out
+    assert "nothing was answered at 1 caller: INTERNAL" in err
+
+
+def test_check_finds_an_answer_that_differs(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    numbers = itertools.count()
+
+    def changing(request: object, context: object) -> pb.ClassifyResponse:
+        label = "cab" if next(numbers) == 4 else "bus"
+        return pb.ClassifyResponse(
+            classifications=canned.labels((label, 0.5)), served_by=canned.served_by("resnet50")
+        )
+
+    fake.answers["Classify"] = changing
+    one = ("--model", "resnet50", "--callers", "1", *BRIEF)
+    assert visavis("bench", pictures[0], *one, "--check") == 5
+    out, err = capsys.readouterr()
+    assert "1 of " in out
+    assert "a.jpg: resnet50: place 1 is 'cab' instead of 'bus'" in out
+    assert "answers differ" in err
+    assert visavis("bench", pictures[0], *one, "--check") == 0
+    assert "all equal the first ones" in capsys.readouterr().out
+
+
+def test_raw_pixels_are_sent_upright(visavis: Command, fake: FakeServer, tmp_path: Path):
+    picture = Image.new("RGB", (2, 1), "red")
+    picture.putpixel((1, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: what lies left is above
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert visavis("bench", tmp_path / "turned.png", *CLASSIFY, "--raw") == 0
+    raw = fake.requests[-1].image.raw
+    assert (raw.format, raw.width, raw.height) == (pb.PIXEL_FORMAT_RGB, 1, 2)
+    assert raw.data == bytes([255, 0, 0, 0, 0, 255])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--callers", "0"), "0"),
+        (("--callers", "many"), "many"),
+        (("--rate", "0"), "above 0"),
+        (("--rate", "nan"), "nan"),
+        (("--callers", "1", "--rate", "2"), "not both"),
+        (("--method", "guess"), "unknown"),
+        (("--method", "mixed", "--callers", "2"), "each method needs a caller"),
+        (("--method", "mixed", "--limit"), "no common limit"),
+        (("--limit-graph", "yolov5n"), "NAME=FILE"),
+    ],
+)
+def test_what_makes_no_sense_is_not_understood(
+    visavis: Command,
+    pictures: list[Path],
+    capsys: Captured,
+    arguments: tuple[str, ...],
+    complaint: str,
+):
+    assert visavis("bench", pictures[0], *arguments) == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert complaint in error
+
+
+def test_nobody_listening_ends_with_exit_code_3(
+    visavis: Command, nobody: str, pictures: list[Path]
+):
+    assert visavis("bench", pictures[0], "--server", nobody, *CLASSIFY) == 3
+
+
+def test_picture_that_is_missing_is_named(visavis: Command, tmp_path: Path, capsys: Captured):
+    assert visavis("bench", tmp_path / "none.jpg", *CLASSIFY) == 1
+    assert "none.jpg" in capsys.readouterr().err
+
+
+def test_server_of_its_own_needs_the_application(
+    visavis: Command,
+    pictures: list[Path],
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("VISAVIS_SERVER")
+    monkeypatch.setattr("visavis.commands.bench.application_installed", lambda: False)
+    assert visavis("bench", pictures[0]) == 2
+    assert "pip install visavis-server" in capsys.readouterr().err
+
+
+def test_models_are_chosen_by_what_they_are_capable_of():
+    assert models_asked("detect", CARDS, []) == ("yolov5n",)
+    assert models_asked("classify", CARDS, ["yolov5n", "resnet18"]) == ("resnet18",)
+    assert models_asked("compare", CARDS, ["yolov5n", "resnet18"]) == ("yolov5n", "resnet18")
+    assert len(models_asked("compare", CARDS, [])) == 4
+    for method, wanted, complaint in (
+        ("classify", [], "resnet18, resnet50"),
+        ("detect", ["resnet50"], "none of these models is capable of detection: resnet50"),
+        ("compare", ["vgg"], "no model 'vgg'"),
+    ):
+        with pytest.raises(InvalidRequest, match=complaint):
+            models_asked(method, CARDS, wanted)
+
+
+def test_requests_ask_what_the_clients_ask(pictures: list[Path]):
+    (call,) = calls_of("compare", ("a", "b"), pictures[:1])
+    request = pb.CompareRequest.FromString(call.request)
+    assert request == pb.CompareRequest(image=pb.Image(encoded=b"a"), models=["a", "b"])
+
+
+def test_own_process_can_be_watched_and_found_by_its_address(fake: FakeServer):
+    watched = Watched(os.getpid())
+    assert (watched.cpu_s() or 0) > 0
+    assert (watched.rss_bytes() or 0) > 1 << 20
+    assert listener(fake.address) == os.getpid()
+
+
+def test_process_that_is_not_there_is_named():
+    with pytest.raises(InvalidSettings, match="process 4194305 can't be watched"):
+        Watched(4194305)  # Linux gives no number as high as that.
