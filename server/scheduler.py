@@ -136,7 +136,10 @@ class Scheduler:
     def statistics(self) -> dict[Engine, Statistics]:
         """Return what has happened so far, by engine."""
         with self._lock:
-            return {engine: replace(each) for engine, each in self._statistics.items()}
+            return {
+                engine: replace(each, batches=Counter(each.batches))
+                for engine, each in self._statistics.items()
+            }
 
     def waiting(self, engine: Engine) -> int:
         """Return how much waits for an engine now."""
@@ -244,7 +247,7 @@ class Scheduler:
         with self._lock:
             self._prepared.extend(ready)
             self._stream_wanted.notify()
-            self._left_device(len(failed), work.engine)
+            self._left_device(1 - len(ready), work.engine)
         self._release(1)
         self._settle(failed)
 
@@ -291,8 +294,9 @@ class Scheduler:
                 ready.remove(work)
                 failed.append((work, None, error))
         with self._lock:
-            for work, *_ in failed:
-                self._charge(work, 0.0)
+            for work in works:
+                if work not in ready:
+                    self._charge(work, 0.0)
         return ready, failed
 
     def _claim_all(self, engine: Engine, threads: int) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class ServedModel:
         session = self.sessions.first
         if missing := set(self._output_names) - set(session.output_names):
             raise ModelFileError(f"{where}: its graph lacks the output {', '.join(missing)}")
-        tensor, geometry = preprocess_one(self.family, golden.picture())
+        tensor, _ = preprocess_one(self.family, golden.picture())
         for expected, given in zip(session.input_shape, tensor.shape, strict=True):
             if expected not in (None, given):
                 raise ModelFileError(
@@ -109,15 +110,12 @@ class ServedModel:
                     "export it with a fixed batch of 1, or with a batch that is truly dynamic"
                 )
 
-        def check(session: Session) -> None:
-            # An idle model keeps its weights in memory, and no more.
-            outputs = session.run(tensor, self._output_names, give_back=True)
-            self._check(outputs, where)
-            self.family.postprocess(outputs, geometry, Options())
+        self.sessions.check(partial(self._check, where))
 
-        self.sessions.check(check)
-
-    def _check(self, outputs: list[Tensor], where: str) -> None:
+    def _check(self, where: str, session: Session) -> None:
+        tensor, geometry = preprocess_one(self.family, golden.picture())
+        # An idle model keeps its weights in memory, and little more.
+        outputs = session.run(tensor, self._output_names, give_back=True)
         if any(output.shape[0] != 1 for output in outputs):
             raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
         classes, labels = self._classes(outputs), len(self.document.label_set.labels)
@@ -131,6 +129,7 @@ class ServedModel:
                 where,
                 self._golden_tolerance,
             )
+        self.family.postprocess(outputs, geometry, Options())
 
     def _classes(self, outputs: list[Tensor]) -> int | None:
         """Return how many classes the outputs tell apart; None where they don't show it."""

@@ -513,6 +513,26 @@ async def test_abandoned_work_never_reaches_the_device(make: Any) -> None:
     assert engine.batches == [["first"], ["last"]]
 
 
+async def test_a_caller_who_leaves_the_cores_early_leaves_the_device_no_debt(make: Any) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=1)
+    preparing, may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow(job: str) -> None:
+        preparing.release()
+        assert may_go_on.acquire(timeout=10)
+
+    engine.on_prepare = slow
+    for _ in range(5):  # more than may be on their way at once
+        task = ask(scheduler, engine, "gone")
+        assert await asyncio.to_thread(preparing.acquire, timeout=10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        may_go_on.release()
+    may_go_on.release()
+    assert await asyncio.wait_for(ask(scheduler, engine, "here"), 10) == "here -> HERE"
+    assert engine.batches == [["here"]]
+
+
 async def test_closing_lets_the_device_finish_what_is_on_its_way() -> None:
     scheduler, engine = Scheduler(cores=1, queue_size=10, streams=1), device(batch=1)
     engine.may_end.clear()
