@@ -16,23 +16,23 @@ FP32 = graphs.classifier_document()
 DETECTOR = graphs.detector_document(precision="int8")
 
 
-@pytest.mark.parametrize(("document", "batch"), [(FP32, 1), (INT8, 4), (DETECTOR, 1)])
-def test_only_int8_classifiers_gain_from_batches_on_a_cpu(document: object, batch: int) -> None:
+@pytest.mark.parametrize(("document", "batch"), [(FP32, 4), (INT8, 4), (DETECTOR, 1)])
+def test_only_classifiers_gain_from_batches_on_a_cpu(document: object, batch: int) -> None:
     assert Planner(CPU, 4).plan(document).batch == batch  # type: ignore[arg-type]
 
 
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
     plan = Planner(CPU, 4).plan(FP32)
     assert (plan.place, plan.instances, plan.threads, plan.alone_threads) == ("cores", 4, 1, 4)
-    assert str(plan) == "4 at once on 1 thread, each with 1 image; on 4 threads when alone"
-    assert plan.why == "a run for each of the 4 usable cores; batches gain fp32 nothing on a CPU"
+    assert str(plan) == "4 at once on 1 thread, each with up to 4 images; on 4 threads when alone"
+    assert plan.why == "a run for each of the 4 usable cores; classifiers gain from batches"
 
 
 def test_one_core_needs_one_session() -> None:
     plan = Planner(CPU, 1).plan(INT8)
     assert (plan.instances, plan.threads, plan.alone_threads) == (1, 1, 0)
     assert str(plan) == "1 at once on 1 thread, each with up to 4 images"
-    assert plan.why == "one usable core; int8 gains from batches of 4"
+    assert plan.why == "one usable core; classifiers gain from batches"
 
 
 def test_low_memory_means_one_session_and_one_image() -> None:
