@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from export.exporter import Exported
+    from server.card import Receipt
 
 _app = typer.Typer(
     add_completion=False,
@@ -33,7 +34,14 @@ def _export(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Model repository, a folder.")] = Path("models"),
-    precision: Annotated[str, typer.Option(help="Number format of the weights.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Number formats, such as fp32,int8: fp32 becomes NAME, fp16 NAME-fp16, for GPUs, "
+            "and int8 NAME-int8, for CPUs.",
+        ),
+    ] = "fp32",
     name: Annotated[
         str | None,
         typer.Option(help="The model's own name, such as 'helmets'; for one model."),
@@ -42,9 +50,11 @@ def _export(
         str,
         typer.Option(help="Which of torchvision's ResNet weights and transforms: V1 or V2."),
     ] = "V1",
-    labels: Annotated[
+    class_names: Annotated[
         Path | None,
-        typer.Option(help="Names of the classes, one per line, for a file of weights."),
+        typer.Option(
+            metavar="FILE", help="Names of the classes, one per line, for a file of weights."
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -56,12 +66,35 @@ def _export(
             metavar="PATH", help="Pictures, or folders of them, for the receipt; repeatable."
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Real pictures, like those that the model will see: int8 needs some 100. Where "
+            "they have labels, the accuracy is measured and held to its limits.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Labels of those pictures: a CSV file (file,class_index), or a folder of YOLO's "
+            "text files.  [default: DIR/labels.csv, or the folder labels beside images]",
+        ),
+    ] = None,
+    max_top1_drop: Annotated[
+        float, typer.Option(metavar="POINTS", help="Top-1 that a file may lose.")
+    ] = 0.5,
+    max_map_drop: Annotated[
+        float, typer.Option(metavar="POINTS", help="mAP50-95 that a file may lose.")
+    ] = 1.0,
 ) -> None:
     """Export models to ONNX and prove that they answer as their PyTorch originals do.
 
     Each becomes the next version in the repository, OUT/NAME/VERSION/model.onnx, unless
     nothing changed. The receipt, which compares the file with PyTorch picture by picture,
-    is made now, and an export that breaks it fails with the figures.
+    is made now, and an export that breaks it, or loses more accuracy than it may, fails with
+    the figures and writes nothing.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -79,8 +112,6 @@ def _export(
         raise typer.Exit(2) from None
     if name and len(names) > 1:
         raise typer.BadParameter("--name takes one model at a time")
-    if precision != "fp32":
-        raise typer.BadParameter(f"--precision {precision}: only fp32 can be exported yet")
     exporter.set_threads()
     failed = False
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -90,30 +121,35 @@ def _export(
             out=out,
             weights=weights,
             name=name,
+            precisions=tuple(dict.fromkeys(part.strip() for part in precision.split(","))),
             transforms=transforms,
-            labels=_read_labels(labels),
+            class_names=_read_names(class_names),
             size=size,
             pictures=tuple(images or ()),
+            calibration=calibration,
+            labels=labels,
+            limits=exporter.Limits(max_top1_drop, max_map_drop),
         )
         with Progress(*columns, console=console, transient=True) as progress:
             try:
-                exported = exporter.export(request, progress)
+                made = exporter.export(request, progress)
             except (ExportError, VisavisError) as error:
                 console.print(f"error: {architecture}: {error}", markup=False, highlight=False)
                 failed = True
                 continue
-        _say(exported)
+        for exported in made:
+            _say(exported)
     if failed:
         raise typer.Exit(1)
 
 
-def _read_labels(path: Path | None) -> tuple[str, ...] | None:
+def _read_names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--labels {path} can't be read: {error}") from None
+        raise typer.BadParameter(f"--class-names {path} can't be read: {error}") from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -126,15 +162,37 @@ def _say(exported: "Exported") -> None:
         "  RANDOM WEIGHTS: its answers mean nothing" if document.provenance.random_weights else ""
     )
     state = "unchanged" if exported.unchanged else "written"
-    boxes = receipt.max_box_difference_px
-    proof = f"scores within {receipt.max_score_difference:.1g}"
-    if boxes is not None:
-        proof += f", boxes within {boxes:.1g} px"
     typer.echo(
         f"{document.name}: {document.facts.architecture}, "
-        f"{document.facts.parameter_count / 1e6:.1f} M parameters{marks}\n"
-        f"  {state}: {exported.path}\n"
-        f"  receipt: same answers as PyTorch on {len(receipt.pictures)} pictures, {proof}"
+        f"{document.facts.parameter_count / 1e6:.1f} M parameters, {document.precision}{marks}\n"
+        f"  {state}: {exported.path}, {exported.path.stat().st_size / 1e6:.1f} MB\n"
+        f"  receipt: {_proof(receipt)}"
+    )
+    if accuracy := document.accuracy:
+        typer.echo(
+            f"  {accuracy.metric}: {accuracy.value:.2%}, the original {accuracy.original:.2%} "
+            f"({(accuracy.value - accuracy.original) * 100:+.2f} ± {accuracy.error * 100:.2f} "
+            f"points), on {accuracy.source}"
+        )
+
+
+def _proof(receipt: "Receipt") -> str:
+    """Return in one line what a receipt says."""
+    count = len(receipt.pictures)
+    differences = f"scores within {receipt.max_score_difference:.1g}"
+    if (boxes := receipt.max_box_difference_px) is not None:
+        differences += f", boxes within {boxes:.1g} px"
+    if receipt.score_tolerance is not None:
+        return f"same answers as PyTorch on {count} pictures, {differences}"
+    if boxes is None:
+        same = sum(picture.same_top1 is True for picture in receipt.pictures)
+        return f"same top-1 as PyTorch on {same} of {count} pictures, {differences}"
+    found = sum(picture.compared for picture in receipt.pictures)
+    missing = sum(picture.only_in_original for picture in receipt.pictures)
+    more = sum(picture.only_here for picture in receipt.pictures)
+    return (
+        f"{found} boxes as PyTorch on {count} pictures, {missing} missing, {more} more, "
+        f"{differences}"
     )
 
 

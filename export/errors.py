@@ -1,6 +1,7 @@
 """Everything that can stop an export, each message saying what was wrong and what to do.
 
 ExportError
+├── AccuracyFailed         the exported file is right less often than it may be
 ├── ReceiptFailed          the exported file doesn't give what PyTorch gives
 └── WeightsError           the weights can't be found, fetched or verified
     └── CheckpointError    the file is there, but doesn't hold what was asked for
@@ -26,3 +27,7 @@ class UnsafeCheckpoint(CheckpointError):
 
 class ReceiptFailed(ExportError):
     """An exported file that answers differently from its PyTorch original; gives the figures."""
+
+
+class AccuracyFailed(ExportError):
+    """An exported file that lost more of its original's accuracy than it may; gives the figures."""

@@ -1,4 +1,4 @@
-"""From a name to a proven file in the repository: weights, module, graph, receipt."""
+"""From a name to proven files in the repository: weights, module, graph, variants, receipts."""
 
 import os
 import re
@@ -12,19 +12,30 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from export import pictures, receipt, resnet, yolov5, yolov5u
+from export import accuracy, pictures, receipt, resnet, yolov5, yolov5u
 from export.checkpoint import read_state_dict, read_yolo_checkpoint
-from export.errors import ExportError
+from export.errors import AccuracyFailed, ExportError
 from export.graph import embed, write_graph
+from export.labelled import Pictures, read_labelled
 from export.original import Original
+from export.precision import PRECISIONS, write_fp16, write_int8
+from export.served import ServedFile, read_image
 from export.weights import Release, Weights, cache_folder, find, yolov5_release
 from server import golden
-from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Provenance, parse_document
+from server.card import (
+    METADATA_KEY,
+    NAME_PATTERN,
+    Accuracy,
+    ModelDocument,
+    Provenance,
+    Task,
+    parse_document,
+)
 from server.cores import usable_cores
 from server.errors import ModelFileError
-from server.families import family_of
+from server.families import family_of, preprocess_one
 from server.onnx_file import read_onnx_file
-from server.providers import CPU
+from server.providers import CPU, Setup
 from server.repository import ModelFile, scan
 from server.served_model import output_names
 from server.session import Session
@@ -45,7 +56,14 @@ NAMES = (
     *yolov5.CLASSIFIERS,
     *yolov5u.NAMES,
 )
-_STEPS = ("weights", "module", "graph", "receipt")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many points of accuracy a file may lose against its original; 100 points are all."""
+
+    top1_drop: float = 0.5
+    map_drop: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +71,32 @@ class Request:
     """One model to export.
 
     weights: a file, a folder, "random", or None for the published ones. out: the model
-    repository. name: the model's own name; None: the architecture's. transforms: ResNet's,
-    "V1" or "V2". labels: names by class id. size: side of the input in pixels; None: the
+    repository. name: the model's own name; None: the architecture's. precisions: some of
+    PRECISIONS; those other than fp32 become variants of the model. transforms: ResNet's,
+    "V1" or "V2". class_names: by class id. size: side of the input in pixels; None: the
     model's own. pictures: files and folders for the receipt, beside the synthetic ones.
+    calibration: a folder of real pictures, for int8 and for the accuracy. labels: of those
+    pictures, where they don't lie in the usual place.
     """
 
     architecture: str
     out: Path
     weights: str | None = None
     name: str | None = None
+    precisions: tuple[str, ...] = ("fp32",)
     transforms: str = resnet.DEFAULT_TRANSFORMS
-    labels: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     size: int | None = None
     pictures: tuple[Path, ...] = ()
+    calibration: Path | None = None
+    labels: Path | None = None
+    limits: Limits = Limits()
+
+    @property
+    def task(self) -> Task:
+        """What the model is capable of."""
+        detects = self.architecture in (*yolov5.DETECTORS, *yolov5u.NAMES)
+        return Task.OBJECT_DETECTION if detects else Task.CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +108,8 @@ class Exported:
     unchanged: bool
 
 
-def export(request: Request, progress: Progress) -> Exported:
-    """Return the exported model, proven against PyTorch and written into the repository.
+def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
+    """Return the exported model in each precision, proven and written into the repository.
 
     Raises ExportError: nothing was written then.
     """
@@ -88,36 +119,141 @@ def export(request: Request, progress: Progress) -> Exported:
             f"{', '.join(NAMES)}"
         )
     _check(request)
+    real = None
+    if request.calibration is not None:
+        real = read_labelled(request.calibration, request.labels, request.task)
     proofs = pictures.read_pictures(list(request.pictures)) | pictures.synthetic_pictures()
-    task = progress.add_task(request.name or request.architecture, total=3 + len(proofs))
+    asked = len(real.accuracy) if real else 0
+    steps = 2 + asked + len(request.precisions) * (1 + len(proofs) + asked)
+    task = progress.add_task(request.name or request.architecture, total=steps)
+
+    def advance() -> None:
+        progress.advance(task)
+
     original = _original(request, progress)
-    progress.advance(task)
+    advance()
     with tempfile.TemporaryDirectory(prefix="visavis-export-") as folder:
-        graph, candidate = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
+        graph = Path(folder, "graph.onnx")
         write_graph(original.graph, original.draft, graph)
-        progress.advance(task)
-        session = Session(graph, CPU, usable_cores(), Path(folder))
-        document = _with_golden_sample(original.draft, session)
-        made = receipt.prove(
-            original.reference,
-            document,
-            session,
-            proofs,
-            lambda: progress.advance(task),
+        advance()
+        candidates = []
+        truth: accuracy.Figures | None = None
+        if real and real.accuracy:
+            answer = accuracy.of_original(original.reference)
+            truth = accuracy.measure(answer, real.accuracy, original.draft, advance)
+        for precision in request.precisions:
+            converted = Path(folder, f"{precision}.onnx")
+            draft = _convert(original.draft, precision, graph, converted, real)
+            file = ServedFile(
+                draft, Session(converted, CPU, Setup(Path(folder), threads=usable_cores()))
+            )
+            document = _with_golden_sample(file)
+            if real and truth is not None:
+                measured = _accuracy(file, real, truth, advance)
+                _hold(document.name, measured, request.limits)
+                document = document.model_copy(update={"accuracy": measured})
+            made = receipt.prove(original.reference, file, proofs, advance)
+            document = document.model_copy(update={"receipt": made})
+            # Through the schema once more: what is written can be read.
+            document = ModelDocument.model_validate(document.model_dump())
+            candidate = Path(folder, f"{precision}-model.onnx")
+            candidates.append((embed(document, converted, candidate), candidate))
+            advance()
+        return tuple(_put(request.out, document, path) for document, path in candidates)
+
+
+def _convert(
+    draft: ModelDocument, precision: str, graph: Path, target: Path, real: Pictures | None
+) -> ModelDocument:
+    """Write the graph in a precision as `target`; returns the draft of its document."""
+    if precision == "fp32":
+        target.write_bytes(graph.read_bytes())
+        return draft
+    if precision == "fp16":
+        write_fp16(graph, target)
+        conversion = "fp16 weights and arithmetic, fp32 input and output"
+    else:
+        assert real is not None
+        family = family_of(draft)
+        images = (read_image(path.name, path.read_bytes()) for path in real.calibration)
+        inputs = (preprocess_one(family, image)[0] for image in images)
+        kept = write_int8(graph, inputs, target)
+        conversion = (
+            "static QDQ, int8 weights by channel, uint8 activations, calibrated with "
+            f"{len(real.calibration)} of the {real.total} pictures in {real.name}"
+            + (f"; {kept} convolutions, the first and the last, are fp32" if kept else "")
         )
-        document = document.model_copy(update={"receipt": made})
-        # Through the schema once more: what is written can be read.
-        document = ModelDocument.model_validate(document.model_dump())
-        document = embed(document, graph, candidate)
-        exported = _put(request.out, document, candidate)
-        progress.advance(task)
-    return exported
+    provenance = draft.provenance.model_copy(update={"conversion": conversion})
+    return draft.model_copy(
+        update={
+            "name": _variant_name(draft.name, precision),
+            "precision": precision,
+            "variant_of": draft.name,
+            "provenance": provenance,
+        }
+    )
+
+
+def _variant_name(name: str, precision: str) -> str:
+    return name if precision == "fp32" else f"{name}-{precision}"
+
+
+def _accuracy(
+    file: ServedFile, real: Pictures, original: accuracy.Figures, advance: Callable[[], None]
+) -> Accuracy:
+    document = file.document
+    measured = accuracy.measure(accuracy.of_file(file), real.accuracy, document, advance)
+    which = "others than" if real.held_out else "among them"
+    return Accuracy(
+        metric="mAP50-95" if document.task is Task.OBJECT_DETECTION else "top-1",
+        value=measured.value,
+        original=original.value,
+        error=measured.error_of_difference(original),
+        pictures=len(real.accuracy),
+        source=f"{len(real.accuracy)} of the {real.total} pictures in {real.name}, {which} "
+        "those for calibration",
+        # Only int8 was made with pictures.
+        held_out=real.held_out or document.precision != "int8",
+    )
+
+
+def _hold(name: str, measured: Accuracy, limits: Limits) -> None:
+    """Raise AccuracyFailed if a file lost more than it may, and more than chance explains.
+
+    One picture of 168 is 0.6 points. Without the standard error a limit of 0.5 would toss a
+    coin: int8 turns near ties, as often to the better.
+    """
+    detects = measured.metric == "mAP50-95"
+    limit = limits.map_drop if detects else limits.top1_drop
+    drop, error = (measured.original - measured.value) * 100, measured.error * 100
+    if drop - error > limit:
+        option = "--max-map-drop" if detects else "--max-top1-drop"
+        raise AccuracyFailed(
+            f"{name} loses {drop:.2f} ± {error:.2f} points of {measured.metric}, {limit:g} are "
+            f"allowed: {measured.value:.2%} against {measured.original:.2%} of the original, on "
+            f"{measured.source}; nothing was written. Give pictures more like those that the "
+            f"model was trained on, or allow more with {option}"
+        )
 
 
 def _check(request: Request) -> None:
     """Raise ExportError for what can be seen to be wrong before any work is done."""
     name = request.architecture
     is_resnet = name in resnet.NAMES
+    if unknown := [p for p in request.precisions if p not in PRECISIONS]:
+        raise ExportError(
+            f"--precision {unknown[0]!r} is unknown; choose some of {', '.join(PRECISIONS)}"
+        )
+    if "int8" in request.precisions and request.calibration is None:
+        raise ExportError(
+            "int8 needs --calibration FOLDER, some 100 real pictures like those that the model "
+            "will see: its 256 steps are laid where the activations on them lie"
+        )
+    if request.labels is not None and request.calibration is None:
+        raise ExportError(
+            "--labels are those of the pictures of --calibration FOLDER, which is missing; "
+            "names of classes go to --class-names"
+        )
     if request.name is not None and not re.fullmatch(NAME_PATTERN, request.name):
         raise ExportError(
             f"--name {request.name!r} can't name a folder and a model; use letters, digits, "
@@ -149,7 +285,7 @@ def _original(request: Request, progress: Progress) -> Original:
     if name in resnet.NAMES:
         state = read_state_dict(weights.path) if weights else None
         original = resnet.build(
-            name, state, weights, provenance, request.transforms, request.labels
+            name, state, weights, provenance, request.transforms, request.class_names
         )
     else:
         build: Callable[..., Original] = (
@@ -160,8 +296,8 @@ def _original(request: Request, progress: Progress) -> Original:
             else yolov5.build_yolov5_classifier
         )
         checkpoint = read_yolo_checkpoint(weights.path) if weights else None
-        if checkpoint is not None and request.labels is not None:
-            checkpoint = replace(checkpoint, names=request.labels)
+        if checkpoint is not None and request.class_names is not None:
+            checkpoint = replace(checkpoint, names=request.class_names)
         original = build(name, checkpoint, weights, provenance, request.size)
     update = {"name": request.name or name}
     return replace(original, draft=original.draft.model_copy(update=update))
@@ -190,10 +326,10 @@ def _provenance(weights: Weights | None) -> Provenance:
     )
 
 
-def _with_golden_sample(document: ModelDocument, session: Session) -> ModelDocument:
-    names = output_names(document)
-    tensor, _ = family_of(document).preprocess(golden.picture())
-    sample = golden.sample(names, session.run(tensor, names), document.precision)
+def _with_golden_sample(file: ServedFile) -> ModelDocument:
+    outputs, _ = file.run(golden.picture())
+    document = file.document
+    sample = golden.sample(output_names(document), outputs, document.precision)
     return document.model_copy(update={"golden_sample": sample})
 
 
@@ -218,7 +354,8 @@ def _put(out: Path, document: ModelDocument, candidate: Path) -> Exported:
 def _same(file: ModelFile, document: ModelDocument) -> ModelDocument | None:
     """Return the document of a file that a new one would only repeat.
 
-    It may differ in when and how it was made, and its receipt may hold more pictures.
+    It may differ in when and how it was made, its receipt may hold more pictures, and its
+    accuracy may be one that the new one doesn't have.
     """
     text = read_onnx_file(file.path).metadata.get(METADATA_KEY)
     if text is None:
@@ -227,11 +364,12 @@ def _same(file: ModelFile, document: ModelDocument) -> ModelDocument | None:
         last = parse_document(text, str(file.path))
     except ModelFileError:  # of another schema: worth a new version
         return None
-    volatile = {"receipt", "golden_sample", "provenance"}
+    volatile = {"receipt", "golden_sample", "provenance", "accuracy"}
     same = (
         last.model_dump(exclude=volatile) == document.model_dump(exclude=volatile)
         and last.provenance.weights_sha256 == document.provenance.weights_sha256
         and _proven(document) <= _proven(last)
+        and document.accuracy in (None, last.accuracy)
     )
     return last if same else None
 

@@ -24,7 +24,7 @@ _SHAPES = {
     "16-bit": (310, 205, "I;16", "PNG", 1),
     "cmyk": (260, 380, "CMYK", "JPEG", 1),
 }
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def synthetic_pictures() -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def read_pictures(paths: list[Path]) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not files:
                 raise ExportError(f"the folder {path} holds no JPEG, PNG or WebP picture")
         elif path.is_file():

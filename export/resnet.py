@@ -67,11 +67,11 @@ def build(
         if classes != 1000:
             raise ExportError(
                 f"the weights know {classes} classes, not ImageNet's 1000; name them with "
-                "--labels FILE, one per line"
+                "--class-names FILE, one per line"
             )
         labels = imagenet_labels()
     if len(labels) != classes:
-        raise ExportError(f"the weights know {classes} classes, --labels names {len(labels)}")
+        raise ExportError(f"the weights know {classes} classes, --class-names names {len(labels)}")
     random_weights.seed()
     module: ResNet = torchvision.models.get_model(name, weights=None, num_classes=classes)
     if state is None:

@@ -278,12 +278,14 @@ class Accuracy(_Part):
     """What labelled pictures say of the file, and of the PyTorch original on the same ones.
 
     top-1: the share of pictures whose best label is right. mAP50-95: COCO's mean average
-    precision. source: which pictures. held_out: none of them was used for the conversion.
+    precision. error: standard error of the difference of the two. source: which pictures.
+    held_out: none of them was used for the conversion.
     """
 
     metric: Literal["top-1", "mAP50-95"]
     value: Probability
     original: Probability
+    error: Annotated[float, Field(ge=0)]
     pictures: Positive
     source: str
     held_out: bool

@@ -11,10 +11,10 @@ import torch
 import torchvision
 from rich.progress import Progress
 
-from export.errors import ExportError, ReceiptFailed
-from export.exporter import NAMES, Exported, Request, export
+from export.errors import AccuracyFailed, ExportError, ReceiptFailed
+from export.exporter import NAMES, Exported, Limits, Request, _hold, export
 from export.pictures import read_pictures, synthetic_pictures
-from server.card import METADATA_KEY, ModelDocument, parse_document
+from server.card import METADATA_KEY, Accuracy, ModelDocument, parse_document
 from server.onnx_file import read_onnx_file
 
 # One of each family; the large ones are exported by hand, once per release.
@@ -24,7 +24,8 @@ PUBLISHED_PARAMETERS = {"resnet18": 11.7, "yolov5n": 1.9, "yolov5n-cls": 2.5, "y
 
 
 def run(request: Request) -> Exported:
-    return export(request, Progress(disable=True))
+    (exported,) = export(request, Progress(disable=True))
+    return exported
 
 
 def written(path: Path) -> ModelDocument:
@@ -147,9 +148,8 @@ def test_a_resnet_with_other_classes_takes_their_names_from_a_list(tmp_path: Pat
     torch.manual_seed(0)
     weights = tmp_path / "mine.pth"
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), weights)
-    request = Request(
-        "resnet18", tmp_path / "out", str(weights), name="fruit", labels=("apple", "pear", "fig")
-    )
+    names = ("apple", "pear", "fig")
+    request = Request("resnet18", tmp_path / "out", str(weights), name="fruit", class_names=names)
     document = run(request).document
     assert document.name == "fruit"
     assert document.label_set.labels == ("apple", "pear", "fig")
@@ -161,7 +161,7 @@ def test_a_resnet_with_other_classes_takes_their_names_from_a_list(tmp_path: Pat
 def test_a_resnet_with_other_classes_and_no_names_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "mine.pth"
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), weights)
-    with pytest.raises(ExportError, match=r"3 classes.*--labels"):
+    with pytest.raises(ExportError, match=r"3 classes.*--class-names"):
         run(Request("resnet18", tmp_path / "out", str(weights)))
 
 
@@ -182,6 +182,10 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         ({"architecture": "yolov5n", "size": 0}, "--size is 0; it must be 32 to 4096"),
         ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNet"),
         ({"pictures": (Path("nowhere.jpg"),)}, "nowhere.jpg does not exist"),
+        ({"precisions": ("fp32", "int4")}, "--precision 'int4' is unknown; choose some of fp32"),
+        ({"precisions": ("int8",)}, "int8 needs --calibration FOLDER, some 100 real pictures"),
+        ({"labels": Path("labels.csv")}, "of --calibration FOLDER, which is missing"),
+        ({"calibration": Path("nowhere")}, "--calibration nowhere is not a folder"),
     ],
 )
 def test_what_can_not_work_is_refused_before_any_work(
@@ -200,7 +204,7 @@ def test_an_output_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
-    with pytest.raises(ReceiptFailed, match=r"broken\.jpg"):
+    with pytest.raises(ExportError, match=r"broken\.jpg"):
         run(Request("resnet18", tmp_path, "random", pictures=(tmp_path / "broken.jpg",)))
 
 
@@ -226,3 +230,113 @@ def test_every_promised_name_can_be_exported() -> None:
     promised = {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
     promised |= {f"yolov5{s}{kind}" for s in "nsmlx" for kind in ("", "6", "u", "-cls")}
     assert set(NAMES) == promised
+
+
+@pytest.fixture(scope="module")
+def labelled_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of twelve pictures with labels that are made up."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rows = ["file,class_index"]
+    for index, (name, encoded) in enumerate(synthetic_pictures().items()):
+        (folder / f"{name}.png").write_bytes(encoded)
+        rows.append(f"{name}.png,{index}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def variants(
+    labelled_pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Request, dict[str, Exported]]:
+    request = Request(
+        "yolov5n-cls",
+        tmp_path_factory.mktemp("variants"),
+        weights="random",
+        name="mine",
+        precisions=("fp32", "fp16", "int8"),
+        calibration=labelled_pictures,
+    )
+    made = export(request, Progress(disable=True))
+    return request, {one.document.precision: one for one in made}
+
+
+def test_each_precision_is_a_model_of_its_own_and_says_whose_variant_it_is(
+    variants: tuple[Request, dict[str, Exported]],
+) -> None:
+    _, made = variants
+    documents = {precision: written(one.path) for precision, one in made.items()}
+    assert {p: (d.name, d.variant_of) for p, d in documents.items()} == {
+        "fp32": ("mine", None),
+        "fp16": ("mine-fp16", "mine"),
+        "int8": ("mine-int8", "mine"),
+    }
+    assert len({document.facts.parameter_count for document in documents.values()}) == 1
+    sizes = {precision: one.path.stat().st_size for precision, one in made.items()}
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
+    assert sizes["int8"] < 0.4 * sizes["fp32"]
+    assert "calibrated with 6 of the 12 pictures" in documents["int8"].provenance.conversion
+    assert "2 convolutions" in documents["int8"].provenance.conversion
+
+
+def test_a_variants_receipt_records_what_nothing_limits(
+    variants: tuple[Request, dict[str, Exported]],
+) -> None:
+    _, made = variants
+    receipt_of = made["int8"].document.receipt
+    assert receipt_of is not None
+    assert receipt_of.score_tolerance is None
+    assert 1e-3 < receipt_of.max_score_difference < 1
+    assert all(picture.same_top1 is not None for picture in receipt_of.pictures)
+
+
+def test_labelled_pictures_give_every_precision_an_accuracy(
+    variants: tuple[Request, dict[str, Exported]],
+) -> None:
+    _, made = variants
+    for precision, one in made.items():
+        measured = one.document.accuracy
+        assert measured is not None
+        assert (measured.metric, measured.pictures) == ("top-1", 12)
+        # Six pictures alone would be too few to count on.
+        assert measured.held_out == (precision != "int8")
+
+
+def test_exporting_variants_again_changes_nothing(
+    variants: tuple[Request, dict[str, Exported]],
+) -> None:
+    request, made = variants
+    (again,) = export(replace(request, precisions=("int8",)), Progress(disable=True))
+    assert again.unchanged
+    assert again.path == made["int8"].path
+
+
+def test_what_loses_more_accuracy_than_it_may_is_not_written(
+    labelled_pictures: Path, tmp_path: Path
+) -> None:
+    request = Request(
+        "yolov5n-cls",
+        tmp_path,
+        weights="random",
+        precisions=("fp32", "int8"),
+        calibration=labelled_pictures,
+        limits=Limits(top1_drop=-101),
+    )
+    complaint = r"yolov5n-cls loses .* points of top-1, -101 are allowed: .*--max-top1-drop"
+    with pytest.raises(AccuracyFailed, match=complaint):
+        export(request, Progress(disable=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lower_accuracy_fails_only_beyond_what_chance_explains() -> None:
+    measured = Accuracy(
+        metric="mAP50-95",
+        value=0.30,
+        original=0.32,
+        error=0.005,
+        pictures=100,
+        source="100 of 200 pictures",
+        held_out=True,
+    )
+    _hold("boxes", measured, Limits(map_drop=1.6))
+    with pytest.raises(AccuracyFailed, match=r"boxes loses 2\.00 ± 0\.50 points of mAP50-95, 1\.4"):
+        _hold("boxes", measured, Limits(map_drop=1.4))

@@ -6,7 +6,7 @@ import torchvision
 
 from export.errors import ReceiptFailed
 from export.original import Candidates, Found
-from export.receipt import _Edge, match
+from export.receipt import EXACT, _Edge, match
 from export.yolov5 import Place, _Seen, unletterbox
 
 BOX = [100.0, 100.0, 200.0, 200.0]
@@ -38,7 +38,7 @@ def found(*rows: tuple[list[float], float, int]) -> Found:
 
 
 def compare(original: _Seen, ours: Found) -> tuple[int, int]:
-    pairs, excused = _Edge(original, 0.25, 0.45).compare(ours, "picture")
+    pairs, excused = _Edge(original, 0.25, 0.45, EXACT).compare(ours, "picture")
     return len(pairs), excused
 
 
@@ -85,7 +85,7 @@ def test_a_tie_between_labels_is_excused() -> None:
 
 def test_detections_are_paired_one_to_one() -> None:
     twice = found((BOX, 0.9, 0), (BOX, 0.9, 0))
-    assert len(match(twice, found((BOX, 0.9, 0)))) == 1
+    assert len(match(twice, found((BOX, 0.9, 0)), EXACT)) == 1
 
 
 def test_the_originals_suppression_is_torchvisions() -> None:

@@ -77,6 +77,7 @@ class Provenance:
     exporter: str
     exported_at: str
     libraries: Mapping[str, str]
+    conversion: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,14 @@ class ReceiptPicture:
     excused: int
     max_score_difference: float
     max_box_difference_px: float | None
+    same_top1: bool | None
+    only_here: int
+    only_in_original: int
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof, made at export, of how closely the file follows the PyTorch original."""
+    """How closely the file follows the PyTorch original; a tolerance of 0 is no limit."""
 
     made_at: str
     score_tolerance: float
@@ -121,6 +125,22 @@ class Receipt:
     max_box_difference_px: float | None
     rows: RowComparison | None
     pictures: tuple[ReceiptPicture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often a model was right on labelled pictures; `original` is its PyTorch original.
+
+    error: standard error of the difference of the two.
+    """
+
+    metric: str
+    value: float
+    original: float
+    pictures: int
+    source: str
+    held_out: bool
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +162,7 @@ class Model:
     provenance: Provenance
     verification: Verification
     receipt: Receipt | None
+    accuracy: Accuracy | None
     message: pb.Model = field(repr=False, compare=False)
 
 
@@ -173,9 +194,11 @@ def read_model(message: pb.Model) -> Model:
             exporter=message.provenance.exporter,
             exported_at=message.provenance.exported_at,
             libraries=dict(message.provenance.libraries),
+            conversion=message.provenance.conversion,
         ),
         verification=Verification(verification.digest, verification.golden_sample),
         receipt=_receipt(message.receipt) if message.HasField("receipt") else None,
+        accuracy=_accuracy(message.accuracy) if message.HasField("accuracy") else None,
         message=message,
     )
 
@@ -225,4 +248,19 @@ def _receipt_picture(message: pb.ReceiptPicture) -> ReceiptPicture:
         max_box_difference_px=message.max_box_difference_px
         if message.HasField("max_box_difference_px")
         else None,
+        same_top1=message.same_top1 if message.HasField("same_top1") else None,
+        only_here=message.only_here,
+        only_in_original=message.only_in_original,
+    )
+
+
+def _accuracy(message: pb.Accuracy) -> Accuracy:
+    return Accuracy(
+        metric=message.metric,
+        value=message.value,
+        original=message.original,
+        pictures=message.pictures,
+        source=message.source,
+        held_out=message.held_out,
+        error=message.error,
     )

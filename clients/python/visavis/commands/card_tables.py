@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from visavis.cards import Model, Receipt
+from visavis.cards import Accuracy, Model, Receipt, ReceiptPicture
 from visavis.commands import facts
 from visavis.commands.answer_tables import plain_table, provider
 from visavis.commands.console import plain, random_mark
@@ -133,6 +133,9 @@ def _facts(card: Model) -> Iterator[tuple[str, str]]:
             f"score {defaults.score_threshold:g}, IoU {defaults.iou_threshold:g}, "
             f"at most {defaults.max_detections} boxes",
         )
+    if card.accuracy:
+        yield card.accuracy.metric, _accuracy(card.accuracy)
+        yield "  measured on", plain(card.accuracy.source)
     yield "runs on", provider(card.execution_provider)
     yield "", ""
     yield "architecture", facts.known(about.architecture)
@@ -152,6 +155,8 @@ def _facts(card: Model) -> Iterator[tuple[str, str]]:
     yield "weights", facts.known(origin.weights_source)
     yield "SHA-256", facts.known(origin.weights_sha256)
     yield "exported", f"{facts.known(origin.exported_at)} by {facts.known(origin.exporter)}"
+    if origin.conversion:
+        yield "converted", plain(origin.conversion)
     for library, version in sorted(origin.libraries.items()):
         yield f"  {plain(library)}", plain(version)
     yield "weights digest", "verified" if checks.digest else "not verified: none in the file"
@@ -166,26 +171,31 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
         return
     yield Text(
         f"Made {plain(receipt.made_at)} against the PyTorch original. Largest differences: "
-        f"score {receipt.max_score_difference:.2g} of {receipt.score_tolerance:g} allowed"
-        + _box(receipt)
+        f"score {_allowed(receipt.max_score_difference, receipt.score_tolerance)}" + _box(receipt)
     )
+    if not receipt.score_tolerance:
+        yield Text("Nothing limits them: the accuracy says what the precision costs.")
     if receipt.rows:
         rows = receipt.rows
         yield Text(
             f"Before NMS, {rows.count:,} candidates: score {rows.max_score_difference:.2g}, "
             f"box {rows.max_box_difference_px:.2g} px of the model's input."
         )
+    recorded = not receipt.score_tolerance
+    classified = any(picture.same_top1 is not None for picture in receipt.pictures)
     table = plain_table()
     table.add_column("picture", overflow="fold")
-    for header in ("size", "compared", "excused", "score diff", "box diff px"):
+    counts: tuple[str, ...] = ("compared", "excused")
+    if recorded:
+        counts = ("same top-1",) if classified else ("compared", "only here", "only there")
+    for header in ("size", *counts, "score diff", "box diff px"):
         table.add_column(header, justify="right")
     for picture in receipt.pictures:
         box = picture.max_box_difference_px
         table.add_row(
             plain(picture.name),
             f"{picture.width} × {picture.height}",
-            str(picture.compared),
-            str(picture.excused),
+            *_counts(picture, recorded),
             f"{picture.max_score_difference:.1e}",
             "—" if box is None else f"{box:.1e}",
         )
@@ -193,7 +203,28 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
     yield table
 
 
+def _counts(picture: ReceiptPicture, recorded: bool) -> tuple[str, ...]:
+    if not recorded:
+        return str(picture.compared), str(picture.excused)
+    if picture.same_top1 is not None:
+        return ("yes" if picture.same_top1 else "no",)
+    return str(picture.compared), str(picture.only_here), str(picture.only_in_original)
+
+
+def _accuracy(accuracy: Accuracy) -> str:
+    drop = (accuracy.original - accuracy.value) * 100
+    return (
+        f"{accuracy.value * 100:.1f} %, its original {accuracy.original * 100:.1f} % "
+        f"({-drop:+.2f} ± {accuracy.error * 100:.2f} points)"
+    )
+
+
+def _allowed(difference: float, tolerance: float) -> str:
+    return f"{difference:.2g}" + (f" of {tolerance:g} allowed" if tolerance else "")
+
+
 def _box(receipt: Receipt) -> str:
     if receipt.max_box_difference_px is None:
         return "."
-    return f", box {receipt.max_box_difference_px:.2g} of {receipt.box_tolerance_px:g} px."
+    difference, tolerance = receipt.max_box_difference_px, receipt.box_tolerance_px
+    return f", box {difference:.2g}" + (f" of {tolerance:g} px." if tolerance else " px.")

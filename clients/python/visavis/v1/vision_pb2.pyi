@@ -386,7 +386,7 @@ class AnnotatedImage(_message.Message):
     def __init__(self, encoded: _Optional[bytes] = ..., media_type: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "versions", "tasks", "precision", "variant_of", "execution_provider", "random_weights", "facts", "label_set", "input", "detection_defaults", "provenance", "verification", "receipt")
+    __slots__ = ("name", "version", "versions", "tasks", "precision", "variant_of", "execution_provider", "random_weights", "facts", "label_set", "input", "detection_defaults", "provenance", "verification", "receipt", "accuracy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +402,7 @@ class Model(_message.Message):
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     VERIFICATION_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     versions: _containers.RepeatedScalarFieldContainer[int]
@@ -417,7 +418,8 @@ class Model(_message.Message):
     provenance: Provenance
     verification: Verification
     receipt: Receipt
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., precision: _Optional[str] = ..., variant_of: _Optional[str] = ..., execution_provider: _Optional[str] = ..., random_weights: bool = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ..., input: _Optional[_Union[ModelInput, _Mapping]] = ..., detection_defaults: _Optional[_Union[DetectionDefaults, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    accuracy: Accuracy
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., precision: _Optional[str] = ..., variant_of: _Optional[str] = ..., execution_provider: _Optional[str] = ..., random_weights: bool = ..., facts: _Optional[_Union[ModelFacts, _Mapping]] = ..., label_set: _Optional[_Union[LabelSet, _Mapping]] = ..., input: _Optional[_Union[ModelInput, _Mapping]] = ..., detection_defaults: _Optional[_Union[DetectionDefaults, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ...) -> None: ...
 
 class ModelFacts(_message.Message):
     __slots__ = ("architecture", "organization", "category", "modality", "release_date", "context_window", "parameter_count", "code_license", "weights_license", "real_time", "sources")
@@ -483,7 +485,7 @@ class DetectionDefaults(_message.Message):
     def __init__(self, score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("weights_source", "weights_sha256", "exporter", "exported_at", "libraries")
+    __slots__ = ("weights_source", "weights_sha256", "exporter", "exported_at", "libraries", "conversion")
     class LibrariesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -496,12 +498,14 @@ class Provenance(_message.Message):
     EXPORTER_FIELD_NUMBER: _ClassVar[int]
     EXPORTED_AT_FIELD_NUMBER: _ClassVar[int]
     LIBRARIES_FIELD_NUMBER: _ClassVar[int]
+    CONVERSION_FIELD_NUMBER: _ClassVar[int]
     weights_source: str
     weights_sha256: str
     exporter: str
     exported_at: str
     libraries: _containers.ScalarMap[str, str]
-    def __init__(self, weights_source: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., exporter: _Optional[str] = ..., exported_at: _Optional[str] = ..., libraries: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    conversion: str
+    def __init__(self, weights_source: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., exporter: _Optional[str] = ..., exported_at: _Optional[str] = ..., libraries: _Optional[_Mapping[str, str]] = ..., conversion: _Optional[str] = ...) -> None: ...
 
 class Verification(_message.Message):
     __slots__ = ("digest", "golden_sample")
@@ -540,7 +544,7 @@ class RowComparison(_message.Message):
     def __init__(self, count: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ...) -> None: ...
 
 class ReceiptPicture(_message.Message):
-    __slots__ = ("name", "width", "height", "score_threshold", "compared", "excused", "max_score_difference", "max_box_difference_px")
+    __slots__ = ("name", "width", "height", "score_threshold", "compared", "excused", "max_score_difference", "max_box_difference_px", "same_top1", "only_here", "only_in_original")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -549,6 +553,9 @@ class ReceiptPicture(_message.Message):
     EXCUSED_FIELD_NUMBER: _ClassVar[int]
     MAX_SCORE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     MAX_BOX_DIFFERENCE_PX_FIELD_NUMBER: _ClassVar[int]
+    SAME_TOP1_FIELD_NUMBER: _ClassVar[int]
+    ONLY_HERE_FIELD_NUMBER: _ClassVar[int]
+    ONLY_IN_ORIGINAL_FIELD_NUMBER: _ClassVar[int]
     name: str
     width: int
     height: int
@@ -557,4 +564,25 @@ class ReceiptPicture(_message.Message):
     excused: int
     max_score_difference: float
     max_box_difference_px: float
-    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., score_threshold: _Optional[float] = ..., compared: _Optional[int] = ..., excused: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ...) -> None: ...
+    same_top1: bool
+    only_here: int
+    only_in_original: int
+    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., score_threshold: _Optional[float] = ..., compared: _Optional[int] = ..., excused: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ..., same_top1: bool = ..., only_here: _Optional[int] = ..., only_in_original: _Optional[int] = ...) -> None: ...
+
+class Accuracy(_message.Message):
+    __slots__ = ("metric", "value", "original", "pictures", "source", "held_out", "error")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    value: float
+    original: float
+    pictures: int
+    source: str
+    held_out: bool
+    error: float
+    def __init__(self, metric: _Optional[str] = ..., value: _Optional[float] = ..., original: _Optional[float] = ..., pictures: _Optional[int] = ..., source: _Optional[str] = ..., held_out: bool = ..., error: _Optional[float] = ...) -> None: ...
