@@ -101,7 +101,7 @@ def _export(
 
     console = Console(stderr=True)
     try:
-        from export import exporter
+        from export import exporter, variants
         from export.errors import ExportError
         from server.errors import VisavisError
     except ImportError as error:
@@ -128,7 +128,7 @@ def _export(
             pictures=tuple(images or ()),
             calibration=calibration,
             labels=labels,
-            limits=exporter.Limits(max_top1_drop, max_map_drop),
+            limits=variants.Limits(max_top1_drop, max_map_drop),
         )
         with Progress(*columns, console=console, transient=True) as progress:
             try:

@@ -12,20 +12,19 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from export import accuracy, pictures, receipt, resnet, yolov5, yolov5u
+from export import accuracy, pictures, receipt, resnet, variants, yolov5, yolov5u
 from export.checkpoint import read_state_dict, read_yolo_checkpoint
-from export.errors import AccuracyFailed, ExportError
+from export.errors import ExportError
 from export.graph import embed, write_graph
-from export.labelled import Pictures, read_labelled
+from export.labelled import read_labelled
 from export.original import Original
-from export.precision import PRECISIONS, write_fp16, write_int8
-from export.served import ServedFile, read_image
+from export.precision import PRECISIONS
+from export.served import ServedFile
 from export.weights import Release, Weights, cache_folder, find, yolov5_release
 from server import golden
 from server.card import (
     METADATA_KEY,
     NAME_PATTERN,
-    Accuracy,
     ModelDocument,
     Provenance,
     Task,
@@ -33,7 +32,6 @@ from server.card import (
 )
 from server.cores import usable_cores
 from server.errors import ModelFileError
-from server.families import family_of, preprocess_one
 from server.onnx_file import read_onnx_file
 from server.providers import CPU, Setup
 from server.repository import ModelFile, scan
@@ -56,14 +54,6 @@ NAMES = (
     *yolov5.CLASSIFIERS,
     *yolov5u.NAMES,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many points of accuracy a file may lose against its original; 100 points are all."""
-
-    top1_drop: float = 0.5
-    map_drop: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +80,7 @@ class Request:
     pictures: tuple[Path, ...] = ()
     calibration: Path | None = None
     labels: Path | None = None
-    limits: Limits = Limits()
+    limits: variants.Limits = variants.DEFAULT_LIMITS
 
     @property
     def task(self) -> Task:
@@ -143,14 +133,14 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
             truth = accuracy.measure(answer, real.accuracy, original.draft, advance)
         for precision in request.precisions:
             converted = Path(folder, f"{precision}.onnx")
-            draft = _convert(original.draft, precision, graph, converted, real)
+            draft = variants.convert(original.draft, precision, graph, converted, real)
             file = ServedFile(
                 draft, Session(converted, CPU, Setup(Path(folder), threads=usable_cores()))
             )
             document = _with_golden_sample(file)
             if real and truth is not None:
-                measured = _accuracy(file, real, truth, advance)
-                _hold(document.name, measured, request.limits)
+                measured = variants.measure(file, real, truth, advance)
+                variants.hold(document.name, measured, request.limits)
                 document = document.model_copy(update={"accuracy": measured})
             made = receipt.prove(original.reference, file, proofs, advance)
             document = document.model_copy(update={"receipt": made})
@@ -160,80 +150,6 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
             candidates.append((embed(document, converted, candidate), candidate))
             advance()
         return tuple(_put(request.out, document, path) for document, path in candidates)
-
-
-def _convert(
-    draft: ModelDocument, precision: str, graph: Path, target: Path, real: Pictures | None
-) -> ModelDocument:
-    """Write the graph in a precision as `target`; returns the draft of its document."""
-    if precision == "fp32":
-        target.write_bytes(graph.read_bytes())
-        return draft
-    if precision == "fp16":
-        write_fp16(graph, target)
-        conversion = "fp16 weights and arithmetic, fp32 input and output"
-    else:
-        assert real is not None
-        family = family_of(draft)
-        images = (read_image(path.name, path.read_bytes()) for path in real.calibration)
-        inputs = (preprocess_one(family, image)[0] for image in images)
-        kept = write_int8(graph, inputs, target)
-        conversion = (
-            "static QDQ, int8 weights by channel, uint8 activations, calibrated with "
-            f"{len(real.calibration)} of the {real.total} pictures in {real.name}"
-            + (f"; {kept} convolutions, the first and the last, are fp32" if kept else "")
-        )
-    provenance = draft.provenance.model_copy(update={"conversion": conversion})
-    return draft.model_copy(
-        update={
-            "name": _variant_name(draft.name, precision),
-            "precision": precision,
-            "variant_of": draft.name,
-            "provenance": provenance,
-        }
-    )
-
-
-def _variant_name(name: str, precision: str) -> str:
-    return name if precision == "fp32" else f"{name}-{precision}"
-
-
-def _accuracy(
-    file: ServedFile, real: Pictures, original: accuracy.Figures, advance: Callable[[], None]
-) -> Accuracy:
-    document = file.document
-    measured = accuracy.measure(accuracy.of_file(file), real.accuracy, document, advance)
-    which = "others than" if real.held_out else "among them"
-    return Accuracy(
-        metric="mAP50-95" if document.task is Task.OBJECT_DETECTION else "top-1",
-        value=measured.value,
-        original=original.value,
-        error=measured.error_of_difference(original),
-        pictures=len(real.accuracy),
-        source=f"{len(real.accuracy)} of the {real.total} pictures in {real.name}, {which} "
-        "those for calibration",
-        # Only int8 was made with pictures.
-        held_out=real.held_out or document.precision != "int8",
-    )
-
-
-def _hold(name: str, measured: Accuracy, limits: Limits) -> None:
-    """Raise AccuracyFailed if a file lost more than it may, and more than chance explains.
-
-    One picture of 168 is 0.6 points. Without the standard error a limit of 0.5 would toss a
-    coin: int8 turns near ties, as often to the better.
-    """
-    detects = measured.metric == "mAP50-95"
-    limit = limits.map_drop if detects else limits.top1_drop
-    drop, error = (measured.original - measured.value) * 100, measured.error * 100
-    if drop - error > limit:
-        option = "--max-map-drop" if detects else "--max-top1-drop"
-        raise AccuracyFailed(
-            f"{name} loses {drop:.2f} ± {error:.2f} points of {measured.metric}, {limit:g} are "
-            f"allowed: {measured.value:.2%} against {measured.original:.2%} of the original, on "
-            f"{measured.source}; nothing was written. Give pictures more like those that the "
-            f"model was trained on, or allow more with {option}"
-        )
 
 
 def _check(request: Request) -> None:
@@ -254,7 +170,8 @@ def _check(request: Request) -> None:
             "--labels are those of the pictures of --calibration FOLDER, which is missing; "
             "names of classes go to --class-names"
         )
-    if request.name is not None and not re.fullmatch(NAME_PATTERN, request.name):
+    given = request.name or request.architecture
+    if not all(re.fullmatch(NAME_PATTERN, variants.variant_name(given, p)) for p in PRECISIONS):
         raise ExportError(
             f"--name {request.name!r} can't name a folder and a model; use letters, digits, "
             "'.', '_' and '-', beginning with a letter or a digit"

@@ -8,7 +8,8 @@ from visavis import Client
 from visavis.cards import Task
 from visavis.results import DetectionAgreement
 
-from export.exporter import Limits, Request, export
+from export.exporter import Request, export
+from export.variants import Limits
 from server.card import ModelDocument
 from server.settings import Settings
 from tests.conftest import serving

@@ -59,6 +59,46 @@ def test_card_tells_its_version_and_which_others_there_are(
     assert f"version {text}" in lines
 
 
+def test_a_variants_card_says_what_its_precision_costs(
+    visavis: Command, fake: FakeServer, capsys: Captured
+):
+    picture = pb.ReceiptPicture(
+        name="bus.jpg", width=810, height=1080, compared=5, only_here=1, only_in_original=2
+    )
+    card = pb.Model(
+        name="yolov5n-int8",
+        version=1,
+        versions=[1],
+        precision="int8",
+        variant_of="yolov5n",
+        provenance=pb.Provenance(conversion="static QDQ, calibrated with 64 pictures"),
+        accuracy=pb.Accuracy(
+            metric="mAP50-95",
+            value=0.316,
+            original=0.321,
+            error=0.007,
+            pictures=64,
+            source="64 of the 128 pictures in coco",
+            held_out=True,
+        ),
+        receipt=pb.Receipt(
+            made_at="2026-11-23T12:00:00Z",
+            max_score_difference=0.07,
+            max_box_difference_px=12,
+            pictures=[picture],
+        ),
+    )
+    fake.answers["GetModel"] = lambda request, context: pb.GetModelResponse(model=card)
+    assert visavis("models", "yolov5n") == 0
+    out = capsys.readouterr().out
+    words = " ".join(out.split())
+    assert "variant of yolov5n" in words
+    assert "mAP50-95 31.6 %, its original 32.1 % (-0.50 ± 0.70 points)" in words
+    assert "converted static QDQ, calibrated with 64 pictures" in words
+    assert "score 0.07, box 12 px. Nothing limits them" in words
+    assert "bus.jpg 810 × 1080 5 1 2 0.0e+00 —" in words
+
+
 def test_random_weights_are_marked_in_every_table(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):

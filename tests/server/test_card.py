@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from server.card import (
     NAME_PATTERN,
+    Accuracy,
     ClassScores,
     DetectionDefaults,
     Facts,
@@ -49,6 +50,17 @@ RECEIPT: dict[str, Any] = {
 }
 
 
+ACCURACY: dict[str, Any] = {
+    "metric": "mAP50-95",
+    "value": 0.316,
+    "original": 0.321,
+    "error": 0.007,
+    "pictures": 64,
+    "source": "64 of the 128 pictures in coco",
+    "held_out": True,
+}
+
+
 def golden_sample(indices: list[int], values: list[float]) -> dict[str, Any]:
     sampled = {"tensor": "output0", "indices": indices, "values": values}
     return {"outputs": [sampled], "relative_tolerance": 1e-3}
@@ -60,6 +72,7 @@ def whole_document() -> ModelDocument:
         facts=Facts(architecture="X", release_date="2020-06", sources={"architecture": "paper"}),
         digest="ab" * 32,
         receipt=Receipt.model_validate(RECEIPT),
+        accuracy=Accuracy.model_validate(ACCURACY),
         golden_sample=golden_sample([0, 3], [0.5, -1.25]),
         output=Yolov5Heads(tensors=("p3",), anchors=(((10.0, 13.0),),), strides=(8,)),
     )
@@ -94,6 +107,8 @@ def test_a_document_survives_being_written_and_read(document: ModelDocument) -> 
         ({"golden_sample": golden_sample([-1], [1])}, "golden_sample.outputs.0.indices"),
         ({"receipt": {**RECEIPT, "pictures": []}}, "receipt.pictures"),
         ({"receipt": {**RECEIPT, "score_tolerance": float("nan")}}, "score_tolerance"),
+        ({"accuracy": {**ACCURACY, "value": 31.6}}, "accuracy.value"),
+        ({"accuracy": {**ACCURACY, "metric": "top-1"}}, "top-1 can't be that of object detection"),
         ({"detection_defaults": {"score_threshold": 1.5, "iou_threshold": 0}}, "score_threshold"),
     ],
 )

@@ -1,0 +1,100 @@
+"""Variants of a model: its graph in another precision, and what that costs in accuracy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from export import accuracy
+from export.errors import AccuracyFailed
+from export.labelled import Pictures
+from export.precision import write_fp16, write_int8
+from export.served import ServedFile, read_image
+from server.card import Accuracy, ModelDocument, Task
+from server.families import family_of, preprocess_one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many points of accuracy a file may lose against its original; 100 points are all."""
+
+    top1_drop: float = 0.5
+    map_drop: float = 1.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def convert(
+    draft: ModelDocument, precision: str, graph: Path, target: Path, real: Pictures | None
+) -> ModelDocument:
+    """Write the graph in a precision as `target`; returns the draft of its document."""
+    if precision == "fp32":
+        target.write_bytes(graph.read_bytes())
+        return draft
+    if precision == "fp16":
+        write_fp16(graph, target)
+        conversion = "fp16 weights and arithmetic, fp32 input and output"
+    else:
+        assert real is not None
+        family = family_of(draft)
+        images = (read_image(path.name, path.read_bytes()) for path in real.calibration)
+        inputs = (preprocess_one(family, image)[0] for image in images)
+        kept = write_int8(graph, inputs, target)
+        conversion = (
+            "static QDQ, int8 weights by channel, uint8 activations, calibrated with "
+            f"{len(real.calibration)} of the {real.total} pictures in {real.name}"
+            + (f"; {kept} convolutions, the first and the last, are fp32" if kept else "")
+        )
+    provenance = draft.provenance.model_copy(update={"conversion": conversion})
+    return draft.model_copy(
+        update={
+            "name": variant_name(draft.name, precision),
+            "precision": precision,
+            "variant_of": draft.name,
+            "provenance": provenance,
+        }
+    )
+
+
+def variant_name(name: str, precision: str) -> str:
+    """Return what a model is called in a precision."""
+    return name if precision == "fp32" else f"{name}-{precision}"
+
+
+def measure(
+    file: ServedFile, real: Pictures, original: accuracy.Figures, advance: Callable[[], None]
+) -> Accuracy:
+    """Return the accuracy for a file's card; original: its original's, on the same pictures."""
+    document = file.document
+    measured = accuracy.measure(accuracy.of_file(file), real.accuracy, document, advance)
+    which = "others than" if real.held_out else "among them"
+    return Accuracy(
+        metric="mAP50-95" if document.task is Task.OBJECT_DETECTION else "top-1",
+        value=measured.value,
+        original=original.value,
+        error=measured.error_of_difference(original),
+        pictures=len(real.accuracy),
+        source=f"{len(real.accuracy)} of the {real.total} pictures in {real.name}, {which} "
+        "those for calibration",
+        # Only int8 was made with pictures.
+        held_out=real.held_out or document.precision != "int8",
+    )
+
+
+def hold(name: str, measured: Accuracy, limits: Limits) -> None:
+    """Raise AccuracyFailed if a file lost more than it may, and more than chance explains.
+
+    One picture of 168 is 0.6 points. Without the standard error a limit of 0.5 would toss a
+    coin: int8 turns near ties, as often to the better.
+    """
+    detects = measured.metric == "mAP50-95"
+    limit = limits.map_drop if detects else limits.top1_drop
+    drop, error = (measured.original - measured.value) * 100, measured.error * 100
+    if drop - error > limit:
+        option = "--max-map-drop" if detects else "--max-top1-drop"
+        raise AccuracyFailed(
+            f"{name} loses {drop:.2f} ± {error:.2f} points of {measured.metric}, {limit:g} are "
+            f"allowed: {measured.value:.2%} against {measured.original:.2%} of the original, on "
+            f"{measured.source}; nothing was written. Give pictures more like those that the "
+            f"model was trained on, or allow more with {option}"
+        )
