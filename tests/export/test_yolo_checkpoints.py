@@ -48,7 +48,8 @@ def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(
     monkeypatch.setattr(exporter, "find", lambda *_: found)
     monkeypatch.setattr(exporter, "read_yolo_checkpoint", lambda _: custom)
     request = Request("yolov5n", tmp_path, weights="best.pt", name="helmets")
-    document = export(request, Progress(disable=True)).document
+    (exported,) = export(request, Progress(disable=True))
+    document = exported.document
     assert document.name == "helmets"
     assert document.label_set.labels == ("helmet", "head")
     assert isinstance(document.output, Yolov5Heads)
@@ -120,7 +121,8 @@ def test_a_yolov5u_checkpoint_is_read_without_its_code_and_proven(
     module.names = {i: f"thing {i}" for i in range(80)}
     file = tmp_path / "yolov5nu.pt"
     torch.save({"model": module, "ema": None}, file)
-    document = export(Request("yolov5nu", tmp_path, str(file)), Progress(disable=True)).document
+    (exported,) = export(Request("yolov5nu", tmp_path, str(file)), Progress(disable=True))
+    document = exported.document
     assert document.label_set.labels[7] == "thing 7"
     assert not document.provenance.random_weights
     assert document.receipt is not None
