@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.command import new_app, run
+
 if TYPE_CHECKING:
     from export.exporter import Exported
     from server.card import Receipt
 
-_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_app = new_app()
 
 
 @_app.command()
@@ -198,11 +195,7 @@ def _proof(receipt: "Receipt") -> str:
 
 def main(args: list[str], prog: str = "python -m export") -> int:
     """Run the command; returns its exit code."""
-    try:
-        _app(args, prog_name=prog)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
+    return run(_app, args, prog)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ from typing import Annotated
 
 import typer
 
-_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from server.command import new_app, run
+
+_app = new_app()
 
 
 @_app.command()
@@ -116,11 +113,7 @@ def _serve(
 
 def main(args: list[str], prog: str = "python -m server") -> int:
     """Run the command; returns its exit code."""
-    try:
-        _app(args, prog_name=prog)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
+    return run(_app, args, prog)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
+"""What runs a model, as users call it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

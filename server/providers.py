@@ -22,6 +22,7 @@ import onnxruntime as ort
 import structlog
 
 from server.errors import ProviderUnavailable
+from server.plan import Device
 
 _log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Provider:
     threads of several runs apart by itself. missing_for_bf16: as `missing`.
     """
 
-    device: str
+    device: Device
     name: str
     missing: Callable[[], list[str]]
     options: Callable[[Setup], dict[str, Any]]

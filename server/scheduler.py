@@ -270,6 +270,8 @@ class Scheduler:
 
     def _left_device(self, number: int, engine: Engine) -> None:
         """Note, with the lock held, that work is no longer on its way through the device."""
+        if not number:
+            return
         self._ahead[engine] -= number
         if not self._ahead[engine]:
             del self._ahead[engine]

@@ -1,5 +1,6 @@
 """What answers for one version of one model: its sessions, its family, its card."""
 
+import copy
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -84,6 +85,12 @@ class ServedModel:
             random_weights=document.provenance.random_weights,
             task=document.task,
         )
+
+    def planned(self, plan: Plan) -> "ServedModel":
+        """Return the model with its sessions, run by another plan that they fit."""
+        other = copy.copy(self)
+        other.plan = plan
+        return other
 
     def warm_up(self, where: str) -> None:
         """Run the golden picture through every session, in the largest batch too.

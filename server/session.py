@@ -11,7 +11,7 @@ from typing import Literal
 import onnxruntime as ort
 import structlog
 
-from server.errors import ModelFailed, ModelFileError, ProviderUnavailable, StartupError
+from server.errors import ModelFailed, ModelFileError, ProviderUnavailable, VisavisError
 from server.plan import Plan
 from server.providers import Provider, Setup, create
 from server.results import Tensor
@@ -140,7 +140,7 @@ class Sessions:
         try:
             session = make()
             self._check(session)
-        except StartupError:
+        except VisavisError:  # it can't be made, or gives something else, or fails
             _log.exception("no session for lone runs: they take one core")
             return
         self._alone = session

@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from server.cores import usable_cores
 from server.errors import StartupError
+from server.plan import Device
 
 DEFAULT_FILE = Path("visavis.toml")
 
@@ -41,7 +42,7 @@ class Tuning(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str = "cpu"
+    device: Device = "cpu"
     goal: Literal["throughput", "latency"] = "throughput"
     threads: Annotated[int, Field(ge=1)] = 1
     instances: Annotated[int, Field(ge=1)] = 1
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
     metrics: str | None = Field(
         None, description="HOST:PORT where Prometheus reads /metrics; without it, nowhere"
     )
-    device: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field(
+    device: Literal["auto", Device] = Field(
         "auto",
         description="what runs the models; auto: CUDA where it is usable, else the CPU",
     )

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import tomlkit
@@ -11,18 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from server.command import new_app, run
 from server.errors import ModelNotFound, StartupError, listed
 from server.planning import planner_of
 from server.repository import scan
 from server.settings import DEFAULT_FILE, Tuning, load_settings
 from server.tuning import Candidate, Goal, Tuner
 
-_app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_app = new_app()
 
 
 @_app.command()
@@ -123,8 +120,8 @@ def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
             str(plan.instances),
             str(plan.threads) if plan.place == "cores" else "-",
             str(plan.batch),
-            f"{_median(candidate.per_s):.1f}",
-            f"{_median(candidate.p95_ms):.1f}",
+            f"{median(candidate.per_s):.1f}",
+            f"{median(candidate.p95_ms):.1f}",
             f"{candidate.gain(candidates[0]):.2f}",
             ", ".join(notes),
             style="bold" if candidate is best else None,
@@ -132,17 +129,9 @@ def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
     return table
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 def main(args: list[str], prog: str = "python -m server.tune") -> int:
     """Run the command; returns its exit code."""
-    try:
-        _app(args, prog_name=prog)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
+    return run(_app, args, prog)
 
 
 if __name__ == "__main__":

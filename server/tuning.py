@@ -5,7 +5,6 @@ that a machine that is busy with something else is busy for all of them.
 """
 
 import asyncio
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from server import golden
-from server.plan import Plan
+from server.plan import Device, Plan
 from server.planning import Planner
 from server.repository import Loader, ModelFile
 from server.results import Options, Picture
@@ -81,12 +80,15 @@ class Tuner:
         untuned = load({})
         self._models = [untuned]
         self.candidates = [Candidate(_tuning(untuned.plan, goal, device), untuned.plan)]
-        for tuning in _alternatives(untuned.plan, planner.cores, goal, device):
+        batches = _BATCHES[untuned.plan.place] if goal == "throughput" else (1,)
+        for tuning in _widths(untuned.plan, planner.cores, goal, device, max(batches)):
             model = load({file.name: tuning})
-            # A graph may take one image at a time, whatever it is asked for.
-            if all(replace(model.plan, why=c.plan.why) != c.plan for c in self.candidates):
-                self._models.append(model)
-                self.candidates.append(Candidate(tuning, model.plan))
+            for batch in batches:
+                # A graph may take one image at a time, whatever it is asked for.
+                plan = replace(model.plan, batch=min(batch, model.plan.batch))
+                if all(replace(plan, why=c.plan.why) != c.plan for c in self.candidates):
+                    self._models.append(model.planned(plan))
+                    self.candidates.append(Candidate(_tuning(plan, goal, device), plan))
 
     def __enter__(self) -> "Tuner":
         return self
@@ -108,22 +110,24 @@ class Tuner:
         return max(better, key=lambda each: each.gain(untuned), default=untuned)
 
 
-def _alternatives(plan: Plan, cores: int, goal: Goal, device: str) -> Iterator[Tuning]:
-    """Yield what else is worth a try: fewer runs of more threads, and larger batches."""
-    batches = _BATCHES[plan.place] if goal == "throughput" else (1,)
-    widths = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= cores] if plan.place == "cores" else [1]
-    for threads, batch in itertools.product(widths, batches):
-        yield Tuning(
-            device=device,
-            goal=goal,
-            threads=threads,
-            instances=cores // threads if plan.place == "cores" else plan.instances,
-            batch=batch,
-            alone_threads=plan.alone_threads if threads < plan.alone_threads else 0,
-        )
+def _widths(plan: Plan, cores: int, goal: Goal, device: Device, batch: int) -> Iterator[Tuning]:
+    """Yield what else is worth a try with sessions of its own: fewer runs of more threads."""
+    if plan.place == "device":
+        yield _tuning(replace(plan, batch=batch), goal, device)
+        return
+    for threads in (1, 2, 4, 8, 16, 32, 64):
+        if threads <= cores:
+            yield Tuning(
+                device=device,
+                goal=goal,
+                threads=threads,
+                instances=cores // threads,
+                batch=batch,
+                alone_threads=plan.alone_threads if threads < plan.alone_threads else 0,
+            )
 
 
-def _tuning(plan: Plan, goal: Goal, device: str) -> Tuning:
+def _tuning(plan: Plan, goal: Goal, device: Device) -> Tuning:
     return Tuning(
         device=device,
         goal=goal,
