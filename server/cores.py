@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and what they are like."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
@@ -15,6 +16,18 @@ def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> in
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, int(min([cores or 1, *_quotas(cgroups, membership)])))
+
+
+def cache_bytes(caches: Path = _CACHES) -> int | None:
+    """Return the size of a core's own cache, of level 2; None where the system doesn't say."""
+    for folder in caches.glob("index*"):
+        try:
+            level, size = ((folder / name).read_text("ascii").strip() for name in ("level", "size"))
+            if level == "2":
+                return int(size.removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:

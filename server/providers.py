@@ -183,7 +183,7 @@ def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession
     # A thread that spins while it waits takes the core from another session. Where it may, not
     # for long: between two operators this is as fast as spinning on, at two thirds of the CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     options.log_severity_level = 3
     if provider is OPENVINO and (devices := _openvino_devices()):
         given = provider.options(setup)

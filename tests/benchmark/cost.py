@@ -14,13 +14,14 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis.bench.channels import Channels
-from visavis.bench.rounds import Load
+from visavis.bench.process import Watched
+from visavis.bench.rounds import Load, Plan, Row
 from visavis.bench.workload import Call, calls_of
 
 from server.card import LabelSet, ModelInput, ShorterSide
 from tests.server import graphs
 
-from .site import CLASSIFY, DETECT, INT8, NotRun, Site
+from .site import CLASSIFY, DETECT, INT8, ROOT, NotRun, Site
 from .targets import Measurement, Result, at_most
 
 _MIB = 1 << 20
@@ -34,13 +35,14 @@ _IDLE_MS_PER_S = 2.0
 
 def _beyond_pipeline(site: Site) -> Sequence[Result]:
     """Measure with a model that costs next to nothing, or its own noise would hide the server's."""
+    loads = [Load(callers=_CALLERS), Load(rate_per_s=50)]
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder)
         _put_costless(repository)
         rows = site.rows(
             "classify",
             ("colors",),
-            [Load(callers=_CALLERS), Load(rate_per_s=50)],
+            loads,
             served=repository,
             limit=repository,
             as_served=True,
@@ -50,13 +52,30 @@ def _beyond_pipeline(site: Site) -> Sequence[Result]:
         for row in rows
     )
     median = rows[0].median
+    echo_at_callers, echo_at_rate = (row.median.server_cpu_ms or 0.0 for row in _echo(site, loads))
     return [
         Result(
             at_callers,
             f"**{at_callers:.2f} ms** ({median.server_cpu_ms:.2f} less the same pipeline's "
-            f"{median.limit_cpu_ms:.2f} in-process; {at_rate:.2f} at 50 calls/s)",
+            f"{median.limit_cpu_ms:.2f} in-process; {at_rate:.2f} at 50 calls/s); of this, gRPC "
+            f"alone takes {echo_at_callers:.2f} ({echo_at_rate:.2f}) to receive the same bytes",
         )
     ]
+
+
+def _echo(site: Site, loads: list[Load]) -> list[Row]:
+    """Return what the same calls cost a server that does nothing."""
+    command = [sys.executable, "-m", "tests.benchmark.echo"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        address = process.stdout.readline().strip()
+        calls = [calls_of("classify", ("colors",), site.pictures)]
+        plan = Plan(address, calls, loads, seconds=site.seconds, rounds=site.rounds)
+        return site.load(plan, Watched(process.pid))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _put_costless(repository: Path) -> None:

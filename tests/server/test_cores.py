@@ -1,11 +1,11 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and what they are like."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from server.cores import usable_cores
+from server.cores import cache_bytes, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,11 @@ def test_affinity_counts_where_there_is_no_quota(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
     assert usable_cores(tmp_path, tmp_path / "none") == 1
+
+
+def test_a_cores_own_cache_is_that_of_level_2(tmp_path: Path) -> None:
+    for index, level, size in (("0", "1", "32K"), ("1", "2", "512K"), ("2", "3", "32768K")):
+        put(tmp_path / f"index{index}" / "level", level + "\n")
+        put(tmp_path / f"index{index}" / "size", size + "\n")
+    assert cache_bytes(tmp_path) == 512 << 10
+    assert cache_bytes(tmp_path / "none") is None

@@ -16,15 +16,21 @@ FP32 = graphs.classifier_document()
 DETECTOR = graphs.detector_document(precision="int8")
 
 
-@pytest.mark.parametrize(("document", "batch"), [(FP32, 4), (INT8, 4), (DETECTOR, 1)])
+@pytest.mark.parametrize(("document", "batch"), [(FP32, 2), (INT8, 4), (DETECTOR, 1)])
 def test_only_classifiers_gain_from_batches_on_a_cpu(document: object, batch: int) -> None:
     assert Planner(CPU, 4).plan(document).batch == batch  # type: ignore[arg-type]
+
+
+def test_a_small_cache_has_room_for_one_fp32_image() -> None:
+    planner = Planner(CPU, 4, cache_bytes=512 << 10)
+    assert (planner.plan(FP32).batch, planner.plan(INT8).batch) == (1, 4)
+    assert planner.plan(FP32).why.endswith("a batch would not fit in a core's cache of 512 KiB")
 
 
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
     plan = Planner(CPU, 4).plan(FP32)
     assert (plan.place, plan.instances, plan.threads, plan.alone_threads) == ("cores", 4, 1, 4)
-    assert str(plan) == "4 at once on 1 thread, each with up to 4 images; on 4 threads when alone"
+    assert str(plan) == "4 at once on 1 thread, each with up to 2 images; on 4 threads when alone"
     assert plan.why == "a run for each of the 4 usable cores; classifiers gain from batches"
 
 
@@ -32,7 +38,7 @@ def test_one_core_needs_one_session() -> None:
     plan = Planner(CPU, 1).plan(INT8)
     assert (plan.instances, plan.threads, plan.alone_threads) == (1, 1, 0)
     assert str(plan) == "1 at once on 1 thread, each with up to 4 images"
-    assert plan.why == "one usable core; classifiers gain from batches"
+    assert plan.why == "one usable core; int8 classifiers gain from batches"
 
 
 def test_low_memory_means_one_session_and_one_image() -> None:
