@@ -1,12 +1,14 @@
 """What waits, and whose turn it is: equal time for methods and models, the first due first."""
 
-import heapq
 import time
 from asyncio import AbstractEventLoop, Future
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from server.plan import Plan
 
@@ -27,6 +29,31 @@ class Call:
 
     method: str
     deadline: float | None = None
+
+
+class Stop:
+    """Ends a run when the last one who waits for it leaves; the scheduler's lock is around it."""
+
+    def __init__(self, callers: int) -> None:
+        self._callers = callers
+        self._end: Callable[[], None] = lambda: None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._callers == 0
+
+    def leave(self) -> None:
+        """Let one caller go."""
+        self._callers -= 1
+        if self.wanted:
+            self._end()
+
+    def by(self, end: Callable[[], None]) -> None:
+        """Say what ends the run, before it begins; any thread may call that."""
+        self._end = end
+        if self.wanted:
+            end()
 
 
 class Engine(Protocol):
@@ -50,8 +77,11 @@ class Engine(Protocol):
         """Make the input of one job; what it raises is that job's failure alone."""
         ...
 
-    def run(self, jobs: list[Any], alone: bool) -> list[Any]:
-        """Return one output for each job; alone: nothing else runs, all cores are free."""
+    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
+        """Return one output for each job; alone: nothing else runs, all cores are free.
+
+        Once a stop is wanted, nobody reads what it returns or raises.
+        """
         ...
 
     def finish(self, job: Any, output: Any) -> Any:
@@ -69,12 +99,18 @@ class Work:
     loop: AbstractEventLoop
     future: "Future[Any]"
     submitted: float = field(default_factory=time.monotonic)
+    # Among those that are due at the same time.
+    place: int = 0
     started: float = 0.0
     run_s: float = 0.0
     batch: int = 0
     charged_s: float = 0.0
     # Its caller is gone: it must not run any more.
     abandoned: bool = False
+    # There is no time left for it.
+    late: bool = False
+    # Ends the run that it is in.
+    stop: Stop | None = None
 
     @property
     def due(self) -> float:
@@ -92,96 +128,127 @@ class Work:
 
 
 class Flow:
-    """The work of one method for one engine; used: the seconds that it has had."""
+    """What waits of one method for one engine, the first due first."""
 
     def __init__(self, method: str, engine: Engine) -> None:
         self.method = method
         self.engine = engine
-        self.used = 0.0
-        self.size = 0
-        self._heap: list[tuple[float, int, Work]] = []
+        self._waiting: list[tuple[float, int, Work]] = []
 
-    def put(self, work: Work, number: int) -> None:
-        """Add work; number: its place among those that are due at the same time."""
-        heapq.heappush(self._heap, (work.due, number, work))
-        self.size += 1
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, work: Work) -> None:
+        """Add work."""
+        insort(self._waiting, (work.due, work.place, work))
 
     def pop(self) -> Work:
         """Return the work that is due first; there must be some."""
-        while (work := heapq.heappop(self._heap)[2]).abandoned:
-            continue
-        self.size -= 1
-        return work
+        return self._waiting.pop(0)[2]
+
+    def remove(self, work: Work) -> None:
+        """Forget work that waits."""
+        del self._waiting[bisect_left(self._waiting, (work.due, work.place))]
+
+    def before(self, due: float) -> int:
+        """Return how much is due by then."""
+        return bisect_left(self._waiting, (due, inf))
 
 
 class FairQueue:
     """Waiting work; not safe for threads by itself, the scheduler's lock is around it.
 
     The method that has had the least time goes first, and of its engines the one that has
-    had the least; within these, what is due first.
+    had the least; within these, what is due first. An engine for which nothing waits is
+    held by nothing here.
     """
 
     def __init__(self) -> None:
         self.size = 0
-        self._flows: dict[tuple[str, Engine], Flow] = {}
+        self._flows: dict[tuple[str, Engine], Flow] = {}  # none is empty
+        # The seconds that each has had.
         self._used: dict[str, float] = {}
-        self._numbers = count()
+        self._used_of: WeakKeyDictionary[Engine, dict[str, float]] = WeakKeyDictionary()
+        self._places = count()
 
     def put(self, work: Work) -> None:
         """Add work."""
-        method = work.call.method
-        busy = [flow for flow in self._flows.values() if flow.size]
-        flow = self._flows.setdefault((method, work.engine), Flow(method, work.engine))
-        if not flow.size:
-            siblings = [other for other in busy if other.method == method]
-            flow.used = _caught_up(flow.used, [other.used for other in siblings])
+        work.place = next(self._places)
+        key = method, engine = work.call.method, work.engine
+        if key not in self._flows:
+            busy = self._flows.values()
+            siblings = [self._account(flow) for flow in busy if flow.method == method]
+            account = self._used_of.setdefault(engine, {})
+            account[method] = _caught_up(account.get(method, 0.0), siblings)
             if not siblings:
                 others = [self._used[other.method] for other in busy]
                 self._used[method] = _caught_up(self._used.get(method, 0.0), others)
-        flow.put(work, next(self._numbers))
+            self._flows[key] = Flow(method, engine)
+        self._flows[key].put(work)
         self.size += 1
 
     def abandon(self, work: Work) -> None:
         """Let work never run, if it hasn't yet; wherever it is."""
         if not (work.started or work.abandoned):
-            self._flows[work.call.method, work.engine].size -= 1
-            self.size -= 1
+            flow = self._flows[work.call.method, work.engine]
+            flow.remove(work)
+            self._left(flow, 1)
         work.abandoned = True
 
     def waiting(self, engine: Engine) -> int:
         """Return how much work waits for an engine."""
-        return sum(flow.size for flow in self._flows.values() if flow.engine is engine)
+        return sum(len(flow) for flow in self._flows.values() if flow.engine is engine)
+
+    def ahead_s(self, work: Work, seconds: Callable[[Engine], float]) -> float:
+        """Return how many seconds of one core come before work, were it put now.
+
+        seconds: what one piece of an engine's work takes. While the work of its own flow that
+        is due earlier has its turns, every other flow has as much, or all that it wants.
+        """
+        key = (work.call.method, work.engine)
+        own = self._flows[key].before(work.due) * seconds(work.engine) if key in self._flows else 0
+        others = (len(f) * seconds(f.engine) for k, f in self._flows.items() if k != key)
+        return own + sum(min(own, other) for other in others)
 
     def first(self, ready: Callable[[Engine], bool]) -> Engine | None:
         """Return the engine whose turn it is, of those that are ready; None: nothing waits."""
-        flows = [flow for flow in self._flows.values() if flow.size and ready(flow.engine)]
+        flows = [flow for flow in self._flows.values() if ready(flow.engine)]
         return min(flows, key=self._turn).engine if flows else None
 
     def take(self, engine: Engine, most: int) -> list[Work]:
         """Return the next work for an engine, at least one piece; there must be some."""
         taken: list[Work] = []
-        flows = [flow for flow in self._flows.values() if flow.engine is engine and flow.size]
+        flows = [flow for flow in self._flows.values() if flow.engine is engine]
         for flow in sorted(flows, key=self._turn):
-            while flow.size and len(taken) < most:
-                taken.append(flow.pop())
-        self.size -= len(taken)
+            works = [flow.pop() for _ in range(min(len(flow), most - len(taken)))]
+            self._left(flow, len(works))
+            taken += works
         return taken
 
     def clear(self) -> list[Work]:
         """Return all work, in any order; none waits any more."""
-        self.size = 0
-        works = [flow.pop() for flow in self._flows.values() for _ in range(flow.size)]
+        works = [flow.pop() for flow in self._flows.values() for _ in range(len(flow))]
         for work in works:
             work.abandoned = True
+        self._flows.clear()
+        self.size = 0
         return works
 
     def charge(self, work: Work, seconds: float) -> None:
         """Put seconds of the machine on the account of a piece of work."""
-        self._flows[work.call.method, work.engine].used += seconds
+        self._used_of[work.engine][work.call.method] += seconds
         self._used[work.call.method] += seconds
 
+    def _left(self, flow: Flow, number: int) -> None:
+        self.size -= number
+        if not flow:
+            del self._flows[flow.method, flow.engine]
+
+    def _account(self, flow: Flow) -> float:
+        return self._used_of[flow.engine][flow.method]
+
     def _turn(self, flow: Flow) -> tuple[float, float]:
-        return self._used[flow.method], flow.used
+        return self._used[flow.method], self._account(flow)
 
 
 def _caught_up(used: float, others: list[float]) -> float:

@@ -25,8 +25,8 @@ class Planner:
     """What there is to be shared out.
 
     cores: those that this process may use. cache_bytes: of a core's own cache. streams: of the
-    device, where the provider has one. low_memory: whether memory counts more than speed. bf16: whether to compute in
-    it. tuning: what was measured here, by model.
+    device, where the provider has one. low_memory: whether memory counts more than speed.
+    bf16: whether to compute in it. tuning: what was measured here, by model.
     """
 
     provider: Provider
@@ -66,7 +66,6 @@ class Planner:
             if self.cores > 1
             else f"one usable core; {gain}",
         )
-
 
     def _cpu_batch(self, document: ModelDocument) -> tuple[int, str]:
         """Return how many images a run on cores takes, and why."""

@@ -18,12 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from server.errors import DeadlineExceeded, Overloaded
-from server.fair_queue import Call, Engine, FairQueue, Work
+from server.fair_queue import Call, Engine, FairQueue, Stop, Work
+from server.forecast import Average, Occupied
 from server.plan import Plan
 
-__all__ = ["Call", "Engine", "Scheduler", "Spent", "Statistics"]
+__all__ = ["Call", "Engine", "Scheduler", "Spent", "Statistics", "Stop"]
 
 Result = TypeVar("Result")
 Task = Callable[[], None]
@@ -31,8 +33,8 @@ Outcome = tuple[Work, Any, Exception | None]
 
 # Batches that the cores prepare ahead of each stream of a device.
 _BATCHES_AHEAD = 2
-# How much the last run tells of the next one.
-_NOVELTY = 0.2
+# When a caller who was refused may try again, at the soonest and at the latest.
+_RETRY_S = (0.1, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,17 @@ class Scheduler:
     """One thread for each core, and for each stream of a device.
 
     cores: the budget of threads; a run takes as many as its plan says. streams: 0 without
-    a device. queue_size: how much may wait for one engine.
+    a device. queue_size: how much may wait for one engine. queue_s: how long one may have to
+    wait. An engine that nobody else holds is forgotten.
     """
 
-    def __init__(self, cores: int, queue_size: int, streams: int = 0) -> None:
+    def __init__(
+        self, cores: int, queue_size: int, streams: int = 0, queue_s: float = math.inf
+    ) -> None:
         self.cores = cores
         self.streams = streams
         self._queue_size = queue_size
+        self._queue_s = queue_s
         self._queue = FairQueue()
         self._lock = threading.Lock()
         self._core_wanted = threading.Condition(self._lock)
@@ -85,8 +91,10 @@ class Scheduler:
         self._ahead: Counter[Engine] = Counter()
         self._prepared: deque[Work] = deque()
         self._returned: deque[tuple[Work, Any]] = deque()
-        self._statistics: dict[Engine, Statistics] = {}
-        self._expected_s: dict[Engine, float] = {}
+        self._statistics: WeakKeyDictionary[Engine, Statistics] = WeakKeyDictionary()
+        # What one piece of work takes: of a session, and with all that belongs to it.
+        self._run_s, self._work_s = Average(), Average()
+        self._occupied = Occupied()
         self._closing = False
         self._threads = [
             *(self._thread(f"core-{i}", self._next_on_core) for i in range(cores)),
@@ -96,24 +104,17 @@ class Scheduler:
     async def submit(self, engine: Engine, job: Any, call: Call) -> tuple[Any, Spent]:
         """Return the engine's result for a job, and where the time went.
 
-        A job whose caller was cancelled, or whose deadline has passed, never runs. Raises
-        Overloaded if too much waits for the engine, DeadlineExceeded, and what the engine
-        raises.
+        A job whose caller is gone never runs, nor does one that can't be done by its deadline;
+        a run whose callers are all gone is stopped. Raises Overloaded if too much waits for the
+        engine, or so much that there would be no answer in time; DeadlineExceeded; and what the
+        engine raises.
         """
         loop = asyncio.get_running_loop()
         work = Work(engine, job, call, loop, loop.create_future())
         with self._lock:
-            statistics = self._statistics_of(engine)
-            waiting = self._queue.waiting(engine)
-            if waiting >= self._queue_size:
-                statistics.refused += 1
-                raise Overloaded(
-                    f"{waiting} requests wait for {engine.name}, the limit is "
-                    f"{self._queue_size}; try again later",
-                    retry_after_s=1.0,
-                )
             if self._closing:
                 raise asyncio.CancelledError("the scheduler is closed")
+            self._admit(work)
             self._queue.put(work)
             self._company |= self._free_cores < self.cores
             self._core_wanted.notify()
@@ -121,8 +122,10 @@ class Scheduler:
             return await work.future, Spent(work.queue_s * 1e3, work.run_s * 1e3, work.batch)
         except asyncio.CancelledError:
             with self._lock:
-                statistics.cancelled += 1
+                self._statistics_of(engine).cancelled += 1
                 self._queue.abandon(work)
+                if work.stop:
+                    work.stop.leave()
             raise
 
     async def run(self, function: Callable[[], Result], call: Call) -> tuple[Result, float]:
@@ -138,7 +141,7 @@ class Scheduler:
         with self._lock:
             return {
                 engine: replace(each, batches=Counter(each.batches))
-                for engine, each in self._statistics.items()
+                for engine, each in list(self._statistics.items())
             }
 
     def waiting(self, engine: Engine) -> int:
@@ -159,14 +162,56 @@ class Scheduler:
 
     # Taking work. The lock is held; each returns what is to be done without it.
 
+    def _admit(self, work: Work) -> None:
+        """Raise Overloaded if work can't be done in time, or must wait with too many others."""
+        engine, now = work.engine, time.monotonic()
+        waiting = self._queue.waiting(engine)
+        wait_s = self._wait_s(work, now)
+        if waiting >= self._queue_size:
+            why = f"{waiting} requests wait for {engine.name}, the limit is {self._queue_size}"
+            spare_s = 0.0
+        elif wait_s > self._queue_s:
+            why = (
+                f"a request for {engine.name} would wait {wait_s:.1f} s, "
+                f"the limit is {self._queue_s:g} s"
+            )
+            spare_s = self._queue_s
+        elif wait_s and work.expired(now + wait_s + self._work_s(engine)):
+            spare_s = max(work.due - now, 0.0)
+            why = (
+                f"{engine.name} is busy: an answer would take {wait_s:.2f} s and more, "
+                f"the deadline is in {spare_s:.2f} s"
+            )
+        else:
+            return
+        self._statistics_of(engine).refused += 1
+        soonest, latest = _RETRY_S
+        raise Overloaded(
+            f"{why}; try again later", retry_after_s=min(max(wait_s - spare_s, soonest), latest)
+        )
+
+    def _wait_s(self, work: Work, now: float) -> float:
+        """Return how long work would wait, were it put now."""
+        if work.engine.plan.place == "device":
+            ahead = self._queue.waiting(work.engine) + self._ahead[work.engine]
+            return ahead * self._work_s(work.engine) / self.streams
+        ahead_s = self._queue.ahead_s(work, self._work_s)
+        if not ahead_s and self._free_cores >= work.engine.plan.threads:
+            return 0.0
+        return (ahead_s + self._occupied.remaining_s(now)) / self.cores
+
     def _thread(self, name: str, take: Callable[[], Task | None]) -> threading.Thread:
-        def work() -> None:
-            while True:
-                with self._lock:
-                    task = take()
-                if task is None:
-                    return
+        def one_task() -> bool:
+            with self._lock:
+                task = take()
+            if task is not None:
                 task()
+            return task is not None
+
+        def work() -> None:
+            # While it waits for the next task nothing may hold the last one, and its model.
+            while one_task():
+                pass
 
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
@@ -205,12 +250,17 @@ class Scheduler:
             self._company = False
         self._free_cores -= threads
         now = time.monotonic()
+        ends = now + self._work_s(engine) * len(works)
+        # Where nobody else waits the last one runs, so that a forecast that is wrong is mended.
+        others_wait = len(works) > 1 or self._queue.waiting(engine) > 0
         for work in works:
             work.started = now
-            if not work.expired(now):
+            work.late = work.expired(ends if others_wait else now)
+            if not work.late:
                 self._statistics_of(engine).queue_s += work.queue_s
-                self._charge(work, self._expected_s.get(engine, 0.0))
+                self._charge(work, self._run_s(engine))
         if on_cores:
+            self._occupied.begin(works[0], ends)
             may_be_alone = nothing_runs and not came
             return partial(self._serve, engine, works, threads, may_be_alone)
         self._ahead[engine] += 1
@@ -239,6 +289,10 @@ class Scheduler:
         ready, failed = self._prepare(engine, works)
         alone = may_be_alone and bool(ready) and self._claim_all(engine, threads)
         done = [self._finished(*outcome) for outcome in self._run(engine, ready, alone)]
+        with self._lock:
+            self._occupied.end(works[0])
+            if done:
+                self._work_s.add(engine, (time.monotonic() - works[0].started) / len(done))
         # First the cores, then the news: the caller's next request finds them free.
         self._release(self.cores if alone else threads)
         self._settle([*failed, *done])
@@ -282,7 +336,7 @@ class Scheduler:
         ready: list[Work] = []
         failed: list[Outcome] = []
         for work in works:
-            if work.expired(work.started):
+            if work.late:
                 failed.append((work, None, DeadlineExceeded(_TOO_LATE)))
             elif not work.abandoned:
                 ready.append(work)
@@ -313,31 +367,38 @@ class Scheduler:
 
     def _run(self, engine: Engine, works: list[Work], alone: bool) -> list[Outcome]:
         """Run a batch; where it breaks, each by itself, so that a failure stays its own."""
-        works = [work for work in works if not work.abandoned]
+        with self._lock:
+            works = [work for work in works if not work.abandoned]
+            stop = Stop(len(works))
+            for work in works:
+                work.stop = stop
         if not works:
             return []
         started = time.monotonic()
         outputs: list[Any]
         failure: Exception | None = None
         try:
-            outputs = engine.run([work.job for work in works], alone)
+            outputs = engine.run([work.job for work in works], alone, stop)
             if len(outputs) != len(works):
                 raise RuntimeError(
                     f"{engine.name} gave {len(outputs)} outputs for {len(works)} inputs"
                 )
         except Exception as broken:  # noqa: BLE001  as above
+            if stop.wanted:
+                return []
             if len(works) > 1:
                 return [outcome for work in works for outcome in self._run(engine, [work], alone)]
             outputs, failure = [None], broken
         seconds = time.monotonic() - started
+        each_s = seconds / len(works)
         with self._lock:
             statistics = self._statistics_of(engine)
             statistics.batches[len(works)] += 1
             statistics.alone += alone
             statistics.run_s += seconds
-            each_s = seconds / len(works)
-            expected = self._expected_s.get(engine, each_s)
-            self._expected_s[engine] = expected + _NOVELTY * (each_s - expected)
+            self._run_s.add(engine, each_s)
+            if engine.plan.place == "device":
+                self._work_s.add(engine, each_s)
             for work in works:
                 work.run_s, work.batch = seconds, len(works)
                 self._charge(work, each_s)
@@ -393,7 +454,7 @@ class _Functions:
     def prepare(self, job: Any) -> None:
         pass
 
-    def run(self, jobs: list[Any], alone: bool) -> list[Any]:
+    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
         return [job() for job in jobs]
 
     def finish(self, job: Any, output: Any) -> Any:

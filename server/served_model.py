@@ -11,7 +11,7 @@ import numpy as np
 from server import golden
 from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFileError
-from server.fair_queue import Call
+from server.fair_queue import Call, Stop
 from server.families import Family, family_of, preprocess_one
 from server.plan import Plan
 from server.results import (
@@ -181,9 +181,9 @@ class ServedModel:
         job.geometry = self.family.preprocess(job.picture.pixels, job.batch[job.index])
         job.preprocess_ms = _ms_since(started)
 
-    def run(self, jobs: list[_Job], alone: bool) -> list[list[Tensor]]:
-        """Return the outputs of each job, every one a batch of 1; raises ModelFailed."""
-        outputs = self.sessions.run(_gathered(jobs), self._output_names, alone)
+    def run(self, jobs: list[_Job], alone: bool, stop: Stop) -> list[list[Tensor]]:
+        """Return the outputs of each job, every one a batch of 1; raises as Session.run does."""
+        outputs = self.sessions.run(_gathered(jobs), self._output_names, alone, stop)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 

@@ -1,5 +1,6 @@
 """ONNX Runtime's sessions: a model file, ready to run on one execution provider."""
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +12,25 @@ from typing import Literal
 import onnxruntime as ort
 import structlog
 
-from server.errors import ModelFailed, ModelFileError, ProviderUnavailable, VisavisError
+from server.errors import (
+    ModelFailed,
+    ModelFileError,
+    Overloaded,
+    ProviderUnavailable,
+    VisavisError,
+)
+from server.fair_queue import Stop
 from server.plan import Plan
 from server.providers import Provider, Setup, create
 from server.results import Tensor
 
 _log = structlog.get_logger()
+
+# How ONNX Runtime's arenas and CUDA's libraries say it.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|Failed to allocate memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
 
 
 class Session:
@@ -48,30 +62,40 @@ class Session:
         self.output_names: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(
-        self, tensor: Tensor, output_names: list[str] | None = None, *, give_back: bool = False
+        self,
+        tensor: Tensor,
+        output_names: list[str] | None = None,
+        *,
+        give_back: bool = False,
+        stop: Stop | None = None,
     ) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
         give_back: whether the memory of the run goes back to the system, not to the next run.
-        Raises ModelFailed if the graph breaks.
+        stop: ends the run. Raises ModelFailed if the graph breaks or the run was ended,
+        Overloaded if the device has no memory left.
         """
         feed = {self.input_name: tensor.astype(self.input_dtype, copy=False)}
+        options = ort.RunOptions()
+        if give_back:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        if stop is not None:
+            stop.by(partial(setattr, options, "terminate", True))
         try:
-            outputs: list[Tensor] = self._session.run(
-                output_names, feed, _giving_back() if give_back else None
-            )
+            outputs: list[Tensor] = self._session.run(output_names, feed, options)
         except Exception as error:
+            if stop is not None and stop.wanted:
+                raise ModelFailed("the run was ended: nobody waits for it") from None
+            if _OUT_OF_MEMORY.search(str(error)):
+                _log.error("the device has no memory left", error=str(error)[:500])
+                raise Overloaded(
+                    "the device that runs the model has no memory left; try again later", 1.0
+                ) from None
             _log.exception("session failed")
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error
         return outputs
-
-
-def _giving_back() -> ort.RunOptions:
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
 
 
 class Sessions:
@@ -116,18 +140,24 @@ class Sessions:
         for session in self._all:
             check(session)
 
-    def run(self, tensor: Tensor, output_names: list[str], alone: bool = False) -> list[Tensor]:
-        """Return the outputs for a batch; alone: on all cores. Raises ModelFailed."""
+    def run(
+        self,
+        tensor: Tensor,
+        output_names: list[str],
+        alone: bool = False,
+        stop: Stop | None = None,
+    ) -> list[Tensor]:
+        """Return the outputs for a batch; alone: on all cores. Raises as Session.run does."""
         if alone and self._make_alone is not None:
             # Meanwhile lone runs do with one core.
             threading.Thread(target=self.make_alone, name="lone session", daemon=True).start()
         if alone and self._alone is not None:
-            return self._alone.run(tensor, output_names)
+            return self._alone.run(tensor, output_names, stop=stop)
         if self._shared:
-            return self.first.run(tensor, output_names)
+            return self.first.run(tensor, output_names, stop=stop)
         session = self._idle.get()
         try:
-            return session.run(tensor, output_names)
+            return session.run(tensor, output_names, stop=stop)
         finally:
             self._idle.put(session)
 

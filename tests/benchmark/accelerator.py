@@ -12,7 +12,7 @@ import numpy as np
 from server.families.classifier import resize_shorter_side
 from server.image import decode
 from server.plan import Plan
-from server.scheduler import Call, Scheduler
+from server.scheduler import Call, Scheduler, Stop
 from server.settings import ImageLimits
 
 from .site import Site
@@ -48,7 +48,7 @@ class _Accelerator:
         """Decode and resize, as the server does."""
         job.pixels = resize_shorter_side(decode(job.encoded, ImageLimits()), 256, 224, 224)
 
-    def run(self, jobs: list[_Job], alone: bool) -> list[float]:
+    def run(self, jobs: list[_Job], alone: bool, stop: Stop) -> list[float]:
         """Copy the batch, then compute; another stream may copy meanwhile."""
         with self._bus:
             time.sleep(_COPY_PER_IMAGE_S * len(jobs))

@@ -38,11 +38,11 @@ class Blocked:
         self.dropped = asyncio.Event()
         run, submit = Session.run, Scheduler.submit
 
-        def blocked_run(session: Session, *args: Any) -> Any:
+        def blocked_run(session: Session, *args: Any, **options: Any) -> Any:
             self.runs += 1
             self.began.set()
             assert self.may_end.wait(10)
-            return run(session, *args)
+            return run(session, *args, **options)
 
         async def watched_submit(scheduler: Scheduler, *args: Any) -> Any:
             self.submitted.set()

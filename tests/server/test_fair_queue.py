@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.fair_queue import Call, FairQueue, Work
+from server.fair_queue import Call, FairQueue, Stop, Work
 from server.plan import Plan
 
 
@@ -21,7 +21,7 @@ class Model:
 
     def prepare(self, job: Any) -> None: ...
 
-    def run(self, jobs: list[Any], alone: bool) -> list[Any]:
+    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
         raise AssertionError("nothing runs here")
 
     def finish(self, job: Any, output: Any) -> Any: ...

@@ -44,7 +44,8 @@ async def test_how_each_model_is_run_can_be_read(measured: Served) -> None:
     assert samples["visavis_model_instances", COLORS] == 2
     assert samples["visavis_model_threads", COLORS] == 1
     assert samples["visavis_model_alone_threads", COLORS] == 2
-    assert samples["visavis_model_batch_size_limit", COLORS] == 4
+    (colors,) = (m for m in measured.app._metrics.models if (m.name, m.version) == ("colors", 2))
+    assert samples["visavis_model_batch_size_limit", COLORS] == colors.plan.batch
     (labels,) = (
         dict(labels)
         for name, labels in samples

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from server.errors import DeadlineExceeded, Overloaded
 from server.plan import Plan
-from server.scheduler import Call, Scheduler
+from server.scheduler import Call, Scheduler, Stop
 
 CALL = Call("Classify")
 
@@ -208,7 +208,7 @@ class Recorder:
         if job.startswith("bad"):
             raise ValueError(f"{job} can't be prepared")
 
-    def run(self, jobs: list[str], alone: bool) -> list[str]:
+    def run(self, jobs: list[str], alone: bool, stop: Stop) -> list[str]:
         self.batches.append(list(jobs))
         self.alone.append(alone)
         self.began.release()
@@ -331,7 +331,7 @@ async def test_a_run_that_gives_another_number_of_outputs_is_refused(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Recorder(batch=4)
-    monkeypatch.setattr(engine, "run", lambda jobs, alone: [])
+    monkeypatch.setattr(engine, "run", lambda jobs, alone, stop: [])
     with pytest.raises(RuntimeError, match="model gave 0 outputs for 1 inputs"):
         await ask(make(), engine, "a")
 

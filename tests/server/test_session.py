@@ -147,7 +147,7 @@ def test_runs_on_several_threads_have_sessions_of_their_own(tmp_path: Path) -> N
         def __init__(self, session: Session) -> None:
             self.session = session
 
-        def run(self, *args: Any) -> list[Any]:
+        def run(self, *args: Any, **options: Any) -> list[Any]:
             ran.append(self.session)
             both.wait(10)
             return []
