@@ -70,6 +70,31 @@ def _serve(
     max_message_bytes: Annotated[
         int | None, typer.Option(help="Largest gRPC message.  [80000000]")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file: the certificate chain; with it, only TLS.")
+    ] = None,
+    tls_private_key: Annotated[Path | None, typer.Option(help="PEM file: its key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: authorities; clients must show a certificate of theirs."),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="File of hashed tokens, as `visavis token` makes them; calls need one."),
+    ] = None,
+    open_health: Annotated[
+        bool | None, typer.Option("--open-health", help="Health checks need no token.")
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure", help="Listen on a public address without TLS and authentication."
+        ),
+    ] = None,
+    watch_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds between looks at the repository for changes.  [0: never]"),
+    ] = None,
     grace_s: Annotated[
         float | None, typer.Option(help="Seconds for calls in flight at a stop.  [30]")
     ] = None,
@@ -82,6 +107,10 @@ def _serve(
     log_format: Annotated[
         str | None,
         typer.Option(metavar="FORMAT", help="console or json.  [console]"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [info]"),
     ] = None,
     config: Annotated[
         Path | None,

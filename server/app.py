@@ -1,20 +1,25 @@
 """Builds, starts and drains the server: the only place where objects are wired."""
 
 import asyncio
+import os
 import signal
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from importlib.metadata import version
+from typing import Any
 
 import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2, vision_pb2_grpc
 
+from server import doors, systemd
+from server.arrival import Arrival
+from server.authentication import Authentication
 from server.errors import StartupError
 from server.health import Health
-from server.interceptors import Errors
+from server.interceptors import Calls
 from server.log import configure_logging
 from server.metrics import Metrics, serve_metrics
 from server.planning import planner_of
@@ -22,9 +27,16 @@ from server.repository import Loader, ModelFile, Repository, scan
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
 from server.settings import Settings
+from server.tokens import Tokens
 from server.vision_service import VisionService
+from server.watcher import Stamp, Watcher, stamp
 
 _log = structlog.get_logger()
+
+# How often the server proves to itself that it is alive within the time that systemd allows.
+_PROOFS = 3
+# For what is on its way to clients when the last call has ended.
+_LAST_WORDS_S = 0.5
 
 
 class App:
@@ -37,8 +49,23 @@ class App:
         self.settings = settings
         self._planner, self._why = planner_of(settings)
         self._files = _model_files(settings)
-        self.scheduler = Scheduler(self._planner.cores, settings.queue_size, self._planner.streams)
-        self._server = grpc.aio.server(interceptors=[Errors()], options=_options(settings))
+        self.scheduler = Scheduler(
+            self._planner.cores, settings.queue_size, self._planner.streams, settings.queue_s
+        )
+        self._calls = Calls(
+            Arrival(
+                settings.message_timeout_s,
+                settings.max_arriving,
+                settings.max_arriving_per_connection,
+            )
+        )
+        interceptors: list[grpc.aio.ServerInterceptor] = [self._calls]  # type: ignore[type-arg]
+        if settings.tokens is not None:
+            # First: who may not come in learns nothing else.
+            interceptors.insert(0, Authentication(Tokens(settings.tokens), settings.open_health))
+        self._server = grpc.aio.server(
+            interceptors=interceptors, options=doors.grpc_options(settings)
+        )
         self._service = VisionService(self.scheduler, settings.image_limits)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, self._server
@@ -50,10 +77,11 @@ class App:
                 [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME],
                 self._server,
             )
-        self.port = _bind(self._server, settings.grpc)
+        self.port = doors.bind(self._server, settings)
         self._metrics = Metrics(self.scheduler)
         self._stop_metrics: Callable[[], None] = lambda: None
         self.metrics_address: str | None = None
+        self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen at once, and be ready when every model is loaded and verified.
@@ -75,11 +103,19 @@ class App:
         await self._health.loading()
         await self._server.start()
         loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
-        models = [await self._load(loader, file) for file in self._files]
-        repository = Repository(models)
-        self._service.serve(repository)
-        self._metrics.models = models
-        await self._health.ready(repository.names())
+        models = [loaded for file in self._files if (loaded := await self._load(loader, file))]
+        if not models:
+            raise StartupError("no model can be served; the log says why")
+        await self._publish(Repository(model for _, _, model in models))
+        if self.settings.watch_s:
+            watcher = Watcher(
+                self.settings.models, loader, models, self._publish, self.settings.load_timeout_s
+            )
+            self._metrics.watcher = watcher
+            self._in_background(watcher.watch(self.settings.watch_s))
+        systemd.notify("READY=1")
+        if (within_s := systemd.watchdog_s()) is not None:
+            self._in_background(self._prove_alive(within_s / _PROOFS))
         _log.info(
             "ready",
             listen=self.address,
@@ -96,11 +132,18 @@ class App:
         return f"{self.settings.grpc.rpartition(':')[0]}:{self.port}"
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain."""
+        """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def signalled(number: signal.Signals) -> None:
+            if stop.is_set():
+                _log.warning("ended at once", signal=number.name)
+                os._exit(128 + number)
+            stop.set()
+
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
+            loop.add_signal_handler(name, signalled, name)
         starting = asyncio.create_task(self.start())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -115,19 +158,45 @@ class App:
 
     async def stop(self) -> None:
         """Refuse new calls, let those in flight finish within the grace period."""
+        systemd.notify("STOPPING=1")
         await self._health.stopping()
         _log.info("stopping", grace_s=self.settings.grace_s)
-        await self._server.stop(self.settings.grace_s)
+        for task in self._background:
+            task.cancel()
+        # Until the last is answered, new calls hear that the server stops, and health says so:
+        # once gRPC itself stops, they could only try to connect.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.grace_s):
+                await self._calls.finish()
+        await self._server.stop(_LAST_WORDS_S)
         await asyncio.to_thread(self.scheduler.close)
         await asyncio.to_thread(self._stop_metrics)
         _log.info("stopped")
 
-    async def _load(self, loader: Loader, file: ModelFile) -> ServedModel:
-        started = time.monotonic()
-        model = await asyncio.to_thread(loader.load, file)
+    async def _publish(self, repository: Repository) -> None:
+        """Answer from these models from now on; calls under way keep those that they have."""
+        self._service.serve(repository)
+        self._metrics.models = repository.all()
+        await self._health.ready(repository.names())
+
+    async def _load(
+        self, loader: Loader, file: ModelFile
+    ) -> tuple[ModelFile, Stamp, ServedModel] | None:
+        """Load a model, or return None: where the folder is watched, the others are served.
+
+        Raises StartupError elsewhere.
+        """
+        started, seen = time.monotonic(), stamp(file)
+        try:
+            model = await asyncio.to_thread(loader.load, file)
+        except StartupError as error:
+            if not self.settings.watch_s:
+                raise
+            _log.error("refused", model=str(file), why=str(error))
+            return None
         _log.info(
             "loaded",
-            model=f"{file.name}/{file.version}",
+            model=str(file),
             task=str(model.task),
             precision=model.document.precision,
             provider=model.served_by.execution_provider,
@@ -143,12 +212,24 @@ class App:
             )
         if model.served_by.random_weights:
             _log.warning("RANDOM WEIGHTS", model=file.name, meaning="its answers mean nothing")
-        return model
+        return file, seen, model
+
+    async def _prove_alive(self, every_s: float) -> None:
+        """Tell systemd that the server is alive, each time that a model has just answered."""
+        while True:
+            if await self._service.proves_alive(every_s):
+                systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(every_s)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
 async def serve(settings: Settings) -> None:
     """Serve until told to stop; raises StartupError if that can't begin."""
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, settings.log_level)
     await App(settings).run()
 
 
@@ -160,37 +241,6 @@ def _model_files(settings: Settings) -> list[ModelFile]:
             f"export one with `visavis export resnet50 yolov5n --out {settings.models}`"
         )
     return files
-
-
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        # Otherwise a second server on the port would take half of the calls, unnoticed.
-        ("grpc.so_reuseport", 0),
-    ]
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    if address.startswith("unix:") and _somebody_listens(address.removeprefix("unix:")):
-        raise StartupError(f"can't listen on {address}: another server does; choose another path")
-    try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise StartupError(
-            f"can't listen on {address}: it is in use, or no address of this machine; "
-            "choose another with --grpc"
-        ) from error
-
-
-def _somebody_listens(path: str) -> bool:
-    """Say whether a server answers at a Unix socket: gRPC would take its place without a word."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
 
 
 def _seconds_since(started: float) -> float:

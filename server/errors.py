@@ -3,6 +3,7 @@
 VisavisError
 ├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
 │   └── ModelIncapable                        the model can't do that task
+├── Unauthenticated       UNAUTHENTICATED     the call carries no token that is known
 ├── ModelNotFound         NOT_FOUND           no such model or version
 ├── Overloaded            RESOURCE_EXHAUSTED  the queue is full; try again later
 ├── DeadlineExceeded      DEADLINE_EXCEEDED   the caller's time ran out
@@ -36,6 +37,12 @@ class InvalidRequest(VisavisError):
 
 class ModelIncapable(InvalidRequest):
     """The model exists and can't do what was asked."""
+
+
+class Unauthenticated(VisavisError):
+    """The call carries no token that is known; the text says how to send one."""
+
+    code = "UNAUTHENTICATED"
 
 
 class ModelNotFound(VisavisError):

@@ -41,6 +41,7 @@ class Health:
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = _Servicer()
+        self._models: set[str] = set()
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def loading(self) -> None:
@@ -49,9 +50,13 @@ class Health:
             await self._servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def ready(self, models: Iterable[str]) -> None:
-        """Say that the server and each of these models answer."""
-        for name in (*models, _SERVICE, ""):
+        """Say that the server and each of these models answer; others, that did, no more."""
+        names = set(models)
+        for name in self._models - names:
+            await self._servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        for name in (*names - self._models, _SERVICE, ""):
             await self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._models = names
 
     async def stopping(self) -> None:
         """Say NOT_SERVING for everything, for good."""

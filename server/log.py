@@ -1,13 +1,23 @@
 """Structured logs on standard error."""
 
 import logging
+import re
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-def configure_logging(log_format: str) -> None:
+
+def configure_logging(log_format: str, log_level: str = "info") -> None:
     """Write logs to standard error, for a person ("console") or a machine ("json")."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -23,10 +33,21 @@ def configure_logging(log_format: str) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _without_control_characters,
             structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else "%H:%M:%S"),
             *([structlog.processors.format_exc_info] if log_format == "json" else []),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _without_control_characters(
+    logger: Any, method: str, entry: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Replace what would start a new line, or colour a terminal, in what others have written."""
+    for key, value in entry.items():
+        if isinstance(value, str):
+            entry[key] = _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", value)
+    return entry

@@ -16,6 +16,7 @@ from server.errors import StartupError
 from server.plan import Plan
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
+from server.watcher import Watcher
 
 _MODEL = ("model", "version")
 
@@ -44,6 +45,7 @@ class Metrics(Collector):
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.models: Sequence[ServedModel] = ()
+        self.watcher: Watcher | None = None
         self._scheduler = scheduler
 
     def collect(self) -> Iterator[Metric]:
@@ -54,6 +56,13 @@ class Metrics(Collector):
             "visavis_build", "The server.", {"version": version("visavis-server")}
         )
         yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
+        if self.watcher is not None:
+            loads = CounterMetricFamily(
+                "visavis_loads", "Files that the watched folder brought.", labels=("outcome",)
+            )
+            loads.add_metric(("loaded",), self.watcher.loads)
+            loads.add_metric(("refused",), self.watcher.refusals)
+            yield loads
         how = InfoMetricFamily("visavis_model", "How a model is run, and why.", labels=_MODEL)
         waiting = GaugeMetricFamily("visavis_model_waiting", "Requests that wait.", labels=_MODEL)
         runs = CounterMetricFamily(

@@ -31,6 +31,10 @@ class ModelFile:
     version: int
     path: Path
 
+    def __str__(self) -> str:
+        """Say it as people do."""
+        return f"{self.name}/{self.version}"
+
 
 def scan(folder: Path) -> list[ModelFile]:
     """Return the model files of a repository, by name and version.
@@ -93,7 +97,7 @@ class Loader:
             bf16=self.planner.bf16,
         )
         model.warm_up(str(file.path))
-        _give_back_memory()
+        give_back_memory()
         return model
 
 
@@ -143,6 +147,10 @@ class Repository:
         """Return a model's versions, ascending."""
         return list(self._models[name])
 
+    def all(self) -> list[ServedModel]:
+        """Return every version of every model."""
+        return [model for versions in self._models.values() for model in versions.values()]
+
     def latest(self) -> list[ServedModel]:
         """Return every model at its highest version, by name."""
         return [versions[max(versions)] for versions in self._models.values()]
@@ -179,7 +187,7 @@ class Repository:
         return model
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return to the system what loading took and freed; glibc would keep it."""
     if sys.platform == "linux":
         try:

@@ -95,6 +95,7 @@ class Scheduler:
         # What one piece of work takes: of a session, and with all that belongs to it.
         self._run_s, self._work_s = Average(), Average()
         self._occupied = Occupied()
+        self._last_run = -math.inf
         self._closing = False
         self._threads = [
             *(self._thread(f"core-{i}", self._next_on_core) for i in range(cores)),
@@ -148,6 +149,10 @@ class Scheduler:
         """Return how much waits for an engine now."""
         with self._lock:
             return self._queue.waiting(engine)
+
+    def ran_within(self, seconds: float) -> bool:
+        """Say whether a run has given its results in the last seconds."""
+        return time.monotonic() - self._last_run < seconds
 
     def close(self) -> None:
         """Drop what is waiting, and let what runs finish."""
@@ -392,6 +397,7 @@ class Scheduler:
         seconds = time.monotonic() - started
         each_s = seconds / len(works)
         with self._lock:
+            self._last_run = started + seconds
             statistics = self._statistics_of(engine)
             statistics.batches[len(works)] += 1
             statistics.alone += alone

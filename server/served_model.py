@@ -116,37 +116,9 @@ class ServedModel:
                     f"{where}: it gives {given} answers for {self.plan.batch} images; "
                     "export it with a fixed batch of 1, or with a batch that is truly dynamic"
                 )
-
-        self.sessions.check(partial(self._check, where))
-
-    def _check(self, where: str, session: Session) -> None:
-        tensor, geometry = preprocess_one(self.family, golden.picture())
-        # An idle model keeps its weights in memory, and little more.
-        outputs = session.run(tensor, self._output_names, give_back=True)
-        if any(output.shape[0] != 1 for output in outputs):
-            raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
-        classes, labels = self._classes(outputs), len(self.document.label_set.labels)
-        if classes not in (None, labels):
-            raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
-        if self.document.golden_sample is not None:
-            golden.check(
-                self.document.golden_sample,
-                self._output_names,
-                outputs,
-                where,
-                self._golden_tolerance,
-            )
-        self.family.postprocess(outputs, geometry, Options())
-
-    def _classes(self, outputs: list[Tensor]) -> int | None:
-        """Return how many classes the outputs tell apart; None where they don't show it."""
-        output, shape = self.document.output, outputs[0].shape
-        if isinstance(output, ClassScores):
-            return shape[1]
-        if isinstance(output, Yolov5Heads):
-            return shape[1] // len(output.anchors[0]) - 5
-        row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
-        return row.get(output.layout)
+        # It outlives this call, and must not hold the model: nobody would free that.
+        check = partial(_check, self.document, self.family, self._golden_tolerance, where)
+        self.sessions.check(check)
 
     async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
         """Return the model's answer on a picture.
@@ -193,6 +165,35 @@ class ServedModel:
         result = self.family.postprocess(output, job.geometry, job.options)
         job.postprocess_ms = _ms_since(started)
         return result
+
+
+def _check(
+    document: ModelDocument, family: Family, tolerance: float, where: str, session: Session
+) -> None:
+    """Raise ModelFileError unless a session gives for the golden picture what it should."""
+    names = output_names(document)
+    tensor, geometry = preprocess_one(family, golden.picture())
+    # An idle model keeps its weights in memory, and little more.
+    outputs = session.run(tensor, names, give_back=True)
+    if any(output.shape[0] != 1 for output in outputs):
+        raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+    classes, labels = _classes(document, outputs), len(document.label_set.labels)
+    if classes not in (None, labels):
+        raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
+    if document.golden_sample is not None:
+        golden.check(document.golden_sample, names, outputs, where, tolerance)
+    family.postprocess(outputs, geometry, Options())
+
+
+def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:
+    """Return how many classes the outputs tell apart; None where they don't show it."""
+    output, shape = document.output, outputs[0].shape
+    if isinstance(output, ClassScores):
+        return shape[1]
+    if isinstance(output, Yolov5Heads):
+        return shape[1] // len(output.anchors[0]) - 5
+    row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
+    return row.get(output.layout)
 
 
 def _gathered(jobs: list[_Job]) -> Tensor:

@@ -4,12 +4,20 @@ A flag beats the environment (`VISAVIS_` and the name in capitals), which beats 
 (`visavis.toml`), which beats the default. Nothing else reads any of them.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -77,6 +85,9 @@ class Settings(BaseSettings):
     queue_size: Annotated[int, Field(ge=1)] = Field(
         512, description="requests that may wait for one model before new ones are refused"
     )
+    queue_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="seconds that a request may have to wait; one that would is refused"
+    )
     tuning: dict[str, Tuning] = Field(
         default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
     )
@@ -93,14 +104,70 @@ class Settings(BaseSettings):
         80_000_000,
         description="largest gRPC message; raw images need their decoded size",
     )
+    max_metadata_bytes: Annotated[int, Field(ge=1024)] = Field(
+        16 << 10, description="largest headers of a call"
+    )
+    message_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="seconds that a call's message has to arrive"
+    )
+    max_arriving: Annotated[int, Field(ge=1)] = Field(
+        256, description="messages that arrive at once; others wait for their turn"
+    )
+    max_arriving_per_connection: Annotated[int, Field(ge=1)] = Field(
+        16, description="the same, of each connection"
+    )
+    max_calls_per_connection: Annotated[int, Field(ge=1)] = Field(
+        256, description="calls under way on one connection"
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        1024, description="connections; more are refused"
+    )
+    handshake_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="seconds that a connection has to become one"
+    )
+    max_connection_idle_s: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="a connection without calls is closed after these seconds"
+    )
+    max_connection_age_s: Annotated[float, Field(gt=0)] = Field(
+        3600.0, description="a connection is to be opened anew after these seconds"
+    )
+    keepalive_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="a silent connection is asked after these seconds whether it lives"
+    )
+    min_ping_interval_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="clients that ping more often are sent away"
+    )
     grace_s: Annotated[float, Field(ge=0)] = Field(
         30.0, description="seconds that calls in flight have when the server stops"
+    )
+    insecure: bool = Field(
+        False, description="listen on a public address even without TLS and authentication"
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the server's certificate chain; with it, only TLS"
+    )
+    tls_private_key: Path | None = Field(None, description="PEM file with its private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file with authorities; clients must show a certificate of theirs"
+    )
+    tokens: Path | None = Field(
+        None, description="file of hashed tokens, as `visavis token` prints them; calls need one"
+    )
+    open_health: bool = Field(False, description="health checks need no token")
+    watch_s: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="seconds between looks at the repository for changes; 0: it is not watched"
+    )
+    load_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="seconds that a watched model may take to load and warm up"
     )
     reflection: bool = Field(False, description="whether gRPC reflection is served")
     cache_dir: Path = Field(
         Path("~/.cache/visavis/engines"), description="where TensorRT keeps its engines"
     )
     log_format: Literal["console", "json"] = Field("console", description="how logs are written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is logged; debug: every call"
+    )
 
     @field_validator("grpc")
     @classmethod
@@ -117,6 +184,28 @@ class Settings(BaseSettings):
         if address is not None and address.startswith("unix:"):
             raise ValueError("it must be HOST:PORT or [IPv6]:PORT")
         return address if address is None else cls._address(address)
+
+    @model_validator(mode="after")
+    def _doors(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
+        if self.insecure:
+            return self
+        authenticated = self.tls_client_ca is not None or self.tokens is not None
+        if not (is_local(self.grpc) or (self.tls_certificate and authenticated)):
+            raise ValueError(
+                f"{self.grpc} can be reached from elsewhere: that takes TLS (tls_certificate, "
+                "tls_private_key) and authentication (tokens or tls_client_ca); insecure does "
+                "without"
+            )
+        if not (self.metrics is None or is_local(self.metrics)):
+            raise ValueError(
+                f"{self.metrics} can be reached from elsewhere, and metrics need no token; "
+                "serve them on loopback, or say insecure"
+            )
+        return self
 
     @property
     def core_count(self) -> int:
@@ -141,6 +230,17 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
+def is_local(address: str) -> bool:
+    """Say whether only this machine reaches an address: HOST:PORT or unix:PATH."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
     """Return the settings; flags: those that were given, by field name.
 
@@ -158,6 +258,8 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {str(e['input'])[:80]!r}"
+            if e["loc"]
+            else e["msg"].removeprefix("Value error, ")
             for e in error.errors()
         )
         raise StartupError(f"settings: {wrong}") from None

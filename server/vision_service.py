@@ -1,5 +1,6 @@
 """Our RPCs: from message to domain, to the models, and back."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ import grpc
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
-from server import annotate, comparison, messages
+from server import annotate, comparison, golden, messages
 from server.card import Task
 from server.errors import InvalidRequest, Unavailable, VisavisError, listed
 from server.repository import Repository
@@ -34,6 +35,21 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
     def serve(self, repository: Repository) -> None:
         """Answer from this repository from now on."""
         self._repository = repository
+
+    async def proves_alive(self, within_s: float) -> bool:
+        """Say whether a model answers about the golden picture in a time."""
+        repository = self._repository
+        if repository is None:
+            return False
+        model = repository.latest()[0]
+        picture, call = Picture(golden.picture), Call("Watchdog", time.monotonic() + within_s)
+        try:
+            async with asyncio.timeout(within_s):
+                await model.answer(picture, Options(), call)
+        except (TimeoutError, VisavisError):
+            # Perhaps there is much to do, and it is being done: then that is the proof.
+            return self._scheduler.ran_within(within_s)
+        return True
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Answer with one model's labels."""

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from visavis.v1 import vision_pb2 as pb
 
@@ -124,12 +125,14 @@ async def test_stopping_lets_calls_in_flight_finish_and_refuses_new_ones(
     alone: Served, blocked: Blocked
 ) -> None:
     first = await blocked.call(alone)
+    health = health_pb2_grpc.HealthStub(alone.channel)
+    watching = health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
     stopping = asyncio.create_task(alone.app.stop())
-    # The server says goodbye to its channels; then nobody listens.
-    goodbye = alone.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-    await asyncio.wait_for(goodbye, 10)
+    assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     error = await alone.refused("ListModels", pb.ListModelsRequest())
     assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "stopping" in error.details()
     blocked.may_end.set()
     assert (await first).classifications[0].label == "red"
     await stopping

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -544,3 +545,173 @@ async def test_closing_lets_the_device_finish_what_is_on_its_way() -> None:
     await asyncio.wait_for(closing, 10)
     with pytest.raises(asyncio.CancelledError):
         await ask(scheduler, engine, "late")
+
+
+# Time: what can't be done in time is refused at once, and what nobody waits for ends.
+
+
+class Slow(Recorder):
+    """An engine whose runs take as long as it is told, by the scheduler's clock."""
+
+    def __init__(self, clock: "Clock", seconds: float, **plan: Any) -> None:
+        super().__init__("slow", **plan)
+        self.on_run = lambda jobs: clock.pass_by(seconds * len(jobs))
+
+
+class Clock:
+    """Stands in for time.monotonic in the scheduler and its queue."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("server.scheduler.time.monotonic", lambda: self.now)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def busy(scheduler: Scheduler, engine: Recorder) -> "asyncio.Task[Any]":
+    """Let the scheduler see what a run takes; then keep it in one until it may end."""
+    await ask(scheduler, engine, "teaches")
+    await engine.running()
+    engine.may_end.clear()
+    running = ask(scheduler, engine, "runs")
+    await engine.running()
+    return running
+
+
+async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
+    make: Any, clock: Clock
+) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=1.0)
+    running = await busy(scheduler, engine)
+    earlier = Call("Classify", clock.now + 3.2)
+    waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="slow is busy: an answer would take 3") as refused:
+        await ask(scheduler, engine, "late", Call("Classify", clock.now + 3.5))
+    assert 0 < refused.value.retry_after_s < 3
+    in_time = ask(scheduler, engine, "in time", Call("Classify", clock.now + 10))
+    await asyncio.sleep(0)
+    engine.on_run = lambda jobs: None
+    engine.may_end.set()
+    await asyncio.gather(running, *waiting, in_time)
+    assert scheduler.statistics()[engine].refused == 1
+
+
+async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
+    make: Any, clock: Clock
+) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=1.0)
+    running = await busy(scheduler, engine)
+    patient = [ask(scheduler, engine, f"patient {i}") for i in range(20)]
+    await asyncio.sleep(0)
+    soon = ask(scheduler, engine, "soon", Call("Classify", clock.now + 2.5))
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    await asyncio.gather(running, *patient, soon)
+    assert engine.batches[2] == ["soon"]
+
+
+async def test_a_queue_is_bounded_in_seconds_too(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(queue_s=2.5), Slow(clock, seconds=1.0)
+    running = await busy(scheduler, engine)
+    waiting = [ask(scheduler, engine, f"waits {i}") for i in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"would wait 3\.0 s, the limit is 2\.5 s"):
+        await ask(scheduler, engine, "too many")
+    engine.may_end.set()
+    await asyncio.gather(running, *waiting)
+
+
+async def test_a_forecast_that_is_wrong_is_mended(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=100.0)
+    await ask(scheduler, engine, "an accident")
+    engine.on_run = lambda jobs: clock.pass_by(0.1)
+    for _ in range(30):  # nothing is in its way: each is tried, whatever is expected
+        assert await ask(scheduler, engine, "a", Call("Classify", clock.now + 1.0)) == "a -> A"
+
+
+async def test_what_would_be_late_gives_its_place_to_what_will_not(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=1.0)
+    running = await busy(scheduler, engine)
+    doomed = ask(scheduler, engine, "doomed", Call("Classify", clock.now + 3))
+    later = ask(scheduler, engine, "later", Call("Classify", clock.now + 30))
+    await asyncio.sleep(0)
+    clock.pass_by(2.5)
+    engine.may_end.set()
+    with pytest.raises(DeadlineExceeded):
+        await doomed
+    await asyncio.gather(running, later)
+    assert ["doomed"] not in engine.batches
+
+
+async def test_a_run_is_stopped_when_the_last_caller_has_left(make: Any) -> None:
+    scheduler, engine, stopped = make(), Recorder(batch=2), threading.Event()
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    pair = [ask(scheduler, engine, job) for job in "ab"]
+    await asyncio.sleep(0)
+    run = engine.run
+
+    def stoppable(jobs: list[str], alone: bool, stop: Stop) -> list[str]:
+        def end() -> None:
+            stopped.set()
+            engine.may_end.set()
+
+        engine.may_end.clear()
+        stop.by(end)
+        run(jobs, alone, stop)
+        raise RuntimeError("ended in the middle")
+
+    engine.run = stoppable  # type: ignore[method-assign]
+    engine.may_end.set()
+    await first
+    await engine.running()
+    pair[0].cancel()
+    await asyncio.gather(pair[0], return_exceptions=True)
+    assert not stopped.is_set()
+    pair[1].cancel()
+    await asyncio.gather(pair[1], return_exceptions=True)
+    assert await asyncio.to_thread(stopped.wait, 10)
+    del engine.run
+    assert await ask(scheduler, engine, "next") == "next -> NEXT"
+    assert scheduler.statistics()[engine].failed == 0
+
+
+async def test_200_cancelled_and_200_expired_cost_no_run(make: Any) -> None:
+    scheduler, engine = make(queue_size=1000), Recorder()
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    cancelled = [ask(scheduler, engine, f"cancelled {i}") for i in range(200)]
+    expired = [
+        ask(scheduler, engine, f"expired {i}", Call("Classify", time.monotonic()))
+        for i in range(200)
+    ]
+    await asyncio.sleep(0)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
+    engine.may_end.set()
+    await first
+    outcomes = await asyncio.gather(*expired, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {DeadlineExceeded}
+    assert engine.batches == [["first"]]
+
+
+@pytest.mark.parametrize("place", ["cores", "device"])
+async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, place: str) -> None:
+    scheduler, engine = make(streams=1), Recorder(place=place)
+    await asyncio.gather(*(ask(scheduler, engine, job) for job in "abc"))
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    weakref.finalize(engine, loop.call_soon_threadsafe, gone.set).atexit = False
+    del engine
+    await asyncio.wait_for(gone.wait(), 10)
+    assert scheduler.statistics() == {}

@@ -111,7 +111,44 @@ def test_an_address_that_is_not_whole_is_refused(address: str) -> None:
     "address", ["127.0.0.1:0", "localhost:8001", "0.0.0.0:80", "[::1]:8001", "unix:/run/v.sock"]
 )
 def test_an_address_is_a_host_with_a_port_or_a_unix_socket(address: str) -> None:
+    assert load_settings({"grpc": address, "insecure": True}).grpc == address
+
+
+TLS = {"tls_certificate": "chain.pem", "tls_private_key": "key.pem"}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8001", "[::]:8001", "10.0.0.7:80", "server.lan:80"])
+@pytest.mark.parametrize("doors", [{}, {"tokens": "tokens"}, TLS])
+def test_a_public_bind_without_tls_and_authentication_is_refused(
+    address: str, doors: dict[str, str]
+) -> None:
+    with pytest.raises(StartupError, match="can be reached from elsewhere: that takes TLS"):
+        load_settings({"grpc": address, **doors})
+
+
+@pytest.mark.parametrize(
+    "doors", [{**TLS, "tokens": "t"}, {**TLS, "tls_client_ca": "ca"}, {"insecure": True}]
+)
+def test_a_public_bind_takes_both_or_says_insecure(doors: dict[str, str]) -> None:
+    assert load_settings({"grpc": "0.0.0.0:8001", **doors}).grpc == "0.0.0.0:8001"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_loopback_needs_neither(address: str) -> None:
     assert load_settings({"grpc": address}).grpc == address
+
+
+def test_public_metrics_are_refused_unless_insecure() -> None:
+    with pytest.raises(StartupError, match="metrics need no token"):
+        load_settings({"metrics": "0.0.0.0:9000"})
+    assert load_settings({"metrics": "0.0.0.0:9000", "insecure": True}).metrics == "0.0.0.0:9000"
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(StartupError, match="tls_certificate and tls_private_key go together"):
+        load_settings({"tls_certificate": "chain.pem"})
+    with pytest.raises(StartupError, match="tls_client_ca needs tls_certificate"):
+        load_settings({"tls_client_ca": "ca.pem"})
 
 
 def test_every_wrong_value_is_named_at_once() -> None:

@@ -17,6 +17,7 @@ from visavis.commands import (
     export,
     models,
     serve,
+    token_command,
     tune,
 )
 from visavis.commands.failures import EXIT_CODES
@@ -24,8 +25,8 @@ from visavis.commands.failures import EXIT_CODES
 _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
-    + ". Those of serve, export and tune: 0; 1 it could not be done, and the error says why; "
-    "2 not understood."
+    + ". Those of serve, export, tune and token: 0; 1 it could not be done, and the error says "
+    "why; 2 not understood."
 )
 
 app = typer.Typer(
@@ -63,6 +64,7 @@ app.command()(demo.demo)
 app.command(cls=serve.PassedOn)(serve.serve)
 app.command(cls=serve.PassedOn)(export.export)
 app.command(cls=serve.PassedOn)(tune.tune)
+app.command(cls=serve.PassedOn)(token_command.token)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,0 +1,62 @@
+"""How messages arrive: within a time, so many at once, so that stalled ones hold up nobody else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from server.errors import DeadlineExceeded, InvalidRequest
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Of one connection: how many of its messages arrive at once, and how many calls it has."""
+
+    turns: asyncio.Semaphore
+    calls: int = field(default=0)
+
+
+class Arrival:
+    """Takes in the messages of calls.
+
+    timeout_s: that each has to arrive. at_once, per_connection: how many may be arriving; a
+    call that has to wait is not read meanwhile, and so takes no memory but its first bytes.
+    """
+
+    def __init__(self, timeout_s: float, at_once: int, per_connection: int) -> None:
+        self._timeout_s = timeout_s
+        self._turns = asyncio.Semaphore(at_once)
+        self._per_connection = per_connection
+        self._connections: dict[str, _Connection] = {}
+
+    async def message(self, context: Any) -> bytes:
+        """Return a call's message. Raises DeadlineExceeded, and InvalidRequest if there is none."""
+        try:
+            async with asyncio.timeout(self._timeout_s), self._turn(context.peer()):
+                message = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the request did not arrive within {self._timeout_s:g} s"
+            ) from None
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+            raise InvalidRequest("request", "the call ended without a request")
+        return bytes(message)
+
+    @asynccontextmanager
+    async def _turn(self, peer: str) -> AsyncIterator[None]:
+        connection = self._connections.get(peer)
+        if connection is None:
+            connection = _Connection(asyncio.Semaphore(self._per_connection))
+            self._connections[peer] = connection
+        connection.calls += 1
+        try:
+            # Its own first: calls that wait for their connection take no turn from others.
+            async with connection.turns, self._turns:
+                yield
+        finally:
+            connection.calls -= 1
+            if not connection.calls:
+                del self._connections[peer]

@@ -1,0 +1,43 @@
+"""Who may call: those who send a token that the server knows."""
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+
+from server.errors import Unauthenticated
+from server.interceptors import Details, Handler, refusing
+from server.tokens import Tokens
+
+_HEALTH = "/grpc.health.v1.Health/"
+
+
+class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # only stubs know
+    """Lets calls in that carry `authorization: Bearer TOKEN`, before anything else is read.
+
+    That holds for every method, those too that don't exist. open_health: not for health.
+    """
+
+    def __init__(self, tokens: Tokens, open_health: bool) -> None:
+        self._tokens = tokens
+        self._open_health = open_health
+
+    async def intercept_service(
+        self, continuation: Callable[[Details], Awaitable[Handler]], details: Details
+    ) -> Handler:
+        """Return the method's handler, or one that refuses without waiting for the message."""
+        if self._open_health and details.method.startswith(_HEALTH):
+            return await continuation(details)
+        if why := self._wrong(details):
+            return refusing(Unauthenticated(why))
+        return await continuation(details)
+
+    def _wrong(self, details: Details) -> str:
+        """Return what is wrong with a call's token; nothing if it is known."""
+        values = [v for key, v in details.invocation_metadata if key == "authorization"]
+        if len(values) != 1:
+            return "this server wants a token: send the metadata authorization: Bearer TOKEN, once"
+        value = values[0].encode() if isinstance(values[0], str) else bytes(values[0])
+        scheme, _, token = value.partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            return "the metadata authorization must be: Bearer TOKEN"
+        return "" if self._tokens.know(token) else "the token is not known here"

@@ -1,0 +1,145 @@
+"""Bearer tokens, kept as hashes in a file that may change while it is in use.
+
+`visavis token NAME` makes one.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from server.command import new_app, run
+from server.errors import StartupError
+
+_log = structlog.get_logger()
+
+_LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+(\S.*))?")
+# How long a change of the file may go unnoticed.
+_LOOK_EVERY_S = 1.0
+_app = new_app()
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token, for whoever calls, and the line that lets it in, for the server's file."""
+
+    token: str
+    line: str
+
+
+def new_token(name: str) -> NewToken:
+    """Return a token of 256 random bits; name: whose it is, for people who read the file."""
+    token = secrets.token_urlsafe(32)
+    return NewToken(token, f"sha256:{_hash(token.encode()).hex()} {name}".rstrip())
+
+
+class Tokens:
+    """The tokens of a file: a line `sha256:HEX NAME` each; empty lines and # are skipped.
+
+    A file that has changed is read again; one that can't be read any more is reported and
+    leaves the tokens that were. Raises StartupError if there is none at first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = self._stamped()
+        self._hashes = _read(path)
+        self._next_look = time.monotonic() + _LOOK_EVERY_S
+
+    def know(self, token: bytes) -> bool:
+        """Say whether a token is among them, in a time that tells nothing about them."""
+        self._look()
+        given = _hash(token)
+        known = False
+        for each in self._hashes:
+            known |= hmac.compare_digest(each, given)
+        return known
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY_S
+        stamp = self._stamped()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._hashes = _read(self._path)
+            _log.info("tokens read again", file=str(self._path), tokens=len(self._hashes))
+        except StartupError as error:
+            _log.error("tokens stay as they were", why=str(error))
+
+    def _stamped(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: Path) -> tuple[bytes, ...]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"the tokens in {path} can't be read: {error}") from None
+    hashes = []
+    for number, line in enumerate(lines, 1):
+        if not (text := line.strip()) or text.startswith("#"):
+            continue
+        if (match := _LINE.fullmatch(text)) is None:
+            raise StartupError(
+                f"{path}, line {number}: must be `sha256:HEX NAME`; `visavis token NAME` makes one"
+            )
+        hashes.append(bytes.fromhex(match[1]))
+    if not hashes:
+        raise StartupError(f"{path} holds no token; `visavis token NAME` makes one")
+    return tuple(hashes)
+
+
+def _hash(token: bytes) -> bytes:
+    # Tokens are random, so that nothing slower is needed to keep them from being guessed.
+    return hashlib.sha256(token).digest()
+
+
+@_app.command()
+def _token(
+    name: Annotated[str, typer.Argument(help="Whose it is, for people who read the file.")],
+    file: Annotated[
+        Path | None, typer.Option(help="The server's file of tokens, to add the new one to.")
+    ] = None,
+) -> None:
+    """Make a token for a client of the server, and the line that lets it in."""
+    if not re.fullmatch(r"[\w.@-]{1,64}", name):
+        raise typer.BadParameter("a name is 1 to 64 letters, digits, and any of . _ @ -")
+    new = new_token(name)
+    if file is None:
+        print("for the server's file of tokens, its setting `tokens`:", file=sys.stderr)
+        print(f"  {new.line}", file=sys.stderr)
+    else:
+        try:
+            with file.open("a", encoding="utf-8") as out:
+                out.write(f"{new.line}\n")
+        except OSError as error:
+            typer.echo(f"error: {file} can't be written: {error.strerror}", err=True)
+            raise typer.Exit(1) from None
+        print(f"added to {file}: {new.line}", file=sys.stderr)
+    print("for the client, kept nowhere else:", file=sys.stderr)
+    print(new.token)
+
+
+def main(args: list[str], prog: str = "python -m server.tokens") -> int:
+    """Run the command; returns its exit code."""
+    return run(_app, args, prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

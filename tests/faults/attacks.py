@@ -1,0 +1,145 @@
+"""HTTP/2 as no honest client speaks it, and a proxy between client and server that misbehaves."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import h2.config
+import h2.connection
+import h2.events
+
+METHOD = "/visavis.v1.VisionService/Classify"
+
+
+class RawConnection:
+    """One HTTP/2 connection, frame by frame."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self._http.initiate_connection()
+        self.send()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def send(self) -> None:
+        """Send what has come together."""
+        self._socket.sendall(self._http.data_to_send())
+
+    def open_call(self, metadata: Sequence[tuple[str, str]] = (), method: str = METHOD) -> int:
+        """Begin a call with its headers alone; return its stream."""
+        stream = self._http.get_next_available_stream_id()
+        headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", "127.0.0.1"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            *metadata,
+        ]
+        self._http.send_headers(stream, headers)
+        self.send()
+        return stream
+
+    def stall(self, stream: int, size: int) -> None:
+        """Send all of a message but its last byte, as far as the server lets it come."""
+        data = b"\0" + size.to_bytes(4) + bytes(size - 1)
+        window = min(
+            self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size
+        )
+        while data and window > 0:
+            self._http.send_data(stream, data[:window])
+            data = data[window:]
+            self.send()
+            self.events(0.0)
+            window = min(
+                self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size
+            )
+
+    def reset(self, stream: int) -> None:
+        """Take a call back."""
+        self._http.reset_stream(stream)
+        self.send()
+
+    def events(self, timeout_s: float) -> list[h2.events.Event]:
+        """Return what the server has sent; raises ConnectionError once it has hung up."""
+        self._socket.settimeout(max(timeout_s, 0.001))
+        try:
+            data = self._socket.recv(1 << 20)
+        except TimeoutError:
+            return []
+        if not data:
+            raise ConnectionError("the server hung up")
+        events = self._http.receive_data(data)
+        self.send()
+        return list(events)
+
+
+class Proxy:
+    """Hands bytes on between clients and a server, until it is told to misbehave.
+
+    drip: one byte at a time. black_hole: takes everything and hands on nothing.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.drip = False
+        self.black_hole = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.reset()
+        self._server.close()
+
+    def reset(self) -> None:
+        """Break every connection with a reset."""
+        for writer in self._writers:
+            transport = writer.transport
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, out = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, out}
+        try:
+            await asyncio.gather(self._hand_on(reader, out), self._hand_on(onward, writer))
+        except OSError:
+            pass
+        finally:
+            for each in (writer, out):
+                each.close()
+            self._writers -= {writer, out}
+
+    async def _hand_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            if self.black_hole:
+                continue
+            pieces = [data[i : i + 1] for i in range(len(data))] if self.drip else [data]
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                if self.drip:
+                    await asyncio.sleep(0.005)
+        writer.close()

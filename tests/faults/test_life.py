@@ -1,0 +1,113 @@
+"""How a server ends, and what it tells systemd."""
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from tests.server import graphs
+
+from .calls import OK, channel, classify, ended, health, stub_of
+from .conftest import Serve
+from .process import ServerProcess, until
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_sigterm_under_64_calls_in_flight_answers_all_64(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one, channel(server.address) as other:
+        calls = [asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow"))))]
+        calls += [
+            asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow")))) for _ in range(63)
+        ]
+        # The answer to a call that came later says that those are in.
+        await stub_of(one).Classify(classify("colors"))
+        server.signal(signal.SIGTERM)
+        while await health(other) != NOT_SERVING:
+            await asyncio.sleep(0.01)
+        late = await ended(stub_of(other).Classify(classify()))
+        assert late.code is UNAVAILABLE
+        assert [call.code for call in await asyncio.gather(*calls)] == [OK] * 64
+    assert server.wait() == 0
+
+
+async def test_a_second_sigterm_ends_it_at_once(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        calls = [
+            asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow"))))
+            for _ in range(100)
+        ]
+        await stub_of(one).Classify(classify("colors"))
+        server.signal(signal.SIGTERM)
+        while await health(one) != NOT_SERVING:
+            await asyncio.sleep(0.01)
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait) == 128 + signal.SIGTERM
+        for call in calls:
+            call.cancel()
+
+
+def test_sigterm_during_a_reload_ends_it_with_exit_code_0(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    graphs.put(folder, "colors", 1, (models / "colors" / "1" / "model.onnx").read_bytes())
+    with ServerProcess(folder, tmp_path, "--watch-s", "0.05") as server:
+        graphs.put(folder, "slow", 1, (models / "slow" / "1" / "model.onnx").read_bytes())
+        until(lambda: bool(server.seen.children()), "no trial has begun")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "stopped" in server.log
+
+
+def test_systemd_hears_ready_alive_and_stopping(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        systemd.settimeout(30)
+        server = serve(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="600000")
+        assert systemd.recv(100) == b"READY=1"
+        for _ in range(3):
+            assert systemd.recv(100) == b"WATCHDOG=1"
+        server.signal(signal.SIGTERM)
+        while (heard := systemd.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert heard == b"STOPPING=1"
+    assert server.wait() == 0
+
+
+async def test_clients_that_are_killed_leave_nothing_behind(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        await stub_of(one).Classify(classify("slow"))
+        before = server.descriptors, server.threads
+        program = (
+            "import asyncio, sys\n"
+            "from tests.faults.calls import *\n"
+            "async def main():\n"
+            "    channels = [channel(sys.argv[1]) for _ in range(8)]\n"
+            "    calls = [ended(stub_of(c).Classify(classify('slow'))) for c in channels * 8]\n"
+            "    print('calling', flush=True)\n"
+            "    await asyncio.gather(*calls)\n"
+            "asyncio.run(main())\n"
+        )
+        for _ in range(3):
+            client = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", program, server.address, stdout=asyncio.subprocess.PIPE
+            )
+            assert client.stdout
+            await client.stdout.readline()
+            while server.descriptors < before[0] + 8:
+                await asyncio.sleep(0.01)
+            client.kill()
+            await client.wait()
+        until(
+            lambda: (server.descriptors, server.threads) <= before,
+            f"{before} have become {(server.descriptors, server.threads)}",
+        )
+        assert (await ended(stub_of(one).Classify(classify()))).code is OK

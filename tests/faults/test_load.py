@@ -1,0 +1,154 @@
+"""More calls than can be answered, and calls that nobody waits for any more."""
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from visavis import Client
+from visavis.v1 import vision_pb2 as pb
+
+from tests.server.pictures import BLACK, plain
+
+from .calls import COLORS, OK, channel, classify, ended, health, stub_of
+from .conftest import SLOW_S, Serve
+
+REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_overload_is_refused_at_once_with_retry_info_and_health_is_exempt(
+    serve: Serve,
+) -> None:
+    server = serve("--cores", "1")
+    deadline_s, rate = 10 * SLOW_S, 10 / SLOW_S
+    async with channel(server.address) as one, channel(server.address) as other:
+        await stub_of(one).Classify(classify("slow"))
+        calls, healths = [], []
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            call = stub_of(one).Classify(classify("slow"), timeout=deadline_s)
+            calls.append(asyncio.ensure_future(ended(call)))
+            if len(calls) % 20 == 0:
+                healths.append(asyncio.ensure_future(health(other)))
+            await asyncio.sleep(1 / rate)
+        outcomes = await asyncio.gather(*calls)
+        assert set(await asyncio.gather(*healths)) == {1}
+    codes = Counter(outcome.code for outcome in outcomes)
+    assert codes[OK] > 10
+    # What can't be done is not begun: nearly all that is not answered is refused.
+    assert codes[REFUSED] > 0.8 * (len(outcomes) - codes[OK])
+    refusals = [outcome for outcome in outcomes if outcome.code is REFUSED]
+    assert all(refusal.retry_after_s for refusal in refusals)
+    # Who is refused hears it while there is time to go elsewhere.
+    assert sum(refusal.seconds for refusal in refusals) / len(refusals) < deadline_s / 2
+
+
+async def test_with_1_running_200_cancelled_and_200_expired_at_most_one_more_runs(
+    serve: Serve,
+) -> None:
+    server = serve("--cores", "1", "--metrics", "127.0.0.1:0")
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        runs_before = await _runs(server.log)
+        running = asyncio.ensure_future(ended(stub.Classify(classify("slow"))))
+        await asyncio.sleep(0)
+        cancelled = [stub.Classify(classify("slow")) for _ in range(200)]
+        expired = [
+            asyncio.ensure_future(ended(stub.Classify(classify("slow"), timeout=SLOW_S / 4)))
+            for _ in range(200)
+        ]
+        await asyncio.sleep(SLOW_S / 4)
+        for call in cancelled:
+            call.cancel()
+        assert (await running).code is OK
+        assert OK not in {outcome.code for outcome in await asyncio.gather(*expired)}
+        assert (await ended(stub.Classify(classify()))).code is OK
+        # The first, and perhaps one that was taken before it was cancelled.
+        assert await _runs(server.log) - runs_before <= 2
+
+
+async def test_a_run_that_nobody_waits_for_any_more_is_ended(serve: Serve) -> None:
+    server = serve("--cores", "1")
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        began = time.monotonic()
+        for _ in range(20):
+            call = stub.Classify(classify("slow"))
+            await asyncio.sleep(SLOW_S / 5)
+            call.cancel()
+            assert (await ended(stub.Classify(classify()))).code is OK
+        # Twenty whole runs would have taken 20 * SLOW_S behind one another on the only core.
+        assert "session failed" not in server.log
+        assert time.monotonic() - began < 20 * SLOW_S * 5
+
+
+async def test_64_callers_get_their_own_answers(serve: Serve) -> None:
+    server = serve()
+    channels = [channel(server.address) for _ in range(16)]
+
+    async def call(number: int) -> None:
+        stub = stub_of(channels[number % len(channels)])
+        for turn in range(20):
+            color = list(COLORS)[(number + turn) % 3]
+            answer = await stub.Classify(classify("colors", color))
+            assert answer.classifications[0].label == color
+
+    await asyncio.gather(*(call(number) for number in range(64)))
+    for each in channels:
+        await each.close()
+
+
+async def test_a_poison_image_in_a_batch_fails_alone(serve: Serve) -> None:
+    server = serve("--cores", "1")
+    damaged = COLORS["red"][:60]
+    bright = plain((200, 200, 200))
+    asked = [("fragile", bright), ("fragile", plain(BLACK)), ("fragile", damaged)] * 20
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        requests = [pb.ClassifyRequest(model=m, image=pb.Image(encoded=e)) for m, e in asked]
+        blocking = asyncio.ensure_future(ended(stub.Classify(classify("slow"))))
+        outcomes = await asyncio.gather(*(ended(stub.Classify(request)) for request in requests))
+        await blocking
+    expected = [OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT] * 20
+    assert [outcome.code for outcome in outcomes] == expected
+
+
+def test_64_callers_with_200_pictures_get_what_they_get_alone(
+    real_client: Client, images: Path
+) -> None:
+    pictures = sorted((images / "imagenet").glob("*.JPEG"))[:200]
+    assert len(pictures) == 200
+
+    def answer(picture: Path) -> list[tuple[int, float]]:
+        found = real_client.classify(picture, model="resnet18").classifications
+        return [(each.class_id, each.score) for each in found]
+
+    alone = {picture: answer(picture) for picture in pictures}
+    with ThreadPoolExecutor(64) as threads:
+        together = dict(zip(pictures, threads.map(answer, pictures), strict=True))
+    for picture in pictures:
+        assert [c for c, _ in together[picture]] == [c for c, _ in alone[picture]]
+        assert [s for _, s in together[picture]] == pytest.approx(
+            [s for _, s in alone[picture]], abs=1e-5
+        )
+
+
+async def _runs(log: str) -> int:
+    """Return how many runs the slow model has had, as the metrics say."""
+    (ready,) = (e for e in map(json.loads, log.splitlines()) if e.get("event") == "ready")
+
+    def get() -> str:
+        with urllib.request.urlopen(f"http://{ready['metrics']}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    lines = (await asyncio.to_thread(get)).splitlines()
+    return sum(
+        int(float(line.split()[-1]))
+        for line in lines
+        if line.startswith("visavis_model_runs_total") and 'model="slow"' in line
+    )

@@ -1,0 +1,100 @@
+"""Tokens: a file of hashes, that may change while it is in use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server import tokens
+from server.errors import StartupError
+from server.tokens import Tokens, new_token
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens"
+
+
+@pytest.fixture
+def at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the file whenever a token is checked."""
+    monkeypatch.setattr(tokens, "_LOOK_EVERY_S", 0.0)
+
+
+def write(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(lines) + "\n")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000))  # clocks may be coarse
+
+
+def test_each_token_of_the_file_is_known_and_no_other(file: Path) -> None:
+    one, other, stranger = new_token("one"), new_token("other"), new_token("stranger")
+    write(file, "# the cameras", one.line, "", f"  {other.line}  ")
+    known = Tokens(file)
+    assert known.know(one.token.encode()) and known.know(other.token.encode())
+    for wrong in (stranger.token.encode(), b"", one.token[:-1].encode(), "ä".encode(), b"\xff"):
+        assert not known.know(wrong)
+
+
+def test_the_file_holds_no_token_itself(file: Path) -> None:
+    new = new_token("camera-7")
+    assert new.token not in new.line
+    assert new.line.startswith("sha256:") and new.line.endswith(" camera-7")
+
+
+@pytest.mark.usefixtures("at_every_call")
+def test_a_changed_file_is_read_again(file: Path) -> None:
+    old, new = new_token("old"), new_token("new")
+    write(file, old.line)
+    known = Tokens(file)
+    write(file, new.line)
+    assert known.know(new.token.encode())
+    assert not known.know(old.token.encode())
+
+
+@pytest.mark.usefixtures("at_every_call")
+@pytest.mark.parametrize("damage", ["nonsense", "", None])
+def test_a_file_that_broke_leaves_the_tokens_that_were(file: Path, damage: str | None) -> None:
+    new = new_token("new")
+    write(file, new.line)
+    known = Tokens(file)
+    if damage is None:
+        file.unlink()
+    else:
+        write(file, damage)
+    assert known.know(new.token.encode())
+    assert not known.know(b"another")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "can't be read"),
+        ("", "holds no token"),
+        ("# nobody\n", "holds no token"),
+        ("secret\n", "line 1: must be `sha256:HEX NAME`"),
+        ("# one\nsha256:abc x\n", "line 2"),
+    ],
+)
+def test_a_file_that_lets_nobody_in_ends_the_start(
+    file: Path, text: str | None, words: str
+) -> None:
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(StartupError, match=words):
+        Tokens(file)
+
+
+def test_the_command_prints_the_token_and_adds_its_hash(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tokens.main(["camera-7", "--file", str(file)]) == 0
+    token = capsys.readouterr().out.strip()
+    assert Tokens(file).know(token.encode())
+    assert file.read_text().endswith(" camera-7\n")
+
+
+def test_the_command_refuses_a_name_that_would_break_the_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tokens.main(["two\nlines"]) == 2
+    assert "letters, digits" in capsys.readouterr().err

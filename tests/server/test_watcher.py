@@ -1,0 +1,299 @@
+"""The folder of models, watched: what comes, changes, goes, and what must not be served."""
+
+import asyncio
+import gc
+import os
+import re
+import socket
+import weakref
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import pytest_asyncio
+from onnx import TensorProto, helper, numpy_helper
+from structlog.testing import capture_logs
+from visavis.v1 import vision_pb2 as pb
+
+from server.app import App
+from server.card import METADATA_KEY
+from server.planning import Planner
+from server.providers import CPU
+from server.repository import Loader, ModelFile, Repository
+from server.scheduler import Scheduler
+from server.watcher import Watcher, stamp
+
+from . import graphs
+from .serving import image, served_by, settings
+
+CLASSIFY = pb.ClassifyRequest(image=image(), model="colors")
+
+
+def colors(gain: float = 10.0) -> bytes:
+    return graphs.export(graphs.classifier(gain), graphs.classifier_document())[0]
+
+
+class Watched:
+    """A folder with colors/1, a watcher for it, and what was published last."""
+
+    def __init__(self, folder: Path, scheduler: Scheduler, timeout_s: float = 60.0) -> None:
+        self.folder, self.published = folder, Repository([])
+        loader = Loader(Planner(CPU, 1), scheduler, folder)
+        file = ModelFile("colors", 1, graphs.put(folder, "colors", 1, colors()))
+        seen, model = stamp(file), loader.load(file)
+
+        async def publish(repository: Repository) -> None:
+            self.published = repository
+
+        self.watcher = Watcher(folder, loader, [(file, seen, model)], publish, timeout_s)
+        self.published = Repository([model])
+
+    async def look(self, times: int = 2) -> list[Any]:
+        """Look at the folder until what is new has settled; return what was logged."""
+        with capture_logs() as logs:
+            for _ in range(times):
+                await self.watcher.look()
+        return logs
+
+    def versions(self) -> dict[str, list[int]]:
+        return {name: self.published.versions(name) for name in self.published.names()}
+
+
+@pytest_asyncio.fixture
+async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
+    scheduler = Scheduler(cores=1, queue_size=10)
+    yield Watched(tmp_path / "models", scheduler)
+    await asyncio.to_thread(scheduler.close)
+
+
+async def test_a_new_version_is_served_once_it_has_settled(watched: Watched) -> None:
+    graphs.put(watched.folder, "colors", 2, colors(20))
+    await watched.look(times=1)
+    assert watched.versions() == {"colors": [1]}  # somebody may be writing it still
+    await watched.look(times=1)
+    assert watched.versions() == {"colors": [1, 2]}
+
+
+async def test_a_file_that_grows_between_looks_is_left_alone(watched: Watched) -> None:
+    contents = colors(20)
+    path = graphs.put(watched.folder, "colors", 2, contents[:100])
+    await watched.look(times=1)
+    path.write_bytes(contents)
+    logs = await watched.look(times=1)
+    assert [log for log in logs if log["event"] == "refused"] == []
+    await watched.look(times=1)
+    assert watched.versions() == {"colors": [1, 2]}
+
+
+async def test_a_changed_file_replaces_the_model_and_frees_it(watched: Watched) -> None:
+    before = weakref.ref(watched.published.get("colors"))
+    replace(watched.folder / "colors" / "1" / "model.onnx", colors(20))
+    gc.disable()
+    try:
+        await watched.look()
+        assert before() is None  # nothing holds the old one, not even a cycle
+    finally:
+        gc.enable()
+    assert watched.published.get("colors").document.golden_sample is not None
+
+
+async def test_a_removed_version_is_not_served_any_more(watched: Watched) -> None:
+    path = graphs.put(watched.folder, "colors", 2, colors(20))
+    await watched.look()
+    path.unlink()
+    await watched.look()
+    assert watched.versions() == {"colors": [1]}
+
+
+async def test_a_folder_that_is_gone_leaves_everything_served(watched: Watched) -> None:
+    watched.folder.rename(watched.folder.with_name("elsewhere"))
+    watching = asyncio.create_task(watched.watcher.watch(0.01))
+    with capture_logs() as logs:
+        await asyncio.sleep(0.2)
+    assert watched.versions() == {"colors": [1]}
+    assert [log["event"] for log in logs] == ["the repository can't be watched"]  # said once
+    watched.folder.with_name("elsewhere").rename(watched.folder)
+    graphs.put(watched.folder, "colors", 2, colors(20))
+    while watched.versions() != {"colors": [1, 2]}:
+        await asyncio.sleep(0.05)
+    watching.cancel()
+
+
+def replace(path: Path, contents: bytes) -> None:
+    """Put a file in another's place at once, as whoever deploys should."""
+    new = path.with_name("new")
+    new.write_bytes(contents)
+    new.rename(path)
+
+
+def _loop_without_end() -> bytes:
+    """A classifier that first counts to a number that it never reaches."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("Add", ["count", "one"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("count", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
+        ],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
+    return _with_nodes(
+        [helper.make_node("Loop", ["", "true", "mean"], ["odd"], body=body)],
+        {"true": np.array(True)},
+    )
+
+
+def _huge_constant() -> bytes:
+    """A classifier that wants 4 TB first."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"]),
+        helper.make_node("ReduceMax", ["ones"], ["odd"], keepdims=0),
+    ]
+    return _with_nodes(nodes, {"shape": np.array([1 << 20, 1 << 20])})
+
+
+def _unknown_operator() -> bytes:
+    return _with_nodes([helper.make_node("Teleport", ["mean"], ["odd"], domain="nowhere")], {})
+
+
+def _with_nodes(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> bytes:
+    """Return a classifier whose logits wait for what some nodes make of the mean, "odd"."""
+    model = onnx.load_from_string(graphs.classifier())
+    (document,) = (p.value for p in onnx.load_from_string(colors()).metadata_props)
+    before = helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)
+    after = [
+        helper.make_node("Mul", ["odd", "nothing"], ["none"]),
+        helper.make_node("Add", ["logits", "none"], ["delayed"]),
+    ]
+    model.graph.node.extend([before, *nodes, *after])
+    for name, value in {"nothing": np.float32(0), **constants}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    model.opset_import.append(helper.make_opsetid("nowhere", 1))
+    model.graph.output[0].name = "delayed"
+    text = document.replace('"tensor":"logits"', '"tensor":"delayed"').replace(
+        f'"digest":"{_digest(document)}"', '"digest":null'
+    )
+    return graphs.with_metadata(model.SerializeToString(), {METADATA_KEY: text})
+
+
+def _digest(document: str) -> str:
+    return document.split('"digest":"')[1][:64]
+
+
+def _external(path: Path) -> bytes:
+    """A classifier whose weights are said to lie in another file."""
+    model = onnx.load_from_string(colors())
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=str(path))
+    return bytes(model.SerializeToString())
+
+
+def _write(contents: Callable[[], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(contents())
+
+
+def _flip_one_bit(path: Path) -> None:
+    contents = bytearray(colors(20))
+    contents[contents.index(np.float32(20).tobytes()) + 3] ^= 1
+    path.write_bytes(contents)
+
+
+def _hard_link(path: Path) -> None:
+    """Weights that are somebody else's file under another name."""
+    os.link(path.parents[1] / "1" / "model.onnx", path.with_name("weights"))
+    path.write_bytes(_external(Path("weights")))
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (_write(lambda: b""), "not an ONNX model"),
+    "truncated": (_write(lambda: colors(20)[:-200]), "cut short|its digest|no ONNX|not an ONNX"),
+    "garbage": (_write(lambda: np.random.default_rng(0).bytes(5000)), "not an ONNX model"),
+    "one flipped bit": (_flip_one_bit, "its digest is"),
+    "HTML": (_write(lambda: b"<!DOCTYPE html><html><body>404</body></html>"), "not an ONNX"),
+    "LFS pointer": (_write(lambda: LFS_POINTER), "not an ONNX model"),
+    "directory": (lambda path: path.mkdir(), "not a regular file"),
+    "FIFO": (lambda path: os.mkfifo(path), "not a regular file"),
+    "socket": (_socket, "not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    "dangling link": (lambda path: path.symlink_to("/nowhere"), "not a regular file"),
+    "unknown operator": (_write(_unknown_operator), "Teleport|nowhere"),
+    "endless Loop": (_write(_loop_without_end), "not loaded and warmed up within 4 s"),
+    "huge constant": (_write(_huge_constant), "ONNX Runtime can't load it|memory|the model failed"),
+    "external data": (lambda p: p.write_bytes(_external(Path("weights"))), "lie in other files"),
+    "path traversal": (
+        lambda p: p.write_bytes(_external(Path("../../../etc/passwd"))),
+        "lie in other files",
+    ),
+    "hard link": (_hard_link, "lie in other files"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+async def test_a_bad_file_leaves_the_old_version_serving_and_is_reported_by_name(
+    tmp_path: Path, kind: str
+) -> None:
+    make, reason = BAD_FILES[kind]
+    scheduler = Scheduler(cores=1, queue_size=10)
+    watched = Watched(tmp_path / "models" / "all", scheduler, timeout_s=4.0)
+    path = watched.folder / "colors" / "2" / "model.onnx"
+    path.parent.mkdir()
+    make(path)
+    logs = [log for log in await watched.look(times=4) if log["event"] == "refused"]
+    await asyncio.to_thread(scheduler.close)
+    assert watched.versions() == {"colors": [1]}
+    if kind == "dangling link":  # it may point somewhere tomorrow
+        return
+    (log,) = logs  # once, not at every look
+    assert log["model"] == "colors/2" and str(path) in log["why"]
+    assert re.search(reason, log["why"]), log["why"]
+
+
+async def test_odd_folders_do_not_stop_the_watcher(watched: Watched) -> None:
+    for version in ("v2", "01", "0", "-1", "1e3", "9" * 30, "٣", " 4", "latest", "\udcff"):
+        graphs.put(watched.folder, "colors", version, colors())
+    for name in ("..odd", "-x", "a b", "ünïcode"):
+        graphs.put(watched.folder, name, 1, colors())
+    (watched.folder / "file").write_text("no folder")
+    graphs.put(watched.folder, "fine", 7, colors())
+    await watched.look()
+    assert watched.versions() == {"colors": [1], "fine": [7]}
+
+
+async def test_calls_under_way_keep_the_version_that_they_have(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    path = graphs.put(folder, "colors", 1, colors(10))
+    async with served_by(App(settings(folder, watch_s=0.02))) as served:
+        first = (await served.stub.Classify(CLASSIFY)).classifications[0].score
+        served_scores = {first}
+        replace(path, colors(3))
+        while len(served_scores) < 2:
+            answers = await asyncio.gather(*(served.stub.Classify(CLASSIFY) for _ in range(8)))
+            served_scores |= {answer.classifications[0].score for answer in answers}
+        assert len(served_scores) == 2
+
+
+async def test_at_the_start_a_watched_folder_may_hold_a_bad_file(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    graphs.put(folder, "colors", 1, colors())
+    graphs.put(folder, "colors", 2, b"not a model")
+    async with served_by(App(settings(folder, watch_s=60))) as served:
+        assert (await served.stub.Classify(CLASSIFY)).served_by.version == 1
