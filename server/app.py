@@ -57,7 +57,8 @@ class App:
                 settings.message_timeout_s,
                 settings.max_arriving,
                 settings.max_arriving_per_connection,
-            )
+            ),
+            log_calls=settings.log_level == "debug",
         )
         interceptors: list[grpc.aio.ServerInterceptor] = [self._calls]  # type: ignore[type-arg]
         if settings.tokens is not None:

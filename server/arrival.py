@@ -1,9 +1,7 @@
 """How messages arrive: within a time, so many at once, so that stalled ones hold up nobody else."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,7 +14,7 @@ class _Connection:
     """Of one connection: how many of its messages arrive at once, and how many calls it has."""
 
     turns: asyncio.Semaphore
-    calls: int = field(default=0)
+    calls: int = 0
 
 
 class Arrival:
@@ -34,29 +32,24 @@ class Arrival:
 
     async def message(self, context: Any) -> bytes:
         """Return a call's message. Raises DeadlineExceeded, and InvalidRequest if there is none."""
-        try:
-            async with asyncio.timeout(self._timeout_s), self._turn(context.peer()):
-                message = await context.read()
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the request did not arrive within {self._timeout_s:g} s"
-            ) from None
-        if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
-            raise InvalidRequest("request", "the call ended without a request")
-        return bytes(message)
-
-    @asynccontextmanager
-    async def _turn(self, peer: str) -> AsyncIterator[None]:
+        peer = context.peer()
         connection = self._connections.get(peer)
         if connection is None:
             connection = _Connection(asyncio.Semaphore(self._per_connection))
             self._connections[peer] = connection
         connection.calls += 1
         try:
-            # Its own first: calls that wait for their connection take no turn from others.
-            async with connection.turns, self._turns:
-                yield
+            # Its own turn first: calls that wait for their connection take none from others.
+            async with asyncio.timeout(self._timeout_s), connection.turns, self._turns:
+                message = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the request did not arrive within {self._timeout_s:g} s"
+            ) from None
         finally:
             connection.calls -= 1
             if not connection.calls:
                 del self._connections[peer]
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
+            raise InvalidRequest("request", "the call ended without a request")
+        return bytes(message)

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -35,11 +35,12 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
 
     Its request arrives as `Arrival` lets it. Every error becomes a status, once, here: an
     expected one keeps its text and names its field; any other is logged in full and reaches
-    the client as "internal error" with the request id.
+    the client as "internal error" with the request id. log_calls: whether each is logged.
     """
 
-    def __init__(self, arrival: Arrival) -> None:
+    def __init__(self, arrival: Arrival, log_calls: bool = False) -> None:
         self._arrival = arrival
+        self._log_calls = log_calls
         self._under_way = 0
         self._stopping = False
         self._none_under_way = asyncio.Event()
@@ -69,11 +70,17 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         request_id = _request_id(details)
 
         async def answer(requests: Any, context: Context) -> Any:
-            async with self._call(method, request_id, context, watched):
+            call = self._begin(method, request_id, context, watched)
+            try:
                 return await behavior(_parse(parse, await self._arrival.message(context)), context)
+            except Exception as error:  # noqa: BLE001  one of two places where all errors end
+                await call.abort(context, error)
+            finally:
+                self._end(call)
 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._call(method, request_id, context, watched):
+            call = self._begin(method, request_id, context, watched)
+            try:
                 request = _parse(parse, await self._arrival.message(context))
                 answers = behavior(request, context)
                 if inspect.isawaitable(answers):  # it writes to the context, as Health.Watch does
@@ -81,35 +88,45 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                     return
                 async for response in answers:
                     yield response
+            except Exception as error:  # noqa: BLE001  the other
+                await call.abort(context, error)
+            finally:
+                self._end(call)
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
-    @asynccontextmanager
-    async def _call(
-        self, method: str, request_id: str, context: Context, watched: bool
-    ) -> AsyncIterator[None]:
-        started = time.monotonic()
+    def _begin(self, method: str, request_id: str, context: Context, watched: bool) -> "_Call":
         context.set_trailing_metadata(((_REQUEST_ID, request_id),))
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         self._under_way += watched
-        code = "OK"
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  the one place where all errors end
-            code = getattr(error, "code", "INTERNAL")
-            await _abort(context, error, method, request_id)
-        except BaseException:
-            code = "CANCELLED"
-            raise
-        finally:
-            self._under_way -= watched
-            if self._stopping and not self._under_way:
-                self._none_under_way.set()
+        return _Call(method, request_id, watched)
+
+    def _end(self, call: "_Call") -> None:
+        self._under_way -= call.watched
+        if self._stopping and not self._under_way:
+            self._none_under_way.set()
+        if self._log_calls:
+            ms = round((time.monotonic() - call.began) * 1e3, 1)
             _log.debug(
-                "call", method=method, code=code, ms=round((time.monotonic() - started) * 1e3, 1)
+                "call", method=call.method, code=call.code, request_id=call.request_id, ms=ms
             )
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call; watched: whether the server waits for it before it ends."""
+
+    method: str
+    request_id: str
+    watched: bool
+    code: str = "OK"
+    began: float = field(default_factory=time.monotonic)
+
+    async def abort(self, context: Context, error: Exception) -> None:
+        """End the call with an error."""
+        self.code = getattr(error, "code", "INTERNAL")
+        await _abort(context, error, self.method, self.request_id)
 
 
 def refusing(error: VisavisError) -> Handler:

@@ -185,6 +185,7 @@ class Limit:
         # requests as cores are under way, each has one.
         options.intra_op_num_threads = self.threads if alone else 1
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.x64quantprecision", "1")  # as exact as served
         options.log_severity_level = 3
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         document = _document(self._files[name])
