@@ -126,6 +126,8 @@ def _serve(
     flags.pop("config", None)
     # gRPC's own log says in its words what our errors say in ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # The server looks nothing up; gRPC's other resolver would prepare to.
+    os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
 
     from server.errors import StartupError
     from server.settings import load_settings

@@ -13,6 +13,8 @@ _log = structlog.get_logger()
 
 # Identity alone: gRPC unpacks a message before it looks how large it has become.
 _NO_COMPRESSION = 1
+# How much of a message may come before it is its turn: a small picture whole.
+_UNREAD_BYTES = 256 << 10
 # How long streams may go on when their connection has reached its age.
 _AGE_GRACE_MS = 600_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
@@ -27,6 +29,9 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
+        # gRPC would let messages that nobody reads yet grow with the speed of the network.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout_s)),

@@ -13,11 +13,15 @@ import h2.events
 METHOD = "/visavis.v1.VisionService/Classify"
 
 
+class HungUp(Exception):
+    """The server has ended the connection."""
+
+
 class RawConnection:
-    """One HTTP/2 connection, frame by frame."""
+    """One HTTP/2 connection, frame by frame; every method raises HungUp."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=2)
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._http.initiate_connection()
         self.send()
@@ -31,11 +35,24 @@ class RawConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         self._socket.close()
+
+    def ping(self) -> None:
+        """Ask whether the server lives."""
+        self._http.ping(b"12345678")
+        self.send()
 
     def send(self) -> None:
         """Send what has come together."""
-        self._socket.sendall(self._http.data_to_send())
+        self._socket.settimeout(2)
+        try:
+            self._socket.sendall(self._http.data_to_send())
+        except OSError as error:
+            raise HungUp from error
 
     def open_call(self, metadata: Sequence[tuple[str, str]] = (), method: str = METHOD) -> int:
         """Begin a call with its headers alone; return its stream."""
@@ -74,17 +91,19 @@ class RawConnection:
         self.send()
 
     def events(self, timeout_s: float) -> list[h2.events.Event]:
-        """Return what the server has sent; raises ConnectionError once it has hung up."""
+        """Return what the server has sent."""
         self._socket.settimeout(max(timeout_s, 0.001))
         try:
             data = self._socket.recv(1 << 20)
         except TimeoutError:
             return []
-        if not data:
-            raise ConnectionError("the server hung up")
-        events = self._http.receive_data(data)
+        except OSError as error:
+            raise HungUp from error
+        events = list(self._http.receive_data(data))
+        if not data or any(isinstance(e, h2.events.ConnectionTerminated) for e in events):
+            raise HungUp
         self.send()
-        return list(events)
+        return events
 
 
 class Proxy:

@@ -25,9 +25,7 @@ class ServerProcess:
 
     def __init__(self, models: Path, folder: Path, *options: str, **environment: str) -> None:
         folder.mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log_file = folder / f"server-{self.port}.log"
         command = [sys.executable, "-m", "server", "--models", str(models), "--grpc", self.address]
@@ -97,6 +95,14 @@ class ServerProcess:
     def threads(self) -> int:
         """How many threads it has."""
         return int(self.seen.num_threads())
+
+
+def free_port() -> int:
+    """Return a port that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def until(true: Callable[[], bool], otherwise: str) -> None:

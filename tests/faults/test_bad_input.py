@@ -1,0 +1,246 @@
+"""Damaged pictures, requests that mean nothing, and connections that are no client's."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from visavis.v1 import vision_pb2 as pb
+
+from tests.server.pictures import RED, plain
+
+from .attacks import HungUp, Proxy, RawConnection
+from .calls import OK, channel, classify, ended, health, stub_of
+from .conftest import Serve
+from .process import ServerProcess
+
+SHORT = 1500
+FORMATS = ("JPEG", "PNG", "WEBP")
+HONEST = {OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_undecodable_image_is_refused_without_a_crash(
+    images: Path, tmp_path: Path, form: str
+) -> None:
+    outcome = mutants(SHORT, 1, real_pictures(images, tmp_path, form))
+    assert set(outcome["kinds"]) <= {"decoded", "refused"}, outcome
+    assert outcome["kinds"]["refused"] > SHORT / 20
+    assert outcome["peak_mib"] < 200
+    assert outcome["grown_mib"] < 20
+
+
+def real_pictures(images: Path, folder: Path, form: str) -> list[Path]:
+    """Return photographs in a format, small enough that many can be tried."""
+    files = []
+    for number, source in enumerate(sorted((images / "imagenet").glob("*.JPEG"))[:6]):
+        with Image.open(source) as opened:
+            picture = opened.convert("RGB")
+        picture.thumbnail((320, 320))
+        how = {"progressive": number % 2 == 0} if form == "JPEG" else {}
+        file = folder / f"{number}.{form.lower()}"
+        picture.save(file, form, **how)
+        files.append(file)
+    return files
+
+
+def mutants(count: int, seed: int, files: list[Path]) -> dict[str, dict[str, int]]:
+    """Return what came of decoding mutants of pictures in a process of its own."""
+    command = [sys.executable, "-m", "tests.faults.mutants", str(count), str(seed)]
+    done = subprocess.run(
+        [*command, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
+
+
+finite_or_not = st.floats(width=32)
+encoded = st.one_of(st.binary(max_size=300), st.just(plain(RED)), st.just(plain(RED)[:60]))
+raw = st.builds(
+    pb.RawImage,
+    format=st.integers(0, 6),
+    width=st.integers(-3, 20),
+    height=st.integers(-3, 20),
+    data=st.binary(max_size=1300),
+)
+pictures = st.one_of(
+    st.just(pb.Image()), st.builds(pb.Image, encoded=encoded), st.builds(pb.Image, raw=raw)
+)
+names = st.one_of(st.sampled_from(["colors", "boxes", "fragile", ""]), st.text(max_size=30))
+requests = st.one_of(
+    st.builds(
+        pb.ClassifyRequest,
+        image=pictures,
+        model=names,
+        top_k=st.integers(-(2**31), 2**31 - 1),
+        version=st.integers(-2, 3),
+        annotate=st.booleans(),
+    ),
+    st.builds(
+        pb.DetectRequest,
+        image=pictures,
+        model=names,
+        score_threshold=finite_or_not,
+        iou_threshold=finite_or_not,
+        max_detections=st.integers(-(2**31), 2**31 - 1),
+        labels=st.lists(st.text(max_size=10), max_size=3),
+        class_agnostic=st.booleans(),
+        annotate=st.booleans(),
+    ),
+    st.builds(
+        pb.CompareRequest,
+        image=pictures,
+        models=st.lists(names, max_size=4),
+        tasks=st.lists(st.sampled_from([0, 1, 2]), max_size=4),
+        baseline=names,
+        annotate=st.booleans(),
+    ),
+)
+
+
+def test_any_request_is_answered_or_refused_by_its_field(serve: Serve) -> None:
+    server = serve()
+    with grpc.insecure_channel(server.address) as one:
+
+        @settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
+        @given(request=requests, damage=st.binary(max_size=6), at=st.integers(0, 400))
+        def ask(request: pb.ClassifyRequest, damage: bytes, at: int) -> None:
+            method = f"/visavis.v1.VisionService/{type(request).__name__[:-7]}"
+            whole = request.SerializeToString()
+            for data in (whole, whole[:at] + damage + whole[at + len(damage) :]):
+                assert _code(one.unary_unary(method), data) in HONEST
+
+        ask()
+
+
+def _code(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", data: bytes) -> grpc.StatusCode:
+    try:
+        call(data, timeout=30)
+    except grpc.RpcError as error:
+        code = error.code()
+        # A dark picture breaks the model `fragile`, which says so.
+        dark = code is grpc.StatusCode.INTERNAL and "not finite" in (error.details() or "")
+        return OK if dark else code
+    return OK
+
+
+async def neighbours_are_unharmed(server: ServerProcess) -> None:
+    """Assert that a call on a connection of its own is answered, and health too."""
+    async with channel(server.address) as one:
+        calls = [ended(stub_of(one).Classify(classify(), timeout=10)) for _ in range(8)]
+        assert {outcome.code for outcome in await asyncio.gather(*calls)} == {OK}
+        assert await health(one) == 1
+
+
+async def test_header_only_streams_are_ended_and_harm_nobody(serve: Serve) -> None:
+    server = serve(VISAVIS_MESSAGE_TIMEOUT_S="2")
+    with RawConnection(server.port) as attacker:
+        for _ in range(200):
+            attacker.open_call()
+        await neighbours_are_unharmed(server)
+        ended_streams = 0
+        while ended_streams < 200:
+            events = await asyncio.to_thread(attacker.events, 10)
+            assert events, f"only {ended_streams} of 200 calls were ended"
+            ended_streams += sum(type(event).__name__ == "StreamEnded" for event in events)
+        await neighbours_are_unharmed(server)
+
+
+async def test_stalled_bodies_take_little_memory_and_harm_nobody(serve: Serve) -> None:
+    server = serve(VISAVIS_MESSAGE_TIMEOUT_S="5")
+    await neighbours_are_unharmed(server)
+    before = server.rss_mib
+    with RawConnection(server.port) as attacker:
+
+        def attack() -> None:
+            with suppress(HungUp):  # or the server reads no more of it
+                for _ in range(100):
+                    attacker.stall(attacker.open_call(), 4 << 20)
+
+        await asyncio.gather(asyncio.to_thread(attack), neighbours_are_unharmed(server))
+        await neighbours_are_unharmed(server)
+        assert server.rss_mib - before < 100
+    await neighbours_are_unharmed(server)
+
+
+async def test_rapid_resets_harm_nobody(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        innocent = [
+            asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow")))) for _ in range(8)
+        ]
+
+        def attack() -> None:
+            with suppress(HungUp), RawConnection(server.port) as attacker:
+                for _ in range(20_000):
+                    attacker.reset(attacker.open_call())
+                    attacker.events(0.0)
+
+        await asyncio.to_thread(attack)
+        assert {outcome.code for outcome in await asyncio.gather(*innocent)} == {OK}
+    await neighbours_are_unharmed(server)
+
+
+async def test_pings_without_end_are_sent_away(serve: Serve) -> None:
+    server = serve()
+
+    def attack() -> None:
+        with RawConnection(server.port) as attacker:
+            for _ in range(10_000):
+                attacker.ping()
+                attacker.events(0.001)
+
+    with pytest.raises(HungUp):
+        await asyncio.to_thread(attack)
+    await neighbours_are_unharmed(server)
+
+
+@pytest.mark.parametrize("fault", ["drip", "black_hole", "reset"])
+async def test_a_network_that_misbehaves_costs_only_its_own_calls(serve: Serve, fault: str) -> None:
+    server = serve(VISAVIS_MESSAGE_TIMEOUT_S="2")
+    async with Proxy(server.port) as proxy, channel(f"127.0.0.1:{proxy.port}") as faulty:
+        assert (await ended(stub_of(faulty).Classify(classify(), timeout=10))).code is OK
+        calls = [
+            asyncio.ensure_future(ended(stub_of(faulty).Classify(classify("slow"), timeout=4)))
+            for _ in range(8)
+        ]
+        await asyncio.sleep(0.05)
+        if fault == "reset":
+            proxy.reset()
+        else:
+            setattr(proxy, fault, True)
+        await neighbours_are_unharmed(server)
+        codes = {outcome.code for outcome in await asyncio.gather(*calls)}
+        assert codes <= {OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+    await neighbours_are_unharmed(server)
+
+
+async def test_more_connections_than_the_limit_are_refused(serve: Serve) -> None:
+    server = serve(VISAVIS_MAX_CONNECTIONS="8")
+    held: list[RawConnection] = []
+
+    def attack() -> None:
+        for _ in range(20):
+            held.append(RawConnection(server.port))
+            held[-1].events(0.5)
+            held[-1].open_call()
+            held[-1].events(0.5)
+
+    with pytest.raises(HungUp):
+        await asyncio.to_thread(attack)
+    assert len(held) >= 8
+    for each in held:
+        each.close()
+    await neighbours_are_unharmed(server)
