@@ -40,6 +40,10 @@ test: $(VENV)/.installed-dev  ## Run the tests
 bench: $(VENV)/.installed-dev  ## Measure every target for speed, and write BENCHMARKS.md
 	@$(BIN)/python -m tests.benchmark
 
+.PHONY: soak
+soak: $(VENV)/.installed-dev  ## Try for long what the tests try in short, and write SOAK.md
+	@$(BIN)/python -m tests.soak
+
 .PHONY: lint
 lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contract
 	@$(BIN)/ruff check
@@ -64,6 +68,19 @@ $(GENERATOR)/.installed: Makefile
 stale: generate  ## Fail if what is generated is not what is committed
 	@git diff --exit-code -- clients/python/visavis/v1 protos/visavis/v1/model.schema.json || \
 		{ echo "generated files are stale: run 'make generate' and commit the result"; exit 1; }
+
+.PHONY: lock
+lock: $(VENV)/.installed-lock  ## Pin what a deployed server needs, by version and hash
+	@$(BIN)/python deploy/lock.py
+
+.PHONY: audit
+audit: $(VENV)/.installed-lock  ## Ask which known weaknesses the pinned packages have
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements.txt
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements-cpu.txt
+
+$(VENV)/.installed-lock: $(VENV)/.installed
+	@$(BIN)/python -m pip install -q --disable-pip-version-check pip-tools pip-audit
+	@touch $@
 
 .PHONY: landed
 landed:  ## Make the contract as it is now the one that later changes must not break

@@ -36,9 +36,12 @@ def put(folder: Path, name: str, version: int) -> None:
 
 
 async def reload_under_callers(
-    server: ServerProcess, folder: Path, reloads: int, callers: int
+    server: ServerProcess, folder: Path, reloads: int, callers: int, first: int = 1
 ) -> dict[str, list[object]]:
-    """Replace colors by its next version again and again under calls; return what went wrong."""
+    """Replace colors by its next version again and again under calls; return what went wrong.
+
+    first: the version that is served at the beginning.
+    """
     failures: list[object] = []
     mixed: list[object] = []
     seen: dict[int, set[float]] = {}
@@ -54,14 +57,16 @@ async def reload_under_callers(
             while not over.is_set():
                 try:
                     if number % 2:
-                        request = pb.CompareRequest(image=pb.Image(encoded=encoded))
+                        request = pb.CompareRequest(
+                            image=pb.Image(encoded=encoded), models=["colors"]
+                        )
                         answer = await stub.Compare(request, timeout=30)
                         (task,) = answer.comparisons
                         by = {(a.served_by.model, a.served_by.version) for a in task.answers}
                         cards = {(m.name, m.version) for m in answer.models}
                         if by != cards:
                             mixed.append((sorted(by), sorted(cards)))
-                        found = task.answers[0]
+                        (found,) = (a for a in task.answers if a.served_by.model == "colors")
                     else:
                         request = pb.ClassifyRequest(
                             image=pb.Image(encoded=encoded), model="colors"
@@ -72,7 +77,7 @@ async def reload_under_callers(
                     failures.append(repr(error)[:300])
 
     calls = [asyncio.create_task(call(number)) for number in range(callers)]
-    for version in range(2, reloads + 2):
+    for version in range(first + 1, first + reloads + 1):
         # Both are served for a moment, then only the new one.
         put(folder, "colors", version)
         while version not in seen:

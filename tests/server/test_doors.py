@@ -13,6 +13,7 @@ import trustme
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from visavis import TLS, AccessDenied, AsyncClient
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
@@ -175,6 +176,24 @@ async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Au
     async with served_by(app):
         assert await lists(authority.channel(app, client=True)) is grpc.StatusCode.OK
         assert await lists(authority.channel(app)) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_sdk_speaks_tls_with_a_token(
+    models: Path, authority: Authority, tokens: Path, token: NewToken
+) -> None:
+    app = with_tls(models, authority, tls_client_ca=authority.client_ca, tokens=tokens)
+    issued = authority.ca.issue_cert("client@tests")
+    key, chain = authority.folder / "client-key.pem", authority.folder / "client.pem"
+    key.write_bytes(issued.private_key_pem.bytes())
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    tls = TLS(root_certificates=authority.client_ca, certificate=chain, private_key=key)
+    async with served_by(app):
+        where = f"localhost:{app.port}"
+        async with AsyncClient(where, tls=tls, token=token.token) as client:
+            assert {card.name for card in await client.list_models()} >= {"colors", "boxes"}
+        async with AsyncClient(where, tls=tls, token="another") as client:
+            with pytest.raises(AccessDenied, match="the token is not known here"):
+                await client.list_models()
 
 
 async def test_certificates_that_changed_are_used_at_the_next_handshake(

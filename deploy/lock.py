@@ -1,0 +1,59 @@
+"""`make lock`: pins everything that a deployed server needs, by version and hash.
+
+Writes requirements.txt, with ONNX Runtime's GPU build, and requirements-cpu.txt, with the small
+one: for Linux on x86_64 and the Python that runs this. The versions are those that the tests
+last passed with, where those say.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROJECTS = (ROOT / "pyproject.toml", ROOT / "clients" / "python" / "pyproject.toml")
+OURS = re.compile(r"visavis\b")
+GPU = re.compile(r"onnxruntime-gpu\b")
+HEADER = "# Written by `make lock`. Install with: pip install --require-hashes -r {name}\n"
+
+
+def main() -> None:
+    """Write both files."""
+    needed = {
+        dependency
+        for project in PROJECTS
+        for dependency in tomllib.loads(project.read_text("utf-8"))["project"]["dependencies"]
+        if not OURS.match(dependency)
+    }
+    runtimes = {dependency for dependency in needed if dependency.startswith("onnxruntime")}
+    plain = {"onnxruntime" + re.sub(r"^\w+(-gpu)?|;.*", "", min(runtimes))}
+    lock(HERE / "requirements.txt", needed)
+    lock(HERE / "requirements-cpu.txt", needed - runtimes | plain)
+
+
+def lock(target: Path, needed: set[str]) -> None:
+    """Write one file."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted, pinned = Path(folder, "wanted.in"), Path(folder, "pinned.txt")
+        wanted.write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--generate-hashes"]
+        subprocess.run(
+            [
+                *command,
+                *("--no-header", "--no-annotate", "--strip-extras", "--allow-unsafe"),
+                *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host"),
+                f"--constraint={ROOT / '.ci' / 'constraints.txt'}",
+                f"--output-file={pinned}",
+                str(wanted),
+            ],
+            check=True,
+        )
+        pins = [line for line in pinned.read_text("utf-8").splitlines() if line[:2] != "--"]
+    target.write_text(HEADER.format(name=target.name) + "\n".join(pins) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

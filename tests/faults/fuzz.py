@@ -1,0 +1,77 @@
+"""`python -m tests.faults.fuzz TARGET [LIBFUZZER_OPTION...]`: atheris on what strangers send.
+
+Targets: pictures, requests, models. A finding ends it with a non-zero exit code and the input.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["server"]):
+    from visavis.v1 import vision_pb2 as pb
+
+    from server import messages
+    from server.card import parse_document
+    from server.errors import InvalidRequest, ModelFileError
+    from server.image import decode
+    from server.onnx_file import read_onnx_file
+    from server.settings import ImageLimits
+
+LIMITS = ImageLimits(encoded_bytes=1 << 20, decoded_bytes=4_000_000)
+STARTS = (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBP", b"")
+
+
+def pictures(data: bytes) -> None:
+    """Decode what begins as a picture does."""
+    start = STARTS[data[0] % len(STARTS)] if data else b""
+    try:
+        decode(start + data[1:], LIMITS)
+    except InvalidRequest as refused:
+        assert refused.field == "image.encoded"  # noqa: PT017  atheris knows no pytest
+
+
+def requests(data: bytes) -> None:
+    """Read a request as the service does, up to the pixels."""
+    kinds = (pb.ClassifyRequest, pb.DetectRequest, pb.CompareRequest)
+    try:
+        request = kinds[data[0] % len(kinds) if data else 0].FromString(data[1:])
+    except Exception:  # noqa: BLE001  no message: refused before anything reads it
+        return
+    try:
+        messages.require_image(request)
+        if isinstance(request, pb.ClassifyRequest):
+            messages.read_classification_options(request)
+            messages.read_version(request)
+        else:
+            messages.read_detection_options(request)
+        if isinstance(request, pb.CompareRequest):
+            messages.read_tasks(request)
+        messages.read_picture(request.image, LIMITS).decode()
+    except InvalidRequest as refused:
+        assert refused.field  # noqa: PT017  as above
+
+
+def models(data: bytes) -> None:
+    """Read a model file, and what it says of itself."""
+    file = Path(tempfile.gettempdir(), "fuzzed.onnx")
+    file.write_bytes(data)
+    try:
+        read_onnx_file(file)
+        parse_document(data, "fuzzed")
+    except ModelFileError:
+        pass
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "pictures": pictures,
+    "requests": requests,
+    "models": models,
+}
+
+if __name__ == "__main__":
+    target = TARGETS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
