@@ -51,11 +51,14 @@ class Health:
 
     async def ready(self, models: Iterable[str]) -> None:
         """Say that the server and each of these models answer; others, that did, no more."""
-        names = set(models)
+        names, serving = set(models), health_pb2.HealthCheckResponse.SERVING
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._models - names:
-            await self._servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        for name in (*names - self._models, _SERVICE, ""):
-            await self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._servicer.set(name, not_serving)
+        for name in names - self._models:
+            await self._servicer.set(name, serving)
+        for name in (_SERVICE, ""):
+            await self._servicer.set(name, serving if names else not_serving)
         self._models = names
 
     async def stopping(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper, numpy_helper
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
@@ -297,3 +298,21 @@ async def test_at_the_start_a_watched_folder_may_hold_a_bad_file(tmp_path: Path)
     graphs.put(folder, "colors", 2, b"not a model")
     async with served_by(App(settings(folder, watch_s=60))) as served:
         assert (await served.stub.Classify(CLASSIFY)).served_by.version == 1
+
+
+async def test_health_follows_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    path = graphs.put(folder, "colors", 1, colors())
+    async with served_by(App(settings(folder, watch_s=0.02))) as served:
+        health = health_pb2_grpc.HealthStub(served.channel)
+        overall, model = (
+            health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "colors")
+        )
+        for watching in (overall, model):
+            assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        path.unlink()
+        for watching in (overall, model):
+            assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        graphs.put(folder, "colors", 2, colors())
+        for watching in (overall, model):
+            assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
