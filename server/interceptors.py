@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import re
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -133,7 +133,7 @@ def refusing(error: VisavisError) -> Handler:
     """Return a handler that ends any call with an error, without waiting for its message."""
 
     async def refuse(requests: Any, context: Context) -> None:
-        await _abort(context, error, "", uuid.uuid4().hex)
+        await _abort(context, error, "", secrets.token_hex(16))
 
     return grpc.stream_unary_rpc_method_handler(refuse)
 
@@ -157,7 +157,7 @@ def _request_id(details: Details) -> str:
     for key, value in details.invocation_metadata:
         if key == _REQUEST_ID and isinstance(value, str) and _GOOD_ID.fullmatch(value):
             return value
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 async def _abort(context: Context, error: Exception, method: str, request_id: str) -> None:

@@ -33,6 +33,9 @@ Outcome = tuple[Work, Any, Exception | None]
 
 # Batches that the cores prepare ahead of each stream of a device.
 _BATCHES_AHEAD = 2
+# Forecasts err. Who is let in has so much of the forecast in reserve: else every second one would
+# come a little too late, when all that are let in just fit.
+_RESERVE = 0.25
 # When a caller who was refused may try again, at the soonest and at the latest.
 _RETRY_S = (0.1, 30.0)
 
@@ -181,7 +184,7 @@ class Scheduler:
                 f"the limit is {self._queue_s:g} s"
             )
             spare_s = self._queue_s
-        elif wait_s and work.expired(now + wait_s + self._work_s(engine)):
+        elif wait_s and work.expired(now + (wait_s + self._work_s(engine)) * (1 + _RESERVE)):
             spare_s = max(work.due - now, 0.0)
             why = (
                 f"{engine.name} is busy: an answer would take {wait_s:.2f} s and more, "

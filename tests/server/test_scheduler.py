@@ -589,11 +589,11 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
 ) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
-    earlier = Call("Classify", clock.now + 3.2)
+    earlier = Call("Classify", clock.now + 4.0)
     waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="slow is busy: an answer would take 3") as refused:
-        await ask(scheduler, engine, "late", Call("Classify", clock.now + 3.5))
+        await ask(scheduler, engine, "late", Call("Classify", clock.now + 4.5))
     assert 0 < refused.value.retry_after_s < 3
     in_time = ask(scheduler, engine, "in time", Call("Classify", clock.now + 10))
     await asyncio.sleep(0)

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import statistics
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from visavis.bench.channels import Channels
 from visavis.bench.load import OK, Outcome, closed_loop, open_loop
 from visavis.bench.workload import Call, calls_of
 
+from server.cores import usable_cores
 from tests.benchmark.site import Site
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S, slow
@@ -100,9 +102,12 @@ async def _overload(
                 await asyncio.sleep(0.5)
 
     watching = asyncio.create_task(watch_health())
+    began, cpu_s = time.monotonic(), time.process_time()
     async with Channels(server.address, 32, deadline_s) as channels:
         window = await open_loop(channels.send, [calls], 10 * peak, 3.0, seconds, seed=1)
     watching.cancel()
+    # Whoever sends ten times too much takes cores too, where it runs on the same ones.
+    own = (time.process_time() - cpu_s) / (time.monotonic() - began) / usable_cores()
     codes = Counter(outcome.code for outcome in window.outcomes)
     goodput = codes[OK] / seconds / peak
     refusals_ms = [1e3 * _took(o) for o in window.outcomes if o.code == _REFUSED]
@@ -112,9 +117,10 @@ async def _overload(
     return [
         Row(
             f"{what}, 10 times too much for {seconds:.0f} s: answered in time",
-            f"at least {least:.0%} of the peak",
-            f"{goodput:.0%} of {peak:.1f} per s; {codes[_REFUSED]} refused",
-            goodput >= least,
+            f"at least {least:.0%} of the peak, but for the cores that the calls' sender takes",
+            f"{goodput:.0%} of {peak:.1f} per s; {codes[_REFUSED]} refused; the sender took "
+            f"{own:.0%} of the cores",
+            goodput >= least * (1 - own),
         ),
         Row(
             f"{what}: let in, and yet not answered in time",
