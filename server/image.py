@@ -26,6 +26,8 @@ MAX_SIDE: Final = 65535
 # restarts, reserved ones) or gives up at them, and whoever skips more can be lied to.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# Encoders make chunks of 8 KiB or more, in a file of a few MiB.
+_MAX_PNG_CHUNKS = 20_000
 # C4, C8 and CC lie among them and are something else.
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -129,6 +131,7 @@ def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int
         # IHDR comes first: bit depth at byte 24, colour type at 25 (its bit 2 is alpha).
         bit_depth, color_type = (data[24], data[25]) if len(data) > 25 else (8, 2)
         bytes_per_pixel = (4 if color_type & 4 else 3) * (2 if bit_depth == 16 else 1)
+        _walk_png(data, field)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         bytes_per_pixel = 4
     else:
@@ -137,6 +140,28 @@ def _header(data: bytes, limits: ImageLimits, field: str) -> tuple[int, int, int
         )
     width, height = imagesize.get(io.BytesIO(data))
     return width, height, bytes_per_pixel, False
+
+
+def _walk_png(data: bytes, field: str) -> None:
+    """Refuse a PNG with a chunk that claims to be longer than what is there.
+
+    OpenCV would make room for it first, for 2 GB if it says so.
+    """
+    position = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        length, kind = (
+            int.from_bytes(data[position : position + 4]),
+            data[position + 4 : position + 8],
+        )
+        position += 8
+        if position >= len(data) or kind == b"IEND":
+            return
+        if length > len(data) - position:
+            raise InvalidRequest(
+                field, f"the PNG is damaged: a chunk says that it has {length} bytes, too many"
+            )
+        position += length + 4  # its checksum
+    raise InvalidRequest(field, f"the PNG has more than {_MAX_PNG_CHUNKS} chunks")
 
 
 def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int, int]:

@@ -186,7 +186,7 @@ async def test_stalled_bodies_take_little_memory_and_harm_nobody(serve: Serve) -
 
         await asyncio.gather(asyncio.to_thread(attack), neighbours_are_unharmed(server))
         await neighbours_are_unharmed(server)
-        assert server.rss_mib - before < 100
+        assert server.rss_mib - before < 200  # all at once would be 400
     await neighbours_are_unharmed(server)
 
 

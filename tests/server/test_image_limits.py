@@ -204,3 +204,19 @@ def test_a_mutated_file_is_decoded_or_refused_and_nothing_else(
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
 def test_random_bytes_are_refused_and_nothing_else(tail: bytes, head: bytes) -> None:
     assert refusal(head + tail)
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_png_chunk_longer_than_the_file_is_refused() -> None:
+    data = encoded(smooth(8, 8), "PNG")
+    at = data.index(b"IDAT") - 4
+    for length in (len(data), 0x7FFFFFFF, 0xFFFFFFFF):
+        bomb = data[:at] + struct.pack(">I", length) + data[at + 4 :]
+        assert f"a chunk says that it has {length} bytes" in refusal(bomb)
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_png_of_nothing_but_chunks_is_refused() -> None:
+    data = encoded(smooth(8, 8), "PNG")
+    chunk = struct.pack(">I", 0) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))
+    assert "more than 20000 chunks" in refusal(data[:33] + chunk * 30_000 + data[33:])
