@@ -16,7 +16,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROJECTS = (ROOT / "pyproject.toml", ROOT / "clients" / "python" / "pyproject.toml")
 OURS = re.compile(r"visavis\b")
-GPU = re.compile(r"onnxruntime-gpu\b")
 HEADER = "# Written by `make lock`. Install with: pip install --require-hashes -r {name}\n"
 
 
@@ -29,9 +28,10 @@ def main() -> None:
         if not OURS.match(dependency)
     }
     runtimes = {dependency for dependency in needed if dependency.startswith("onnxruntime")}
-    plain = {"onnxruntime" + re.sub(r"^\w+(-gpu)?|;.*", "", min(runtimes))}
+    # Which of the two is for which machine, its marker says: the small one does for any.
+    (small,) = (each for each in runtimes if not each.startswith("onnxruntime-gpu"))
     lock(HERE / "requirements.txt", needed)
-    lock(HERE / "requirements-cpu.txt", needed - runtimes | plain)
+    lock(HERE / "requirements-cpu.txt", needed - runtimes | {small.partition(";")[0]})
 
 
 def lock(target: Path, needed: set[str]) -> None:

@@ -5,10 +5,8 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from server.errors import Unauthenticated
-from server.interceptors import Details, Handler, refusing
+from server.interceptors import HEALTH, Details, Handler, refusing
 from server.tokens import Tokens
-
-_HEALTH = "/grpc.health.v1.Health/"
 
 
 class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # only stubs know
@@ -25,7 +23,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # o
         self, continuation: Callable[[Details], Awaitable[Handler]], details: Details
     ) -> Handler:
         """Return the method's handler, or one that refuses without waiting for the message."""
-        if self._open_health and details.method.startswith(_HEALTH):
+        if self._open_health and details.method.startswith(HEALTH):
             return await continuation(details)
         if why := self._wrong(details):
             return refusing(Unauthenticated(why))

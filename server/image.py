@@ -1,11 +1,8 @@
 """Bytes to pixels: encoded or raw, within limits that are checked before anything is decoded."""
 
-import ctypes
 import io
 import os
 import re
-import sys
-from contextlib import suppress
 from typing import Final
 
 # A backstop behind our own header check. OpenCV reads it when it is imported.
@@ -16,16 +13,13 @@ import imagesize
 import numpy as np
 from PIL import Image as PillowImage
 
+from server import memory
 from server.errors import InvalidRequest
 from server.results import Image
 from server.settings import ImageLimits
 
-if sys.platform == "linux":
-    # The buffers of large pictures go back to the system when they are freed. Left alone, glibc
-    # comes to keep them: its threshold grows with what it is asked for.
-    with suppress(OSError, AttributeError):  # another libc
-        ctypes.CDLL("libc.so.6").mallopt(-3, 4 << 20)  # M_MMAP_THRESHOLD
-
+# 7,500 damaged JPEGs would leave 30 MiB behind.
+memory.give_back_large_at_once()
 cv2.setNumThreads(1)  # Parallelism is across images: the scheduler has a thread for each core.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -19,7 +19,9 @@ from server.arrival import Arrival
 from server.errors import InvalidRequest, Overloaded, Unavailable, VisavisError
 
 _log = structlog.get_logger()
-_HEALTH = "/grpc.health.v1.Health/"
+HEALTH = "/grpc.health.v1.Health/"
+"""What the paths of its methods begin with."""
+
 _REQUEST_ID = "x-request-id"
 _GOOD_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 _MAX_MESSAGE_LENGTH = 512
@@ -63,7 +65,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         if handler is None or handler.request_streaming:
             return handler
         method: str = details.method
-        watched = not method.startswith(_HEALTH)
+        watched = not method.startswith(HEALTH)
         if watched and self._stopping:
             return refusing(Unavailable("the server is stopping; try again elsewhere"))
         parse, behavior = handler.request_deserializer, _behavior(handler)
@@ -72,7 +74,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         async def answer(requests: Any, context: Context) -> Any:
             call = self._begin(method, request_id, context, watched)
             try:
-                return await behavior(_parse(parse, await self._arrival.message(context)), context)
+                request = _parse(parse, await self._arrival.message(context))
+                response = await behavior(request, context)
+                call.code = "OK"
+                return response
             except Exception as error:  # noqa: BLE001  one of two places where all errors end
                 await call.abort(context, error)
             finally:
@@ -85,9 +90,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 answers = behavior(request, context)
                 if inspect.isawaitable(answers):  # it writes to the context, as Health.Watch does
                     await answers
-                    return
-                async for response in answers:
-                    yield response
+                else:
+                    async for response in answers:
+                        yield response
+                call.code = "OK"
             except Exception as error:  # noqa: BLE001  the other
                 await call.abort(context, error)
             finally:
@@ -120,7 +126,8 @@ class _Call:
     method: str
     request_id: str
     watched: bool
-    code: str = "OK"
+    # Until it is known: a call that is cancelled tells nobody.
+    code: str = "CANCELLED"
     began: float = field(default_factory=time.monotonic)
 
     async def abort(self, context: Context, error: Exception) -> None:

@@ -1,17 +1,21 @@
 """The folder of models: `<name>/<version>/model.onnx`, scanned, verified and loaded."""
 
-import ctypes
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
+from server import memory
 from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
-from server.errors import ModelFileError, ModelIncapable, ModelNotFound, StartupError, listed
+from server.errors import (
+    ModelFileError,
+    ModelIncapable,
+    ModelNotFound,
+    StartupError,
+    VisavisError,
+    listed,
+)
 from server.onnx_file import OnnxFile, read_onnx_file
 from server.planning import Planner, one_at_a_time
 from server.providers import Provider, Setup
@@ -19,8 +23,6 @@ from server.scheduler import Scheduler
 from server.served_model import ServedModel
 from server.session import Session, Sessions
 from server.ultralytics_file import document_of
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Loader:
             bf16=self.planner.bf16,
         )
         model.warm_up(str(file.path))
-        give_back_memory()
+        memory.give_back()
         return model
 
 
@@ -127,6 +129,8 @@ def _named(file: ModelFile) -> Iterator[None]:
         yield
     except StartupError:
         raise
+    except VisavisError as error:
+        raise ModelFileError(f"{file.path}: can't be served: {error}") from error
     except Exception as error:
         raise ModelFileError(f"{file.path}: can't be served: {error!r}") from error
 
@@ -185,12 +189,3 @@ class Repository:
                 f"model {name} is capable of {model.task}, not of {task}; capable are: {others}",
             )
         return model
-
-
-def give_back_memory() -> None:
-    """Return to the system what loading took and freed; glibc would keep it."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):  # another libc
-            _log.debug("malloc_trim is not available")

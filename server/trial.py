@@ -12,6 +12,7 @@ from pathlib import Path
 
 from server.cores import usable_cores
 from server.errors import ModelFileError, StartupError
+from server.log import configure_logging
 from server.planning import Planner
 from server.providers import CPU
 from server.repository import Loader, ModelFile
@@ -53,6 +54,7 @@ async def try_out(file: ModelFile, timeout_s: float) -> None:
 def main(name: str, version: str, path: str) -> int:
     """Load one file; print what is wrong with it and return 1 if it can't be served."""
     os.nice(_POLITE)
+    configure_logging("console")  # to standard error: what is printed is the reason
     file = ModelFile(name, int(version), Path(path))
     try:
         _limit_memory(file.path)
@@ -68,6 +70,8 @@ def main(name: str, version: str, path: str) -> int:
 
 
 def _limit_memory(path: Path) -> None:
+    if sys.platform != "linux":
+        return
     with open("/proc/self/statm", encoding="ascii") as file:
         own_bytes = int(file.read().split()[0]) * resource.getpagesize()
     try:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import structlog
 
+from server import memory
 from server.errors import ModelFileError, StartupError
-from server.repository import Loader, ModelFile, Repository, give_back_memory, scan
+from server.repository import Loader, ModelFile, Repository, scan
 from server.served_model import ServedModel
 from server.trial import try_out
 
@@ -108,7 +109,7 @@ class Watcher:
 
         def left() -> None:
             _log.info("left", model=name)
-            loop.run_in_executor(None, give_back_memory)
+            loop.run_in_executor(None, memory.give_back)
 
         def tell() -> None:
             with suppress(RuntimeError):  # the loop is closed: the server has ended

@@ -14,7 +14,7 @@ from visavis.errors import VisavisError
 from . import accelerator, accuracy, cost, speed
 from .document import Line, document
 from .growth import Growth, grown
-from .site import ROOT, NotRun, Site
+from .site import CACHE, ROOT, NotRun, Site, data_folder
 from .targets import Measurement
 
 _MEASUREMENTS = (
@@ -42,9 +42,7 @@ def benchmark(
     rounds: Annotated[int, typer.Option(help="Rounds at each load.")] = _ROUNDS,
     minutes: Annotated[float, typer.Option(help="How long to hold a constant rate.")] = _MINUTES,
     out: Annotated[Path, typer.Option(help="The file to write.")] = ROOT / "BENCHMARKS.md",
-    cache: Annotated[Path, typer.Option(help="Where exported models are kept.")] = Path(
-        "~/.cache/visavis/benchmark"
-    ),
+    cache: Annotated[Path, typer.Option(help="Where exported models are kept.")] = CACHE,
 ) -> None:
     """Measure every target for speed, and write down what was reached."""
     names = [name.strip() for value in only or () for name in value.split(",")]
@@ -54,8 +52,8 @@ def benchmark(
     # The machine is the server's while it is measured: the spinner turns slowly.
     with Status("", console=_console, refresh_per_second=2, speed=0.3) as status:
         site = Site(
-            weights=_folder("VISAVIS_WEIGHTS"),
-            images=_folder("VISAVIS_IMAGES"),
+            weights=data_folder("VISAVIS_WEIGHTS"),
+            images=data_folder("VISAVIS_IMAGES"),
             cache=cache.expanduser(),
             seconds=seconds,
             rounds=rounds,
@@ -116,14 +114,6 @@ def _print(line: Line) -> None:
     mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]·[/]"}[line.met]
     result = line.result.replace("**", "")
     _console.print(f"{mark} {line.row}  [dim]{line.target}[/]\n    {result}", soft_wrap=True)
-
-
-def _folder(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value or not Path(value).is_dir():
-        _console.print(f"real weights and pictures are needed: set {variable} to their folder")
-        raise typer.Exit(2)
-    return Path(value).resolve()
 
 
 def _alone_here() -> None:

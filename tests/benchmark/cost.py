@@ -13,15 +13,14 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from visavis.bench.channels import Channels
 from visavis.bench.process import Watched
 from visavis.bench.rounds import Load, Plan, Row
-from visavis.bench.workload import Call, calls_of
+from visavis.bench.workload import calls_of
 
 from server.card import LabelSet, ModelInput, ShorterSide
 from tests.server import graphs
 
-from .site import CLASSIFY, DETECT, INT8, ROOT, NotRun, Site
+from .site import CLASSIFY, DETECT, INT8, ROOT, NotRun, Site, send_all
 from .targets import Measurement, Result, at_most
 
 _MIB = 1 << 20
@@ -141,23 +140,10 @@ def _memory(site: Site, *, int8: bool, options: Sequence[str]) -> Sequence[Resul
             for call in pair
         ]
         site.tell(f"{_CALLS} calls, {'int8' if int8 else 'fp32'} {' '.join(options)}")
-        asyncio.run(_call(server.address, calls))
+        asyncio.run(send_all(server.address, calls, _CALLS, _CALLERS))
         after = watched.rss_bytes() or 0
     mib = after / _MIB
     return [Result(mib, f"**{mib:.0f} MiB** ({before / _MIB:.0f} when ready)")]
-
-
-async def _call(address: str, calls: Sequence[Call]) -> None:
-    """Make the calls of the memory rows, some at a time."""
-    numbers = iter(range(_CALLS))
-
-    async def caller(channels: Channels, own: int) -> None:
-        for number in numbers:
-            await channels.send(calls[number % len(calls)], own)
-
-    async with Channels(address, _CALLERS, 60) as channels, asyncio.TaskGroup() as tasks:
-        for own in range(_CALLERS):
-            tasks.create_task(caller(channels, own))
 
 
 def _idle(site: Site) -> Sequence[Result]:

@@ -5,17 +5,19 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import typer
+from visavis.bench.channels import Channels
 from visavis.bench.limit import Limit
 from visavis.bench.own_server import OwnServer, own_server
 from visavis.bench.process import Watched
 from visavis.bench.rounds import Benchmark, Load, Plan, Row
-from visavis.bench.workload import calls_of
+from visavis.bench.workload import Call, calls_of
 from visavis.client import Client
 from visavis.errors import ServerFailed
 
@@ -25,6 +27,32 @@ INT8 = {"resnet50": "resnet50-int8", "yolov5n": "yolov5n-int8"}
 _PICTURES = 20
 # How a model file comes about; a change here makes the exported ones stale.
 _EXPORT_CODE = ("export/*.py", "server/card.py", "server/golden.py")
+
+
+CACHE = Path("~/.cache/visavis/benchmark").expanduser()
+
+
+def data_folder(variable: str) -> Path:
+    """Return the folder of real data that a variable names; without one, end with what to do."""
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        raise typer.BadParameter(
+            f"real weights and pictures are needed: set {variable} to their folder"
+        )
+    return Path(value).resolve()
+
+
+async def send_all(address: str, calls: Sequence[Call], count: int, callers: int = 8) -> None:
+    """Make so many calls, in turns, some at a time."""
+    numbers = iter(range(count))
+
+    async def caller(channels: Channels, own: int) -> None:
+        for number in numbers:
+            await channels.send(calls[number % len(calls)], own)
+
+    async with Channels(address, callers, 60.0) as channels, asyncio.TaskGroup() as tasks:
+        for own in range(callers):
+            tasks.create_task(caller(channels, own))
 
 
 class NotRun(Exception):

@@ -26,17 +26,6 @@ class RawConnection:
         self._http.initiate_connection()
         self.send()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Hang up."""
         self._socket.close()

@@ -7,10 +7,13 @@ line of JSON: how many were decoded and refused, what was neither, the longest t
 import json
 import random
 import resource
+import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+
+from PIL import Image
 
 from server.errors import InvalidRequest
 from server.image import decode
@@ -84,6 +87,35 @@ def _peak_mib() -> float:
 def _rss_mib() -> float:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)
+
+
+def real_pictures(images: Path, folder: Path, form: str) -> list[Path]:
+    """Return photographs in a format, small enough that many can be tried."""
+    files = []
+    for number, source in enumerate(sorted((images / "imagenet").glob("*.JPEG"))[:6]):
+        with Image.open(source) as opened:
+            picture = opened.convert("RGB")
+        picture.thumbnail((320, 320))
+        how = {"progressive": number % 2 == 0} if form == "JPEG" else {}
+        file = folder / f"{number}.{form.lower()}"
+        picture.save(file, form, **how)
+        files.append(file)
+    return files
+
+
+def decoded_elsewhere(count: int, seed: int, files: list[Path]) -> dict[str, dict[str, int]]:
+    """Return what came of decoding mutants of pictures in a process of its own."""
+    command = [sys.executable, "-m", "tests.faults.mutants", str(count), str(seed)]
+    done = subprocess.run(
+        [*command, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
 
 
 if __name__ == "__main__":

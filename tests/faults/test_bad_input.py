@@ -1,17 +1,15 @@
 """Damaged pictures, requests that mean nothing, and connections that are no client's."""
 
 import asyncio
-import json
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from visavis.v1 import vision_pb2 as pb
 
 from tests.server.pictures import RED, plain
@@ -19,6 +17,7 @@ from tests.server.pictures import RED, plain
 from .attacks import HungUp, Proxy, RawConnection
 from .calls import OK, channel, classify, ended, health, stub_of
 from .conftest import Serve
+from .mutants import decoded_elsewhere, real_pictures
 from .process import ServerProcess
 
 SHORT = 1500
@@ -30,40 +29,11 @@ HONEST = {OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 def test_every_undecodable_image_is_refused_without_a_crash(
     images: Path, tmp_path: Path, form: str
 ) -> None:
-    outcome = mutants(SHORT, 1, real_pictures(images, tmp_path, form))
+    outcome = decoded_elsewhere(SHORT, 1, real_pictures(images, tmp_path, form))
     assert set(outcome["kinds"]) <= {"decoded", "refused"}, outcome
     assert outcome["kinds"]["refused"] > SHORT / 20
     assert outcome["peak_mib"] < 200
     assert outcome["grown_mib"] < 20
-
-
-def real_pictures(images: Path, folder: Path, form: str) -> list[Path]:
-    """Return photographs in a format, small enough that many can be tried."""
-    files = []
-    for number, source in enumerate(sorted((images / "imagenet").glob("*.JPEG"))[:6]):
-        with Image.open(source) as opened:
-            picture = opened.convert("RGB")
-        picture.thumbnail((320, 320))
-        how = {"progressive": number % 2 == 0} if form == "JPEG" else {}
-        file = folder / f"{number}.{form.lower()}"
-        picture.save(file, form, **how)
-        files.append(file)
-    return files
-
-
-def mutants(count: int, seed: int, files: list[Path]) -> dict[str, dict[str, int]]:
-    """Return what came of decoding mutants of pictures in a process of its own."""
-    command = [sys.executable, "-m", "tests.faults.mutants", str(count), str(seed)]
-    done = subprocess.run(
-        [*command, *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    outcome: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
-    return outcome
 
 
 finite_or_not = st.floats(width=32)
@@ -161,7 +131,7 @@ async def neighbours_are_unharmed(server: ServerProcess) -> None:
 
 async def test_header_only_streams_are_ended_and_harm_nobody(serve: Serve) -> None:
     server = serve(VISAVIS_MESSAGE_TIMEOUT_S="2")
-    with RawConnection(server.port) as attacker:
+    with closing(RawConnection(server.port)) as attacker:
         for _ in range(200):
             attacker.open_call()
         await neighbours_are_unharmed(server)
@@ -177,7 +147,7 @@ async def test_stalled_bodies_take_little_memory_and_harm_nobody(serve: Serve) -
     server = serve(VISAVIS_MESSAGE_TIMEOUT_S="5")
     await neighbours_are_unharmed(server)
     before = server.rss_mib
-    with RawConnection(server.port) as attacker:
+    with closing(RawConnection(server.port)) as attacker:
 
         def attack() -> None:
             with suppress(HungUp):  # or the server reads no more of it
@@ -198,7 +168,7 @@ async def test_rapid_resets_harm_nobody(serve: Serve) -> None:
         ]
 
         def attack() -> None:
-            with suppress(HungUp), RawConnection(server.port) as attacker:
+            with suppress(HungUp), closing(RawConnection(server.port)) as attacker:
                 for _ in range(20_000):
                     attacker.reset(attacker.open_call())
                     attacker.events(0.0)
@@ -212,7 +182,7 @@ async def test_pings_without_end_are_sent_away(serve: Serve) -> None:
     server = serve()
 
     def attack() -> None:
-        with RawConnection(server.port) as attacker:
+        with closing(RawConnection(server.port)) as attacker:
             for _ in range(10_000):
                 attacker.ping()
                 attacker.events(0.001)

@@ -1,5 +1,6 @@
 """What a client sees of every error: a status, the field, a request id, and nothing internal."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,11 +10,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
+from server.app import App
 from server.errors import Overloaded
 from server.scheduler import Scheduler
 
 from .pictures import BLACK, plain
-from .serving import Served, details, image, raw, violations
+from .serving import Served, details, image, raw, served_by, settings, violations
 
 RPC = "/visavis.v1.VisionService/"
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -173,3 +175,15 @@ async def test_health_keeps_its_own_statuses(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await health.Check(health_pb2.HealthCheckRequest(service="yolo"))
     assert refused.value.code() is NOT_FOUND
+
+
+async def test_at_debug_every_call_is_logged_with_how_it_ended(models: Path) -> None:
+    async with served_by(App(settings(models, log_level="debug"))) as served:
+        with capture_logs() as logs:
+            await served.stub.Classify(classify())
+            await served.refused("Classify", classify(model="yolo"))
+            async for _ in served.stub.CompareStream(pb.CompareStreamRequest(image=image())):
+                pass
+    calls = [log for log in logs if log["event"] == "call"]
+    assert [call["code"] for call in calls] == ["OK", "NOT_FOUND", "OK"]
+    assert calls[0]["method"] == RPC + "Classify" and len(calls[0]["request_id"]) == 32

@@ -1,6 +1,5 @@
 """`python -m tests.soak`."""
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 from rich.console import Console
 from visavis.bench.report import machine
 
-from tests.benchmark.site import ROOT, Site
+from tests.benchmark.site import CACHE, ROOT, Site, data_folder
 
 from .trials import TRIALS, Row, Soak
 
@@ -30,7 +29,7 @@ def soak(
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--only")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        site = Site(_folder("VISAVIS_WEIGHTS"), _folder("VISAVIS_IMAGES"), _CACHE.expanduser())
+        site = Site(data_folder("VISAVIS_WEIGHTS"), data_folder("VISAVIS_IMAGES"), CACHE)
         for name in names:
             began = time.monotonic()
             for row in TRIALS[name](Soak(site, length, Path(folder))):
@@ -41,9 +40,6 @@ def soak(
     if not only:
         out.write_text(_document(rows, length), encoding="utf-8")
     raise typer.Exit(int(not all(row.holds for row in rows)))
-
-
-_CACHE = Path("~/.cache/visavis/benchmark")
 
 
 def _document(rows: list[Row], length: float) -> str:
@@ -64,14 +60,6 @@ def _document(rows: list[Row], length: float) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _folder(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value or not Path(value).is_dir():
-        _console.print(f"real weights and pictures are needed: set {variable} to their folder")
-        raise typer.Exit(2)
-    return Path(value).resolve()
 
 
 if __name__ == "__main__":

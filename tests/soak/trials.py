@@ -19,12 +19,12 @@ from visavis.bench.load import OK, Outcome, closed_loop, open_loop
 from visavis.bench.workload import Call, calls_of
 
 from server.cores import usable_cores
-from tests.benchmark.site import Site
+from tests.benchmark.site import Site, send_all
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S, slow
+from tests.faults.mutants import decoded_elsewhere, real_pictures
 from tests.faults.process import ServerProcess
-from tests.faults.test_bad_input import mutants, real_pictures
-from tests.faults.test_reload import put, reload_under_callers
+from tests.faults.reloading import put, reload_under_callers
 from tests.server import graphs
 
 _REFUSED = "RESOURCE_EXHAUSTED"
@@ -153,24 +153,23 @@ def reloads(soak: Soak) -> Sequence[Row]:
     shutil.copy(resnet, target)
     with soak.server(folder, "--watch-s", "0.2") as server:
 
-        async def run() -> dict[str, list[object]]:
-            # One first, so that what a first reload takes for good is not counted.
-            await reload_under_callers(server, folder, 1, 8)
-            before.append(server.rss_mib)
-            touching = asyncio.create_task(touch())
-            report = await reload_again(server, folder, count)
-            touching.cancel()
-            await asyncio.sleep(5)
-            return report
-
         async def touch() -> None:
             while True:
                 await asyncio.sleep(5)
                 await asyncio.to_thread(_replace, resnet, target)
 
-        before: list[float] = []
-        report = asyncio.run(run())
-        grown = server.rss_mib - before[0]
+        async def reload() -> dict[str, list[object]]:
+            touching = asyncio.create_task(touch())
+            report = await reload_under_callers(server, folder, count, 32, first=2)
+            touching.cancel()
+            await asyncio.sleep(5)  # The last that was replaced is freed.
+            return report
+
+        # One first, so that what a first reload takes for good is not counted.
+        asyncio.run(reload_under_callers(server, folder, 1, 8))
+        before = server.rss_mib
+        report = asyncio.run(reload())
+        grown = server.rss_mib - before
     return [
         Row(
             f"{count} reloads under 32 callers",
@@ -181,12 +180,6 @@ def reloads(soak: Soak) -> Sequence[Row]:
         ),
         Row("memory after them", "within 50 MiB", f"{grown:+.0f} MiB", grown < 50),
     ]
-
-
-async def reload_again(server: ServerProcess, folder: Path, count: int) -> dict[str, list[object]]:
-    """Go on with the versions where they are."""
-    (last,) = (int(path.name) for path in (folder / "colors").iterdir())
-    return await reload_under_callers(server, folder, count, 32, first=last)
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -221,26 +214,14 @@ def memory(soak: Soak) -> Sequence[Row]:
         for call in trio
     ]
     with soak.server(folder) as server:
-        asyncio.run(_send(server.address, calls, count // 2))
+        asyncio.run(send_all(server.address, calls, count // 2))
         half = server.rss_mib
-        asyncio.run(_send(server.address, calls, count - count // 2))
+        asyncio.run(send_all(server.address, calls, count - count // 2))
         grown = server.rss_mib - half
     seen = f"{grown:+.1f} MiB ({half:.0f} at half)"
     return [
         Row(f"{count:,} mixed requests, the second half", "below 20 MiB more", seen, grown < 20)
     ]
-
-
-async def _send(address: str, calls: Sequence[Call], count: int) -> None:
-    numbers = iter(range(count))
-
-    async def caller(channels: Channels, own: int) -> None:
-        for number in numbers:
-            await channels.send(calls[number % len(calls)], own)
-
-    async with Channels(address, 8, 60.0) as channels, asyncio.TaskGroup() as tasks:
-        for own in range(8):
-            tasks.create_task(caller(channels, own))
 
 
 def damaged_pictures(soak: Soak) -> Sequence[Row]:
@@ -249,7 +230,9 @@ def damaged_pictures(soak: Soak) -> Sequence[Row]:
     rows = []
     for form in ("JPEG", "PNG", "WEBP"):
         with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
-            outcome = mutants(count, 7, real_pictures(soak.site.images, Path(folder), form))
+            outcome = decoded_elsewhere(
+                count, 7, real_pictures(soak.site.images, Path(folder), form)
+            )
         kinds, longest_ms = outcome["kinds"], outcome["longest_ms"]
         rows.append(
             Row(
