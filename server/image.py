@@ -157,7 +157,7 @@ def _walk_png(data: bytes, field: str) -> None:
             data[position + 4 : position + 8],
         )
         position += 8
-        if position >= len(data) or kind == b"IEND":
+        if position > len(data) or kind == b"IEND":
             return
         if length > len(data) - position:
             raise InvalidRequest(

@@ -213,6 +213,8 @@ def test_a_png_chunk_longer_than_the_file_is_refused() -> None:
     for length in (len(data), 0x7FFFFFFF, 0xFFFFFFFF):
         bomb = data[:at] + struct.pack(">I", length) + data[at + 4 :]
         assert f"a chunk says that it has {length} bytes" in refusal(bomb)
+        bomb = bomb[: at + 8]  # It ends where the chunk begins.
+        assert f"a chunk says that it has {length} bytes" in refusal(bomb)
 
 
 @pytest.mark.usefixtures("undecoded")
