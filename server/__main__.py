@@ -26,6 +26,14 @@ def _serve(
             help="HOST:PORT or unix:PATH to listen on.  [127.0.0.1:8001]",
         ),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where HTTP is served: the playground, Connect, gRPC-Web, JSON, /metrics.  "
+            "[nowhere]",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Where Prometheus reads /metrics.  [nowhere]"),
@@ -100,6 +108,9 @@ def _serve(
     ] = None,
     cache_dir: Annotated[
         Path | None, typer.Option(help="For TensorRT's engines.  [~/.cache/visavis/engines]")
+    ] = None,
+    admin: Annotated[
+        bool | None, typer.Option("--admin", help="Let clients load and unload models.")
     ] = None,
     reflection: Annotated[
         bool | None, typer.Option("--reflection", help="Serve gRPC reflection.")

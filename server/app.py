@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2, vision_pb2_grpc
 
-from server import doors, systemd
+from server import doors, grpc_service_pb2, systemd
 from server.arrival import Arrival
 from server.authentication import Authentication
+from server.calls import Calls
 from server.errors import StartupError
 from server.health import Health
-from server.interceptors import Calls
+from server.inference_service import InferenceService
+from server.interceptors import CallInterceptor
 from server.log import configure_logging
 from server.metrics import Metrics, serve_metrics
 from server.planning import planner_of
@@ -30,6 +32,9 @@ from server.settings import Settings
 from server.tokens import Tokens
 from server.vision_service import VisionService
 from server.watcher import Stamp, Watcher, stamp
+
+if TYPE_CHECKING:
+    from server.http import HttpDoor
 
 _log = structlog.get_logger()
 
@@ -52,18 +57,20 @@ class App:
         self.scheduler = Scheduler(
             self._planner.cores, settings.queue_size, self._planner.streams, settings.queue_s
         )
-        self._calls = Calls(
-            Arrival(
-                settings.message_timeout_s,
-                settings.max_arriving,
-                settings.max_arriving_per_connection,
-            ),
-            log_calls=settings.log_level == "debug",
+        self._metrics = Metrics(self.scheduler)
+        self._calls = Calls(self._metrics.record, log_calls=settings.log_level == "debug")
+        arrival = Arrival(
+            settings.message_timeout_s,
+            settings.max_arriving,
+            settings.max_arriving_per_connection,
         )
-        interceptors: list[grpc.aio.ServerInterceptor] = [self._calls]  # type: ignore[type-arg]
-        if settings.tokens is not None:
+        interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
+            CallInterceptor(self._calls, arrival)
+        ]
+        tokens = Tokens(settings.tokens) if settings.tokens else None
+        if tokens:
             # First: who may not come in learns nothing else.
-            interceptors.insert(0, Authentication(Tokens(settings.tokens), settings.open_health))
+            interceptors.insert(0, Authentication(tokens, settings.open_health))
         self._server = grpc.aio.server(
             interceptors=interceptors, options=doors.grpc_options(settings)
         )
@@ -71,15 +78,18 @@ class App:
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, self._server
         )
+        self._inference = InferenceService(self.scheduler, settings.image_limits)
+        self._server.add_generic_rpc_handlers((self._inference.handlers(),))
         self._health = Health(self._server)
         if settings.reflection:
-            services = [s.full_name for s in vision_pb2.DESCRIPTOR.services_by_name.values()]
+            files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR)
+            services = [s.full_name for f in files for s in f.services_by_name.values()]
             reflection.enable_server_reflection(
                 [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME],
                 self._server,
             )
         self.port = doors.bind(self._server, settings)
-        self._metrics = Metrics(self.scheduler)
+        self._http = self._http_door(arrival, tokens) if settings.http else None
         self._stop_metrics: Callable[[], None] = lambda: None
         self.metrics_address: str | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -103,23 +113,29 @@ class App:
             )
         await self._health.loading()
         await self._server.start()
+        if self._http:
+            await self._http.start()
         loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
         models = [loaded for file in self._files if (loaded := await self._load(loader, file))]
         if not models:
             raise StartupError("no model can be served; the log says why")
         await self._publish(Repository(model for _, _, model in models))
-        if self.settings.watch_s:
+        if self.settings.watch_s or self.settings.admin:
             watcher = Watcher(
                 self.settings.models, loader, models, self._publish, self.settings.load_timeout_s
             )
             self._metrics.watcher = watcher
-            self._in_background(watcher.watch(self.settings.watch_s))
+            if self.settings.admin:
+                self._inference.administration = watcher
+            if self.settings.watch_s:
+                self._in_background(watcher.watch(self.settings.watch_s))
         systemd.notify("READY=1")
         if (within_s := systemd.watchdog_s()) is not None:
             self._in_background(self._prove_alive(within_s / _PROOFS))
         _log.info(
             "ready",
             listen=self.address,
+            http=self.http_address,
             metrics=self.metrics_address,
             models=len(models),
             seconds=_seconds_since(started),
@@ -131,6 +147,11 @@ class App:
         if self.settings.grpc.startswith("unix:"):
             return self.settings.grpc
         return f"{self.settings.grpc.rpartition(':')[0]}:{self.port}"
+
+    @property
+    def http_address(self) -> str | None:
+        """Where HTTP is served; None: nowhere."""
+        return self._http.address if self._http else None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once."""
@@ -170,13 +191,27 @@ class App:
             async with asyncio.timeout(self.settings.grace_s):
                 await self._calls.finish()
         await self._server.stop(_LAST_WORDS_S)
+        if self._http:
+            await self._http.stop()
         await asyncio.to_thread(self.scheduler.close)
         await asyncio.to_thread(self._stop_metrics)
         _log.info("stopped")
 
+    def _http_door(self, arrival: Arrival, tokens: Tokens | None) -> "HttpDoor":
+        try:
+            from server.http import HttpDoor
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                f"--http needs {error.name}: pip install 'visavis-server[http]'"
+            ) from None
+        return HttpDoor(
+            self.settings, self._service, self._calls, arrival, tokens, self._metrics.registry
+        )
+
     async def _publish(self, repository: Repository) -> None:
         """Answer from these models from now on; calls under way keep those that they have."""
         self._service.serve(repository)
+        self._inference.serve(repository)
         self._metrics.models = repository.all()
         await self._health.ready(repository.names())
 

@@ -1,12 +1,13 @@
 """How messages arrive: within a time, so many at once, so that stalled ones hold up nobody else."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-import grpc
+from server.errors import DeadlineExceeded
 
-from server.errors import DeadlineExceeded, InvalidRequest
+Message = TypeVar("Message")
 
 
 @dataclass(slots=True)
@@ -18,7 +19,7 @@ class _Connection:
 
 
 class Arrival:
-    """Takes in the messages of calls.
+    """Takes in the messages of calls, through all doors together.
 
     timeout_s: that each has to arrive. at_once, per_connection: how many may be arriving; a
     call that has to wait is not read meanwhile, and so takes no memory but its first bytes.
@@ -30,9 +31,11 @@ class Arrival:
         self._per_connection = per_connection
         self._connections: dict[str, _Connection] = {}
 
-    async def message(self, context: Any) -> bytes:
-        """Return a call's message. Raises DeadlineExceeded, and InvalidRequest if there is none."""
-        peer = context.peer()
+    async def message(self, peer: str, read: Callable[[], Awaitable[Message]]) -> Message:
+        """Return what `read` gives, when it is its turn; peer: the connection.
+
+        Raises DeadlineExceeded.
+        """
         connection = self._connections.get(peer)
         if connection is None:
             connection = _Connection(asyncio.Semaphore(self._per_connection))
@@ -41,7 +44,7 @@ class Arrival:
         try:
             # Its own turn first: calls that wait for their connection take none from others.
             async with asyncio.timeout(self._timeout_s), connection.turns, self._turns:
-                message = await context.read()
+                return await read()
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the request did not arrive within {self._timeout_s:g} s"
@@ -50,6 +53,3 @@ class Arrival:
             connection.calls -= 1
             if not connection.calls:
                 del self._connections[peer]
-        if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
-            raise InvalidRequest("request", "the call ended without a request")
-        return bytes(message)

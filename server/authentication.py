@@ -25,17 +25,7 @@ class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # o
         """Return the method's handler, or one that refuses without waiting for the message."""
         if self._open_health and details.method.startswith(HEALTH):
             return await continuation(details)
-        if why := self._wrong(details):
+        given = [value for key, value in details.invocation_metadata if key == "authorization"]
+        if why := self._tokens.refusal(given):
             return refusing(Unauthenticated(why))
         return await continuation(details)
-
-    def _wrong(self, details: Details) -> str:
-        """Return what is wrong with a call's token; nothing if it is known."""
-        values = [v for key, v in details.invocation_metadata if key == "authorization"]
-        if len(values) != 1:
-            return "this server wants a token: send the metadata authorization: Bearer TOKEN, once"
-        value = values[0].encode() if isinstance(values[0], str) else bytes(values[0])
-        scheme, _, token = value.partition(b" ")
-        if scheme.lower() != b"bearer" or not token:
-            return "the metadata authorization must be: Bearer TOKEN"
-        return "" if self._tokens.know(token) else "the token is not known here"

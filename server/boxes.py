@@ -80,6 +80,12 @@ def letterbox(width: int, height: int, input_width: int, input_height: int) -> L
     )
 
 
+def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
+    """Return boxes [n, 4] given by corners as centre and size."""
+    corners = boxes.reshape(-1, 2, 2)
+    return np.concatenate((corners.mean(axis=1), corners[:, 1] - corners[:, 0]), axis=1)
+
+
 def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
     """Return boxes [n, 4] given as centre and size as corners."""
     half = boxes[:, 2:4] / 2

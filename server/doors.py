@@ -1,7 +1,9 @@
 """Where the server listens, over what, and what gRPC itself keeps out."""
 
 import socket
+import ssl
 from pathlib import Path
+from typing import Self
 
 import grpc
 import structlog
@@ -54,11 +56,9 @@ def bind(server: grpc.aio.Server, settings: Settings) -> int:
     if address.startswith("unix:") and _somebody_listens(address.removeprefix("unix:")):
         raise StartupError(f"can't listen on {address}: another server does; choose another path")
     try:
-        if settings.tls_certificate is None or settings.tls_private_key is None:
+        certificates = Certificates.of(settings)
+        if certificates is None:
             return server.add_insecure_port(address)
-        certificates = Certificates(
-            settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca
-        )
         return server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
         raise StartupError(
@@ -77,28 +77,62 @@ class Certificates:
     def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
         self._files = [f for f in (private_key, certificate, client_ca) if f is not None]
         self._contents = self._read()
+        self._context: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return those that the settings name; None: a door does without TLS."""
+        certificate, private_key = settings.tls_certificate, settings.tls_private_key
+        if certificate is None or private_key is None:
+            return None
+        return cls(certificate, private_key, settings.tls_client_ca)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what a secure port takes."""
+        """Return what a secure port of gRPC takes."""
+
+        def configuration() -> grpc.ServerCertificateConfiguration | None:
+            return self._configuration() if self._changed() else None
+
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             self._configuration(),
-            self._changed,  # type: ignore[arg-type]  # None means what the stubs don't know
+            configuration,  # type: ignore[arg-type]  # None means what the stubs don't know
             require_client_authentication=len(self._files) == 3,
         )
         return credentials
 
-    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration; None if nothing has changed. gRPC calls this."""
+    def context(self) -> ssl.SSLContext:
+        """Return what a connection of HTTP is to be secured by, as the files are now."""
+        if self._context is None or self._changed():
+            try:
+                self._context = self._new_context()
+            except OSError as error:  # ssl.SSLError among them
+                if self._context is None:
+                    raise StartupError(f"TLS can't use {self._files[1]}: {error}") from None
+                _log.error("certificates stay as they were", why=str(error))
+        return self._context
+
+    def _new_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_alpn_protocols(["http/1.1"])
+        private_key, certificate, *authorities = self._files
+        context.load_cert_chain(certificate, private_key)
+        if authorities:
+            context.load_verify_locations(authorities[0])
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _changed(self) -> bool:
+        """Say whether the files have changed, and can be read, since the last look."""
         try:
             contents = self._read()
         except StartupError as error:
             _log.error("certificates stay as they were", why=str(error))
-            return None
+            return False
         if contents == self._contents:
-            return None
+            return False
         self._contents = contents
         _log.info("certificates read again", files=[str(file) for file in self._files])
-        return self._configuration()
+        return True
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         private_key, chain, *authorities = self._contents

@@ -3,8 +3,10 @@
 VisavisError
 ├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
 │   └── ModelIncapable                        the model can't do that task
+├── Forbidden             PERMISSION_DENIED   the server's settings don't allow it
 ├── Unauthenticated       UNAUTHENTICATED     the call carries no token that is known
 ├── ModelNotFound         NOT_FOUND           no such model or version
+├── CannotLoad            FAILED_PRECONDITION the model's file can't be served
 ├── Overloaded            RESOURCE_EXHAUSTED  the queue is full; try again later
 ├── DeadlineExceeded      DEADLINE_EXCEEDED   the caller's time ran out
 ├── Unavailable           UNAVAILABLE         starting or stopping
@@ -39,6 +41,12 @@ class ModelIncapable(InvalidRequest):
     """The model exists and can't do what was asked."""
 
 
+class Forbidden(VisavisError):
+    """The server's settings don't allow it; the text names the setting."""
+
+    code = "PERMISSION_DENIED"
+
+
 class Unauthenticated(VisavisError):
     """The call carries no token that is known; the text says how to send one."""
 
@@ -53,6 +61,12 @@ class ModelNotFound(VisavisError):
     def __init__(self, message: str, field: str = "model") -> None:
         super().__init__(message)
         self.field = field
+
+
+class CannotLoad(VisavisError):
+    """A model was to be loaded, and its file can't be served; the text says why."""
+
+    code = "FAILED_PRECONDITION"
 
 
 class Overloaded(VisavisError):

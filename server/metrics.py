@@ -1,21 +1,26 @@
-"""What Prometheus reads: how each model is run, and what became of its requests."""
+"""What Prometheus reads: the calls, how each model is run, and what became of its requests."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from server.errors import StartupError
 from server.plan import Plan
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
+from server.stages import Histogram
 from server.watcher import Watcher
 
 _MODEL = ("model", "version")
@@ -41,12 +46,21 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 
 
 class Metrics(Collector):
-    """Reads the scheduler when it is asked; models: those to report on."""
+    """Counts calls, and reads the scheduler when it is asked; models: those to report on."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.models: Sequence[ServedModel] = ()
         self.watcher: Watcher | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
         self._scheduler = scheduler
+        self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._call_s: dict[tuple[str, str], Histogram] = {}
+
+    def record(self, door: str, method: str, code: str, seconds: float) -> None:
+        """Note that a call has ended; method: one that exists, never just what a client sent."""
+        self._calls[door, method, code] += 1
+        self._call_s.setdefault((door, method), Histogram()).add(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now; prometheus_client calls this."""
@@ -56,6 +70,7 @@ class Metrics(Collector):
             "visavis_build", "The server.", {"version": version("visavis-server")}
         )
         yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
+        yield from self._all_calls()
         if self.watcher is not None:
             loads = CounterMetricFamily(
                 "visavis_loads", "Files that the watched folder brought.", labels=("outcome",)
@@ -100,6 +115,37 @@ class Metrics(Collector):
             for labels, _, counted in rows:
                 counter.add_metric(labels, count(counted))
             yield counter
+        stages = HistogramMetricFamily(
+            "visavis_stage_seconds",
+            "Where the time of answered requests went.",
+            labels=(*_MODEL, "stage"),
+        )
+        for labels, model, _ in rows:
+            for stage, histogram in model.stages.answered().items():
+                _add(stages, (*labels, stage), histogram)
+        yield stages
+
+    def _all_calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "visavis_calls", "Calls that have ended.", labels=("door", "method", "code")
+        )
+        for call, number in sorted(self._calls.items()):
+            calls.add_metric(call, number)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "visavis_call_seconds",
+            "From a call's headers to its end.",
+            labels=("door", "method"),
+        )
+        for where, histogram in sorted(self._call_s.items()):
+            _add(seconds, where, histogram)
+        yield seconds
+
+
+def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    bounds: Any = floatToGoString  # it has no types
+    buckets = [(bounds(bound), number) for bound, number in histogram.buckets()]
+    family.add_metric(labels, buckets, histogram.sum_s)
 
 
 def serve_metrics(address: str, metrics: Metrics) -> tuple[str, Callable[[], None]]:
@@ -108,10 +154,8 @@ def serve_metrics(address: str, metrics: Metrics) -> tuple[str, Callable[[], Non
     Raises StartupError if the address can't be had.
     """
     host, _, port = address.rpartition(":")
-    registry = CollectorRegistry()
-    registry.register(metrics)
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+        server, thread = start_http_server(int(port), host.strip("[]"), metrics.registry)
     except OSError as error:
         raise StartupError(
             f"can't serve metrics on {address}: {error.strerror}; choose another with --metrics"

@@ -12,7 +12,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -53,18 +53,23 @@ class Spent:
 class Statistics:
     """What has happened to one engine's work since the start.
 
-    batches: how many runs had each batch size. alone: runs that had all cores. queue_s:
-    waited, by all that started. run_s: of all runs.
+    batches: how many runs had each batch size. batch_s: the seconds of these. alone: runs that
+    had all cores. queue_s: waited, by all that started.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
+    batch_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     alone: int = 0
     queue_s: float = 0.0
-    run_s: float = 0.0
     cancelled: int = 0
     expired: int = 0
     refused: int = 0
     failed: int = 0
+
+    @property
+    def run_s(self) -> float:
+        """The seconds of all runs."""
+        return sum(self.batch_s.values())
 
 
 class Scheduler:
@@ -144,7 +149,7 @@ class Scheduler:
         """Return what has happened so far, by engine."""
         with self._lock:
             return {
-                engine: replace(each, batches=Counter(each.batches))
+                engine: replace(each, batches=each.batches.copy(), batch_s=each.batch_s.copy())
                 for engine, each in list(self._statistics.items())
             }
 
@@ -404,7 +409,7 @@ class Scheduler:
             statistics = self._statistics_of(engine)
             statistics.batches[len(works)] += 1
             statistics.alone += alone
-            statistics.run_s += seconds
+            statistics.batch_s[len(works)] += seconds
             self._run_s.add(engine, each_s)
             if engine.plan.place == "device":
                 self._work_s.add(engine, each_s)

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 
 from server import golden
 from server.card import ClassScores, ModelDocument, Yolov5Heads
-from server.errors import ModelFileError
+from server.errors import ModelFailed, ModelFileError
 from server.fair_queue import Call, Stop
 from server.families import Family, family_of, preprocess_one
 from server.plan import Plan
@@ -26,6 +27,9 @@ from server.results import (
 )
 from server.scheduler import Scheduler
 from server.session import Session, Sessions
+from server.stages import Stages
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,53 @@ class Verification:
 class _Job:
     """One image on its way; its input is batch[index]."""
 
-    picture: Picture
-    options: Options
     batch: Tensor | None = None
     index: int = 0
-    geometry: Any = None
     decode_ms: float = 0.0
     preprocess_ms: float = 0.0
     postprocess_ms: float = 0.0
+
+    @property
+    def input(self) -> Tensor:
+        """Its place in the batch: [3, height, width]."""
+        assert self.batch is not None
+        return self.batch[self.index]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _PictureJob(_Job):
+    """From a picture to labels or boxes."""
+
+    picture: Picture
+    options: Options
+    geometry: Any = None
+
+    def prepare(self, family: Family) -> None:
+        self.decode_ms = self.picture.decode()
+        started = time.perf_counter()
+        self.geometry = family.preprocess(self.picture.pixels, self.input)
+        self.preprocess_ms = _ms_since(started)
+
+    def finish(self, family: Family, output: list[Tensor]) -> Classified | Detected:
+        return family.postprocess(output, self.geometry, self.options)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _TensorJob(_Job):
+    """From an input that is ready to the family's tensor."""
+
+    tensor: Tensor
+
+    def prepare(self, family: Family) -> None:
+        started = time.perf_counter()
+        self.input[...] = self.tensor
+        self.preprocess_ms = _ms_since(started)
+
+    def finish(self, family: Family, output: list[Tensor]) -> Tensor:
+        return family.as_tensor(output)
+
+
+_AnyJob = _PictureJob | _TensorJob
 
 
 class ServedModel:
@@ -70,6 +113,7 @@ class ServedModel:
         self.family: Family = family_of(document)
         self.sessions = sessions
         self.plan = plan
+        self.stages = Stages()
         self._scheduler = scheduler
         self._output_names = output_names(document)
         self._golden_tolerance = golden.BF16_TOLERANCE if bf16 else 0.0
@@ -99,7 +143,7 @@ class ServedModel:
         is not the golden one.
         """
         session = self.sessions.first
-        if missing := set(self._output_names) - set(session.output_names):
+        if missing := set(self._output_names) - set(session.output_shapes):
             raise ModelFileError(f"{where}: its graph lacks the output {', '.join(missing)}")
         tensor, _ = preprocess_one(self.family, golden.picture())
         for expected, given in zip(session.input_shape, tensor.shape, strict=True):
@@ -126,9 +170,27 @@ class ServedModel:
         Raises InvalidRequest if it can't be decoded; Overloaded, DeadlineExceeded,
         ModelFailed.
         """
+        result, timings = await self._do(_PictureJob(picture=picture, options=options), call)
+        return Answer(result, self.served_by, timings)
+
+    async def infer(self, tensor: Tensor, call: Call) -> Tensor:
+        """Return the family's tensor for one input [3, height, width].
+
+        It shares runs with pictures. Raises as answer does.
+        """
+        result, _ = await self._do(_TensorJob(tensor=tensor), call)
+        return result
+
+    async def _do(self, job: _AnyJob, call: Call) -> tuple[Any, Timings]:
+        """Return what comes of a job, and where the time went."""
         started = time.perf_counter()
-        job = _Job(picture, options)
-        result, spent = await self._scheduler.submit(self, job, call)
+        try:
+            result, spent = await self._scheduler.submit(self, job, call)
+        except Exception as error:
+            self.stages.failed.add(time.perf_counter() - started)
+            if isinstance(error, ModelFailed):
+                _log.error("model failed", model=self.name, version=self.version, exc_info=error)
+            raise
         timings = Timings(
             queue_ms=spent.queue_ms,
             decode_ms=job.decode_ms,
@@ -137,34 +199,48 @@ class ServedModel:
             postprocess_ms=job.postprocess_ms,
             total_ms=_ms_since(started),
         )
-        return Answer(result, self.served_by, timings)
+        self.stages.add(timings, time.time())
+        return result, timings
 
-    def allocate(self, jobs: list[_Job]) -> None:
+    def allocate(self, jobs: list[_AnyJob]) -> None:
         """Give each job its place in one batch."""
         batch = np.empty((len(jobs), *self.family.input_shape), np.float32)
         for index, job in enumerate(jobs):
             job.batch, job.index = batch, index
 
-    def prepare(self, job: _Job) -> None:
-        """Decode the job's picture, unless that was done, and write its input in its place."""
-        job.decode_ms = job.picture.decode()
-        started = time.perf_counter()
-        assert job.batch is not None
-        job.geometry = self.family.preprocess(job.picture.pixels, job.batch[job.index])
-        job.preprocess_ms = _ms_since(started)
+    def prepare(self, job: _AnyJob) -> None:
+        """Write the job's input in its place."""
+        job.prepare(self.family)
 
-    def run(self, jobs: list[_Job], alone: bool, stop: Stop) -> list[list[Tensor]]:
+    def run(self, jobs: list[_AnyJob], alone: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, every one a batch of 1; raises as Session.run does."""
         outputs = self.sessions.run(_gathered(jobs), self._output_names, alone, stop)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 
-    def finish(self, job: _Job, output: list[Tensor]) -> Classified | Detected:
-        """Return labels or boxes."""
+    def finish(self, job: _AnyJob, output: list[Tensor]) -> Any:
+        """Return labels or boxes, or the family's tensor."""
         started = time.perf_counter()
-        result = self.family.postprocess(output, job.geometry, job.options)
+        result = job.finish(self.family, output)
         job.postprocess_ms = _ms_since(started)
         return result
+
+    @property
+    def tensor_shape(self) -> list[int]:
+        """The shape of what `infer` returns; -1 where the graph's metadata doesn't say."""
+        document = self.document
+        labels, output = len(document.label_set.labels), document.output
+        if isinstance(output, ClassScores):
+            return [labels]
+        if isinstance(output, Yolov5Heads):
+            cells = [
+                len(anchors) * (document.input.height // stride) * (document.input.width // stride)
+                for anchors, stride in zip(output.anchors, output.strides, strict=True)
+            ]
+            return [4 + labels, sum(cells)]
+        _, *rest = self.sessions.first.output_shapes[output.tensor]
+        rows = rest[1] if output.layout == "ultralytics_rows" else rest[0]
+        return [4 + labels, rows or -1]
 
 
 def _check(
@@ -196,7 +272,7 @@ def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:
     return row.get(output.layout)
 
 
-def _gathered(jobs: list[_Job]) -> Tensor:
+def _gathered(jobs: list[_AnyJob]) -> Tensor:
     """Return the inputs as one tensor [n, 3, height, width]; a copy only if they are scattered."""
     first = jobs[0]
     assert first.batch is not None

@@ -36,8 +36,8 @@ _OUT_OF_MEMORY = re.compile(
 class Session:
     """Runs one model file.
 
-    input_shape: the input's dimensions; None where any size will do. provider: the
-    execution provider that truly runs it, by ONNX Runtime's name.
+    input_shape: the input's dimensions, output_shapes: those of each output; None where the file
+    fixes none. provider: the execution provider that truly runs it, by ONNX Runtime's name.
     """
 
     def __init__(self, path: Path, provider: Provider, setup: Setup) -> None:
@@ -59,7 +59,10 @@ class Session:
         self.input_shape = [d if isinstance(d, int) else None for d in model_input.shape]
         self.input_dtype: Literal["float16", "float32"]
         self.input_dtype = "float16" if "float16" in model_input.type else "float32"
-        self.output_names: list[str] = [output.name for output in self._session.get_outputs()]
+        self.output_shapes = {
+            output.name: [d if isinstance(d, int) else None for d in output.shape]
+            for output in self._session.get_outputs()
+        }
 
     def run(
         self,
@@ -91,7 +94,6 @@ class Session:
                 raise Overloaded(
                     "the device that runs the model has no memory left; try again later", 1.0
                 ) from None
-            _log.exception("session failed")
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error

@@ -68,6 +68,17 @@ class Settings(BaseSettings):
     metrics: str | None = Field(
         None, description="HOST:PORT where Prometheus reads /metrics; without it, nowhere"
     )
+    http: str | None = Field(
+        None,
+        description="HOST:PORT for Connect, gRPC-Web, JSON, metrics and the playground; "
+        "without it, none of them",
+    )
+    http_hosts: tuple[str, ...] = Field(
+        (), description="names under which the HTTP door on loopback may be addressed too"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="origins whose pages may call over HTTP, such as https://example.org"
+    )
     device: Literal["auto", Device] = Field(
         "auto",
         description="what runs the models; auto: CUDA where it is usable, else the CPU",
@@ -160,6 +171,7 @@ class Settings(BaseSettings):
     load_timeout_s: Annotated[float, Field(gt=0)] = Field(
         120.0, description="seconds that a watched model may take to load and warm up"
     )
+    admin: bool = Field(False, description="clients may load and unload models, as Triton's do")
     reflection: bool = Field(False, description="whether gRPC reflection is served")
     cache_dir: Path = Field(
         Path("~/.cache/visavis/engines"), description="where TensorRT keeps its engines"
@@ -178,7 +190,7 @@ class Settings(BaseSettings):
             raise ValueError("a port is 0 to 65535")
         return address
 
-    @field_validator("metrics")
+    @field_validator("metrics", "http")
     @classmethod
     def _http_address(cls, address: str | None) -> str | None:
         if address is not None and address.startswith("unix:"):
@@ -194,12 +206,13 @@ class Settings(BaseSettings):
         if self.insecure:
             return self
         authenticated = self.tls_client_ca is not None or self.tokens is not None
-        if not (is_local(self.grpc) or (self.tls_certificate and authenticated)):
-            raise ValueError(
-                f"{self.grpc} can be reached from elsewhere: that takes TLS (tls_certificate, "
-                "tls_private_key) and authentication (tokens or tls_client_ca); insecure does "
-                "without"
-            )
+        for door in filter(None, (self.grpc, self.http)):
+            if not (is_local(door) or (self.tls_certificate and authenticated)):
+                raise ValueError(
+                    f"{door} can be reached from elsewhere: that takes TLS (tls_certificate, "
+                    "tls_private_key) and authentication (tokens or tls_client_ca); insecure does "
+                    "without"
+                )
         if not (self.metrics is None or is_local(self.metrics)):
             raise ValueError(
                 f"{self.metrics} can be reached from elsewhere, and metrics need no token; "

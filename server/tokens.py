@@ -9,6 +9,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,17 @@ class Tokens:
         for each in self._hashes:
             known |= hmac.compare_digest(each, given)
         return known
+
+    def refusal(self, authorization: Sequence[str | bytes]) -> str:
+        """Return why a call with these `authorization` headers may not come in, or nothing."""
+        if len(authorization) != 1:
+            return "this server wants a token: send authorization: Bearer TOKEN, once"
+        (value,) = authorization
+        value = value.encode() if isinstance(value, str) else value
+        scheme, _, token = value.partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            return "the authorization must be: Bearer TOKEN"
+        return "" if self.know(token) else "the token is not known here"
 
     def _look(self) -> None:
         now = time.monotonic()

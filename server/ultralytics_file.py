@@ -39,7 +39,7 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
         raise ModelFileError(f"{where}: its task is {task!r}; detect and classify are served")
     height, width = _input_size(metadata, session, where)
     by_ultralytics = "task" in metadata
-    tensor = session.output_names[0]
+    tensor = next(iter(session.output_shapes))
     if task == "classify":
         # ultralytics resizes the shorter side to a square input, and stretches to any other.
         square = width == height

@@ -4,14 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, TypeAlias
 
-import grpc
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
 from server import annotate, comparison, golden, messages
 from server.card import Task
+from server.context import Context, call_of
 from server.errors import InvalidRequest, Unavailable, VisavisError, listed
 from server.repository import Repository
 from server.results import Answer, Classified, Detected, Options, Picture, Timings
@@ -19,7 +18,6 @@ from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel
 from server.settings import ImageLimits
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # only the stubs know the parameters
 Single = pb.ClassifyResponse | pb.DetectResponse
 Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 
@@ -35,6 +33,11 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
     def serve(self, repository: Repository) -> None:
         """Answer from this repository from now on."""
         self._repository = repository
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has models to answer with."""
+        return self._repository is not None and bool(self._repository.names())
 
     async def proves_alive(self, within_s: float) -> bool:
         """Say whether a model answers about the golden picture in a time."""
@@ -53,7 +56,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Answer with one model's labels."""
-        started, call = time.monotonic(), _call("Classify", context)
+        started, call = time.monotonic(), call_of("Classify", context)
         model = self._model(request, Task.CLASSIFICATION)
         options = messages.read_classification_options(request)
         picture, answer, timings = await self._ask(request, model, options, call, started)
@@ -63,7 +66,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
 
     async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:
         """Answer with one model's boxes."""
-        started, call = time.monotonic(), _call("Detect", context)
+        started, call = time.monotonic(), call_of("Detect", context)
         model = self._model(request, Task.OBJECT_DETECTION)
         options = messages.read_detection_options(request)
         if unknown := set(options.labels) - set(model.document.label_set.labels):
@@ -158,7 +161,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
             request.models,
             request.baseline if request.HasField("baseline") else None,
         )
-        call = _call("Compare", context)
+        call = call_of("Compare", context)
         picture = messages.read_picture(request.image, self._limits)
         decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
         given = []
@@ -234,11 +237,6 @@ def _panel(
         " · ".join(filter(None, (note, by.precision, took))),
         answer.outcome.result,
     )
-
-
-def _call(method: str, context: Context) -> Call:
-    remaining = context.time_remaining()
-    return Call(method, None if remaining is None else time.monotonic() + remaining)
 
 
 def _ms_since(started: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from server import memory
-from server.errors import ModelFileError, StartupError
+from server.errors import CannotLoad, ModelFileError, ModelNotFound, StartupError
 from server.repository import Loader, ModelFile, Repository, scan
 from server.served_model import ServedModel
 from server.trial import try_out
@@ -47,6 +47,9 @@ class Watcher:
         self._refused: dict[ModelFile, Stamp] = {}
         self._last_look: dict[ModelFile, Stamp] = {}
         self._trouble = ""
+        # What clients have unloaded stays so, until they load it again.
+        self._unloaded: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
         self.loads = 0
         self.refusals = 0
 
@@ -55,12 +58,43 @@ class Watcher:
         while True:
             await asyncio.sleep(every_s)
             try:
-                await self.look()
+                async with self._one_at_a_time:
+                    await self.look()
                 self._trouble = ""
             except Exception as error:  # noqa: BLE001  whatever the folder holds, watching goes on
                 if str(error) != self._trouble:
                     _log.error("the repository can't be watched", why=str(error))
                 self._trouble = str(error)
+
+    async def load(self, name: str) -> None:
+        """Serve all versions of a model as the folder has them now.
+
+        Raises ModelNotFound, and CannotLoad if one can't be served; the others are.
+        """
+        async with self._one_at_a_time:
+            files = await asyncio.to_thread(scan, self._folder)
+            found = {file: stamp(file) for file in files if file.name == name}
+            if not found:
+                raise ModelNotFound(
+                    f"the repository holds no model {name[:128]!r}", field="model_name"
+                )
+            self._unloaded.discard(name)
+            changed = {f: s for f, s in found.items() if s != self._served.get(f, (None,))[0]}
+            wrong = [why for f, s in changed.items() if (why := await self._take(f, s))]
+            if wrong:
+                raise CannotLoad("; ".join(wrong))
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more. Raises ModelNotFound."""
+        async with self._one_at_a_time:
+            files = [file for file in self._served if file.name == name]
+            if not files:
+                raise ModelNotFound(f"no model {name[:128]!r} is served", field="model_name")
+            self._unloaded.add(name)
+            for file in files:
+                _log.info("unloaded", model=str(file))
+                self._leave(self._served.pop(file)[1])
+            await self._publish_all()
 
     async def look(self) -> None:
         """Load what is new and settled, drop what is gone."""
@@ -76,11 +110,14 @@ class Watcher:
         self._refused = {f: s for f, s in self._refused.items() if f in found}
         for file, now in found.items():
             known = (self._refused.get(file), self._served.get(file, (None,))[0])
-            if file in settled and now not in known:
+            if file in settled and now not in known and file.name not in self._unloaded:
                 await self._take(file, now)
 
-    async def _take(self, file: ModelFile, found: Stamp) -> None:
-        """Serve a file in place of what was served under its name and version."""
+    async def _take(self, file: ModelFile, found: Stamp) -> str:
+        """Serve a file in place of what was served under its name and version.
+
+        Returns why it can't be served, or nothing.
+        """
         try:
             await try_out(file, self._load_timeout_s)
             model = await asyncio.to_thread(self._loader.load, file)
@@ -90,7 +127,7 @@ class Watcher:
             self._refused[file] = found
             self.refusals += 1
             _log.error("refused", model=str(file), why=str(error), serving=file in self._served)
-            return
+            return str(error)
         before = self._served.get(file)
         self._served[file] = (found, model)
         self._refused.pop(file, None)
@@ -99,6 +136,7 @@ class Watcher:
         if before:
             self._leave(before[1])
         await self._publish_all()
+        return ""
 
     async def _publish_all(self) -> None:
         await self._publish(Repository(model for _, model in self._served.values()))

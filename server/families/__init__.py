@@ -35,6 +35,14 @@ class Family(Protocol):
         """
         ...
 
+    def as_tensor(self, outputs: list[Tensor]) -> Tensor:
+        """Return what clients read who call with tensors, whatever the graph's outputs are.
+
+        outputs: as for postprocess. Classifiers: scores [classes], as the graph gives them.
+        Detectors: [4 + classes, n], boxes cxcywh in pixels of the input, then class scores.
+        """
+        ...
+
 
 def family_of(document: ModelDocument) -> Family:
     """Return the family that serves a document's task."""

@@ -58,6 +58,10 @@ class Classifier:
             probabilities,
         )
 
+    def as_tensor(self, outputs: list[Tensor]) -> Tensor:
+        """Return the scores [classes], as the graph gives them."""
+        return outputs[0][0].astype(np.float32)
+
 
 def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: int) -> Image:
     """Return what torchvision's Resize(size) and CenterCrop give, bit for bit.

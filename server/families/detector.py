@@ -100,11 +100,17 @@ class Detector:
             )
         )
 
+    def as_tensor(self, outputs: list[Tensor]) -> Tensor:
+        """Return all candidates [4 + classes, n]: boxes cxcywh in pixels of the input, scores."""
+        rows, scores = self._all_rows(outputs)
+        return np.concatenate((rows, scores), axis=1, dtype=np.float32).T
+
     def candidates(self, outputs: list[Tensor], threshold: float) -> Rows:
         """Return the rows whose best class scores above the threshold; -1: all rows."""
         output = self._output
         if isinstance(output, Yolov5Heads):
-            return _decode_yolov5_heads(outputs, output, threshold)
+            decoded = _decode_yolov5_heads(outputs, output, threshold)
+            return _best_class(boxes.cxcywh_to_xyxy(decoded[0]), decoded[1], threshold)
         rows = outputs[0][0].astype(np.float32, copy=False)
         require_finite(rows)
         if output.layout == "end_to_end":  # [n, 6]
@@ -118,10 +124,27 @@ class Detector:
             scores = rows[:, 4:]
         return _best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
 
+    def _all_rows(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the boxes cxcywh [n, 4] and the class scores [n, classes] of all candidates."""
+        output = self._output
+        if isinstance(output, Yolov5Heads):
+            return _decode_yolov5_heads(outputs, output, threshold=-1)
+        rows = outputs[0][0].astype(np.float32, copy=False)
+        if output.layout == "end_to_end":
+            scores = np.zeros((len(rows), len(self._labels)), np.float32)
+            scores[np.arange(len(rows)), rows[:, 5].astype(np.intp)] = rows[:, 4]
+            return boxes.xyxy_to_cxcywh(rows[:, :4]), scores
+        if output.layout == "yolov5_rows":
+            return rows[:, :4], rows[:, 5:] * rows[:, 4:5]
+        return rows[:4].T, rows[4:].T
 
-def _decode_yolov5_heads(maps: list[Tensor], heads: Yolov5Heads, threshold: float) -> Rows:
-    """Return the rows of raw head maps, decoding only cells whose objectness is high enough.
 
+def _decode_yolov5_heads(
+    maps: list[Tensor], heads: Yolov5Heads, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Return boxes cxcywh [n, 4] and class scores [n, classes] of raw head maps.
+
+    Only of cells whose objectness is above the threshold; -1: of all.
     maps: one [1, anchors * (5 + classes), h, w] per scale. A score is objectness times
     class, so that objectness alone rules out nearly every cell before any of the rest is
     read; it does so on the logit, with a margin, and then exactly.
@@ -146,8 +169,7 @@ def _decode_yolov5_heads(maps: list[Tensor], heads: Yolov5Heads, threshold: floa
     corner = place[:, :2] - np.float32(0.5)
     center = (raw[:, :2] * 2 + corner) * place[:, 2:3]
     size = (raw[:, 2:4] * 2) ** 2 * place[:, 3:]
-    decoded = boxes.cxcywh_to_xyxy(np.concatenate((center, size), axis=1))
-    return _best_class(decoded, raw[:, 5:] * raw[:, 4:5], threshold)
+    return np.concatenate((center, size), axis=1), raw[:, 5:] * raw[:, 4:5]
 
 
 def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:

@@ -83,7 +83,7 @@ async def test_a_run_that_nobody_waits_for_any_more_is_ended(serve: Serve) -> No
             call.cancel()
             assert (await ended(stub.Classify(classify()))).code is OK
         # Twenty whole runs would have taken 20 * SLOW_S behind one another on the only core.
-        assert "session failed" not in server.log
+        assert "model failed" not in server.log
         assert time.monotonic() - began < 20 * SLOW_S * 5
 
 

@@ -1,0 +1,82 @@
+"""Every call under way, through whichever door it came, from its beginning to its end."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+_log = structlog.get_logger()
+
+REQUEST_ID = "x-request-id"
+"""The header in which clients give an id, if they like, and in which they get it."""
+
+Record = Callable[[str, str, str, float], None]
+"""Notes the end of a call: door, method, code, seconds."""
+
+_GOOD_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+
+
+@dataclass(slots=True)
+class Call:
+    """One call; code: how it ended."""
+
+    method: str
+    request_id: str
+    # Until it is known: a call that is cancelled tells nobody.
+    code: str = "CANCELLED"
+    began: float = field(default_factory=time.monotonic)
+
+
+class Calls:
+    """Counts the calls under way, and says when the last has ended.
+
+    record: is told of each that ends. log_calls: whether each is logged.
+    """
+
+    def __init__(self, record: Record, log_calls: bool = False) -> None:
+        self.stopping = False
+        self._record = record
+        self._log_calls = log_calls
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
+
+    async def finish(self) -> None:
+        """Return when those under way have ended; the doors refuse new ones from now on."""
+        self.stopping = True
+        if self._under_way:
+            await self._none_under_way.wait()
+
+    @contextmanager
+    def under_way(
+        self, door: str, method: str, request_id: str, watched: bool = True
+    ) -> Iterator[Call]:
+        """Be around a call; watched: whether the server waits for it before it ends."""
+        call = Call(method, request_id)
+        self._under_way += watched
+        # Of the task that serves the call, which ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            yield call
+        finally:
+            self._under_way -= watched
+            if self.stopping and not self._under_way:
+                self._none_under_way.set()
+            seconds = time.monotonic() - call.began
+            self._record(door, method, call.code, seconds)
+            if self._log_calls:
+                ms = round(seconds * 1e3, 1)
+                _log.debug(
+                    "call", door=door, method=method, code=call.code, request_id=request_id, ms=ms
+                )
+
+
+def request_id_of(given: object) -> str:
+    """Return the id that the client gave, if it is one that can be logged, or a new one."""
+    if isinstance(given, str) and _GOOD_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(16)

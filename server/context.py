@@ -1,0 +1,23 @@
+"""What services ask of a call, whichever door it came through."""
+
+import time
+from typing import Protocol
+
+from server.fair_queue import Call
+
+
+class Context(Protocol):
+    """A call, as its door sees it."""
+
+    def time_remaining(self) -> float | None:
+        """Return how many seconds the caller still waits; None: as long as it takes."""
+        ...
+
+
+def call_of(method: str, context: Context, timeout_s: float | None = None) -> Call:
+    """Return on whose behalf work is done.
+
+    timeout_s: what the request itself allows; None: it says nothing.
+    """
+    limits = [limit for limit in (context.time_remaining(), timeout_s) if limit is not None]
+    return Call(method, time.monotonic() + min(limits) if limits else None)

@@ -1,0 +1,167 @@
+"""What every HTTP request passes before it is answered."""
+
+import json
+from base64 import b64encode
+from functools import partial
+from typing import Final
+
+from google.rpc import code_pb2
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.arrival import Arrival
+from server.calls import REQUEST_ID, Calls, request_id_of
+from server.errors import InvalidRequest, Unauthenticated, Unavailable, VisavisError
+from server.settings import is_local
+from server.statuses import status_of
+from server.tokens import Tokens
+
+# The page needs nothing from elsewhere, and nothing elsewhere needs the page.
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "permissions-policy": "camera=(self)",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+# As Connect writes these codes.
+_HTTP_CODES: Final = {
+    "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "DEADLINE_EXCEEDED": 504,
+    "UNAVAILABLE": 503,
+}
+
+
+class Entrance:
+    """What holds for everything: a request id, headers that keep browsers safe, a known host.
+
+    only_local: the door is on loopback; then a page elsewhere must not get in under a name of
+    its own that leads here. hosts: other names under which the door may be addressed.
+    """
+
+    def __init__(self, app: ASGIApp, only_local: bool, hosts: tuple[str, ...]) -> None:
+        self._app = app
+        self._only_local = only_local
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; ASGI calls this."""
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        given = _values(headers, REQUEST_ID)
+        request_id = request_id_of(given[0] if given else None)
+        scope["headers"] = [
+            *(pair for pair in headers if pair[0] != REQUEST_ID.encode()),
+            (REQUEST_ID.encode(), request_id.encode()),
+        ]
+        added = [(k.encode(), v.encode()) for k, v in {**_HEADERS, REQUEST_ID: request_id}.items()]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        app = self._app
+        if self._only_local and not self._is_known("".join(_values(headers, "host"))):
+            app = PlainTextResponse(
+                "this server is for this machine; address it as localhost, or name the host in "
+                "its setting http_hosts\n",
+                403,
+            )
+        await app(scope, receive, send_with_headers)
+
+    def _is_known(self, host: str) -> bool:
+        name = host if host.rpartition("]")[2].count(":") else f"{host}:80"
+        return is_local(name) or name.rpartition(":")[0] in self._hosts
+
+
+class Authenticated:
+    """Lets requests in that carry a token; their body is not read before."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; ASGI calls this."""
+        app = self._app
+        if why := self._tokens.refusal(_values(scope["headers"], "authorization")):
+            app = _refusal(Unauthenticated(why), scope)
+            app.headers["www-authenticate"] = "Bearer"
+        await app(scope, receive, send)
+
+
+class Arriving:
+    """Takes in the body of a call, as Arrival lets it, and hands it on whole."""
+
+    def __init__(self, app: ASGIApp, arrival: Arrival, calls: Calls, max_bytes: int) -> None:
+        self._app = app
+        self._arrival = arrival
+        self._calls = calls
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; ASGI calls this."""
+        peer = "http:{}:{}".format(*(scope["client"] or ("", 0)))
+        try:
+            if self._calls.stopping:
+                raise Unavailable("the server is stopping; try again elsewhere")
+            kind = "".join(_values(scope["headers"], "content-type"))
+            if kind.startswith("application/grpc") and not kind.startswith("application/grpc-web"):
+                raise InvalidRequest("request", "gRPC has a port of its own; this one is for HTTP")
+            body = await self._arrival.message(peer, partial(self._body, scope, receive))
+        except VisavisError as error:
+            await _refusal(error, scope)(scope, receive, send)
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_whole() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, receive_whole, send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body. Raises InvalidRequest if it is too large, or ends too early."""
+        too_large = InvalidRequest("request", f"the request is over {self._max_bytes} bytes")
+        announced = "".join(_values(scope["headers"], "content-length"))
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            raise too_large
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("request", "the request ended before its end")
+            body += message.get("body", b"")
+            if len(body) > self._max_bytes:
+                raise too_large
+            if not message.get("more_body", False):
+                return bytes(body)
+
+
+def _refusal(error: VisavisError, scope: Scope) -> Response:
+    """Return an error as Connect writes it."""
+    (request_id,) = _values(scope["headers"], REQUEST_ID)
+    status = status_of(error, scope["path"], request_id)
+    body = {
+        "code": code_pb2.Code.Name(status.code).lower(),
+        "message": status.message,
+        "details": [
+            {
+                "type": detail.type_url.rpartition("/")[2],
+                "value": b64encode(detail.value).decode().rstrip("="),
+            }
+            for detail in status.details
+        ],
+    }
+    # What is left of the body is not read: the connection can't be used again.
+    return Response(
+        json.dumps(body),
+        _HTTP_CODES[error.code],
+        headers={"connection": "close"},
+        media_type="application/json",
+    )
+
+
+def _values(headers: list[tuple[bytes, bytes]], name: str) -> list[str]:
+    return [value.decode("latin-1") for key, value in headers if key == name.encode()]

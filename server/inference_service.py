@@ -1,0 +1,383 @@
+"""The Open Inference Protocol v2 with Triton's additions, so that its clients work unchanged."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version
+from typing import Any, Final, Protocol
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.message import Message
+
+from server import grpc_service_pb2 as pb
+from server import tensors
+from server.card import Task, Yolov5Heads
+from server.context import Context, call_of
+from server.errors import (
+    Forbidden,
+    InvalidRequest,
+    ModelNotFound,
+    Unavailable,
+    VisavisError,
+    listed,
+)
+from server.repository import Repository
+from server.scheduler import Scheduler, Statistics
+from server.served_model import ServedModel
+from server.settings import ImageLimits
+from server.stages import Histogram
+from server.views import MAX_BATCH, ImageView, TensorSpec, TensorView, View
+
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+_EXTENSIONS: Final = (
+    "model_repository",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+_PLATFORM: Final = "onnxruntime_onnx"
+_IMAGE_VIEW: Final = "_image"
+# Of one stream: asked before the first is answered.
+_AT_ONCE: Final = 16
+# What ultralytics takes as stride where a model names none.
+_STRIDE: Final = 32
+
+
+class Administration(Protocol):
+    """Loads and unloads models by name."""
+
+    async def load(self, name: str) -> None:
+        """Serve a model as the repository's folder has it now; raises VisavisError."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more; raises VisavisError."""
+        ...
+
+
+class InferenceService:
+    """Answers for the models of a repository; before it has one, UNAVAILABLE.
+
+    administration: None where clients may not load and unload models.
+    """
+
+    def __init__(self, scheduler: Scheduler, limits: ImageLimits) -> None:
+        self.administration: Administration | None = None
+        self._scheduler = scheduler
+        self._limits = limits
+        self._repository: Repository | None = None
+
+    def serve(self, repository: Repository) -> None:
+        """Answer from this repository from now on."""
+        self._repository = repository
+
+    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what gRPC serves."""
+        return grpc.method_handlers_generic_handler(
+            _SERVICE.full_name,
+            {
+                method.name: _handler(method, getattr(self, method.name))
+                for method in _SERVICE.methods
+            },
+        )
+
+    async def ServerLive(self, request: Message, context: Context) -> pb.ServerLiveResponse:
+        """Say that the server answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Message, context: Context) -> pb.ServerReadyResponse:
+        """Say whether there are models to answer with."""
+        return pb.ServerReadyResponse(ready=bool(self._repository and self._repository.names()))
+
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
+        """Say whether a model answers."""
+        try:
+            self._find(request.name, request.version)
+        except (ModelNotFound, Unavailable):
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(self, request: Message, context: Context) -> pb.ServerMetadataResponse:
+        """Say what the server is, and what it speaks."""
+        return pb.ServerMetadataResponse(
+            name="visavis", version=version("visavis-server"), extensions=_EXTENSIONS
+        )
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        """Say what a model takes and gives."""
+        model, view = self._find(request.name, request.version)
+        return pb.ModelMetadataResponse(
+            name=request.name,
+            versions=map(str, self._ready().versions(model.name)),
+            platform=_PLATFORM,
+            inputs=map(_tensor_metadata, view.inputs),
+            outputs=map(_tensor_metadata, view.outputs),
+        )
+
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
+        """Say the same in Triton's own words, and how the model is run."""
+        model, view = self._find(request.name, request.version)
+        on_device = model.plan.place == "device"
+        kinds = pb.ModelInstanceGroup.Kind
+        config = pb.ModelConfig(
+            name=request.name,
+            platform=_PLATFORM,
+            backend="onnxruntime",
+            version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+            max_batch_size=MAX_BATCH,
+            input=[
+                pb.ModelInput(name=s.name, data_type=_data_type(s), dims=s.shape)
+                for s in view.inputs
+            ],
+            output=[
+                pb.ModelOutput(name=s.name, data_type=_data_type(s), dims=s.shape)
+                for s in view.outputs
+            ],
+            dynamic_batching=pb.ModelDynamicBatching(),
+            instance_group=[
+                pb.ModelInstanceGroup(
+                    name=request.name,
+                    kind=kinds.KIND_GPU if on_device else kinds.KIND_CPU,
+                    count=model.plan.instances,
+                )
+            ],
+            default_model_filename="model.onnx",
+        )
+        config.parameters["metadata"].string_value = repr(_ultralytics_metadata(model))
+        return pb.ModelConfigResponse(config=config)
+
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        """Say what became of a model's requests, or of all models', through every door."""
+        counted = self._scheduler.statistics()
+        if request.name:
+            models = [self._find(request.name, request.version)[0]]
+        else:
+            models = self._ready().all()
+        return pb.ModelStatisticsResponse(
+            model_stats=[
+                _statistics(request.name or model.name, model, counted.get(model, Statistics()))
+                for model in models
+            ]
+        )
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelInferResponse:
+        """Answer with a model's outputs, in the form in which its inputs came."""
+        model, view = self._find(request.model_name, request.model_version, "model_name")
+        parameters = {
+            name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+            for name, value in request.parameters.items()
+        }
+        wanted = _wanted(request, view)
+        call = call_of("ModelInfer", context, _timeout_s(parameters))
+        outputs = await view.infer(tensors.read_inputs(request), parameters, call)
+        response = tensors.write_outputs(
+            {name: outputs[name] for name in wanted}, raw=bool(request.raw_input_contents)
+        )
+        response.model_name, response.model_version = request.model_name, str(model.version)
+        response.id = request.id
+        return response
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Answer as ModelInfer does, in the order of the requests; an error ends nothing."""
+        asked: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None]
+        asked = asyncio.Queue(_AT_ONCE)
+
+        async def ask() -> None:
+            try:
+                async for request in requests:
+                    await asked.put(asyncio.create_task(self._streamed(request, context)))
+            finally:
+                await asked.put(None)
+
+        asking = asyncio.create_task(ask())
+        answering: asyncio.Task[pb.ModelStreamInferResponse] | None = None
+        try:
+            while (answering := await asked.get()) is not None:
+                yield await answering
+            await asking
+        finally:
+            asking.cancel()
+            left = [answering, *(asked.get_nowait() for _ in range(asked.qsize()))]
+            for task in filter(None, left):
+                task.cancel()
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        """List every version of every model, in both views."""
+        return pb.RepositoryIndexResponse(
+            models=[
+                pb.RepositoryIndexResponse.ModelIndex(
+                    name=model.name + view, version=str(model.version), state="READY"
+                )
+                for model in self._ready().all()
+                for view in ("", _IMAGE_VIEW)
+            ]
+        )
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        """Serve a model as its folder has it now."""
+        if request.parameters:
+            raise InvalidRequest(
+                "parameters",
+                "models are loaded from the repository as they are, without parameters",
+            )
+        await self._administrator().load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Serve a model no more, until it is loaded again."""
+        await self._administrator().unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    async def _streamed(
+        self, request: pb.ModelInferRequest, context: Context
+    ) -> pb.ModelStreamInferResponse:
+        try:
+            response = await self.ModelInfer(request, context)
+        except VisavisError as error:
+            # By its id the client knows whose error it is.
+            return pb.ModelStreamInferResponse(
+                error_message=str(error), infer_response=pb.ModelInferResponse(id=request.id)
+            )
+        if request.parameters["triton_enable_empty_final_response"].bool_param:
+            response.parameters["triton_final_response"].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+    def _ready(self) -> Repository:
+        if self._repository is None:
+            raise Unavailable("the server is loading its models; try again in a moment")
+        return self._repository
+
+    def _administrator(self) -> Administration:
+        if self.administration is None:
+            raise Forbidden("clients may not load and unload models here; see the setting admin")
+        return self.administration
+
+    def _find(self, name: str, number: str, field: str = "name") -> tuple[ServedModel, View]:
+        """Return the model and the view that a name stands for; number: "", or its version."""
+        repository = self._ready()
+        if number and not re.fullmatch(r"[1-9][0-9]{0,8}", number):
+            raise InvalidRequest(
+                "model_version", f"the version is {number[:32]!r}; it must be a positive integer"
+            )
+        of_image = name.endswith(_IMAGE_VIEW) and name not in repository.names()
+        model = repository.get(
+            name.removesuffix(_IMAGE_VIEW) if of_image else name,
+            int(number) if number else None,
+            field,
+        )
+        return model, ImageView(model, self._limits) if of_image else TensorView(model)
+
+
+def _handler(method: Any, behavior: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    kind = (
+        grpc.stream_stream_rpc_method_handler
+        if method.server_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+    parse = message_factory.GetMessageClass(method.input_type).FromString
+    return kind(behavior, parse, lambda message: message.SerializeToString())
+
+
+def _wanted(request: pb.ModelInferRequest, view: View) -> list[str]:
+    """Return the names of the outputs that a request asks for; all if it names none."""
+    there = [spec.name for spec in view.outputs]
+    for index, output in enumerate(request.outputs):
+        field = f"outputs[{index}]"
+        if output.name not in there:
+            raise InvalidRequest(
+                f"{field}.name",
+                f"there is no output {output.name[:64]!r}; there are {listed(there)}",
+            )
+        for unserved in ("classification", "shared_memory_region"):
+            if unserved in output.parameters:
+                raise InvalidRequest(
+                    f"{field}.parameters",
+                    f"{unserved} is not served; the view {request.model_name}{_IMAGE_VIEW} gives "
+                    "labels",
+                )
+    return [output.name for output in request.outputs] or there
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    microseconds = parameters.get("timeout")
+    return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
+
+
+def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape)
+    )
+
+
+def _data_type(spec: TensorSpec) -> str:
+    return "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
+
+
+def _ultralytics_metadata(model: ServedModel) -> dict[str, Any]:
+    """Return what ultralytics writes into its own exports, and its client reads."""
+    document = model.document
+    output = document.output
+    return {
+        "task": "detect" if document.task is Task.OBJECT_DETECTION else "classify",
+        "stride": max(output.strides) if isinstance(output, Yolov5Heads) else _STRIDE,
+        "batch": 1,
+        "imgsz": [document.input.height, document.input.width],
+        "names": dict(enumerate(document.label_set.labels)),
+    }
+
+
+def _statistics(name: str, model: ServedModel, counted: Statistics) -> pb.ModelStatistics:
+    stages = model.stages
+    images = sum(size * runs for size, runs in counted.batches.items())
+    compute_input = _duration(stages.preprocess)
+    compute_input.ns += _ns(stages.decode.sum_s)
+    return pb.ModelStatistics(
+        name=name,
+        version=str(model.version),
+        last_inference=round(stages.last * 1e3),
+        inference_count=images,
+        execution_count=sum(counted.batches.values()),
+        inference_stats=pb.InferStatistics(
+            success=_duration(stages.total),
+            fail=_duration(stages.failed),
+            queue=_duration(stages.queue),
+            compute_input=compute_input,
+            compute_infer=_duration(stages.inference),
+            compute_output=_duration(stages.postprocess),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=size,
+                compute_infer=pb.StatisticDuration(count=runs, ns=_ns(counted.batch_s[size])),
+            )
+            for size, runs in sorted(counted.batches.items())
+        ],
+    )
+
+
+def _duration(histogram: Histogram) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=histogram.count, ns=_ns(histogram.sum_s))
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

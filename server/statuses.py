@@ -1,0 +1,35 @@
+"""Errors as clients see them: a google.rpc.Status with details, the same through every door."""
+
+import structlog
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from server.errors import Overloaded, VisavisError
+
+_log = structlog.get_logger()
+
+_MAX_MESSAGE_LENGTH = 512
+
+
+def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:
+    """Return an error's status, with its field, the request's id, and when to come back.
+
+    One that nobody expected is logged in full, and says no more than the request's id.
+    """
+    if isinstance(error, VisavisError):
+        code, message = error.code, str(error)[:_MAX_MESSAGE_LENGTH]
+    else:
+        code, message = "INTERNAL", f"internal error; request {request_id}"
+        _log.error("call failed", method=method, request_id=request_id, exc_info=error)
+    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
+    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    if isinstance(error, VisavisError) and error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=message
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after_s * 1e3))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status

@@ -1,0 +1,206 @@
+"""How a model looks through the Open Inference Protocol: as tensors, or as a taker of pictures.
+
+Each model has both views: `NAME` takes its input and gives its numbers, whatever the graph's
+outputs are; `NAME_image` takes encoded pictures and gives labels and boxes.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from server.card import ModelDocument, Task, Yolov5Heads
+from server.errors import InvalidRequest, listed
+from server.fair_queue import Call
+from server.image import decode
+from server.results import Answer, Classified, Detected, Options, Picture
+from server.served_model import ServedModel, output_names
+from server.settings import ImageLimits
+from server.tensors import Array, datatype_of
+
+MAX_BATCH: Final = 16
+"""Most images in one request."""
+
+_IMAGE: Final = "IMAGE"
+_FLOATS: Final = ("FP32", "FP16")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output; shape: without the batch in front, -1 for any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class View(Protocol):
+    """One of the two."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What it gives."""
+        ...
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+    ) -> dict[str, Array]:
+        """Return the outputs by name, with the batch in front.
+
+        Raises InvalidRequest, and as ServedModel.answer does.
+        """
+        ...
+
+
+class TensorView:
+    """Takes inputs that are ready; they share runs with pictures."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self._model = model
+        document = model.document
+        fp16 = document.input.dtype == "float16"
+        self.inputs = (
+            TensorSpec(document.input.tensor, "FP16" if fp16 else "FP32", model.family.input_shape),
+        )
+        heads = isinstance(document.output, Yolov5Heads)
+        name = "output0" if heads else output_names(document)[0]
+        self.outputs = (TensorSpec(name, "FP32", tuple(model.tensor_shape)),)
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+    ) -> dict[str, Array]:
+        """Return the model's numbers for one input [b, 3, height, width]."""
+        (spec,) = self.inputs
+        tensor = _only(inputs, spec.name)
+        if (datatype := datatype_of(tensor)) not in _FLOATS:
+            raise InvalidRequest(
+                "inputs[0].datatype",
+                f"{spec.name} is {datatype}; {self._model.name} takes {spec.datatype}",
+            )
+        if tensor.shape[1:] != spec.shape or not 1 <= len(tensor) <= MAX_BATCH:
+            raise InvalidRequest(
+                "inputs[0].shape",
+                f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
+                f"{['1 to ' + str(MAX_BATCH), *spec.shape]}",
+            )
+        given = await _all(self._model.infer(one, call) for one in tensor)
+        return {self.outputs[0].name: np.stack(given)}
+
+
+class ImageView:
+    """Takes encoded pictures, as BYTES [b, 1] or as UINT8 [b, n]."""
+
+    inputs = (TensorSpec(_IMAGE, "BYTES", (1,)),)
+
+    def __init__(self, model: ServedModel, limits: ImageLimits) -> None:
+        self._model = model
+        self._limits = limits
+        common = (
+            TensorSpec("labels", "BYTES", (-1,)),
+            TensorSpec("scores", "FP32", (-1,)),
+            TensorSpec("class_ids", "INT64", (-1,)),
+        )
+        detects = model.task is Task.OBJECT_DETECTION
+        boxes = (TensorSpec("boxes", "FP32", (-1, 4)), TensorSpec("counts", "INT64", (1,)))
+        self.outputs = (*common, *boxes) if detects else common
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+    ) -> dict[str, Array]:
+        """Return labels, scores and class ids [b, n]; of detectors also boxes [b, n, 4].
+
+        Boxes are xyxy in pixels of the original. Where pictures have fewer than n, what is left
+        is 0, -1 and empty; `counts` [b, 1] says how many there are.
+        """
+        options = _options(parameters, self._model.document)
+        field = "inputs[0].contents"
+        pictures = [
+            Picture(partial(decode, data, self._limits, field))
+            for data in self._pictures(_only(inputs, _IMAGE))
+        ]
+        answers = await _all(self._model.answer(each, options, call) for each in pictures)
+        return _columns(answers, boxes=self._model.task is Task.OBJECT_DETECTION)
+
+    @staticmethod
+    def _pictures(tensor: Array) -> list[bytes]:
+        datatype, shape = datatype_of(tensor), list(tensor.shape)
+        count = shape[0] if shape else 0
+        fits = shape[1:] in ([], [1]) if datatype == "BYTES" else len(shape) == 2
+        if datatype not in ("BYTES", "UINT8") or not fits or not 1 <= count <= MAX_BATCH:
+            raise InvalidRequest(
+                "inputs[0].shape",
+                f"{_IMAGE} is {datatype} {shape}; it must be BYTES [b, 1], an encoded picture "
+                f"each, or UINT8 [b, bytes of one], with 1 to {MAX_BATCH} pictures",
+            )
+        if datatype == "BYTES":
+            return list(tensor.ravel())
+        return [row.tobytes() for row in tensor]
+
+
+def _only(inputs: Mapping[str, Array], name: str) -> Array:
+    if set(inputs) != {name}:
+        raise InvalidRequest(
+            "inputs", f"there is one input, {name}; the request has {listed(inputs)}"
+        )
+    return inputs[name]
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Return all results; where one fails nobody waits for the others any more."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _options(parameters: Mapping[str, Any], document: ModelDocument) -> Options:
+    """Return what a request's parameters choose; those of other names are left alone."""
+    kinds: dict[str, type] = {"top_k": int, "max_detections": int}
+    kinds |= {"score_threshold": float, "iou_threshold": float}
+    chosen: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if (value := parameters.get(name)) is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, kind)):
+            raise InvalidRequest(
+                f"parameters[{name}]", f"{name} is {value!r}; it must be a number ({kind.__name__})"
+            )
+        chosen[name] = value
+    options = Options(**chosen)
+    labels = len(document.label_set.labels)
+    return replace(options, top_k=min(options.top_k, labels))
+
+
+def _columns(answers: Sequence[Answer], boxes: bool) -> dict[str, Array]:
+    found = [_found(answer.result) for answer in answers]
+    shape = len(found), max(map(len, found))
+    labels, scores = np.full(shape, "", object), np.zeros(shape, np.float32)
+    class_ids, corners = np.full(shape, -1, np.int64), np.zeros((*shape, 4), np.float32)
+    for row, each in enumerate(found):
+        for column, one in enumerate(each):
+            labels[row, column] = one.label
+            scores[row, column] = one.score
+            class_ids[row, column] = one.class_id
+            if boxes:
+                box = one.box
+                corners[row, column] = box.x_min, box.y_min, box.x_max, box.y_max
+    columns: dict[str, Array] = {"labels": labels, "scores": scores, "class_ids": class_ids}
+    if boxes:
+        columns["boxes"] = corners
+        columns["counts"] = np.array([[len(each)] for each in found], np.int64)
+    return columns
+
+
+def _found(result: Classified | Detected) -> Sequence[Any]:
+    return result.classifications if isinstance(result, Classified) else result.detections
