@@ -66,6 +66,13 @@ class Connection(H11Protocol):
         if self.cycle is not served:
             self._head_arrived()
 
+    def on_response_complete(self) -> None:
+        """Go on to the next request; uvicorn calls this."""
+        super().on_response_complete()
+        # Of that one, the beginning may have come already.
+        if self.cycle.response_complete and self.conn.trailing_data[0] and self._timer is None:
+            self._expect_head()
+
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self._head_timeout_s, self._give_up)
 

@@ -10,8 +10,10 @@ import structlog
 
 from server.app import App
 from server.card import LabelSet, ModelDocument, Provenance
+from server.tokens import NewToken, new_token
 
 from . import graphs
+from .authority import Authority
 from .serving import Served, served_by, settings
 
 # No deadline: the cores may be shared. No database: a failure prints what reproduces it.
@@ -50,3 +52,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def served(models: Path) -> AsyncIterator[Served]:
     async with served_by(App(settings(models))) as served:
         yield served
+
+
+@pytest.fixture
+def token() -> NewToken:
+    return new_token("the tests")
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, token: NewToken) -> Path:
+    file = tmp_path / "tokens"
+    file.write_text(token.line + "\n")
+    return file
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    return Authority(folder)

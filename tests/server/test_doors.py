@@ -19,25 +19,14 @@ from visavis.v1 import vision_pb2_grpc
 
 from server.app import App
 from server.errors import StartupError
-from server.tokens import NewToken, new_token
+from server.tokens import NewToken
 
+from .authority import Authority, with_tls
 from .serving import Served, details, image, served_by, settings
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 CLASSIFY = pb.ClassifyRequest(image=image(), model="colors")
 LIST = pb.ListModelsRequest()
-
-
-@pytest.fixture
-def token() -> NewToken:
-    return new_token("the tests")
-
-
-@pytest.fixture
-def tokens(tmp_path: Path, token: NewToken) -> Path:
-    file = tmp_path / "tokens"
-    file.write_text(token.line + "\n")
-    return file
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -116,47 +105,6 @@ async def test_authentication_comes_before_the_body_is_read(models: Path, tokens
         # A call whose message never comes: only its headers are there to be judged by.
         call = served.channel.stream_unary("/visavis.v1.VisionService/Classify")()
         assert await asyncio.wait_for(code_of(call), 10) is UNAUTHENTICATED
-
-
-class Authority:
-    """A certificate authority, and files as a server and its clients want them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ca, self.folder = trustme.CA(), folder
-        self.root = self.ca.cert_pem.bytes()
-        self.certificate, self.key = folder / "chain.pem", folder / "key.pem"
-        self.client_ca = folder / "ca.pem"
-        self.client_ca.write_bytes(self.root)
-        self.issue()
-
-    def issue(self) -> None:
-        """Write a new certificate for this machine."""
-        issued = self.ca.issue_cert("localhost", "127.0.0.1")
-        self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        self.key.write_bytes(issued.private_key_pem.bytes())
-
-    def channel(self, app: App, client: bool = False) -> grpc.aio.Channel:
-        """Return a channel to a server, that trusts only this authority."""
-        key = chain = None
-        if client:
-            issued = self.ca.issue_cert("client@tests")
-            key = issued.private_key_pem.bytes()
-            chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        credentials = grpc.ssl_channel_credentials(self.root, key, chain)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        return grpc.aio.secure_channel(f"localhost:{app.port}", credentials, options)
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    return Authority(folder)
-
-
-def with_tls(models: Path, authority: Authority, **changes: Any) -> App:
-    files = {"tls_certificate": authority.certificate, "tls_private_key": authority.key}
-    return App(settings(models, **files, **changes))
 
 
 async def lists(channel: grpc.aio.Channel) -> grpc.StatusCode:
