@@ -113,7 +113,7 @@ def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> 
     if not name:
         raise InvalidRequest(f"{field}.contents", f"{datatype} has a raw form only")
     try:
-        return np.array(getattr(contents, name), kind)
+        return np.array(list(getattr(contents, name)), kind)
     except OverflowError as error:
         raise InvalidRequest(f"{field}.contents", f"not all are {datatype}: {error}") from None
 

@@ -1,0 +1,103 @@
+"""Tensors on the wire: what is written is read, and what is wrong is named."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from server import grpc_service_pb2 as pb
+from server.errors import InvalidRequest
+from server.tensors import read_inputs, write_outputs
+
+KINDS = ("?", "u1", "<u2", "<u4", "<u8", "i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
+NUMBERS = st.sampled_from(KINDS).flatmap(
+    lambda kind: arrays.arrays(np.dtype(kind), arrays.array_shapes(min_side=0, max_side=4))
+)
+
+
+def sent(response: pb.ModelInferResponse) -> pb.ModelInferRequest:
+    """Return a request whose inputs are a response's outputs."""
+    request = pb.ModelInferRequest(raw_input_contents=response.raw_output_contents)
+    for output in response.outputs:
+        request.inputs.add().ParseFromString(output.SerializeToString())
+    return request
+
+
+def one(datatype: str, shape: list[int], raw: bytes | None = None, **typed: Any) -> Any:
+    request = pb.ModelInferRequest()
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=shape)
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    for field, values in typed.items():
+        getattr(tensor.contents, field).extend(values)
+    return request
+
+
+@given(NUMBERS, st.booleans())
+def test_numbers_come_back_as_they_were(array: np.ndarray[Any, Any], raw: bool) -> None:
+    raw = raw or array.dtype == np.float16
+    (read,) = read_inputs(sent(write_outputs({"x": array}, raw))).values()
+    assert read.dtype == array.dtype and read.shape == array.shape
+    np.testing.assert_array_equal(read, array)
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1), st.booleans())
+def test_bytes_come_back_as_they_were(elements: list[bytes], raw: bool) -> None:
+    array = np.empty((len(elements), 1), object)
+    array[:, 0] = elements
+    (read,) = read_inputs(sent(write_outputs({"x": array}, raw))).values()
+    assert read.shape == array.shape and list(read.ravel()) == elements
+
+
+def test_raw_is_little_endian_with_lengths_in_front_of_bytes() -> None:
+    words = np.array(["ab", ""], object)
+    response = write_outputs({"n": np.array([1, -2], np.int64), "w": words}, raw=True)
+    assert [output.datatype for output in response.outputs] == ["INT64", "BYTES"]
+    assert response.raw_output_contents == [
+        struct.pack("<2q", 1, -2),
+        struct.pack("<I2sI", 2, b"ab", 0),
+    ]
+    assert not response.outputs[0].HasField("contents")
+
+
+def test_typed_outputs_have_one_field_each_and_nothing_raw() -> None:
+    response = write_outputs({"x": np.array([[0.5]], np.float32)}, raw=False)
+    assert response.outputs[0].contents.fp32_contents == [0.5]
+    assert list(response.outputs[0].shape) == [1, 1] and not response.raw_output_contents
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "words"),
+    [
+        (one("FP32", [2], b"1234"), "inputs[0].shape", "takes 2 elements of FP32, and 1 came"),
+        (one("FP32", [1], b"123"), "inputs[0].shape", "no whole number of FP32"),
+        (one("FP32", [-1], b""), "inputs[0].shape", "sizes begin at 0"),
+        (one("FP32", [2**40, 2**40], b""), "inputs[0].shape", "and 0 came"),
+        (one("FP99", [1], b""), "inputs[0].datatype", "there are BOOL, UINT8"),
+        (one("FP16", [1], fp32_contents=[1]), "inputs[0].contents", "a raw form only"),
+        (one("UINT8", [1], uint_contents=[256]), "inputs[0].contents", "not all are UINT8"),
+        (one("INT64", [1], fp32_contents=[1]), "inputs[0].shape", "and 0 came"),
+        (one("BYTES", [1], b"\xff\xff\xff\xff"), "inputs[0].contents", "more than came"),
+        (one("BYTES", [1], b"\x01"), "inputs[0].contents", "more than came"),
+        (pb.ModelInferRequest(raw_input_contents=[b""]), "raw_input_contents", "1 raw contents"),
+    ],
+)
+def test_what_is_wrong_is_named(request_: Any, field: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as wrong:
+        read_inputs(request_)
+    assert wrong.value.field == field and words in str(wrong.value)
+
+
+def test_an_input_that_comes_twice_or_lies_elsewhere_is_refused() -> None:
+    request = one("FP32", [1], fp32_contents=[1])
+    request.inputs.append(request.inputs[0])
+    with pytest.raises(InvalidRequest, match="comes twice"):
+        read_inputs(request)
+    request = one("FP32", [1])
+    request.inputs[0].parameters["shared_memory_region"].string_param = "secret"
+    with pytest.raises(InvalidRequest, match="shared memory is not served"):
+        read_inputs(request)
