@@ -109,6 +109,12 @@ def _serve(
     cache_dir: Annotated[
         Path | None, typer.Option(help="For TensorRT's engines.  [~/.cache/visavis/engines]")
     ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="http://HOST:PORT of an OTLP collector for traces.  [no traces]"
+        ),
+    ] = None,
     admin: Annotated[
         bool | None, typer.Option("--admin", help="Let clients load and unload models.")
     ] = None,

@@ -35,6 +35,7 @@ from server.watcher import Stamp, Watcher, stamp
 
 if TYPE_CHECKING:
     from server.http import HttpDoor
+    from server.tracing import Tracing
 
 _log = structlog.get_logger()
 
@@ -58,7 +59,12 @@ class App:
             self._planner.cores, settings.queue_size, self._planner.streams, settings.queue_s
         )
         self._metrics = Metrics(self.scheduler)
-        self._calls = Calls(self._metrics.record, log_calls=settings.log_level == "debug")
+        self._tracing = _tracing(settings.trace) if settings.trace else None
+        self._calls = Calls(
+            self._metrics.record,
+            log_calls=settings.log_level == "debug",
+            around=self._tracing.around if self._tracing else None,
+        )
         arrival = Arrival(
             settings.message_timeout_s,
             settings.max_arriving,
@@ -195,15 +201,15 @@ class App:
             await self._http.stop()
         await asyncio.to_thread(self.scheduler.close)
         await asyncio.to_thread(self._stop_metrics)
+        if self._tracing:
+            await asyncio.to_thread(self._tracing.close)
         _log.info("stopped")
 
     def _http_door(self, arrival: Arrival, tokens: Tokens | None) -> "HttpDoor":
         try:
             from server.http import HttpDoor
         except ModuleNotFoundError as error:
-            raise StartupError(
-                f"--http needs {error.name}: pip install 'visavis-server[http]'"
-            ) from None
+            raise _missing("http", error) from None
         return HttpDoor(
             self.settings, self._service, self._calls, arrival, tokens, self._metrics.registry
         )
@@ -267,6 +273,18 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop; raises StartupError if that can't begin."""
     configure_logging(settings.log_format, settings.log_level)
     await App(settings).run()
+
+
+def _tracing(endpoint: str) -> "Tracing":
+    try:
+        from server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise _missing("trace", error) from None
+    return Tracing.to(endpoint)
+
+
+def _missing(extra: str, error: ModuleNotFoundError) -> StartupError:
+    return StartupError(f"--{extra} needs {error.name}: pip install 'visavis-server[{extra}]'")
 
 
 def _model_files(settings: Settings) -> list[ModelFile]:

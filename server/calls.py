@@ -4,9 +4,10 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -17,6 +18,9 @@ REQUEST_ID = "x-request-id"
 
 Record = Callable[[str, str, str, float], None]
 """Notes the end of a call: door, method, code, seconds."""
+
+Around = Callable[[str, "Call", Mapping[str, Any]], AbstractContextManager[None]]
+"""Is around each call that is watched: its door, itself, the headers that it came with."""
 
 _GOOD_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
@@ -35,11 +39,15 @@ class Call:
 class Calls:
     """Counts the calls under way, and says when the last has ended.
 
-    record: is told of each that ends. log_calls: whether each is logged.
+    record: is told of each that ends. log_calls: whether each is logged. around: what is to be
+    around each, a trace perhaps.
     """
 
-    def __init__(self, record: Record, log_calls: bool = False) -> None:
+    def __init__(
+        self, record: Record, log_calls: bool = False, around: Around | None = None
+    ) -> None:
         self.stopping = False
+        self._around: Around = around or (lambda door, call, headers: nullcontext())
         self._record = record
         self._log_calls = log_calls
         self._under_way = 0
@@ -53,15 +61,22 @@ class Calls:
 
     @contextmanager
     def under_way(
-        self, door: str, method: str, request_id: str, watched: bool = True
+        self,
+        door: str,
+        method: str,
+        request_id: str,
+        headers: Mapping[str, Any],
+        watched: bool = True,
     ) -> Iterator[Call]:
         """Be around a call; watched: whether the server waits for it before it ends."""
         call = Call(method, request_id)
         self._under_way += watched
         # Of the task that serves the call, which ends with it.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        around = self._around(door, call, headers) if watched else nullcontext()
         try:
-            yield call
+            with around:
+                yield call
         finally:
             self._under_way -= watched
             if self.stopping and not self._under_way:

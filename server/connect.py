@@ -102,7 +102,7 @@ class ConnectService(ConnectASGIApplication[Any]):
 
         async def answer(request: _Unread, of: RequestContext[Any, Any]) -> Message:
             request_id = of.request_headers[REQUEST_ID]
-            with self._calls.under_way(DOOR, path, request_id) as call:
+            with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
                     response: Message = await behavior(_read(request), Context(of))
                     call.code = "OK"
@@ -113,7 +113,7 @@ class ConnectService(ConnectASGIApplication[Any]):
 
         async def stream(request: _Unread, of: RequestContext[Any, Any]) -> AsyncIterator[Message]:
             request_id = of.request_headers[REQUEST_ID]
-            with self._calls.under_way(DOOR, path, request_id) as call:
+            with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
                     async for response in behavior(_read(request), Context(of)):
                         yield response

@@ -50,8 +50,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if watched and self._calls.stopping:
             return refusing(Unavailable("the server is stopping; try again elsewhere"))
         behavior = _behavior(handler)
-        given = dict(details.invocation_metadata).get(REQUEST_ID)
-        request_id = request_id_of(given)
+        headers = dict(details.invocation_metadata)
+        request_id = request_id_of(headers.get(REQUEST_ID))
 
         async def take(context: Context) -> Any:
             message = await self._arrival.message(context.peer(), context.read)
@@ -71,7 +71,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
         async def answer(requests: Any, context: Context) -> Any:
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            with self._calls.under_way(_DOOR, method, request_id, watched) as call:
+            with self._calls.under_way(_DOOR, method, request_id, headers, watched) as call:
                 try:
                     response = await behavior(await request(context), context)
                     call.code = "OK"
@@ -82,7 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            with self._calls.under_way(_DOOR, method, request_id, watched) as call:
+            with self._calls.under_way(_DOOR, method, request_id, headers, watched) as call:
                 try:
                     streamed = handler.request_streaming
                     given = all_requests(context) if streamed else await request(context)

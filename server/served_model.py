@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from server import golden
+from server import golden, trace
 from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFailed, ModelFileError
 from server.fair_queue import Call, Stop
@@ -200,6 +200,13 @@ class ServedModel:
             total_ms=_ms_since(started),
         )
         self.stages.add(timings, time.time())
+        trace.note(
+            timings,
+            model=self.name,
+            version=self.version,
+            provider=self.served_by.execution_provider,
+            batch=spent.batch,
+        )
         return result, timings
 
     def allocate(self, jobs: list[_AnyJob]) -> None:

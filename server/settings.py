@@ -171,6 +171,10 @@ class Settings(BaseSettings):
     load_timeout_s: Annotated[float, Field(gt=0)] = Field(
         120.0, description="seconds that a watched model may take to load and warm up"
     )
+    trace: str | None = Field(
+        None,
+        description="http://HOST:PORT of an OTLP collector for traces, by gRPC; without it, none",
+    )
     admin: bool = Field(False, description="clients may load and unload models, as Triton's do")
     reflection: bool = Field(False, description="whether gRPC reflection is served")
     cache_dir: Path = Field(
@@ -189,6 +193,13 @@ class Settings(BaseSettings):
         if not address.startswith("unix:") and int(address.rpartition(":")[2]) > 65535:
             raise ValueError("a port is 0 to 65535")
         return address
+
+    @field_validator("trace")
+    @classmethod
+    def _collector(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"https?://[^/\s]+", endpoint):
+            raise ValueError("it must be http://HOST:PORT or https://HOST:PORT")
+        return endpoint
 
     @field_validator("metrics", "http")
     @classmethod

@@ -8,7 +8,7 @@ from dataclasses import replace
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
-from server import annotate, comparison, golden, messages
+from server import annotate, comparison, golden, messages, trace
 from server.card import Task
 from server.context import Context, call_of
 from server.errors import InvalidRequest, Unavailable, VisavisError, listed
@@ -164,6 +164,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         call = call_of("Compare", context)
         picture = messages.read_picture(request.image, self._limits)
         decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
+        trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
         given = []
         async for answer in comparison.answers(selection, picture, options, call):
             given.append(answer)

@@ -110,7 +110,8 @@ class AsyncClient:
         seconds = self._seconds(timeout)
         request = await asyncio.to_thread(calls.compare_stream_request, image, **options)
         with statuses.translated(self._address, seconds):
-            call = self._stub.CompareStream(request, timeout=seconds, metadata=self._metadata)
+            metadata = connection.traced(self._metadata)
+            call = self._stub.CompareStream(request, timeout=seconds, metadata=metadata)
             try:
                 async for message in call:
                     event = reading.stream_event(message)
@@ -154,7 +155,9 @@ class AsyncClient:
     ) -> Any:
         seconds = self._seconds(timeout)
         with statuses.translated(self._address, seconds):
-            return await method(request, timeout=seconds, metadata=self._metadata)
+            return await method(
+                request, timeout=seconds, metadata=connection.traced(self._metadata)
+            )
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else connection.checked_timeout(timeout)

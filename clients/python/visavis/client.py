@@ -112,7 +112,8 @@ class Client:
         seconds = self._seconds(timeout)
         request = calls.compare_stream_request(image, **options)
         with statuses.translated(self._address, seconds):
-            call = self._stub.CompareStream(request, timeout=seconds, metadata=self._metadata)
+            metadata = connection.traced(self._metadata)
+            call = self._stub.CompareStream(request, timeout=seconds, metadata=metadata)
             try:
                 for message in call:
                     event = reading.stream_event(message)
@@ -154,7 +155,7 @@ class Client:
     def _call(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
         seconds = self._seconds(timeout)
         with statuses.translated(self._address, seconds):
-            return method(request, timeout=seconds, metadata=self._metadata)
+            return method(request, timeout=seconds, metadata=connection.traced(self._metadata))
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else connection.checked_timeout(timeout)

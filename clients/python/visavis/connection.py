@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,16 @@ def call_metadata(where: Endpoint, tls: TLS | None, token: str | None) -> list[t
         raise InvalidSettings("the token is empty or holds characters that no header can carry")
     # Not gRPC's call credentials: those refuse loopback without TLS.
     return [("authorization", f"Bearer {token.strip()}")]
+
+
+def traced(metadata: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the headers of a call, with the caller's trace where he uses OpenTelemetry."""
+    # Who traces has imported it; nobody else is to wait for that.
+    if (propagate := sys.modules.get("opentelemetry.propagate")) is None:
+        return metadata
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return [*metadata, *headers.items()]
 
 
 def checked_timeout(timeout: float) -> float:
