@@ -84,7 +84,9 @@ class App:
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, self._server
         )
-        self._inference = InferenceService(self.scheduler, settings.image_limits)
+        self._inference = InferenceService(
+            self.scheduler, settings.image_limits, settings.max_message_bytes
+        )
         self._server.add_generic_rpc_handlers((self._inference.handlers(),))
         self._health = Health(self._server)
         if settings.reflection:

@@ -27,13 +27,14 @@ from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
 from server.settings import ImageLimits
 from server.stages import Histogram
-from server.views import MAX_BATCH, ImageView, TensorSpec, TensorView, View
+from server.views import ImageView, TensorSpec, TensorView, View, classified
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _EXTENSIONS: Final = (
     "model_repository",
     "model_configuration",
     "binary_tensor_data",
+    "classification",
     "parameters",
     "statistics",
 )
@@ -63,8 +64,9 @@ class InferenceService:
     administration: None where clients may not load and unload models.
     """
 
-    def __init__(self, scheduler: Scheduler, limits: ImageLimits) -> None:
+    def __init__(self, scheduler: Scheduler, limits: ImageLimits, max_message_bytes: int) -> None:
         self.administration: Administration | None = None
+        self._max_message_bytes = max_message_bytes
         self._scheduler = scheduler
         self._limits = limits
         self._repository: Repository | None = None
@@ -97,7 +99,7 @@ class InferenceService:
         """Say whether a model answers."""
         try:
             self._find(request.name, request.version)
-        except (ModelNotFound, Unavailable):
+        except (InvalidRequest, ModelNotFound, Unavailable):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
@@ -132,9 +134,9 @@ class InferenceService:
             platform=_PLATFORM,
             backend="onnxruntime",
             version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
-            max_batch_size=MAX_BATCH,
+            max_batch_size=view.max_batch,
             input=[
-                pb.ModelInput(name=s.name, data_type=_data_type(s), dims=s.shape)
+                pb.ModelInput(name=s.name, data_type=_data_type(s), dims=s.shape, format=_format(s))
                 for s in view.inputs
             ],
             output=[
@@ -159,10 +161,12 @@ class InferenceService:
     ) -> pb.ModelStatisticsResponse:
         """Say what became of a model's requests, or of all models', through every door."""
         counted = self._scheduler.statistics()
+        models = self._ready().all()
         if request.name:
-            models = [self._find(request.name, request.version)[0]]
-        else:
-            models = self._ready().all()
+            model, _ = self._find(request.name, request.version)
+            models = [m for m in models if m.name == model.name]
+        if request.version:
+            models = [m for m in models if str(m.version) == request.version]
         return pb.ModelStatisticsResponse(
             model_stats=[
                 _statistics(request.name or model.name, model, counted.get(model, Statistics()))
@@ -179,12 +183,15 @@ class InferenceService:
             name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
             for name, value in request.parameters.items()
         }
-        wanted = _wanted(request, view)
+        wanted = _wanted(request, view, model.task)
         call = call_of("ModelInfer", context, _timeout_s(parameters))
         outputs = await view.infer(tensors.read_inputs(request), parameters, call)
-        response = tensors.write_outputs(
-            {name: outputs[name] for name in wanted}, raw=bool(request.raw_input_contents)
-        )
+        labels = model.document.label_set.labels
+        given = {
+            name: classified(outputs[name], labels, best) if best else outputs[name]
+            for name, best in wanted.items()
+        }
+        response = tensors.write_outputs(given, raw=bool(request.raw_input_contents))
         response.model_name, response.model_version = request.model_name, str(model.version)
         response.id = request.id
         return response
@@ -285,7 +292,9 @@ class InferenceService:
             int(number) if number else None,
             field,
         )
-        return model, ImageView(model, self._limits) if of_image else TensorView(model)
+        if of_image:
+            return model, ImageView(model, self._limits)
+        return model, TensorView(model, self._max_message_bytes)
 
 
 def _handler(method: Any, behavior: Any) -> "grpc.RpcMethodHandler[Any, Any]":
@@ -298,9 +307,13 @@ def _handler(method: Any, behavior: Any) -> "grpc.RpcMethodHandler[Any, Any]":
     return kind(behavior, parse, lambda message: message.SerializeToString())
 
 
-def _wanted(request: pb.ModelInferRequest, view: View) -> list[str]:
-    """Return the names of the outputs that a request asks for; all if it names none."""
+def _wanted(request: pb.ModelInferRequest, view: View, task: Task) -> dict[str, int]:
+    """Return the outputs that a request asks for, all if it names none.
+
+    Of each: how many of the best labels it wants instead of the scores, or 0.
+    """
     there = [spec.name for spec in view.outputs]
+    wanted: dict[str, int] = {}
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
         if output.name not in there:
@@ -308,14 +321,15 @@ def _wanted(request: pb.ModelInferRequest, view: View) -> list[str]:
                 f"{field}.name",
                 f"there is no output {output.name[:64]!r}; there are {listed(there)}",
             )
-        for unserved in ("classification", "shared_memory_region"):
-            if unserved in output.parameters:
-                raise InvalidRequest(
-                    f"{field}.parameters",
-                    f"{unserved} is not served; the view {request.model_name}{_IMAGE_VIEW} gives "
-                    "labels",
-                )
-    return [output.name for output in request.outputs] or there
+        if "shared_memory_region" in output.parameters:
+            raise InvalidRequest(f"{field}.parameters", "shared memory is not served")
+        best = output.parameters["classification"].int64_param
+        if best and not (isinstance(view, TensorView) and task is Task.CLASSIFICATION):
+            raise InvalidRequest(
+                f"{field}.parameters", "classification is for a classifier's scores alone"
+            )
+        wanted[output.name] = max(best, 0)
+    return wanted or dict.fromkeys(there, 0)
 
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
@@ -331,6 +345,10 @@ def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadat
 
 def _data_type(spec: TensorSpec) -> str:
     return "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
+
+
+def _format(spec: TensorSpec) -> str:
+    return "FORMAT_NCHW" if len(spec.shape) == 3 else "FORMAT_NONE"
 
 
 def _ultralytics_metadata(model: ServedModel) -> dict[str, Any]:

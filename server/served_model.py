@@ -1,10 +1,12 @@
 """What answers for one version of one model: its sessions, its family, its card."""
 
+import asyncio
 import copy
 import time
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -30,6 +32,7 @@ from server.session import Session, Sessions
 from server.stages import Stages
 
 _log = structlog.get_logger()
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,44 +173,52 @@ class ServedModel:
         Raises InvalidRequest if it can't be decoded; Overloaded, DeadlineExceeded,
         ModelFailed.
         """
-        result, timings = await self._do(_PictureJob(picture=picture, options=options), call)
-        return Answer(result, self.served_by, timings)
+        (answer,) = await self.answers([picture], options, call)
+        return answer
 
-    async def infer(self, tensor: Tensor, call: Call) -> Tensor:
-        """Return the family's tensor for one input [3, height, width].
+    async def answers(
+        self, pictures: Sequence[Picture], options: Options, call: Call
+    ) -> list[Answer]:
+        """Return the answers on the pictures of one request; raises as answer does."""
+        jobs = [_PictureJob(picture=picture, options=options) for picture in pictures]
+        return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, call)]
 
-        It shares runs with pictures. Raises as answer does.
+    async def infer(self, batch: Tensor, call: Call) -> list[Tensor]:
+        """Return the family's tensor for each input of one request [b, 3, height, width].
+
+        They share runs with pictures. Raises as answer does.
         """
-        result, _ = await self._do(_TensorJob(tensor=tensor), call)
-        return result
+        jobs = [_TensorJob(tensor=tensor) for tensor in batch]
+        return [result for result, _ in await self._do(jobs, call)]
 
-    async def _do(self, job: _AnyJob, call: Call) -> tuple[Any, Timings]:
-        """Return what comes of a job, and where the time went."""
+    async def _do(self, jobs: Sequence[_AnyJob], call: Call) -> list[tuple[Any, Timings]]:
+        """Return what comes of a request's jobs, and where the time of each went."""
         started = time.perf_counter()
-        try:
+
+        async def one(job: _AnyJob) -> tuple[Any, Timings]:
             result, spent = await self._scheduler.submit(self, job, call)
+            return result, Timings(
+                queue_ms=spent.queue_ms,
+                decode_ms=job.decode_ms,
+                preprocess_ms=job.preprocess_ms,
+                inference_ms=spent.run_ms,
+                postprocess_ms=job.postprocess_ms,
+                total_ms=_ms_since(started),
+            )
+
+        try:
+            done = [await one(jobs[0])] if len(jobs) == 1 else await _all(map(one, jobs))
         except Exception as error:
             self.stages.failed.add(time.perf_counter() - started)
             if isinstance(error, ModelFailed):
                 _log.error("model failed", model=self.name, version=self.version, exc_info=error)
             raise
-        timings = Timings(
-            queue_ms=spent.queue_ms,
-            decode_ms=job.decode_ms,
-            preprocess_ms=job.preprocess_ms,
-            inference_ms=spent.run_ms,
-            postprocess_ms=job.postprocess_ms,
-            total_ms=_ms_since(started),
-        )
+        # Of several the one that took longest: the others were done beside it.
+        timings = max((timings for _, timings in done), key=lambda t: t.total_ms)
         self.stages.add(timings, time.time())
-        trace.note(
-            timings,
-            model=self.name,
-            version=self.version,
-            provider=self.served_by.execution_provider,
-            batch=spent.batch,
-        )
-        return result, timings
+        provider = self.served_by.execution_provider
+        trace.note(timings, model=self.name, version=self.version, provider=provider)
+        return done
 
     def allocate(self, jobs: list[_AnyJob]) -> None:
         """Give each job its place in one batch."""
@@ -277,6 +288,16 @@ def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:
         return shape[1] // len(output.anchors[0]) - 5
     row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
     return row.get(output.layout)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Return all results; where one fails nobody waits for the others any more."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _gathered(jobs: list[_AnyJob]) -> Tensor:

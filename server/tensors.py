@@ -56,6 +56,10 @@ def read_inputs(request: Request) -> dict[str, Array]:
         shape = tuple(tensor.shape)
         if any(size < 0 for size in shape):
             raise InvalidRequest(f"{field}.shape", f"the shape is {list(shape)}; sizes begin at 0")
+        if raw and tensor.HasField("contents"):
+            raise InvalidRequest(
+                f"{field}.contents", "contents come raw or typed; this request has both"
+            )
         if raw:
             array = _from_raw(tensor.datatype, raw[index], field)
         else:

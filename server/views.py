@@ -4,11 +4,11 @@ Each model has both views: `NAME` takes its input and gives its numbers, whateve
 outputs are; `NAME_image` takes encoded pictures and gives labels and boxes.
 """
 
-import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from server.served_model import ServedModel, output_names
 from server.settings import ImageLimits
 from server.tensors import Array, datatype_of
 
-MAX_BATCH: Final = 16
-"""Most images in one request."""
-
+_MAX_BATCH: Final = 16
+# Of a message, besides the tensors that it carries.
+_ENVELOPE_BYTES: Final = 64 << 10
 _IMAGE: Final = "IMAGE"
 _FLOATS: Final = ("FP32", "FP16")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,11 @@ class View(Protocol):
         ...
 
     @property
+    def max_batch(self) -> int:
+        """Most images in one request: as many as a message can carry, and the answer's."""
+        ...
+
+    @property
     def outputs(self) -> Sequence[TensorSpec]:
         """What it gives."""
         ...
@@ -64,7 +68,7 @@ class View(Protocol):
 class TensorView:
     """Takes inputs that are ready; they share runs with pictures."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, max_message_bytes: int) -> None:
         self._model = model
         document = model.document
         fp16 = document.input.dtype == "float16"
@@ -74,6 +78,9 @@ class TensorView:
         heads = isinstance(document.output, Yolov5Heads)
         name = "output0" if heads else output_names(document)[0]
         self.outputs = (TensorSpec(name, "FP32", tuple(model.tensor_shape)),)
+        largest = 4 * max(math.prod(s.shape) for s in (*self.inputs, *self.outputs))
+        fits = (max_message_bytes - _ENVELOPE_BYTES) // max(largest, 1)
+        self.max_batch = max(1, min(_MAX_BATCH, fits))
 
     async def infer(
         self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
@@ -86,20 +93,20 @@ class TensorView:
                 "inputs[0].datatype",
                 f"{spec.name} is {datatype}; {self._model.name} takes {spec.datatype}",
             )
-        if tensor.shape[1:] != spec.shape or not 1 <= len(tensor) <= MAX_BATCH:
+        if tensor.shape[1:] != spec.shape or not 1 <= len(tensor) <= self.max_batch:
             raise InvalidRequest(
                 "inputs[0].shape",
                 f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
-                f"{['1 to ' + str(MAX_BATCH), *spec.shape]}",
+                f"{['1 to ' + str(self.max_batch), *spec.shape]}",
             )
-        given = await _all(self._model.infer(one, call) for one in tensor)
-        return {self.outputs[0].name: np.stack(given)}
+        return {self.outputs[0].name: np.stack(await self._model.infer(tensor, call))}
 
 
 class ImageView:
     """Takes encoded pictures, as BYTES [b, 1] or as UINT8 [b, n]."""
 
     inputs = (TensorSpec(_IMAGE, "BYTES", (1,)),)
+    max_batch = _MAX_BATCH
 
     def __init__(self, model: ServedModel, limits: ImageLimits) -> None:
         self._model = model
@@ -127,7 +134,7 @@ class ImageView:
             Picture(partial(decode, data, self._limits, field))
             for data in self._pictures(_only(inputs, _IMAGE))
         ]
-        answers = await _all(self._model.answer(each, options, call) for each in pictures)
+        answers = await self._model.answers(pictures, options, call)
         return _columns(answers, boxes=self._model.task is Task.OBJECT_DETECTION)
 
     @staticmethod
@@ -135,15 +142,28 @@ class ImageView:
         datatype, shape = datatype_of(tensor), list(tensor.shape)
         count = shape[0] if shape else 0
         fits = shape[1:] in ([], [1]) if datatype == "BYTES" else len(shape) == 2
-        if datatype not in ("BYTES", "UINT8") or not fits or not 1 <= count <= MAX_BATCH:
+        if datatype not in ("BYTES", "UINT8") or not fits or not 1 <= count <= _MAX_BATCH:
             raise InvalidRequest(
                 "inputs[0].shape",
                 f"{_IMAGE} is {datatype} {shape}; it must be BYTES [b, 1], an encoded picture "
-                f"each, or UINT8 [b, bytes of one], with 1 to {MAX_BATCH} pictures",
+                f"each, or UINT8 [b, bytes of one], with 1 to {_MAX_BATCH} pictures",
             )
         if datatype == "BYTES":
             return list(tensor.ravel())
         return [row.tobytes() for row in tensor]
+
+
+def classified(scores: Array, labels: Sequence[str], most: int) -> Array:
+    """Return the best of scores [b, classes] as Triton writes them: BYTES [b, most].
+
+    Each is SCORE:INDEX:LABEL.
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+    told = np.empty(best.shape, object)
+    for row, column in np.ndindex(best.shape):
+        index = int(best[row, column])
+        told[row, column] = f"{scores[row, index]:f}:{index}:{labels[index]}"
+    return told
 
 
 def _only(inputs: Mapping[str, Array], name: str) -> Array:
@@ -152,16 +172,6 @@ def _only(inputs: Mapping[str, Array], name: str) -> Array:
             "inputs", f"there is one input, {name}; the request has {listed(inputs)}"
         )
     return inputs[name]
-
-
-async def _all(work: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Return all results; where one fails nobody waits for the others any more."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _options(parameters: Mapping[str, Any], document: ModelDocument) -> Options:

@@ -128,7 +128,7 @@ class Detector:
         """Return the boxes cxcywh [n, 4] and the class scores [n, classes] of all candidates."""
         output = self._output
         if isinstance(output, Yolov5Heads):
-            return _decode_yolov5_heads(outputs, output, threshold=-1)
+            return _decode_yolov5_heads(outputs, output, None)
         rows = outputs[0][0].astype(np.float32, copy=False)
         if output.layout == "end_to_end":
             scores = np.zeros((len(rows), len(self._labels)), np.float32)
@@ -140,31 +140,38 @@ class Detector:
 
 
 def _decode_yolov5_heads(
-    maps: list[Tensor], heads: Yolov5Heads, threshold: float
+    maps: list[Tensor], heads: Yolov5Heads, threshold: float | None
 ) -> tuple[Tensor, Tensor]:
     """Return boxes cxcywh [n, 4] and class scores [n, classes] of raw head maps.
 
-    Only of cells whose objectness is above the threshold; -1: of all.
+    Only of cells whose objectness is above the threshold; None: of all, be they numbers or not.
     maps: one [1, anchors * (5 + classes), h, w] per scale. A score is objectness times
     class, so that objectness alone rules out nearly every cell before any of the rest is
     read; it does so on the logit, with a margin, and then exactly.
     """
-    at_least = np.log(threshold / (1 - threshold)) - 0.01 if 0 < threshold < 1 else -np.inf
+    at_least = -np.inf
+    if threshold is not None and 0 < threshold < 1:
+        at_least = np.log(threshold / (1 - threshold)) - 0.01
     logits, places = [], []
     for head, anchors, stride in zip(maps, heads.anchors, heads.strides, strict=True):
         height, width = head.shape[2:]
         cells = head.reshape(len(anchors), -1, height * width)  # [anchors, 5 + classes, h * w]
-        require_finite(cells[:, 4])
-        anchor, cell = np.divmod(np.flatnonzero(cells[:, 4] > at_least), height * width)
+        if threshold is None:
+            some = np.arange(len(anchors) * height * width)
+        else:
+            require_finite(cells[:, 4])
+            some = np.flatnonzero(cells[:, 4] > at_least)
+        anchor, cell = np.divmod(some, height * width)
         logits.append(cells[anchor, :, cell])  # [n, 5 + classes]
         y, x = np.divmod(cell, width)
         sides = np.array(anchors, np.float32)[anchor]
         places.append(np.column_stack((x, y, np.full_like(x, stride), sides)))  # [n, 5]
     read, place = np.concatenate(logits), np.concatenate(places, dtype=np.float32)
-    require_finite(read)
     raw = _sigmoid(read)
-    keep = raw[:, 4] > threshold
-    raw, place = raw[keep], place[keep]
+    if threshold is not None:
+        require_finite(read)
+        keep = raw[:, 4] > threshold
+        raw, place = raw[keep], place[keep]
     # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
     corner = place[:, :2] - np.float32(0.5)
     center = (raw[:, :2] * 2 + corner) * place[:, 2:3]

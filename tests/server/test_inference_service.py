@@ -106,6 +106,7 @@ async def test_it_is_live_and_ready_and_says_what_it_speaks(triton: Stub) -> Non
         ("colors", "1", True),
         ("colors_image", "2", True),
         ("colors", "9", False),
+        ("colors", "x", False),
         ("nobody", "", False),
     ):
         request = pb.ModelReadyRequest(name=name, version=version)
@@ -274,11 +275,35 @@ async def test_what_is_wrong_is_named(
 
 async def test_what_is_not_served_is_said(triton: Stub) -> None:
     request = request_of("colors", "images", tensor_of(RED))
-    request.outputs.add(name="logits").parameters["classification"].int64_param = 3
-    assert "colors_image gives labels" in str((await refused(triton.ModelInfer(request))).details())
+    request.outputs.add(name="logits").parameters["shared_memory_region"].string_param = "secret"
+    assert "shared memory" in str((await refused(triton.ModelInfer(request))).details())
+    request = request_of("boxes", "images", tensor_of(RED, graphs.detector_document()))
+    request.outputs.add(name="output0").parameters["classification"].int64_param = 3
+    assert "a classifier's scores" in str((await refused(triton.ModelInfer(request))).details())
     request = request_of("colors_image", "IMAGE", encoded(RED))
     request.parameters["top_k"].string_param = "many"
     assert "top_k is 'many'" in str((await refused(triton.ModelInfer(request))).details())
+
+
+async def test_a_classifier_s_scores_may_come_as_triton_writes_its_best(triton: Stub) -> None:
+    request = request_of("colors", "images", tensor_of(GREEN))
+    request.outputs.add(name="logits").parameters["classification"].int64_param = 2
+    (best,) = outputs(await triton.ModelInfer(request)).values()
+    assert best.shape == (1, 2) and best[0, 0] == b"20.000000:1:green"
+
+
+async def test_what_is_no_number_comes_out_as_it_went_in(triton: Stub) -> None:
+    batch = np.full((1, 3, 8, 8), np.nan, np.float32)
+    assert np.isnan(
+        outputs(await triton.ModelInfer(request_of("colors", "images", batch)))["logits"]
+    ).all()
+
+
+async def test_a_batch_is_no_larger_than_a_message_can_carry(models: Path) -> None:
+    async with served_by(App(settings(models, max_message_bytes=200_000))) as served:
+        stub = Stub(served.channel)
+        config = (await stub.ModelConfig(pb.ModelConfigRequest(name="boxes"))).config
+        assert config.max_batch_size == (200_000 - 65_536) // (4 * 3 * 64 * 64)
 
 
 async def test_one_bad_picture_fails_its_request_and_nothing_else(triton: Stub) -> None:
@@ -319,7 +344,8 @@ async def test_metadata_and_config_say_the_same_with_and_without_the_batch(trito
 
 async def test_statistics_count_what_came_through_all_doors(served: Served, triton: Stub) -> None:
     async def statistics(name: str) -> pb.ModelStatistics:
-        (found,) = (await triton.ModelStatistics(pb.ModelStatisticsRequest(name=name))).model_stats
+        request = pb.ModelStatisticsRequest(name=name, version="2")
+        (found,) = (await triton.ModelStatistics(request)).model_stats
         return found
 
     before = await statistics("colors")
@@ -330,13 +356,15 @@ async def test_statistics_count_what_came_through_all_doors(served: Served, trit
     await refused(triton.ModelInfer(request_of("colors_image", "IMAGE", bad)))
     after = await statistics("colors")
     assert after.inference_count - before.inference_count == 5
-    assert after.inference_stats.success.count - before.inference_stats.success.count == 5
-    assert after.inference_stats.queue.count - before.inference_stats.queue.count == 5
+    assert after.inference_stats.success.count - before.inference_stats.success.count == 3
+    assert after.inference_stats.queue.count - before.inference_stats.queue.count == 3
     assert after.inference_stats.fail.count - before.inference_stats.fail.count == 1
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert after.last_inference > before.last_inference
     assert sum(b.batch_size * b.compute_infer.count for b in after.batch_stats) == 5
     assert (await statistics("colors_image")).inference_count == after.inference_count
+    both = await triton.ModelStatistics(pb.ModelStatisticsRequest(name="colors"))
+    assert [s.version for s in both.model_stats] == ["1", "2"]
     everything = await triton.ModelStatistics(pb.ModelStatisticsRequest())
     assert {s.name for s in everything.model_stats} >= {"colors", "boxes", "pets"}
 

@@ -97,6 +97,9 @@ def test_an_input_that_comes_twice_or_lies_elsewhere_is_refused() -> None:
     request.inputs.append(request.inputs[0])
     with pytest.raises(InvalidRequest, match="comes twice"):
         read_inputs(request)
+    request = one("FP32", [1], b"1234", fp32_contents=[1])
+    with pytest.raises(InvalidRequest, match="raw or typed; this request has both"):
+        read_inputs(request)
     request = one("FP32", [1])
     request.inputs[0].parameters["shared_memory_region"].string_param = "secret"
     with pytest.raises(InvalidRequest, match="shared memory is not served"):

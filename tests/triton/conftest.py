@@ -1,0 +1,98 @@
+"""An environment with Triton's clients, in which tests run, and a server for them."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from server import grpc_service_pb2
+from tests.faults.process import ServerProcess
+from tests.server import graphs
+
+FOLDER = Path(__file__).parent
+INSIDE = FOLDER / "with_tritonclient"
+REQUIREMENTS = FOLDER / "requirements.txt"
+CACHE = Path("~/.cache/visavis").expanduser()
+RunInside = Callable[..., None]
+
+# They run in a process of their own: see `run_inside`.
+collect_ignore = [INSIDE.name]
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """Return a folder with Triton's clients and the older protobuf that they are bound to."""
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = CACHE / f"triton-{digest}"
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+            target = Path(unfinished) / "packages"
+            pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+            how = ("--no-deps", "--target", str(target), "--requirement", str(REQUIREMENTS))
+            done = subprocess.run((*pip, *how), capture_output=True, text=True, check=False)
+            if done.returncode:
+                assert os.environ.get("CI") != "true", done.stderr
+                pytest.skip(f"pip can't fetch Triton's clients: {done.stderr.strip()[-200:]}")
+            if not folder.exists():  # another run may have been quicker
+                target.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with the descriptor of our contract.
+
+    One process can't hold two contracts of the same name: inside, this one is only data.
+    """
+    file = tmp_path_factory.mktemp("contract") / "grpc_service.binpb"
+    file.write_bytes(grpc_service_pb2.DESCRIPTOR.serialized_pb)
+    return file
+
+
+@pytest.fixture(scope="session")
+def run_inside(
+    packages: Path, contract: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunInside:
+    """Return a function that runs a file of tests where Triton's packages go before ours."""
+    settings = tmp_path_factory.mktemp("ultralytics")
+
+    def run(file: str, **environment: str) -> None:
+        pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(INSIDE), "--tb=short")
+        done = subprocess.run(
+            (*pytest_there, str(INSIDE / file)),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(packages),
+                "CONTRACT": str(contract),
+                "YOLO_AUTOINSTALL": "false",
+                "YOLO_CONFIG_DIR": str(settings),
+                "YOLO_OFFLINE": "true",
+                **environment,
+            },
+        )
+        if done.returncode:
+            pytest.fail(done.stdout + done.stderr, pytrace=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Serve colors, which says how red, green and blue a picture is, in two versions; and boxes."""
+    folder = tmp_path_factory.mktemp("triton")
+    for version, gain in ((1, 10.0), (2, 20.0)):
+        colors, _ = graphs.export(graphs.classifier(gain), graphs.classifier_document())
+        graphs.put(folder / "models", "colors", version, colors)
+    boxes, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document())
+    graphs.put(folder / "models", "boxes", 1, boxes)
+    with ServerProcess(folder / "models", folder) as server:
+        yield server

@@ -1,0 +1,45 @@
+"""The server as Triton's and ultralytics' clients see it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from visavis import Client
+
+from tests.faults.process import ServerProcess
+
+from .conftest import INSIDE, RunInside
+
+FILES = sorted(path.name for path in INSIDE.glob("test_*.py"))
+REAL = "test_real_models.py"
+
+
+@pytest.mark.parametrize("file", [name for name in FILES if name != REAL])
+def test_tritons_clients_work_unchanged(
+    file: str, run_inside: RunInside, server: ServerProcess
+) -> None:
+    run_inside(file, ADDRESS=server.address)
+
+
+def test_ultralytics_finds_what_detect_finds(
+    run_inside: RunInside, real_models: Path, images: Path, tmp_path: Path
+) -> None:
+    bus = images / "bus.jpg"
+    with ServerProcess(real_models, tmp_path) as server, Client(server.address) as client:
+        found = client.detect(bus, model="yolov5n").detections
+        expected = [
+            {
+                "box": [d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max],
+                "score": d.score,
+                "class_id": d.class_id,
+                "label": d.label,
+            }
+            for d in found
+        ]
+        (tmp_path / "expected.json").write_text(json.dumps(expected))
+        run_inside(
+            REAL,
+            ADDRESS=server.address,
+            PICTURE=str(bus),
+            EXPECTED=str(tmp_path / "expected.json"),
+        )
