@@ -15,18 +15,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROJECTS = (ROOT / "pyproject.toml", ROOT / "clients" / "python" / "pyproject.toml")
+# What settings can ask a server for.
+EXTRAS = ("http", "trace")
 OURS = re.compile(r"visavis\b")
 HEADER = "# Written by `make lock`. Install with: pip install --require-hashes -r {name}\n"
 
 
 def main() -> None:
     """Write both files."""
-    needed = {
-        dependency
-        for project in PROJECTS
-        for dependency in tomllib.loads(project.read_text("utf-8"))["project"]["dependencies"]
-        if not OURS.match(dependency)
-    }
+    projects = [tomllib.loads(path.read_text("utf-8"))["project"] for path in PROJECTS]
+    extras = projects[0]["optional-dependencies"]
+    groups = [*(each["dependencies"] for each in projects), *(extras[name] for name in EXTRAS)]
+    needed = {each for group in groups for each in group if not OURS.match(each)}
     runtimes = {dependency for dependency in needed if dependency.startswith("onnxruntime")}
     # Which of the two is for which machine, its marker says: the small one does for any.
     (small,) = (each for each in runtimes if not each.startswith("onnxruntime-gpu"))

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ class App:
         self._stop_metrics: Callable[[], None] = lambda: None
         self.metrics_address: str | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._loads = ThreadPoolExecutor(1, "load")
+        self._loading: Future[ServedModel] | None = None
 
     async def start(self) -> None:
         """Listen at once, and be ready when every model is loaded and verified.
@@ -161,6 +164,11 @@ class App:
         """Where HTTP is served; None: nowhere."""
         return self._http.address if self._http else None
 
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded for the start, which nothing can interrupt."""
+        return self._loading is not None and self._loading.running()
+
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once."""
         stop = asyncio.Event()
@@ -201,6 +209,7 @@ class App:
         await self._server.stop(_LAST_WORDS_S)
         if self._http:
             await self._http.stop()
+        self._loads.shutdown(wait=False)
         await asyncio.to_thread(self.scheduler.close)
         await asyncio.to_thread(self._stop_metrics)
         if self._tracing:
@@ -231,8 +240,9 @@ class App:
         Raises StartupError elsewhere.
         """
         started, seen = time.monotonic(), stamp(file)
+        self._loading = self._loads.submit(loader.load, file)
         try:
-            model = await asyncio.to_thread(loader.load, file)
+            model = await asyncio.wrap_future(self._loading)
         except StartupError as error:
             if not self.settings.watch_s:
                 raise
@@ -274,7 +284,10 @@ class App:
 async def serve(settings: Settings) -> None:
     """Serve until told to stop; raises StartupError if that can't begin."""
     configure_logging(settings.log_format, settings.log_level)
-    await App(settings).run()
+    app = App(settings)
+    await app.run()
+    if app.loading:
+        os._exit(0)  # Python itself would wait for it, perhaps for ever.
 
 
 def _tracing(endpoint: str) -> "Tracing":

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from server import memory
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, Overloaded
 from server.results import Image
 from server.settings import ImageLimits
 
@@ -56,11 +56,19 @@ def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Im
         if is_cmyk:
             return _decode_cmyk(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (cv2.error, OSError, SyntaxError, ValueError):  # the last three are Pillow's
+    except (cv2.error, OSError, SyntaxError, ValueError) as error:  # the last three are Pillow's
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            raise _no_memory() from None
         image = None
+    except MemoryError:
+        raise _no_memory() from None
     if image is None:
         raise InvalidRequest(field, "the image can't be decoded; it is damaged or incomplete")
     return image
+
+
+def _no_memory() -> Overloaded:
+    return Overloaded("there is not enough memory to decode the image; try again later", 1.0)
 
 
 def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: ImageLimits) -> Image:

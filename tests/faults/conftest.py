@@ -49,8 +49,13 @@ def serve(models: Path, tmp_path: Path) -> Iterator[Serve]:
         server.__exit__(None, None, None)
 
 
-def slow(gain: float = 10.0) -> bytes:
-    """Return colors, behind as many multiplications of a matrix as take SLOW_S on one core here."""
+def slow(gain: float = 10.0, times: int | None = None) -> bytes:
+    """Return colors, behind that many multiplications of a matrix.
+
+    times: None: as many as take SLOW_S on one core here.
+    """
+    if times is not None:
+        return _slow(times, gain)
     few = 20
     path = _slow(few, gain)
     options = ort.SessionOptions()

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from tests.server import graphs
 
 from .calls import OK, channel, classify, ended, health, stub_of
-from .conftest import Serve
+from .conftest import Serve, slow
 from .process import ServerProcess, until
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -63,6 +64,21 @@ def test_sigterm_during_a_reload_ends_it_with_exit_code_0(models: Path, tmp_path
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         assert "stopped" in server.log
+
+
+def test_sigterm_while_a_model_loads_without_end_ends_it_with_exit_code_0(tmp_path: Path) -> None:
+    folder = tmp_path / "endless"
+    graphs.put(folder, "endless", 1, slow(times=10**9))
+    server = ServerProcess(folder, tmp_path)
+    try:
+        # It listens, and the model is being warmed up.
+        until(lambda: "starting" in server.log and server.threads > 3, "it has not begun")
+        time.sleep(0.5)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "stopped" in server.log
+    finally:
+        server.__exit__(None, None, None)
 
 
 def test_systemd_hears_ready_alive_and_stopping(serve: Serve, tmp_path: Path) -> None:

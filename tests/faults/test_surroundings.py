@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
+from visavis.v1 import vision_pb2 as pb
+
+from tests.server.pictures import RED, plain
 
 from .calls import OK, channel, classify, ended, stub_of
+from .conftest import Serve
 from .process import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +43,8 @@ async def test_nothing_phones_home_and_no_file_outside_is_written(
         "cpu",
         "--grpc",
         f"127.0.0.1:{(port := free_port())}",
+        "--http",
+        f"127.0.0.1:{free_port()}",
     ]
     traced = subprocess.Popen(
         list(map(str, [*command, sys.executable, "-m", "server", *options])),
@@ -67,6 +74,26 @@ async def test_nothing_phones_home_and_no_file_outside_is_written(
     ]
     assert written == []
     assert list(home.iterdir()) == []
+
+
+async def test_a_picture_that_memory_has_no_room_for_is_refused_and_the_server_goes_on(
+    serve: Serve,
+) -> None:
+    server = serve("--cores", "1")
+    large = pb.ClassifyRequest(
+        image=pb.Image(encoded=plain(RED, width=5000, height=4990)), model="colors"
+    )
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        assert (await ended(stub.Classify(classify()))).code is OK
+        room = server.seen.memory_info().vms + (40 << 20)
+        server.seen.rlimit(psutil.RLIMIT_AS, (room, psutil.RLIM_INFINITY))
+        outcome = await ended(stub.Classify(large))
+        assert outcome.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert outcome.error and "not enough memory" in str(outcome.error.details())
+        assert (await ended(stub.Classify(classify()))).code is OK
+        server.seen.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        assert (await ended(stub.Classify(large))).code is OK
 
 
 @needs_root
