@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import struct
@@ -19,6 +20,7 @@ import trustme
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from visavis.v1 import vision_pb2 as pb
 
@@ -36,6 +38,7 @@ CLASSIFY = {"model": "colors", "image": {"encoded": b64encode(plain(RED)).decode
 DETECT = {**CLASSIFY, "model": "boxes"}
 COMPARE = {"image": CLASSIFY["image"]}
 JSON = {"content-type": "application/json"}
+README = Path(__file__).parents[2] / "README.md"
 
 
 @dataclass
@@ -459,3 +462,19 @@ def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:
     with pytest.raises(ValueError, match=r"0\.0\.0\.0:8000 can be reached from elsewhere"):
         settings(models, http="0.0.0.0:8000")
     assert settings(models, http="0.0.0.0:8000", insecure=True).http
+
+
+async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> None:
+    (line,) = re.findall(r"^\$ (echo .*curl .*)$", README.read_text("utf-8"), re.MULTILINE)
+    # Longer than any single argument may be.
+    noise = Image.effect_noise((640, 640), 100).convert("RGB")
+    noise.save(tmp_path / "street.jpg", quality=95)
+    assert (tmp_path / "street.jpg").stat().st_size > 131_072
+    async with served_by(App(settings(models, http="127.0.0.1:0"))) as served:
+        line = line.replace("127.0.0.1:8000", str(served.app.http_address))
+        line = line.replace("yolov5n", "boxes")
+        done = await asyncio.create_subprocess_exec(
+            "bash", "-c", line, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await done.communicate()
+    assert [found["label"] for found in json.loads(out)["detections"]] == ["cat", "dog"]
