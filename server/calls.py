@@ -46,16 +46,25 @@ class Calls:
     def __init__(
         self, record: Record, log_calls: bool = False, around: Around | None = None
     ) -> None:
-        self.stopping = False
+        self._stopping = asyncio.Event()
         self._around: Around = around or (lambda door, call, headers: nullcontext())
         self._record = record
         self._log_calls = log_calls
         self._under_way = 0
         self._none_under_way = asyncio.Event()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the doors refuse new calls."""
+        return self._stopping.is_set()
+
+    async def until_stopping(self) -> None:
+        """Return when the doors begin to refuse new calls."""
+        await self._stopping.wait()
+
     async def finish(self) -> None:
         """Return when those under way have ended; the doors refuse new ones from now on."""
-        self.stopping = True
+        self._stopping.set()
         if self._under_way:
             await self._none_under_way.wait()
 

@@ -1,12 +1,14 @@
 """The HTTP door: our RPCs as Connect, gRPC-Web and JSON, metrics, probes, and the playground."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -30,6 +32,8 @@ from server.http_guards import Arriving, Authenticated, Entrance
 from server.settings import Settings, is_local
 from server.tokens import Tokens
 from server.vision_service import VisionService
+
+_log = structlog.get_logger()
 
 _SERVICE = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
 
@@ -86,6 +90,9 @@ class HttpDoor:
             timeout_keep_alive=round(settings.max_connection_idle_s),
             timeout_graceful_shutdown=1,
         )
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = [_Errors(logging.ERROR)], False
+        logger.setLevel(logging.ERROR)
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -102,6 +109,13 @@ class HttpDoor:
             return
         self._server.should_exit = True
         await self._serving
+
+
+class _Errors(logging.Handler):
+    """Writes what uvicorn calls an error into our log; what strangers send is none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _log.error("http failed", what=record.getMessage(), exc_info=record.exc_info)
 
 
 class _Server(uvicorn.Server):

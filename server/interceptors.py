@@ -1,5 +1,6 @@
 """What holds for every call over gRPC: its message arrives in time, its error becomes a status."""
 
+import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ HEALTH = "/grpc.health.v1.Health/"
 """What the paths of its methods begin with."""
 
 _DOOR = "grpc"
+_STOPPING = "the server is stopping; try again elsewhere"
 
 # Quoted: only the stubs know their parameters.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -48,7 +50,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         method: str = details.method
         watched = not method.startswith(HEALTH)
         if watched and self._calls.stopping:
-            return refusing(Unavailable("the server is stopping; try again elsewhere"))
+            return refusing(Unavailable(_STOPPING))
         behavior = _behavior(handler)
         headers = dict(details.invocation_metadata)
         request_id = request_id_of(headers.get(REQUEST_ID))
@@ -66,7 +68,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             return message
 
         async def all_requests(context: Context) -> AsyncIterator[Any]:
-            while (message := await take(context)) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            while True:
+                taking = asyncio.ensure_future(take(context))
+                stopping = asyncio.ensure_future(self._calls.until_stopping())
+                try:
+                    await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
+                    if not taking.done():
+                        raise Unavailable(_STOPPING)
+                    if (message := await taking) is grpc.aio.EOF:  # type: ignore[attr-defined]
+                        return
+                finally:
+                    taking.cancel()
+                    stopping.cancel()
                 yield message
 
         async def answer(requests: Any, context: Context) -> Any:

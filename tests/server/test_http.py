@@ -449,6 +449,15 @@ async def test_a_busy_port_ends_the_start_and_is_named(models: Path) -> None:
             App(settings(models, http=address))
 
 
+async def test_what_is_no_http_is_answered_and_not_logged(
+    web: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert (await stalled(web.app, b"\x16\x03\x01 hello\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    seen = capsys.readouterr()
+    assert "Invalid" not in seen.out + seen.err
+
+
 async def test_without_its_packages_the_error_names_the_extra(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

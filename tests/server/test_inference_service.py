@@ -399,6 +399,19 @@ async def test_a_stream_that_falls_silent_is_ended(models: Path) -> None:
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_server_that_stops_answers_what_a_stream_has_asked_and_ends_it(
+    models: Path,
+) -> None:
+    app = App(settings(models))
+    async with served_by(app) as served:
+        call = Stub(served.channel).ModelStreamInfer()
+        await call.write(request_of("colors", "images", tensor_of(RED), id="1"))
+        assert (await call.read()).infer_response.id == "1"
+        await asyncio.wait_for(app.stop(), 5)
+        with pytest.raises(grpc.aio.AioRpcError, match="the server is stopping"):
+            await call.read()
+
+
 async def test_it_needs_the_token_that_all_calls_need(
     models: Path, tokens: Path, token: NewToken
 ) -> None:
