@@ -19,13 +19,13 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints
 	@echo "installing into $(VENV): PyTorch takes a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e clients/python -e '.[export]'
+		-e clients/python -e '.[export,http]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e clients/python -e '.[export,openvino,dev]'
+		-e clients/python -e '.[export,http,openvino,dev]'
 	@touch $@
 
 .PHONY: demo
@@ -53,11 +53,31 @@ lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contra
 	@$(BIN)/buf lint protos
 	@$(BIN)/buf breaking protos --against protos/landed.binpb
 
+PROTOC := $(GENERATOR)/bin/python -m grpc_tools.protoc
+GO := module=visavis,Mvisavis/v1/vision.proto=visavis/v1
+# What is generated and committed; C++, Java and Rust make their own whenever they are built.
+GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
+	clients/web/reference.html protos/visavis/v1/model.schema.json \
+	server/grpc_service_pb2.py server/grpc_service_pb2.pyi
+
+# Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
+define where-installed
+	@if command -v $(1) >/dev/null; then $(3); else \
+		echo "$(2) stays as it is: $(1) is not installed"; test "$$CI" != true; fi
+endef
+
 .PHONY: generate
-generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate the stubs and the schema
-	@$(GENERATOR)/bin/python -m grpc_tools.protoc -Iprotos --python_out=clients/python \
-		--pyi_out=clients/python --grpc_python_out=clients/python protos/visavis/v1/vision.proto
+generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, schema and reference
+	@$(PROTOC) -Iprotos --python_out=clients/python --pyi_out=clients/python \
+		--grpc_python_out=clients/python visavis/v1/vision.proto
+	@$(PROTOC) -Iprotos/inference --python_out=server --pyi_out=server grpc_service.proto
+	$(call where-installed,protoc-gen-go,clients/go/v1,$(PROTOC) -Iprotos \
+		--go_out=clients/go --go_opt=$(GO) visavis/v1/vision.proto)
+	$(call where-installed,protoc-gen-go-grpc,clients/go/v1,$(PROTOC) -Iprotos \
+		--go-grpc_out=clients/go --go-grpc_opt=$(GO) visavis/v1/vision.proto)
+	$(call where-installed,npm,clients/typescript/src/gen,$(MAKE) -s -C clients/typescript generate)
 	@$(BIN)/python -m server.card > protos/visavis/v1/model.schema.json
+	@$(BIN)/python protos/reference.py > clients/web/reference.html
 
 $(GENERATOR)/.installed: Makefile
 	@test -x $(GENERATOR)/bin/python || $(PYTHON) -m venv $(GENERATOR)
@@ -66,8 +86,14 @@ $(GENERATOR)/.installed: Makefile
 
 .PHONY: stale
 stale: generate  ## Fail if what is generated is not what is committed
-	@git diff --exit-code -- clients/python/visavis/v1 protos/visavis/v1/model.schema.json || \
+	@git diff --exit-code -- $(GENERATED) || \
 		{ echo "generated files are stale: run 'make generate' and commit the result"; exit 1; }
+
+.PHONY: clients
+clients: $(VENV)/.installed  ## Build the client of every language
+	@for language in python go cpp rust java typescript; do \
+		$(MAKE) -C clients/$$language build || exit; \
+	done
 
 .PHONY: lock
 lock: $(VENV)/.installed-lock  ## Pin what a deployed server needs, by version and hash

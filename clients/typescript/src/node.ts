@@ -1,0 +1,63 @@
+// What runs in Node: gRPC itself, and the server's health.
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Code, ConnectError, createClient as createServiceClient } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+
+import { bearer, type Client, createClient } from "./client.js";
+import { Health, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
+
+export * from "./client.js";
+
+const POLL_MS = 100;
+
+export interface Settings {
+  /** Certificates of the authorities to trust, PEM. Absent: the public ones. */
+  ca?: Buffer;
+  /** Shown with every call; only over TLS. */
+  token?: string;
+  /** Milliseconds that a call may take unless it says otherwise. Absent: 30,000. */
+  timeoutMs?: number;
+}
+
+export interface NodeClient extends Client {
+  /** Resolve as soon as the server has loaded its models; reject if it takes longer. */
+  waitUntilReady(timeoutMs?: number): Promise<void>;
+  /** Close the connection, and end the calls that are under way. */
+  close(): void;
+}
+
+/** Return a client of the server at http://HOST:PORT, or https:// for TLS. */
+export function connect(url: string, { ca, token, timeoutMs = 30_000 }: Settings = {}): NodeClient {
+  if (token && !url.startsWith("https:")) {
+    throw new Error(`a token goes over TLS only: use https:// instead of ${url}`);
+  }
+  const sessionManager = new Http2SessionManager(url, {}, { ca });
+  const transport = createGrpcTransport({
+    baseUrl: url,
+    sessionManager,
+    interceptors: token ? [bearer(token)] : [],
+    defaultTimeoutMs: timeoutMs,
+  });
+  const health = createServiceClient(Health, transport);
+  return {
+    ...createClient(transport),
+    async waitUntilReady(timeoutMs = 30_000) {
+      const giveUpAt = Date.now() + timeoutMs;
+      for (;;) {
+        const remaining = Math.max(1, giveUpAt - Date.now());
+        try {
+          const { status } = await health.check({}, { timeoutMs: remaining });
+          if (status === HealthCheckResponse_ServingStatus.SERVING) return;
+        } catch (error) {
+          const unavailable = ConnectError.from(error).code === Code.Unavailable;
+          if (!unavailable || remaining === 1) throw error;
+        }
+        await sleep(POLL_MS);
+      }
+    },
+    close() {
+      sessionManager.abort();
+    },
+  };
+}

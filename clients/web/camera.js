@@ -1,0 +1,62 @@
+// A picture from the camera.
+
+import { still } from "./picture.js";
+
+const dialog = document.getElementById("camera");
+const viewfinder = document.getElementById("viewfinder");
+const trouble = document.getElementById("camera-trouble");
+const shoot = document.getElementById("shoot");
+
+const REASONS = {
+  NotAllowedError:
+    "The browser may not use the camera. Allow it in the browser’s settings for this page.",
+  NotFoundError: "There is no camera.",
+  NotReadableError: "The camera is busy: another program uses it.",
+};
+
+/** Show what the camera sees, and return the picture that is taken; null if none is. */
+export async function photograph() {
+  trouble.textContent = "";
+  shoot.disabled = true;
+  dialog.returnValue = "";
+  dialog.showModal();
+  const closed = new Promise((resolve) => {
+    dialog.addEventListener("close", resolve, { once: true });
+  });
+  const camera = open();
+  await closed;
+  const picture = dialog.returnValue === "shot" ? await frame() : null;
+  for (const track of (await camera)?.getTracks() ?? []) track.stop();
+  viewfinder.srcObject = null;
+  return picture;
+}
+
+async function open() {
+  // Browsers hide cameras from pages that anybody on the way could have changed.
+  if (!navigator.mediaDevices) {
+    trouble.textContent = "Browsers give the camera to pages over https, or of this machine, only.";
+    return null;
+  }
+  try {
+    const camera = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: "environment", width: { ideal: 1920 }, height: { ideal: 1080 } },
+    });
+    viewfinder.srcObject = camera;
+    return camera;
+  } catch (error) {
+    trouble.textContent = REASONS[error.name] ?? `The camera can’t be used: ${error.message}`;
+    return null;
+  }
+}
+
+viewfinder.addEventListener("playing", () => {
+  shoot.disabled = false;
+  shoot.focus();
+});
+shoot.addEventListener("click", () => dialog.close("shot"));
+
+async function frame() {
+  const { videoWidth, videoHeight } = viewfinder;
+  const jpeg = await still(viewfinder, videoWidth, videoHeight, "image/jpeg");
+  return new File([jpeg], "camera.jpg", { type: jpeg.type });
+}

@@ -1,0 +1,71 @@
+// The comparison table of all cards.
+
+import { element } from "./elements.js";
+import { known, moment, parameters, pixels, provider, RANDOM, TASKS, yesOrNo } from "./words.js";
+
+const VERIFIED = "verified";
+const NOT_VERIFIED = "not verified: none in the file";
+
+// What a card says, by the name of the row.
+const FACTS = {
+  Task: ({ tasks }) => tasks.map((task) => TASKS[task]).join(", "),
+  Architecture: ({ facts }) => known(facts.architecture),
+  Organization: ({ facts }) => known(facts.organization),
+  Category: ({ facts }) => known(facts.category),
+  Modality: ({ facts }) => known(facts.modality),
+  Released: ({ facts }) => known(facts.releaseDate),
+  Parameters: ({ facts }) => parameters(facts.parameterCount),
+  "Context window": ({ facts }) =>
+    facts.contextWindow === undefined ? "none" : `${facts.contextWindow} tokens`,
+  "Real-time": ({ facts }) => yesOrNo(facts.realTime),
+  "Licence of the code": ({ facts }) => known(facts.codeLicense),
+  "Licence of the weights": ({ facts }) => known(facts.weightsLicense),
+  Precision: ({ precision }) => precision,
+  "Variant of": ({ variantOf }) => variantOf || "—",
+  Accuracy: ({ accuracy }) => (accuracy ? measured(accuracy) : "not measured"),
+  Input: ({ input }) => `${pixels(input.width, input.height)}: ${input.resize}`,
+  "Label set": ({ labelSet }) => `${labelSet.name} (${labelSet.size})`,
+  Thresholds: ({ detectionDefaults: of }) =>
+    of ? `score ${of.scoreThreshold}, IoU ${of.iouThreshold}, at most ${of.maxDetections}` : "—",
+  Version: ({ version, versions }) =>
+    versions.length > 1 ? `${version} of ${versions.join(", ")}` : String(version),
+  "Runs on": ({ executionProvider }) => provider(executionProvider),
+  Weights: ({ provenance, randomWeights }) =>
+    randomWeights ? RANDOM : known(provenance.weightsSource),
+  "SHA-256 of the weights": ({ provenance }) => known(provenance.weightsSha256.slice(0, 12)),
+  Exported: ({ provenance }) =>
+    `${moment(provenance.exportedAt)}, by ${known(provenance.exporter)}`,
+  Conversion: ({ provenance }) => provenance.conversion || "—",
+  Digest: ({ verification }) => (verification.digest ? VERIFIED : NOT_VERIFIED),
+  "Golden sample": ({ verification }) => (verification.goldenSample ? VERIFIED : NOT_VERIFIED),
+};
+
+/** Return a table with a column for each model, its rows marked where models differ. */
+export function cardTable(cards) {
+  const heads = cards.map(({ name }) => element("th", { scope: "col" }, name));
+  const rows = Object.entries(FACTS).map(([fact, of]) => {
+    const values = cards.map(of);
+    const differs = new Set(values).size > 1;
+    const mark = differs && element("span", { className: "differs", title: "differs" }, "≠");
+    return element(
+      "tr",
+      { dataset: differs ? { differs: "" } : {} },
+      element("th", { scope: "row" }, fact, mark),
+      values.map((value) => element("td", {}, value)),
+    );
+  });
+  return element(
+    "table",
+    {},
+    element("thead", {}, element("tr", {}, element("td"), heads)),
+    element("tbody", {}, rows),
+  );
+}
+
+function measured({ metric, value, original, error, pictures }) {
+  const points = (share) => (share * 100).toFixed(1);
+  return (
+    `${metric} ${points(value)} %, its original ${points(original)} % ` +
+    `(± ${points(error)}), on ${pictures} pictures`
+  );
+}

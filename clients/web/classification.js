@@ -1,0 +1,93 @@
+// Labels for the whole picture, as bars.
+
+import { classificationAgreement } from "./agreement.js";
+import { element } from "./elements.js";
+import { Section } from "./section.js";
+import { Slider } from "./slider.js";
+import { MARKS, percent, thousandths } from "./words.js";
+
+// So many are asked for that the slider can show fewer at once.
+const MOST_LABELS = 20;
+const LABELS = 5;
+
+export class Classification extends Section {
+  #labels;
+
+  constructor(task, cards, { onBaseline }) {
+    const labels = new Slider(
+      { label: "Labels", min: 1, max: MOST_LABELS, step: 1, own: LABELS },
+      () => this.draw(),
+    );
+    super(task, [labels.element], onBaseline);
+    this.#labels = labels;
+  }
+
+  /** What a request needs to say for what is shown. */
+  get options() {
+    return this.#labels.value === null ? {} : { topK: this.#labels.value };
+  }
+
+  /** What is asked for, which is more than is shown. */
+  get asked() {
+    return { topK: MOST_LABELS };
+  }
+
+  shows(answer) {
+    return answer.classifications.slice(0, this.#labels.value ?? LABELS);
+  }
+
+  agree(ours, theirs, key, answer) {
+    return {
+      ...classificationAgreement(ours, theirs, key),
+      divergence: answer.classificationAgreement?.jensenShannonDivergence,
+    };
+  }
+
+  newBody() {
+    return new Bars();
+  }
+}
+
+class Bars {
+  #bars = element("ol", { className: "bars" });
+  #agreement = element("div", { className: "agreement" });
+  element = element("div", { className: "body" }, this.#bars, this.#agreement);
+
+  draw({ items, agreement }, { baseline }) {
+    this.#bars.replaceChildren(...items.map(bar));
+    this.#agreement.replaceChildren(...(agreement ? summary(items, agreement, baseline) : []));
+  }
+}
+
+function bar({ item, key, kind }, index) {
+  return element(
+    "li",
+    { tabIndex: index ? -1 : 0, dataset: { key, ...(kind && { kind }) } },
+    element("span", { className: "mark" }, MARKS[kind] ?? ""),
+    element("span", { className: "label" }, item.label),
+    element("span", { className: "score" }, thousandths(item.score)),
+    element(
+      "span",
+      { className: "track", ariaHidden: "true" },
+      element("span", { style: { width: `${100 * item.score}%` } }),
+    ),
+  );
+}
+
+function summary(items, { sameTop1, topKOverlap, divergence }, baseline) {
+  const first = sameTop1 ? "Same first label" : "Another first label";
+  return [
+    element(
+      "p",
+      {},
+      element("strong", {}, first),
+      sameTop1 ? ` as ${baseline}` : ` than ${baseline}`,
+    ),
+    element(
+      "p",
+      { className: "quiet" },
+      `${percent(topKOverlap)} of the first ${items.length} in common`,
+      divergence !== undefined && `, divergence ${thousandths(divergence)}`,
+    ),
+  ];
+}

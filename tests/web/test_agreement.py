@@ -1,0 +1,105 @@
+"""The page's own arithmetic, which moves with the sliders: it is the server's."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.comparison import classification_agreement, detection_agreement
+from server.results import Box, Classification, Classified, Detected, Detection
+
+from .conftest import Playground
+from .page import Browser, Page
+
+LABELS = ("cat", "dog", "bus")
+# Where edges are whole and few, many boxes overlap alike, or by exactly a half.
+edges = st.integers(0, 12).map(float) | st.floats(0, 12, width=32)
+scores = st.floats(0, 1, width=32)
+
+
+@st.composite
+def detected(draw: st.DrawFn) -> Detected:
+    def detection() -> Detection:
+        xs, ys = (sorted((draw(edges), draw(edges))) for _ in "xy")
+        class_id = draw(st.integers(0, len(LABELS) - 1))
+        box = Box(xs[0], ys[0], xs[1], ys[1])
+        return Detection(box, class_id, LABELS[class_id], draw(scores))
+
+    return Detected(tuple(detection() for _ in range(draw(st.integers(0, 8)))))
+
+
+@st.composite
+def classified(draw: st.DrawFn) -> Classified:
+    ids = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True))
+    # Two ids have the same name, as in ImageNet.
+    labels = [Classification(i, "crane" if i > 3 else str(i), draw(scores)) for i in ids]
+    return Classified(tuple(labels), np.full(6, 1 / 6, np.float32))
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, playground: Playground) -> Iterator[Page]:
+    page = Page(browser, playground.url)
+    yield page
+    assert page.close() == []
+
+
+def computed(page: Page, function: str, ours: object, theirs: object, by: str) -> Any:
+    return page.evaluate(
+        f"""async ([ours, theirs, by]) =>
+            (await import("./agreement.js")).{function}(ours, theirs, (of) => of[by])""",
+        [ours, theirs, by],
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(ours=detected(), theirs=detected())
+def test_detectors_agree_in_the_page_as_in_the_server(
+    page: Page, ours: Detected, theirs: Detected
+) -> None:
+    shown = computed(page, "detectionAgreement", in_json(ours), in_json(theirs), "classId")
+    right = detection_agreement(ours, theirs, same_label_set=True)
+    assert shown["matches"] == [
+        {"index": match.index, "baselineIndex": match.baseline_index, "iou": match.iou}
+        for match in right.matches
+    ]
+    assert shown["onlyHere"] == right.only_here
+    assert shown["onlyInBaseline"] == right.only_in_baseline
+    assert shown["f1"] == right.f1
+    assert shown["meanIou"] == pytest.approx(right.mean_iou)
+    assert shown["meanScoreDifference"] == pytest.approx(right.mean_score_difference)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ours=classified(), theirs=classified(), by_id=st.booleans())
+def test_classifiers_agree_in_the_page_as_in_the_server(
+    page: Page, ours: Classified, theirs: Classified, by_id: bool
+) -> None:
+    by = "classId" if by_id else "label"
+    shown = computed(page, "classificationAgreement", in_json(ours), in_json(theirs), by)
+    right = classification_agreement(ours, theirs, same_label_set=by_id)
+    assert shown["sameTop1"] == right.same_top1
+    assert shown["topKOverlap"] == pytest.approx(right.top_k_overlap)
+
+
+def in_json(answer: Detected | Classified) -> list[dict[str, object]]:
+    """Return an answer's list with the names that protobuf's JSON gives it."""
+    if isinstance(answer, Classified):
+        return [{"classId": c.class_id, "label": c.label} for c in answer.classifications]
+    return [
+        {
+            "classId": found.class_id,
+            "label": found.label,
+            "score": found.score,
+            "box": {camel_case(edge): value for edge, value in asdict(found.box).items()},
+        }
+        for found in answer.detections
+    ]
+
+
+def camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
