@@ -341,7 +341,7 @@ def test_a_camera_that_is_not_allowed_is_explained(page: Page) -> None:
     page.do("click", selector="#camera-button")
     page.until("document.getElementById('camera-trouble').innerText")
     assert "may not use the camera" in page.do("text", selector="#camera-trouble")
-    page.do("press", key="Escape")
+    page.do("click", selector="role=button[name=Cancel]")
     page.until("!document.getElementById('camera').open")
 
 
