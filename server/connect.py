@@ -1,6 +1,8 @@
 """Our RPCs over HTTP: Connect and gRPC-Web, in JSON or binary, by the service that gRPC calls."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -21,9 +23,18 @@ from server.statuses import status_of
 
 DOOR: Final = "http"
 
-# What a message is read from: as yet unread, so that what is wrong with it is the call's error.
-_Unread = Callable[[], Message]
+# JSON of more bytes is not read in the loop, which must go on for everybody else.
+_LARGE_JSON_BYTES: Final = 128 << 10
+
 _Method = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A message that is still to be read: what is wrong with it is the call's error."""
+
+    read: Callable[[], Message]
+    takes_long: bool = False
 
 
 class Context:
@@ -51,7 +62,8 @@ class _Json:
         return text.encode()
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> _Unread:
-        return partial(json_format.Parse, bytes(data), message_class())
+        read = partial(json_format.Parse, bytes(data), message_class())
+        return _Unread(read, len(data) > _LARGE_JSON_BYTES)
 
 
 class _Binary:
@@ -64,7 +76,7 @@ class _Binary:
         return message.SerializeToString()
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> _Unread:
-        return partial(message_class.FromString, bytes(data))
+        return _Unread(partial(message_class.FromString, bytes(data)))
 
 
 class ConnectService(ConnectASGIApplication[Any]):
@@ -104,7 +116,7 @@ class ConnectService(ConnectASGIApplication[Any]):
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
-                    response: Message = await behavior(_read(request), Context(of))
+                    response: Message = await behavior(await _read(request), Context(of))
                     call.code = "OK"
                     return response
                 except Exception as error:  # noqa: BLE001  where all of them end
@@ -115,7 +127,7 @@ class ConnectService(ConnectASGIApplication[Any]):
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
-                    async for response in behavior(_read(request), Context(of)):
+                    async for response in behavior(await _read(request), Context(of)):
                         yield response
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  where all of them end
@@ -135,9 +147,9 @@ class ConnectService(ConnectASGIApplication[Any]):
         return Endpoint.unary(info, answer)
 
 
-def _read(request: _Unread) -> Message:
+async def _read(request: _Unread) -> Message:
     try:
-        return request()
+        return await asyncio.to_thread(request.read) if request.takes_long else request.read()
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise InvalidRequest(

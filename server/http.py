@@ -153,10 +153,10 @@ def _application(
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": kind})
 
-    def alive(request: Request) -> Response:
+    async def alive(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def ready(request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         if service.ready and not calls.stopping:
             return PlainTextResponse("ok\n")
         return PlainTextResponse("not ready\n", 503)

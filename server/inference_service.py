@@ -185,13 +185,24 @@ class InferenceService:
         }
         wanted = _wanted(request, view, model.task)
         call = call_of("ModelInfer", context, _timeout_s(parameters))
-        outputs = await view.infer(tensors.read_inputs(request), parameters, call)
+        raw = bool(request.raw_input_contents)
+        # Typed contents are read and written number by number: not in the loop.
+        inputs = (
+            tensors.read_inputs(request)
+            if raw
+            else await asyncio.to_thread(tensors.read_inputs, request)
+        )
+        outputs = await view.infer(inputs, parameters, call)
         labels = model.document.label_set.labels
         given = {
             name: classified(outputs[name], labels, best) if best else outputs[name]
             for name, best in wanted.items()
         }
-        response = tensors.write_outputs(given, raw=bool(request.raw_input_contents))
+        response = (
+            tensors.write_outputs(given, raw)
+            if raw
+            else await asyncio.to_thread(tensors.write_outputs, given, raw)
+        )
         response.model_name, response.model_version = request.model_name, str(model.version)
         response.id = request.id
         return response
