@@ -131,6 +131,7 @@ class App:
         if not models:
             raise StartupError("no model can be served; the log says why")
         await self._publish(Repository(model for _, _, model in models))
+        self._metrics.loaded_at_start = len(models)
         if self.settings.watch_s or self.settings.admin:
             watcher = Watcher(
                 self.settings.models, loader, models, self._publish, self.settings.load_timeout_s

@@ -51,6 +51,7 @@ class Metrics(Collector):
     def __init__(self, scheduler: Scheduler) -> None:
         self.models: Sequence[ServedModel] = ()
         self.watcher: Watcher | None = None
+        self.loaded_at_start = 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._scheduler = scheduler
@@ -71,13 +72,13 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
         yield from self._all_calls()
-        if self.watcher is not None:
-            loads = CounterMetricFamily(
-                "visavis_loads", "Files that the watched folder brought.", labels=("outcome",)
-            )
-            loads.add_metric(("loaded",), self.watcher.loads)
-            loads.add_metric(("refused",), self.watcher.refusals)
-            yield loads
+        loads = CounterMetricFamily(
+            "visavis_loads", "Model files, at the start and since.", labels=("outcome",)
+        )
+        since = (self.watcher.loads, self.watcher.refusals) if self.watcher else (0, 0)
+        loads.add_metric(("loaded",), self.loaded_at_start + since[0])
+        loads.add_metric(("refused",), since[1])
+        yield loads
         how = InfoMetricFamily("visavis_model", "How a model is run, and why.", labels=_MODEL)
         waiting = GaugeMetricFamily("visavis_model_waiting", "Requests that wait.", labels=_MODEL)
         runs = CounterMetricFamily(
