@@ -18,6 +18,8 @@ from server.tokens import Tokens
 
 # The page needs nothing from elsewhere, and nothing elsewhere needs the page.
 _HEADERS: Final = {
+    # After an upgrade a browser must not mix old files with new ones.
+    "cache-control": "no-cache",
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
