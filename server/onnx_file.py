@@ -124,6 +124,8 @@ def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
             continue
         size = _read_varint(file) if wire_type == 2 else {1: 8, 5: 4}[wire_type]
         after = file.tell() + size
+        if after > end:  # At the file's end there would always be one more, of nothing.
+            raise ValueError("a field is longer than what holds it")
         if message == "tensor" and field == _EXTERNAL_DATA:
             return True
         nested = _NESTED[message].get(field)

@@ -109,13 +109,14 @@ def _code(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", data: bytes) -> gr
 @pytest.mark.parametrize("target", ["pictures", "requests", "models"])
 def test_a_fuzzer_finds_nothing_in_what_strangers_send(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="needs atheris")
-    options = ["-max_total_time=4", f"-artifact_prefix={tmp_path}/"]
+    options = ["-max_total_time=4", "-timeout=5", f"-artifact_prefix={tmp_path}/"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.fuzz", target, *options],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Done " in done.stderr

@@ -90,8 +90,10 @@ def test_any_flipped_bit_changes_the_digest_or_is_refused(tmp_path: Path) -> Non
         b"PK\x03\x04" + bytes(60),
         bytes(1000),
         b"\xff" * 1000,
+        # Its graph's first field says that it goes on behind the end of the file.
+        bytes.fromhex("3a0a010a01f2f20af278f20a78"),
     ],
-    ids=["empty", "newline", "html", "json", "lfs", "zip", "zeros", "ones"],
+    ids=["empty", "newline", "html", "json", "lfs", "zip", "zeros", "ones", "never-ending"],
 )
 def test_what_is_no_model_is_refused_by_its_path(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "model.onnx"
