@@ -249,6 +249,9 @@ class App:
                 raise
             _log.error("refused", model=str(file), why=str(error))
             return None
+        finally:
+            if self._loading.done():  # It holds the model, which a reload is to free.
+                self._loading = None
         _log.info(
             "loaded",
             model=str(file),

@@ -4,6 +4,7 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from pathlib import Path
 
 import structlog
@@ -151,7 +152,8 @@ class Watcher:
 
         def tell() -> None:
             with suppress(RuntimeError):  # the loop is closed: the server has ended
-                loop.call_soon_threadsafe(left)
+                # The call that held the model last has nothing to do with it.
+                loop.call_soon_threadsafe(left, context=Context())
 
         weakref.finalize(model, tell).atexit = False
 

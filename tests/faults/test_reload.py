@@ -20,3 +20,5 @@ async def test_reloads_under_callers_fail_nothing_and_mix_no_versions(tmp_path: 
     assert report["versions"] == list(range(1, RELOADS + 2))
     left = [e for e in map(json.loads, server.log.splitlines()) if e.get("event") == "left"]
     assert len(left) >= RELOADS - 1  # each old version is freed, but for what a call still holds
+    assert "colors/1" in {entry["model"] for entry in left}  # that of the start too
+    assert not any("request_id" in entry for entry in left)
