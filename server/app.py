@@ -25,6 +25,7 @@ from server.inference_service import InferenceService
 from server.interceptors import CallInterceptor
 from server.log import configure_logging
 from server.metrics import Metrics, serve_metrics
+from server.models import Models
 from server.planning import planner_of
 from server.repository import Loader, ModelFile, Repository, scan
 from server.scheduler import Scheduler
@@ -81,12 +82,13 @@ class App:
         self._server = grpc.aio.server(
             interceptors=interceptors, options=doors.grpc_options(settings)
         )
-        self._service = VisionService(self.scheduler, settings.image_limits)
+        self._models = Models()
+        self._service = VisionService(self._models, self.scheduler, settings.image_limits)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, self._server
         )
         self._inference = InferenceService(
-            self.scheduler, settings.image_limits, settings.max_message_bytes
+            self._models, self.scheduler, settings.image_limits, settings.max_message_bytes
         )
         self._server.add_generic_rpc_handlers((self._inference.handlers(),))
         self._health = Health(self._server)
@@ -228,8 +230,7 @@ class App:
 
     async def _publish(self, repository: Repository) -> None:
         """Answer from these models from now on; calls under way keep those that they have."""
-        self._service.serve(repository)
-        self._inference.serve(repository)
+        self._models.serve(repository)
         self._metrics.models = repository.all()
         await self._health.ready(repository.names())
 

@@ -19,7 +19,7 @@ from protobuf.wkt import Any as Packed
 
 from server.calls import REQUEST_ID, Calls
 from server.errors import InvalidRequest
-from server.statuses import status_of
+from server.statuses import code_of, status_of
 
 DOOR: Final = "http"
 
@@ -120,7 +120,7 @@ class ConnectService(ConnectASGIApplication[Any]):
                     call.code = "OK"
                     return response
                 except Exception as error:  # noqa: BLE001  where all of them end
-                    call.code = getattr(error, "code", "INTERNAL")
+                    call.code = code_of(error)
                     raise _connect_error(status_of(error, path, request_id)) from None
 
         async def stream(request: _Unread, of: RequestContext[Any, Any]) -> AsyncIterator[Message]:
@@ -131,7 +131,7 @@ class ConnectService(ConnectASGIApplication[Any]):
                         yield response
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  where all of them end
-                    call.code = getattr(error, "code", "INTERNAL")
+                    call.code = code_of(error)
                     raise _connect_error(status_of(error, path, request_id)) from None
 
         info: MethodInfo[Any, Any] = MethodInfo(

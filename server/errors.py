@@ -91,6 +91,13 @@ class Unavailable(VisavisError):
     code = "UNAVAILABLE"
 
 
+class Stopping(Unavailable):
+    """New calls are refused, and those under way finish."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; try again elsewhere")
+
+
 class ModelFailed(VisavisError):
     """The model broke on an input that was accepted."""
 

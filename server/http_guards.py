@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.arrival import Arrival
 from server.calls import REQUEST_ID, Calls, request_id_of
-from server.errors import InvalidRequest, Unauthenticated, Unavailable, VisavisError
+from server.errors import InvalidRequest, Stopping, Unauthenticated, VisavisError
 from server.settings import is_local
 from server.statuses import status_of
 from server.tokens import Tokens
@@ -108,7 +108,7 @@ class Arriving:
         peer = "http:{}:{}".format(*(scope["client"] or ("", 0)))
         try:
             if self._calls.stopping:
-                raise Unavailable("the server is stopping; try again elsewhere")
+                raise Stopping
             kind = "".join(_values(scope["headers"], "content-type"))
             if kind.startswith("application/grpc") and not kind.startswith("application/grpc-web"):
                 raise InvalidRequest("request", "gRPC has a port of its own; this one is for HTTP")

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -11,8 +11,7 @@ from google.protobuf import message_factory
 from google.protobuf.message import Message
 
 from server import grpc_service_pb2 as pb
-from server import tensors
-from server.card import Task, Yolov5Heads
+from server import inference_messages, tensors
 from server.context import Context, call_of
 from server.errors import (
     Forbidden,
@@ -20,14 +19,12 @@ from server.errors import (
     ModelNotFound,
     Unavailable,
     VisavisError,
-    listed,
 )
-from server.repository import Repository
+from server.models import Models
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
 from server.settings import ImageLimits
-from server.stages import Histogram
-from server.views import ImageView, TensorSpec, TensorView, View, classified
+from server.views import ImageView, TensorView, View, classified
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _EXTENSIONS: Final = (
@@ -38,12 +35,9 @@ _EXTENSIONS: Final = (
     "parameters",
     "statistics",
 )
-_PLATFORM: Final = "onnxruntime_onnx"
 _IMAGE_VIEW: Final = "_image"
 # Of one stream: asked before the first is answered.
 _AT_ONCE: Final = 16
-# What ultralytics takes as stride where a model names none.
-_STRIDE: Final = 32
 
 
 class Administration(Protocol):
@@ -59,21 +53,19 @@ class Administration(Protocol):
 
 
 class InferenceService:
-    """Answers for the models of a repository; before it has one, UNAVAILABLE.
+    """Answers for the models that are served.
 
     administration: None where clients may not load and unload models.
     """
 
-    def __init__(self, scheduler: Scheduler, limits: ImageLimits, max_message_bytes: int) -> None:
+    def __init__(
+        self, models: Models, scheduler: Scheduler, limits: ImageLimits, max_message_bytes: int
+    ) -> None:
         self.administration: Administration | None = None
         self._max_message_bytes = max_message_bytes
         self._scheduler = scheduler
         self._limits = limits
-        self._repository: Repository | None = None
-
-    def serve(self, repository: Repository) -> None:
-        """Answer from this repository from now on."""
-        self._repository = repository
+        self._models = models
 
     def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return what gRPC serves."""
@@ -91,7 +83,7 @@ class InferenceService:
 
     async def ServerReady(self, request: Message, context: Context) -> pb.ServerReadyResponse:
         """Say whether there are models to answer with."""
-        return pb.ServerReadyResponse(ready=bool(self._repository and self._repository.names()))
+        return pb.ServerReadyResponse(ready=self._models.ready)
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: Context
@@ -116,10 +108,10 @@ class InferenceService:
         model, view = self._find(request.name, request.version)
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=map(str, self._ready().versions(model.name)),
-            platform=_PLATFORM,
-            inputs=map(_tensor_metadata, view.inputs),
-            outputs=map(_tensor_metadata, view.outputs),
+            versions=map(str, self._models.repository.versions(model.name)),
+            platform=inference_messages.PLATFORM,
+            inputs=map(inference_messages.tensor_metadata, view.inputs),
+            outputs=map(inference_messages.tensor_metadata, view.outputs),
         )
 
     async def ModelConfig(
@@ -127,33 +119,7 @@ class InferenceService:
     ) -> pb.ModelConfigResponse:
         """Say the same in Triton's own words, and how the model is run."""
         model, view = self._find(request.name, request.version)
-        on_device = model.plan.place == "device"
-        kinds = pb.ModelInstanceGroup.Kind
-        config = pb.ModelConfig(
-            name=request.name,
-            platform=_PLATFORM,
-            backend="onnxruntime",
-            version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
-            max_batch_size=view.max_batch,
-            input=[
-                pb.ModelInput(name=s.name, data_type=_data_type(s), dims=s.shape, format=_format(s))
-                for s in view.inputs
-            ],
-            output=[
-                pb.ModelOutput(name=s.name, data_type=_data_type(s), dims=s.shape)
-                for s in view.outputs
-            ],
-            dynamic_batching=pb.ModelDynamicBatching(),
-            instance_group=[
-                pb.ModelInstanceGroup(
-                    name=request.name,
-                    kind=kinds.KIND_GPU if on_device else kinds.KIND_CPU,
-                    count=model.plan.instances,
-                )
-            ],
-            default_model_filename="model.onnx",
-        )
-        config.parameters["metadata"].string_value = repr(_ultralytics_metadata(model))
+        config = inference_messages.model_config(request.name, model, view)
         return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(
@@ -161,7 +127,7 @@ class InferenceService:
     ) -> pb.ModelStatisticsResponse:
         """Say what became of a model's requests, or of all models', through every door."""
         counted = self._scheduler.statistics()
-        models = self._ready().all()
+        models = self._models.repository.all()
         if request.name:
             model, _ = self._find(request.name, request.version)
             models = [m for m in models if m.name == model.name]
@@ -169,7 +135,9 @@ class InferenceService:
             models = [m for m in models if str(m.version) == request.version]
         return pb.ModelStatisticsResponse(
             model_stats=[
-                _statistics(request.name or model.name, model, counted.get(model, Statistics()))
+                inference_messages.statistics(
+                    request.name or model.name, model, counted.get(model, Statistics())
+                )
                 for model in models
             ]
         )
@@ -179,12 +147,10 @@ class InferenceService:
     ) -> pb.ModelInferResponse:
         """Answer with a model's outputs, in the form in which its inputs came."""
         model, view = self._find(request.model_name, request.model_version, "model_name")
-        parameters = {
-            name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
-            for name, value in request.parameters.items()
-        }
-        wanted = _wanted(request, view, model.task)
-        call = call_of("ModelInfer", context, _timeout_s(parameters))
+        parameters = inference_messages.read_parameters(request)
+        wanted = inference_messages.read_wanted(request, view, model.task)
+        timeout_s = inference_messages.read_timeout_s(parameters)
+        call = call_of("ModelInfer", context, timeout_s)
         raw = bool(request.raw_input_contents)
         # Typed contents are read and written number by number: not in the loop.
         inputs = (
@@ -242,7 +208,7 @@ class InferenceService:
                 pb.RepositoryIndexResponse.ModelIndex(
                     name=model.name + view, version=str(model.version), state="READY"
                 )
-                for model in self._ready().all()
+                for model in self._models.repository.all()
                 for view in ("", _IMAGE_VIEW)
             ]
         )
@@ -280,11 +246,6 @@ class InferenceService:
             response.parameters["triton_final_response"].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
 
-    def _ready(self) -> Repository:
-        if self._repository is None:
-            raise Unavailable("the server is loading its models; try again in a moment")
-        return self._repository
-
     def _administrator(self) -> Administration:
         if self.administration is None:
             raise Forbidden("clients may not load and unload models here; see the setting admin")
@@ -292,7 +253,7 @@ class InferenceService:
 
     def _find(self, name: str, number: str, field: str = "name") -> tuple[ServedModel, View]:
         """Return the model and the view that a name stands for; number: "", or its version."""
-        repository = self._ready()
+        repository = self._models.repository
         if number and not re.fullmatch(r"[1-9][0-9]{0,8}", number):
             raise InvalidRequest(
                 "model_version", f"the version is {number[:32]!r}; it must be a positive integer"
@@ -316,97 +277,3 @@ def _handler(method: Any, behavior: Any) -> "grpc.RpcMethodHandler[Any, Any]":
     )
     parse = message_factory.GetMessageClass(method.input_type).FromString
     return kind(behavior, parse, lambda message: message.SerializeToString())
-
-
-def _wanted(request: pb.ModelInferRequest, view: View, task: Task) -> dict[str, int]:
-    """Return the outputs that a request asks for, all if it names none.
-
-    Of each: how many of the best labels it wants instead of the scores, or 0.
-    """
-    there = [spec.name for spec in view.outputs]
-    wanted: dict[str, int] = {}
-    for index, output in enumerate(request.outputs):
-        field = f"outputs[{index}]"
-        if output.name not in there:
-            raise InvalidRequest(
-                f"{field}.name",
-                f"there is no output {output.name[:64]!r}; there are {listed(there)}",
-            )
-        if "shared_memory_region" in output.parameters:
-            raise InvalidRequest(f"{field}.parameters", "shared memory is not served")
-        best = output.parameters["classification"].int64_param
-        if best and not (isinstance(view, TensorView) and task is Task.CLASSIFICATION):
-            raise InvalidRequest(
-                f"{field}.parameters", "classification is for a classifier's scores alone"
-            )
-        wanted[output.name] = max(best, 0)
-    return wanted or dict.fromkeys(there, 0)
-
-
-def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    microseconds = parameters.get("timeout")
-    return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
-
-
-def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-    return pb.ModelMetadataResponse.TensorMetadata(
-        name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape)
-    )
-
-
-def _data_type(spec: TensorSpec) -> str:
-    return "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
-
-
-def _format(spec: TensorSpec) -> str:
-    return "FORMAT_NCHW" if len(spec.shape) == 3 else "FORMAT_NONE"
-
-
-def _ultralytics_metadata(model: ServedModel) -> dict[str, Any]:
-    """Return what ultralytics writes into its own exports, and its client reads."""
-    document = model.document
-    output = document.output
-    return {
-        "task": "detect" if document.task is Task.OBJECT_DETECTION else "classify",
-        "stride": max(output.strides) if isinstance(output, Yolov5Heads) else _STRIDE,
-        "batch": 1,
-        "imgsz": [document.input.height, document.input.width],
-        "names": dict(enumerate(document.label_set.labels)),
-    }
-
-
-def _statistics(name: str, model: ServedModel, counted: Statistics) -> pb.ModelStatistics:
-    stages = model.stages
-    images = sum(size * runs for size, runs in counted.batches.items())
-    compute_input = _duration(stages.preprocess)
-    compute_input.ns += _ns(stages.decode.sum_s)
-    return pb.ModelStatistics(
-        name=name,
-        version=str(model.version),
-        last_inference=round(stages.last * 1e3),
-        inference_count=images,
-        execution_count=sum(counted.batches.values()),
-        inference_stats=pb.InferStatistics(
-            success=_duration(stages.total),
-            fail=_duration(stages.failed),
-            queue=_duration(stages.queue),
-            compute_input=compute_input,
-            compute_infer=_duration(stages.inference),
-            compute_output=_duration(stages.postprocess),
-        ),
-        batch_stats=[
-            pb.InferBatchStatistics(
-                batch_size=size,
-                compute_infer=pb.StatisticDuration(count=runs, ns=_ns(counted.batch_s[size])),
-            )
-            for size, runs in sorted(counted.batches.items())
-        ],
-    )
-
-
-def _duration(histogram: Histogram) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=histogram.count, ns=_ns(histogram.sum_s))
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)

@@ -11,14 +11,13 @@ from google.protobuf.message import DecodeError
 
 from server.arrival import Arrival
 from server.calls import REQUEST_ID, Calls, request_id_of
-from server.errors import InvalidRequest, Unavailable, VisavisError
-from server.statuses import status_of
+from server.errors import InvalidRequest, Stopping, VisavisError
+from server.statuses import code_of, status_of
 
 HEALTH = "/grpc.health.v1.Health/"
 """What the paths of its methods begin with."""
 
 _DOOR = "grpc"
-_STOPPING = "the server is stopping; try again elsewhere"
 
 # Quoted: only the stubs know their parameters.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -50,7 +49,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         method: str = details.method
         watched = not method.startswith(HEALTH)
         if watched and self._calls.stopping:
-            return refusing(Unavailable(_STOPPING))
+            return refusing(Stopping())
         behavior = _behavior(handler)
         headers = dict(details.invocation_metadata)
         request_id = request_id_of(headers.get(REQUEST_ID))
@@ -74,7 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 try:
                     await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
                     if not taking.done():
-                        raise Unavailable(_STOPPING)
+                        raise Stopping
                     if (message := await taking) is grpc.aio.EOF:  # type: ignore[attr-defined]
                         return
                 finally:
@@ -90,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                     call.code = "OK"
                     return response
                 except Exception as error:  # noqa: BLE001  one of two places where all errors end
-                    call.code = getattr(error, "code", "INTERNAL")
+                    call.code = _code_of(error, context)
                     await _abort(context, error, method, request_id)
 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
@@ -107,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                             yield response
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  the other
-                    call.code = getattr(error, "code", "INTERNAL")
+                    call.code = _code_of(error, context)
                     await _abort(context, error, method, request_id)
 
         if handler.response_streaming:
@@ -142,6 +141,12 @@ def _parse(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
         raise InvalidRequest("request", "the request is no message of the method's type") from None
 
 
+def _code_of(error: Exception, context: Context) -> str:
+    if isinstance(error, grpc.aio.AbortError):  # Health's own
+        return context.code().name
+    return code_of(error)
+
+
 async def _abort(context: Context, error: Exception, method: str, request_id: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
@@ -150,5 +155,5 @@ async def _abort(context: Context, error: Exception, method: str, request_id: st
         (REQUEST_ID, request_id),
         ("grpc-status-details-bin", status.SerializeToString()),
     )
-    code = getattr(error, "code", "INTERNAL")
-    await context.abort(grpc.StatusCode[code], status.message, trailing_metadata=trailing)
+    code = grpc.StatusCode[code_of(error)]
+    await context.abort(code, status.message, trailing_metadata=trailing)

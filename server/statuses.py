@@ -11,17 +11,22 @@ _log = structlog.get_logger()
 _MAX_MESSAGE_LENGTH = 512
 
 
+def code_of(error: Exception) -> str:
+    """Return the name of an error's code; INTERNAL for one that nobody expected."""
+    return error.code if isinstance(error, VisavisError) else "INTERNAL"
+
+
 def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:
     """Return an error's status, with its field, the request's id, and when to come back.
 
     One that nobody expected is logged in full, and says no more than the request's id.
     """
     if isinstance(error, VisavisError):
-        code, message = error.code, str(error)[:_MAX_MESSAGE_LENGTH]
+        message = str(error)[:_MAX_MESSAGE_LENGTH]
     else:
-        code, message = "INTERNAL", f"internal error; request {request_id}"
+        message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)
-    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
+    status = status_pb2.Status(code=code_pb2.Code.Value(code_of(error)), message=message)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, VisavisError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(

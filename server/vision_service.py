@@ -11,8 +11,8 @@ from visavis.v1 import vision_pb2_grpc
 from server import annotate, comparison, golden, messages, trace
 from server.card import Task
 from server.context import Context, call_of
-from server.errors import InvalidRequest, Unavailable, VisavisError, listed
-from server.repository import Repository
+from server.errors import InvalidRequest, VisavisError, listed
+from server.models import Models
 from server.results import Answer, Classified, Detected, Options, Picture, Timings
 from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel
@@ -23,28 +23,23 @@ Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 
 
 class VisionService(vision_pb2_grpc.VisionServiceServicer):
-    """Answers for the models of a repository; before it has one, UNAVAILABLE."""
+    """Answers for the models that are served."""
 
-    def __init__(self, scheduler: Scheduler, limits: ImageLimits) -> None:
+    def __init__(self, models: Models, scheduler: Scheduler, limits: ImageLimits) -> None:
+        self._models = models
         self._scheduler = scheduler
         self._limits = limits
-        self._repository: Repository | None = None
-
-    def serve(self, repository: Repository) -> None:
-        """Answer from this repository from now on."""
-        self._repository = repository
 
     @property
     def ready(self) -> bool:
         """Whether it has models to answer with."""
-        return self._repository is not None and bool(self._repository.names())
+        return self._models.ready
 
     async def proves_alive(self, within_s: float) -> bool:
         """Say whether a model answers about the golden picture in a time."""
-        models = self._repository.latest() if self._repository else []
-        if not models:  # a watched folder may be empty for a while
+        if not self._models.ready:  # a watched folder may be empty for a while
             return True
-        (model, *_) = models
+        (model, *_) = self._models.repository.latest()
         picture, call = Picture(golden.picture), Call("Watchdog", time.monotonic() + within_s)
         try:
             async with asyncio.timeout(within_s):
@@ -97,7 +92,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Answer with the cards of all models."""
-        repository = self._ready()
+        repository = self._models.repository
         return pb.ListModelsResponse(
             models=[
                 messages.model_card(model, repository.versions(model.name), whole=False)
@@ -107,26 +102,21 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Answer with one model's card, labels and receipt."""
-        repository = self._ready()
+        repository = self._models.repository
         self._require_model(request.model)
         model = repository.get(request.model, messages.read_version(request))
         card = messages.model_card(model, repository.versions(model.name), whole=True)
         return pb.GetModelResponse(model=card)
 
-    def _ready(self) -> Repository:
-        if self._repository is None:
-            raise Unavailable("the server is loading its models; try again in a moment")
-        return self._repository
-
     def _require_model(self, name: str) -> None:
         if not name:
             raise InvalidRequest(
                 "model",
-                f"no model was named; there are {listed(self._ready().names())}",
+                f"no model was named; there are {listed(self._models.repository.names())}",
             )
 
     def _model(self, request: pb.ClassifyRequest | pb.DetectRequest, task: Task) -> ServedModel:
-        repository = self._ready()
+        repository = self._models.repository
         messages.require_image(request)
         self._require_model(request.model)
         return repository.capable(request.model, messages.read_version(request), task)
@@ -148,7 +138,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         self, request: messages.ComparisonRequest, context: Context
     ) -> AsyncIterator[pb.CompareStreamResponse]:
         started = time.monotonic()
-        repository = self._ready()
+        repository = self._models.repository
         messages.require_image(request)
         options = messages.read_detection_options(
             request, messages.read_classification_options(request).top_k

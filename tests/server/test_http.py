@@ -355,7 +355,7 @@ async def test_ready_says_when_there_are_models(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0"))
     async with served_by(app):
         assert (await ask(app, "/readyz")).status == 200
-        app._service._repository = None
+        app._models._repository = None
         assert (await ask(app, "/readyz")).status == 503
         assert (await ask(app, "/livez")).status == 200
         answered = await call(app, "Classify", CLASSIFY)

@@ -5,8 +5,10 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from visavis.v1 import vision_pb2 as pb
 
@@ -68,6 +70,19 @@ async def test_what_became_of_requests_is_counted(measured: Served) -> None:
     assert samples["visavis_model_waiting", COLORS] == 0
     failed = (("model", "fragile"), ("reason", "failed"), ("version", "1"))
     assert samples["visavis_model_dropped_total", failed] == 1
+
+
+async def test_calls_count_by_the_code_that_their_callers_see(measured: Served) -> None:
+    check = health_pb2_grpc.HealthStub(measured.channel).Check
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await check(health_pb2.HealthCheckRequest(service="nothing"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    labels = (
+        ("code", "NOT_FOUND"),
+        ("door", "grpc"),
+        ("method", "/grpc.health.v1.Health/Check"),
+    )
+    assert (await scraped(measured))["visavis_calls_total", labels] == 1
 
 
 async def test_no_string_of_a_caller_becomes_a_label(measured: Served) -> None:
