@@ -15,7 +15,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2, vision_pb2_grpc
 
-from server import doors, grpc_service_pb2, systemd
+from server import doors, grpc_service_pb2, memory, systemd
 from server.arrival import Arrival
 from server.authentication import Authentication
 from server.calls import Calls
@@ -55,6 +55,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        memory.keep_little(settings.low_memory)
         self._planner, self._why = planner_of(settings)
         self._files = _model_files(settings)
         self.scheduler = Scheduler(

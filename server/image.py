@@ -19,7 +19,7 @@ from server.results import Image
 from server.settings import ImageLimits
 
 # 7,500 damaged JPEGs would leave 30 MiB behind.
-memory.give_back_large_at_once()
+memory.keep_little()
 cv2.setNumThreads(1)  # Parallelism is across images: the scheduler has a thread for each core.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

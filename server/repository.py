@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server import memory
+from server.buffers import Buffers
 from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
 from server.errors import (
     ModelFileError,
@@ -95,6 +96,7 @@ class Loader:
             sessions,
             plan,
             self.scheduler,
+            Buffers(0 if self.planner.low_memory else plan.instances),
             digest_verified=document.digest is not None,
             bf16=self.planner.bf16,
         )

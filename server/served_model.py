@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 
 from server import golden, trace
+from server.buffers import Buffers
 from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFailed, ModelFileError
 from server.fair_queue import Call, Stop
@@ -106,6 +107,7 @@ class ServedModel:
         sessions: Sessions,
         plan: Plan,
         scheduler: Scheduler,
+        buffers: Buffers,
         digest_verified: bool,
         bf16: bool = False,
     ) -> None:
@@ -116,6 +118,7 @@ class ServedModel:
         self.family: Family = family_of(document)
         self.sessions = sessions
         self.plan = plan
+        self._buffers = buffers
         self.stages = Stages()
         self._scheduler = scheduler
         self._output_names = output_names(document)
@@ -222,7 +225,7 @@ class ServedModel:
 
     def allocate(self, jobs: list[_AnyJob]) -> None:
         """Give each job its place in one batch."""
-        batch = np.empty((len(jobs), *self.family.input_shape), np.float32)
+        batch = self._buffers.empty(len(jobs), *self.family.input_shape)
         for index, job in enumerate(jobs):
             job.batch, job.index = batch, index
 
@@ -232,7 +235,8 @@ class ServedModel:
 
     def run(self, jobs: list[_AnyJob], alone: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, every one a batch of 1; raises as Session.run does."""
-        outputs = self.sessions.run(_gathered(jobs), self._output_names, alone, stop)
+        batch = _gathered(jobs)
+        outputs = self.sessions.run(batch, self._output_names, alone, stop, self._buffers)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
+import numpy as np
 import onnxruntime as ort
 import structlog
 
+from server.buffers import Buffers
 from server.errors import (
     ModelFailed,
     ModelFileError,
@@ -63,6 +65,7 @@ class Session:
             output.name: [d if isinstance(d, int) else None for d in output.shape]
             for output in self._session.get_outputs()
         }
+        self._output_dtypes = {output.name: output.type for output in self._session.get_outputs()}
 
     def run(
         self,
@@ -71,21 +74,26 @@ class Session:
         *,
         give_back: bool = False,
         stop: Stop | None = None,
+        buffers: Buffers | None = None,
     ) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
         give_back: whether the memory of the run goes back to the system, not to the next run.
-        stop: ends the run. Raises ModelFailed if the graph breaks or the run was ended,
+        stop: ends the run. buffers: lend the outputs' memory, where their size is known before.
+        Raises ModelFailed if the graph breaks or the run was ended,
         Overloaded if the device has no memory left.
         """
-        feed = {self.input_name: tensor.astype(self.input_dtype, copy=False)}
+        tensor = tensor.astype(self.input_dtype, copy=False)
+        names = output_names or list(self.output_shapes)
         options = ort.RunOptions()
         if give_back:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         if stop is not None:
             stop.by(partial(setattr, options, "terminate", True))
         try:
-            outputs: list[Tensor] = self._session.run(output_names, feed, options)
+            if buffers is not None and self._on_cpu_in_float32(names):
+                return self._run_into(buffers, tensor, names, options)
+            outputs: list[Tensor] = self._session.run(names, {self.input_name: tensor}, options)
         except Exception as error:
             if stop is not None and stop.wanted:
                 raise ModelFailed("the run was ended: nobody waits for it") from None
@@ -97,6 +105,32 @@ class Session:
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error
+        return outputs
+
+    def _on_cpu_in_float32(self, names: list[str]) -> bool:
+        """Say whether outputs can be given memory: of a known size, but for the batch."""
+        return (
+            self.provider == "CPUExecutionProvider"
+            and self.input_dtype == "float32"
+            and all(
+                self._output_dtypes[name] == "tensor(float)"
+                and None not in self.output_shapes[name][1:]
+                for name in names
+            )
+        )
+
+    def _run_into(
+        self, buffers: Buffers, tensor: Tensor, names: list[str], options: ort.RunOptions
+    ) -> list[Tensor]:
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self.input_name, np.ascontiguousarray(tensor))
+        outputs = []
+        for name in names:
+            shape = (len(tensor), *(size or 0 for size in self.output_shapes[name][1:]))
+            outputs.append(buffers.empty(*shape))
+            place = outputs[-1].ctypes.data
+            binding.bind_output(name, "cpu", 0, np.float32, shape, place)
+        self._session.run_with_iobinding(binding, options)
         return outputs
 
 
@@ -148,18 +182,20 @@ class Sessions:
         output_names: list[str],
         alone: bool = False,
         stop: Stop | None = None,
+        buffers: Buffers | None = None,
     ) -> list[Tensor]:
-        """Return the outputs for a batch; alone: on all cores. Raises as Session.run does."""
+        """Return the outputs for a batch; alone: on all cores. The rest as in Session.run."""
         if alone and self._make_alone is not None:
-            # Meanwhile lone runs do with one core.
-            threading.Thread(target=self.make_alone, name="lone session", daemon=True).start()
+            # Meanwhile lone runs do with one core. The process waits for it before it ends: Python
+            # would end a daemon's thread in the middle of ONNX Runtime, which aborts.
+            threading.Thread(target=self.make_alone, name="lone session", daemon=False).start()
         if alone and self._alone is not None:
-            return self._alone.run(tensor, output_names, stop=stop)
+            return self._alone.run(tensor, output_names, stop=stop, buffers=buffers)
         if self._shared:
-            return self.first.run(tensor, output_names, stop=stop)
+            return self.first.run(tensor, output_names, stop=stop, buffers=buffers)
         session = self._idle.get()
         try:
-            return session.run(tensor, output_names, stop=stop)
+            return session.run(tensor, output_names, stop=stop, buffers=buffers)
         finally:
             self._idle.put(session)
 

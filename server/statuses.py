@@ -19,13 +19,17 @@ def code_of(error: Exception) -> str:
 def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:
     """Return an error's status, with its field, the request's id, and when to come back.
 
-    One that nobody expected is logged in full, and says no more than the request's id.
+    One that nobody expected is logged in full, and says no more than the request's id. Here its
+    way ends: it forgets where it came from.
     """
     if isinstance(error, VisavisError):
         message = str(error)[:_MAX_MESSAGE_LENGTH]
     else:
         message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)
+    # The frames that it came through hold it, and the call's picture: in a circle they would stay
+    # until Python looks for circles.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     status = status_pb2.Status(code=code_pb2.Code.Value(code_of(error)), message=message)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, VisavisError) and error.field:

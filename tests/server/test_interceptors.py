@@ -1,5 +1,8 @@
 """What a client sees of every error: a status, the field, a request id, and nothing internal."""
 
+import asyncio
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
+from server import messages
 from server.app import App
 from server.errors import Overloaded
+from server.results import Picture
 from server.scheduler import Scheduler
 
 from .pictures import BLACK, plain
@@ -187,3 +192,25 @@ async def test_at_debug_every_call_is_logged_with_how_it_ended(models: Path) -> 
     calls = [log for log in logs if log["event"] == "call"]
     assert [call["code"] for call in calls] == ["OK", "NOT_FOUND", "OK"]
     assert calls[0]["method"] == RPC + "Classify" and len(calls[0]["request_id"]) == 32
+
+
+async def test_a_refused_call_leaves_no_picture_behind(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[weakref.ref[Picture]] = []
+
+    read = messages.read_picture
+
+    def read_picture(*given: Any) -> Picture:
+        pictures.append(weakref.ref(picture := read(*given)))
+        return picture
+
+    monkeypatch.setattr(messages, "read_picture", read_picture)
+    broken = classify(image=pb.Image(encoded=plain()[:60]))
+    gc.disable()
+    try:
+        await served.refused("Classify", broken)
+        await asyncio.sleep(0.1)
+        assert [picture() for picture in pictures] == [None]
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """One ONNX Runtime session: what it tells of the graph, and how it fails."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from server.buffers import Buffers
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from server.plan import Plan
 from server.providers import CPU, CUDA, Provider, Setup
@@ -54,6 +56,33 @@ def test_outputs_come_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
     opened = session(tmp_path, graphs.constant(first, second, height=8, width=8))
     outputs = opened.run(picture(), ["output1", "output0"])
     assert [output.tolist() for output in outputs] == [[[2, 2, 2]], [[1, 1]]]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_outputs_in_lent_memory_are_the_same(tmp_path: Path, batch: int) -> None:
+    opened, buffers = session(tmp_path, graphs.classifier(gain=10)), Buffers(kept=1)
+    images = noise(8, 8, 3 * batch).reshape(batch, 3, 8, 8).astype(np.float32)
+    (expected,) = opened.run(images)
+    for _ in range(2):
+        (given,) = opened.run(images, buffers=buffers)
+        place = given.ctypes.data
+        np.testing.assert_array_equal(given, expected)
+    del given
+    assert buffers.empty(*expected.shape).ctypes.data == place
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        graphs.classifier(elem_type=TensorProto.FLOAT16),
+        graphs.constant(np.ones((1, 2)), np.full((1, 3), 2.0), height=8, width=8),
+    ],
+)
+def test_outputs_of_any_type_and_number_come_with_buffers_too(tmp_path: Path, graph: bytes) -> None:
+    opened = session(tmp_path, graph)
+    pairs = zip(opened.run(picture()), opened.run(picture(), buffers=Buffers(1)), strict=True)
+    for expected, given in pairs:
+        np.testing.assert_array_equal(given, expected)
 
 
 def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
@@ -180,6 +209,23 @@ def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
     assert lone is not opened.first
     assert checked == [opened.first, lone]
     np.testing.assert_array_equal(given, expected)
+
+
+def test_the_process_waits_for_a_session_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = sessions(tmp_path, instances=2, alone_threads=2)
+    may_go_on = threading.Event()
+    monkeypatch.setattr(opened, "make_alone", lambda: may_go_on.wait(10))
+    # The scheduler's threads are daemons, and what a daemon starts would be one.
+    run = partial(opened.run, picture(), ["logits"], alone=True)
+    core = threading.Thread(target=run, daemon=True)
+    core.start()
+    core.join(10)
+    (making,) = (t for t in threading.enumerate() if t.name == "lone session")
+    assert not making.daemon
+    may_go_on.set()
+    making.join(10)
 
 
 def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
