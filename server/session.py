@@ -23,7 +23,7 @@ from server.errors import (
 )
 from server.fair_queue import Stop
 from server.plan import Plan
-from server.providers import Provider, Setup, create
+from server.providers import CPU, Provider, Setup, create
 from server.results import Tensor
 
 _log = structlog.get_logger()
@@ -65,7 +65,8 @@ class Session:
             output.name: [d if isinstance(d, int) else None for d in output.shape]
             for output in self._session.get_outputs()
         }
-        self._output_dtypes = {output.name: output.type for output in self._session.get_outputs()}
+        # The shape, but for the batch, of outputs that came as the graph says: not all graphs do.
+        self._sizes: dict[str, tuple[int, ...]] = {}
 
     def run(
         self,
@@ -79,7 +80,7 @@ class Session:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
         give_back: whether the memory of the run goes back to the system, not to the next run.
-        stop: ends the run. buffers: lend the outputs' memory, where their size is known before.
+        stop: ends the run. buffers: lend the outputs' memory, once their size is known.
         Raises ModelFailed if the graph breaks or the run was ended,
         Overloaded if the device has no memory left.
         """
@@ -91,7 +92,7 @@ class Session:
         if stop is not None:
             stop.by(partial(setattr, options, "terminate", True))
         try:
-            if buffers is not None and self._on_cpu_in_float32(names):
+            if buffers is not None and self._sizes.keys() >= set(names):
                 return self._run_into(buffers, tensor, names, options)
             outputs: list[Tensor] = self._session.run(names, {self.input_name: tensor}, options)
         except Exception as error:
@@ -105,19 +106,12 @@ class Session:
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error
+        if self.provider == CPU.name and self.input_dtype == "float32":
+            for name, output in zip(names, outputs, strict=True):
+                said, size = self.output_shapes[name][1:], output.shape[1:]
+                if output.dtype == np.float32 and said == list(size):
+                    self._sizes[name] = size
         return outputs
-
-    def _on_cpu_in_float32(self, names: list[str]) -> bool:
-        """Say whether outputs can be given memory: of a known size, but for the batch."""
-        return (
-            self.provider == "CPUExecutionProvider"
-            and self.input_dtype == "float32"
-            and all(
-                self._output_dtypes[name] == "tensor(float)"
-                and None not in self.output_shapes[name][1:]
-                for name in names
-            )
-        )
 
     def _run_into(
         self, buffers: Buffers, tensor: Tensor, names: list[str], options: ort.RunOptions
@@ -126,10 +120,9 @@ class Session:
         binding.bind_cpu_input(self.input_name, np.ascontiguousarray(tensor))
         outputs = []
         for name in names:
-            shape = (len(tensor), *(size or 0 for size in self.output_shapes[name][1:]))
-            outputs.append(buffers.empty(*shape))
-            place = outputs[-1].ctypes.data
-            binding.bind_output(name, "cpu", 0, np.float32, shape, place)
+            output = buffers.empty(len(tensor), *self._sizes[name])
+            binding.bind_output(name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
+            outputs.append(output)
         self._session.run_with_iobinding(binding, options)
         return outputs
 

@@ -79,10 +79,21 @@ def test_outputs_in_lent_memory_are_the_same(tmp_path: Path, batch: int) -> None
     ],
 )
 def test_outputs_of_any_type_and_number_come_with_buffers_too(tmp_path: Path, graph: bytes) -> None:
-    opened = session(tmp_path, graph)
-    pairs = zip(opened.run(picture()), opened.run(picture(), buffers=Buffers(1)), strict=True)
+    opened, buffers = session(tmp_path, graph), Buffers(kept=1)
+    opened.run(picture(), buffers=buffers)
+    pairs = zip(opened.run(picture()), opened.run(picture(), buffers=buffers), strict=True)
     for expected, given in pairs:
         np.testing.assert_array_equal(given, expected)
+
+
+def test_an_output_of_another_shape_than_its_graph_says_is_served_all_the_same(
+    tmp_path: Path,
+) -> None:
+    opened = session(tmp_path, graphs.classifier())
+    opened.output_shapes["logits"] = [None, 4]  # as if the graph said so
+    for _ in range(2):
+        (logits,) = opened.run(picture(), buffers=Buffers(kept=1))
+        assert logits.shape == (1, 3)
 
 
 def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
