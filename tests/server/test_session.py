@@ -86,6 +86,15 @@ def test_outputs_of_any_type_and_number_come_with_buffers_too(tmp_path: Path, gr
         np.testing.assert_array_equal(given, expected)
 
 
+def test_an_output_that_nothing_computes_is_written_too(tmp_path: Path) -> None:
+    constant = np.arange(3, dtype=np.float32)[None]
+    opened, buffers = session(tmp_path, graphs.constant(constant, height=8, width=8)), Buffers(1)
+    opened.run(picture())
+    buffers.empty(*constant.shape)[:] = -1  # what somebody else left there
+    (given,) = opened.run(picture(), buffers=buffers)
+    np.testing.assert_array_equal(given, constant)
+
+
 def test_an_output_of_another_shape_than_its_graph_says_is_served_all_the_same(
     tmp_path: Path,
 ) -> None:
