@@ -7,6 +7,7 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
@@ -28,6 +29,15 @@ def cache_bytes(caches: Path = _CACHES) -> int | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the processor's instruction sets, as Linux names them; none where it doesn't say."""
+    try:
+        lines = cpuinfo.read_text("ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split() for line in lines if line.startswith("flags")), ()))
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:

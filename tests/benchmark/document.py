@@ -10,6 +10,8 @@ import psutil
 from visavis.bench.measurement import Latency
 from visavis.bench.report import machine
 
+from server.cores import instructions
+
 from .growth import Growth
 from .site import ROOT
 
@@ -80,20 +82,13 @@ def _machine() -> Iterator[str]:
     yield "| | |"
     yield "| --- | --- |"
     yield f"| processor | {about['processor']}, {about['cores']} cores |"
-    yield f"| its instructions | {', '.join(_flags()) or 'unknown'} |"
+    present = instructions()
+    flags = ", ".join(flag for flag in _FLAGS if flag in present) or "unknown"
+    yield f"| its instructions | {flags} |"
     yield f"| memory | {psutil.virtual_memory().total / (1 << 30):.0f} GiB |"
     yield f"| system | {platform.system()} {platform.release()}, Python {about['python']} |"
     yield f"| versions | visavis {_version('visavis-server')} at {_commit()}, {versions} |"
     yield f"| load average at the end | {load} |"
-
-
-def _flags() -> list[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            present = next((line.split() for line in file if line.startswith("flags")), [])
-    except OSError:
-        return []
-    return [flag for flag in _FLAGS if flag in present]
 
 
 def _version(name: str) -> str | None:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array, to_array
 
 from export.precision import write_fp16, write_int8
+from server.providers import CPU, Setup
+from server.session import Session
 
 SIDE = 16
 
@@ -64,11 +65,7 @@ def inputs(count: int = 8) -> list[np.ndarray]:
 
 
 def run(path: Path, tensor: np.ndarray) -> Any:
-    options = ort.SessionOptions()
-    # As the server: without it, a processor that lacks VNNI saturates.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": tensor})[0]
+    return Session(path, CPU, Setup(path.parent)).run(tensor)[0]
 
 
 def quantized(path: Path) -> list[str]:

@@ -55,6 +55,29 @@ def nan_on_black() -> bytes:
     return _model(nodes, constants, 8, 8)
 
 
+def int8_at_its_limits() -> bytes:
+    """Logits are 255 * 127 * 48 where the picture is 1: sums of the largest products there are."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "pixel", "none"], ["pixels"]),
+        helper.make_node("DequantizeLinear", ["pixels", "one", "none"], ["x"]),
+        helper.make_node("DequantizeLinear", ["weights", "one", "zero"], ["w"]),
+        helper.make_node("Conv", ["x", "w"], ["sums"]),
+        helper.make_node("QuantizeLinear", ["sums", "step", "none"], ["steps"]),
+        helper.make_node("DequantizeLinear", ["steps", "step", "none"], ["y"]),
+        helper.make_node("Reshape", ["y", "shape"], ["logits"]),
+    ]
+    constants = {
+        "weights": np.full((3, 3, 4, 4), 127, np.int8),
+        "pixel": np.float32(1 / 255),
+        "one": np.float32(1),
+        "step": np.float32(127 * 48),
+        "none": np.uint8(0),
+        "zero": np.int8(0),
+        "shape": np.array([-1, 3]),
+    }
+    return _model(nodes, constants, 4, 4)
+
+
 def constant(
     *outputs: np.ndarray[Any, Any],
     height: int | str = SIZE,

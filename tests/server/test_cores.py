@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cores import cache_bytes, usable_cores
+from server.cores import cache_bytes, instructions, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,11 @@ def test_a_cores_own_cache_is_that_of_level_2(tmp_path: Path) -> None:
         put(tmp_path / f"index{index}" / "size", size + "\n")
     assert cache_bytes(tmp_path) == 512 << 10
     assert cache_bytes(tmp_path / "none") is None
+
+
+def test_instructions_are_those_that_the_system_names(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\nbugs\t\t: one\n")
+    assert {"avx2", "avx512_vnni"} <= instructions(cpuinfo)
+    assert not {"avx512", "one"} & instructions(cpuinfo)
+    assert instructions(tmp_path / "none") == frozenset()

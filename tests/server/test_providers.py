@@ -1,13 +1,18 @@
 """What can run a session here, and what is said where it can't."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from server import providers
 from server.errors import ProviderUnavailable
 from server.providers import CPU, CUDA, DEVICES, PROVIDERS, Setup, choose
+from server.session import Session
+
+from . import graphs
 
 NO_DRIVER = "the NVIDIA driver is not installed (libcuda.so.1 is not found)"
 
@@ -75,6 +80,27 @@ def test_every_provider_has_a_device_of_its_own() -> None:
 def test_engines_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
     options = providers.TENSORRT.options(Setup(tmp_path))
     assert options["trt_engine_cache_path"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("here", [{"avx2"}, {"avx2", "avx_vnni"}, {"avx512_vnni", "avx2"}])
+def test_int8_takes_the_fast_instructions_where_they_are_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: set[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(graphs.int8_at_its_limits())
+    monkeypatch.setattr(providers, "instructions", lambda: frozenset(here))
+    session = providers.create(tmp_path / "model.onnx", CPU, Setup(tmp_path))
+    options = session.get_session_options()
+    fast = pytest.raises(RuntimeError, match="does not have configuration")
+    with nullcontext() if here == {"avx2"} else fast:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_int8_never_saturates(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(graphs.int8_at_its_limits())
+    (logits,) = Session(tmp_path / "model.onnx", CPU, Setup(tmp_path)).run(
+        np.ones((1, 3, 4, 4), np.float32)
+    )
+    assert logits.tolist() == [[255 * 127 * 48] * 3]
 
 
 def test_telemetry_is_off_before_onnx_runtime_is_imported() -> None:
