@@ -34,7 +34,7 @@ import typer
 from PIL import Image as PillowImage
 
 # Switches off ONNX Runtime's telemetry, which it would start when it is imported.
-from server import providers  # noqa: F401  isort: skip
+from server.providers import never_saturate  # isort: skip
 import onnxruntime as ort
 
 from server.boxes import letterbox
@@ -185,7 +185,7 @@ class Limit:
         # requests as cores are under way, each has one.
         options.intra_op_num_threads = self.threads if alone else 1
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.x64quantprecision", "1")  # as exact as served
+        never_saturate(options)
         options.log_severity_level = 3
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         document = _document(self._files[name])
