@@ -14,6 +14,9 @@ from server.plan import Plan
 
 # Where nobody set a deadline the work is due after this, so that it ages like any other.
 _PATIENCE_S = 30.0
+# Deadlines are not exact: gRPC sends a timeout of 60 s as 60.0 or 60.1, one of 600 as 600 or 601.
+# Of those that differ by no more than this share of the time they leave, the first come goes first.
+_INEXACT = 0.02
 # What may be caught up after having had nothing to do: the moment between an answer and the
 # caller's next request costs no turn, and an hour of rest buys no hour of the machine.
 _CREDIT_S = 0.5
@@ -118,6 +121,11 @@ class Work:
         return self.call.deadline or self.submitted + _PATIENCE_S
 
     @property
+    def due_at_latest(self) -> float:
+        """The latest that others may be due who are not sure to be due after it."""
+        return self.due + _INEXACT * max(self.due - self.submitted, 0.0)
+
+    @property
     def queue_s(self) -> float:
         """How long it waited."""
         return self.started - self.submitted
@@ -128,7 +136,7 @@ class Work:
 
 
 class Flow:
-    """What waits of one method for one engine, the first due first."""
+    """What waits of one method for one engine, the first due first, else the first come."""
 
     def __init__(self, method: str, engine: Engine) -> None:
         self.method = method
@@ -143,8 +151,10 @@ class Flow:
         insort(self._waiting, (work.due, work.place, work))
 
     def pop(self) -> Work:
-        """Return the work that is due first; there must be some."""
-        return self._waiting.pop(0)[2]
+        """Return the work that is next; there must be some."""
+        due_first = self._waiting[0][2]
+        equals = self._waiting[: self.before(due_first.due_at_latest)]
+        return self._waiting.pop(min(range(len(equals)), key=lambda i: equals[i][1]))[2]
 
     def remove(self, work: Work) -> None:
         """Forget work that waits."""
@@ -206,7 +216,11 @@ class FairQueue:
         is due earlier has its turns, every other flow has as much, or all that it wants.
         """
         key = (work.call.method, work.engine)
-        own = self._flows[key].before(work.due) * seconds(work.engine) if key in self._flows else 0
+        own = (
+            self._flows[key].before(work.due_at_latest) * seconds(work.engine)
+            if key in self._flows
+            else 0
+        )
         others = (len(f) * seconds(f.engine) for k, f in self._flows.items() if k != key)
         return own + sum(min(own, other) for other in others)
 

@@ -1,6 +1,7 @@
 """Whose turn it is: a simulation on one core, where callers come back at once."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -133,6 +134,20 @@ def test_what_is_due_first_goes_first_and_without_a_deadline_the_first_come(
     late = simulation.ask("Classify", model, simulation.now + 1000)
     soon = simulation.ask("Classify", model, simulation.now + 5)
     assert [simulation.run() for _ in range(4)] == [soon, first, second, late]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 5.0, 60.0, 600.0])
+def test_callers_who_wait_equally_long_go_in_the_order_in_which_they_came(
+    simulation: Simulation, timeout: float
+) -> None:
+    # As gRPC sends timeouts: rounded up, to the next hundredth or so, or not.
+    model, chance = Model("model", 0.1), random.Random(0)
+    asked = []
+    for _ in range(100):
+        simulation.now += timeout / 10_000
+        rounded = timeout * (1 + chance.choice((0, 1 / 600)))
+        asked.append(simulation.ask("Classify", model, simulation.now + rounded))
+    assert [simulation.run() for _ in asked] == asked
 
 
 def test_work_without_a_deadline_ages_into_its_turn(simulation: Simulation) -> None:
