@@ -32,6 +32,7 @@ from export.yolov5_modules import (
     Classify,
     Detect,
     Network,
+    SplitDetect,
     build_classifier,
     build_detector,
     describe,
@@ -100,7 +101,9 @@ def build_yolov5(
         label_set=LabelSet(name=name_of_label_set(labels), labels=labels),
         input=ModelInput(tensor="image", width=side, height=side, resize=Letterbox(unpad="exact")),
         output=Yolov5Heads(
-            tensors=tuple(f"head_{stride}" for stride in head.strides),
+            objectness=tuple(f"objectness_{stride}" for stride in head.strides),
+            features=tuple(f"features_{stride}" for stride in head.strides),
+            weights=tuple(f"weights_{stride}" for stride in head.strides),
             anchors=tuple(tuple((w, h) for w, h in scale) for scale in anchors.tolist()),
             strides=head.strides,
         ),
@@ -109,7 +112,7 @@ def build_yolov5(
         provenance=provenance,
     )
     reference = YoloReference(lambda x: head.decode(network(x)), side, _candidates, unletterbox)
-    return Original(draft, network, reference)
+    return Original(draft, network.with_head(SplitDetect(head)), reference)
 
 
 def build_yolov5_classifier(

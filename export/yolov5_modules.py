@@ -199,6 +199,36 @@ class Detect(nn.Module):
         return torch.cat(rows, 1)
 
 
+class SplitDetect(nn.Module):
+    """The head, split: in the graph only objectness, so that the rest is computed where it counts.
+
+    It gives, each scale by scale: the logits of objectness [batch, anchors, h, w], the maps that it
+    reads [batch, h, w, channels], and the head's weights, its bias last, [batch, anchors * outputs,
+    channels + 1].
+    """
+
+    def __init__(self, head: Detect) -> None:
+        super().__init__()
+        self.objectness = nn.ModuleList()
+        for index, conv in enumerate(head.m):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            weights = torch.cat((conv.weight.flatten(1), conv.bias[:, None]), 1).detach()
+            self.register_buffer(f"weights_{index}", weights[None])
+            own = weights[4 :: head.outputs]
+            objectness = nn.Conv2d(conv.in_channels, len(own), 1)
+            objectness.weight = nn.Parameter(own[:, :-1, None, None].clone())
+            objectness.bias = nn.Parameter(own[:, -1].clone())
+            self.objectness.append(objectness)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return objectness, maps and weights."""
+        return (
+            *(conv(x) for conv, x in zip(self.objectness, maps, strict=True)),
+            *(x.permute(0, 2, 3, 1) for x in maps),
+            *(weights.expand(maps[0].shape[0], -1, -1) for weights in self.buffers()),
+        )
+
+
 class Classify(nn.Module):
     """The classification head: convolution, mean over the image, linear layer."""
 
@@ -231,13 +261,18 @@ class Network(nn.Module):
         outputs: list[Any] = []
         for layer, step in zip(self.model, self._steps, strict=True):
             inputs = [outputs[s] if s >= 0 or outputs else x for s in step.sources]
-            outputs.append(layer(inputs if isinstance(layer, Concat | Detect) else inputs[0]))
+            several = isinstance(layer, Concat | Detect | SplitDetect)
+            outputs.append(layer(inputs if several else inputs[0]))
         return outputs[-1]
 
     @property
     def head(self) -> nn.Module:
         """The last layer."""
         return self.model[-1]
+
+    def with_head(self, head: nn.Module) -> "Network":
+        """Return a network of the same layers but for the last, in evaluation mode."""
+        return Network([*self.model[:-1], head], self._steps).eval()
 
 
 def build_detector(description: dict[str, Any]) -> Network:

@@ -124,19 +124,26 @@ class ClassScores(_Part):
 
 
 class Yolov5Heads(_Part):
-    """YOLOv5's raw head maps, one tensor [batch, anchors * (5 + classes), h, w] per scale.
+    """What YOLOv5's heads read, and how sure each of their cells is; three tensors per scale.
 
+    The rest of a head is computed outside of the graph, for the few cells that show something.
+    objectness: logits [batch, anchors, h, w]. features: what the head reads, [batch, h, w,
+    channels]. weights: the head itself, its bias last, [batch, anchors * (5 + classes), channels
+    + 1].
     anchors: per scale, (width, height) in pixels of the input. strides: pixels per cell.
     """
 
     layout: Literal["yolov5_heads"] = "yolov5_heads"
-    tensors: tuple[str, ...]
+    objectness: tuple[str, ...]
+    features: tuple[str, ...]
+    weights: tuple[str, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     strides: tuple[int, ...]
 
     @model_validator(mode="after")
     def _one_entry_per_scale(self) -> Self:
-        if not len(self.tensors) == len(self.anchors) == len(self.strides) > 0:
+        scales = {len(getattr(self, name)) for name in type(self).model_fields if name != "layout"}
+        if len(scales) > 1 or scales == {0}:
             raise ValueError("tensors, anchors and strides need one entry per scale")
         return self
 

@@ -289,7 +289,7 @@ def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:
     if isinstance(output, ClassScores):
         return shape[1]
     if isinstance(output, Yolov5Heads):
-        return shape[1] // len(output.anchors[0]) - 5
+        return outputs[-1].shape[1] // len(output.anchors[0]) - 5
     row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
     return row.get(output.layout)
 
@@ -317,7 +317,7 @@ def output_names(document: ModelDocument) -> list[str]:
     """Return the graph's outputs that the family reads, in its order."""
     output = document.output
     if isinstance(output, Yolov5Heads):
-        return list(output.tensors)
+        return [*output.objectness, *output.features, *output.weights]
     return [output.tensor]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from server import boxes
-from server.card import Candidates, ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from server.card import ClassScores, Letterbox, ModelDocument, Yolov5Heads
 from server.families.finite import require_finite
+from server.families.heads import Heads
 from server.families.normalization import normalize, normalized_values
 from server.results import Box, Detected, Detection, Image, Options, Tensor
 
@@ -38,7 +39,10 @@ class Detector:
         assert document.detection_defaults is not None
         self._input = document.input
         self._letterbox = document.input.resize
-        self._output = document.output
+        self._layout = document.output.layout
+        self._heads: Heads | None = None
+        if isinstance(document.output, Yolov5Heads):
+            self._heads = Heads(document.output, document.input, len(document.label_set.labels))
         self._labels = document.label_set.labels
         self._defaults = document.detection_defaults
         self._values = normalized_values(document.input)
@@ -72,7 +76,7 @@ class Detector:
         if options.labels:
             wanted = [i for i, label in enumerate(self._labels) if label in options.labels]
             rows = _take(rows, np.isin(rows.class_ids, wanted))
-        if isinstance(self._output, Candidates) and self._output.layout == "end_to_end":
+        if self._layout == "end_to_end":
             kept = np.argsort(-rows.scores, kind="stable")[:most]
         else:
             if rows.scores.size > _MAX_CANDIDATES:
@@ -107,16 +111,15 @@ class Detector:
 
     def candidates(self, outputs: list[Tensor], threshold: float) -> Rows:
         """Return the rows whose best class scores above the threshold; -1: all rows."""
-        output = self._output
-        if isinstance(output, Yolov5Heads):
-            decoded = _decode_yolov5_heads(outputs, output, threshold)
-            return _best_class(boxes.cxcywh_to_xyxy(decoded[0]), decoded[1], threshold)
+        if self._heads:
+            rows, scores = self._heads.decode(outputs, threshold)
+            return _best_class(boxes.cxcywh_to_xyxy(rows), scores, threshold)
         rows = outputs[0][0].astype(np.float32, copy=False)
         require_finite(rows)
-        if output.layout == "end_to_end":  # [n, 6]
+        if self._layout == "end_to_end":  # [n, 6]
             rows = rows[rows[:, 4] > threshold]
             return Rows(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.intp))
-        if output.layout == "yolov5_rows":  # [n, 5 + classes]
+        if self._layout == "yolov5_rows":  # [n, 5 + classes]
             rows = rows[rows[:, 4] > threshold]
             scores = rows[:, 5:] * rows[:, 4:5]
         else:  # [4 + classes, n]
@@ -126,57 +129,16 @@ class Detector:
 
     def _all_rows(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the boxes cxcywh [n, 4] and the class scores [n, classes] of all candidates."""
-        output = self._output
-        if isinstance(output, Yolov5Heads):
-            return _decode_yolov5_heads(outputs, output, None)
+        if self._heads:
+            return self._heads.decode(outputs, None)
         rows = outputs[0][0].astype(np.float32, copy=False)
-        if output.layout == "end_to_end":
+        if self._layout == "end_to_end":
             scores = np.zeros((len(rows), len(self._labels)), np.float32)
             scores[np.arange(len(rows)), rows[:, 5].astype(np.intp)] = rows[:, 4]
             return boxes.xyxy_to_cxcywh(rows[:, :4]), scores
-        if output.layout == "yolov5_rows":
+        if self._layout == "yolov5_rows":
             return rows[:, :4], rows[:, 5:] * rows[:, 4:5]
         return rows[:4].T, rows[4:].T
-
-
-def _decode_yolov5_heads(
-    maps: list[Tensor], heads: Yolov5Heads, threshold: float | None
-) -> tuple[Tensor, Tensor]:
-    """Return boxes cxcywh [n, 4] and class scores [n, classes] of raw head maps.
-
-    Only of cells whose objectness is above the threshold; None: of all, be they numbers or not.
-    maps: one [1, anchors * (5 + classes), h, w] per scale. A score is objectness times
-    class, so that objectness alone rules out nearly every cell before any of the rest is
-    read; it does so on the logit, with a margin, and then exactly.
-    """
-    at_least = -np.inf
-    if threshold is not None and 0 < threshold < 1:
-        at_least = np.log(threshold / (1 - threshold)) - 0.01
-    logits, places = [], []
-    for head, anchors, stride in zip(maps, heads.anchors, heads.strides, strict=True):
-        height, width = head.shape[2:]
-        cells = head.reshape(len(anchors), -1, height * width)  # [anchors, 5 + classes, h * w]
-        if threshold is None:
-            some = np.arange(len(anchors) * height * width)
-        else:
-            require_finite(cells[:, 4])
-            some = np.flatnonzero(cells[:, 4] > at_least)
-        anchor, cell = np.divmod(some, height * width)
-        logits.append(cells[anchor, :, cell])  # [n, 5 + classes]
-        y, x = np.divmod(cell, width)
-        sides = np.array(anchors, np.float32)[anchor]
-        places.append(np.column_stack((x, y, np.full_like(x, stride), sides)))  # [n, 5]
-    read, place = np.concatenate(logits), np.concatenate(places, dtype=np.float32)
-    raw = _sigmoid(read)
-    if threshold is not None:
-        require_finite(read)
-        keep = raw[:, 4] > threshold
-        raw, place = raw[keep], place[keep]
-    # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
-    corner = place[:, :2] - np.float32(0.5)
-    center = (raw[:, :2] * 2 + corner) * place[:, 2:3]
-    size = (raw[:, 2:4] * 2) ** 2 * place[:, 3:]
-    return np.concatenate((center, size), axis=1), raw[:, 5:] * raw[:, 4:5]
 
 
 def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:
@@ -188,11 +150,6 @@ def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:
 
 def _take(rows: Rows, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Rows:
     return Rows(rows.boxes[which], rows.scores[which], rows.class_ids[which])
-
-
-def _sigmoid(values: Tensor) -> Tensor:
-    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf is right
-        return np.float32(1) / (np.float32(1) + np.exp(-values))
 
 
 _T = TypeVar("_T")

@@ -25,6 +25,7 @@ from server.card import (
     Provenance,
     ShorterSide,
     Task,
+    Yolov5Heads,
 )
 from server.families import family_of, preprocess_one
 from server.served_model import output_names
@@ -168,6 +169,39 @@ def detector_document(**changes: Any) -> ModelDocument:
 def candidates(layout: str) -> ModelOutput:
     """Return how one output of that layout is described."""
     return Candidates.model_validate({"layout": layout, "tensor": "output0"})
+
+
+ANCHORS = (((10.0, 13.0), (16.0, 30.0)), ((30.0, 61.0), (62.0, 45.0)))
+STRIDES = (8, 16)
+
+
+def yolov5_heads(scales: int = 2) -> Yolov5Heads:
+    """Return how `constant` describes the tensors of heads with two anchors at each scale."""
+    names = [f"output{index}" for index in range(3 * scales)]
+    return Yolov5Heads(
+        objectness=names[:scales],
+        features=names[scales : 2 * scales],
+        weights=names[2 * scales :],
+        anchors=ANCHORS[:scales],
+        strides=STRIDES[:scales],
+    )
+
+
+def split_heads(maps: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Return objectness, features and weights of heads that give these maps, two anchors each.
+
+    maps: [1, 2 * (5 + classes), h, w]. Each is a rotation of its features, and a bias.
+    """
+    objectness, features, weights = [], [], []
+    for index, one in enumerate(maps):
+        channels = one.shape[1]
+        random = np.random.default_rng(index)
+        rotation, _ = np.linalg.qr(random.normal(size=(channels, channels)))
+        bias = random.normal(size=channels)
+        objectness.append(one[:, 4 :: channels // 2])
+        features.append((one.transpose(0, 2, 3, 1) - bias) @ rotation)
+        weights.append(np.column_stack((rotation, bias))[None])
+    return [each.astype(np.float32) for each in (*objectness, *features, *weights)]
 
 
 def yolov5_rows(*rows: Sequence[float]) -> np.ndarray[Any, Any]:

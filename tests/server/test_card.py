@@ -74,7 +74,7 @@ def whole_document() -> ModelDocument:
         receipt=Receipt.model_validate(RECEIPT),
         accuracy=Accuracy.model_validate(ACCURACY),
         golden_sample=golden_sample([0, 3], [0.5, -1.25]),
-        output=Yolov5Heads(tensors=("p3",), anchors=(((10.0, 13.0),),), strides=(8,)),
+        output=graphs.yolov5_heads(),
     )
 
 
@@ -155,7 +155,7 @@ def test_a_crop_larger_than_the_picture_is_refused() -> None:
 
 def test_heads_need_one_entry_per_scale() -> None:
     with pytest.raises(ValidationError, match="one entry per scale"):
-        Yolov5Heads(tensors=("a", "b"), anchors=(((1.0, 1.0),),), strides=(8,))
+        Yolov5Heads(**{**graphs.yolov5_heads().model_dump(), "features": ("one",)})
 
 
 def test_a_receipt_sums_up_its_worst_picture() -> None:

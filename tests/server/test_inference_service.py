@@ -15,7 +15,7 @@ from visavis.v1 import vision_pb2
 
 from server import grpc_service_pb2 as pb
 from server.app import App
-from server.card import Letterbox, ModelInput, Yolov5Heads
+from server.card import Letterbox, ModelInput
 from server.families import family_of, preprocess_one
 from server.image import decode
 from server.settings import ImageLimits
@@ -140,19 +140,15 @@ async def test_a_detector_gives_boxes_and_scores_whatever_its_graph_gives(triton
     np.testing.assert_allclose(rows[0, 4:].T, expected[:, 5:] * expected[:, 4:5], rtol=1e-6)
 
 
-async def test_raw_heads_are_decoded_as_yolov5_decodes_them(tmp_path: Path) -> None:
+async def test_heads_are_decoded_as_yolov5_decodes_them(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
-    heads = Yolov5Heads(
-        tensors=("output0", "output1"),
-        anchors=(((10.0, 13.0), (16.0, 30.0)), ((30.0, 61.0), (62.0, 45.0))),
-        strides=(8, 16),
-    )
     maps = [chance.normal(size=(1, 2 * 7, side, side)).astype(np.float32) for side in (8, 4)]
     document = graphs.detector_document(
-        output=heads,
+        output=graphs.yolov5_heads(),
         input=ModelInput(tensor="images", width=64, height=64, resize=Letterbox(unpad="exact")),
     )
-    graphs.put(tmp_path, "heads", 1, graphs.export(graphs.constant(*maps), document)[0])
+    graph = graphs.constant(*graphs.split_heads(maps))
+    graphs.put(tmp_path, "heads", 1, graphs.export(graph, document)[0])
     async with served_by(App(settings(tmp_path))) as served:
         stub = Stub(served.channel)
         about = await stub.ModelMetadata(pb.ModelMetadataRequest(name="heads"))
@@ -161,7 +157,7 @@ async def test_raw_heads_are_decoded_as_yolov5_decodes_them(tmp_path: Path) -> N
     assert list(rows.shape[1:]) == list(about.outputs[0].shape[1:]) == [6, 2 * 64 + 2 * 16]
     # Cell by cell, and number by number.
     expected = []
-    for one, anchors, stride in zip(maps, heads.anchors, heads.strides, strict=True):
+    for one, anchors, stride in zip(maps, graphs.ANCHORS, graphs.STRIDES, strict=True):
         for a, (width, height) in enumerate(anchors):
             for y in range(one.shape[2]):
                 for x in range(one.shape[3]):

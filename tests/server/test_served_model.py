@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.card import ModelDocument, Yolov5Heads
+from server.card import ModelDocument
 from server.errors import DeadlineExceeded, ModelFailed
 from server.planning import Planner
 from server.providers import CPU
@@ -94,8 +94,6 @@ async def test_a_passed_deadline_keeps_the_session_from_running(
 
 
 def test_heads_are_read_in_the_order_of_the_document() -> None:
-    heads = Yolov5Heads(
-        tensors=("p5", "p3"), anchors=(((1.0, 1.0),), ((2.0, 2.0),)), strides=(32, 8)
-    )
-    assert output_names(graphs.detector_document(output=heads)) == ["p5", "p3"]
+    document = graphs.detector_document(output=graphs.yolov5_heads())
+    assert output_names(document) == [f"output{index}" for index in range(6)]
     assert output_names(graphs.classifier_document()) == ["logits"]
