@@ -1,6 +1,8 @@
 """How many cores this process may use, and what they are like."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,13 @@ def test_instructions_are_those_that_the_system_names(tmp_path: Path) -> None:
     assert {"avx2", "avx512_vnni"} <= instructions(cpuinfo)
     assert not {"avx512", "one"} & instructions(cpuinfo)
     assert instructions(tmp_path / "none") == frozenset()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_numpy_has_no_threads_beside_the_schedulers() -> None:
+    count = "import server, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
+    done = subprocess.run(
+        [sys.executable, "-c", count], env=environment, capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "1\n"
