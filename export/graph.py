@@ -1,7 +1,7 @@
 """A PyTorch module as an ONNX graph, and a graph with its document as a file.
 
 What goes into the graph was decided by measurement (README, "What is in the graph"):
-pre-processing and the decoding of YOLOv5's boxes stay outside.
+pre-processing, most of YOLOv5's heads and the decoding of its boxes stay outside.
 """
 
 import logging

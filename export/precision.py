@@ -75,7 +75,10 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 
 def _decoding(model: onnx.ModelProto) -> set[str]:
-    """Return the names of the nodes between the last activations and an output of decoded boxes."""
+    """Return the names of the nodes between a detector's last activations and its outputs.
+
+    They decode its boxes, or hold what is needed to.
+    """
     outputs = {output.name for output in model.graph.output}
     ends = {node.op_type for node in model.graph.node if outputs & set(node.output)}
     return set() if ends <= {"Conv", "Gemm"} else _head(model)

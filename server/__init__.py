@@ -2,6 +2,6 @@
 
 import os
 
-# The scheduler gives out the cores: what NumPy multiplies stays on the one that it is on. It reads
-# this when it is first imported.
+# The scheduler gives out the cores: a product of NumPy's stays on the one that asked for it. NumPy
+# reads this when it is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

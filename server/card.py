@@ -142,9 +142,16 @@ class Yolov5Heads(_Part):
 
     @model_validator(mode="after")
     def _one_entry_per_scale(self) -> Self:
-        scales = {len(getattr(self, name)) for name in type(self).model_fields if name != "layout"}
-        if len(scales) > 1 or scales == {0}:
-            raise ValueError("tensors, anchors and strides need one entry per scale")
+        entries = {
+            "objectness": len(self.objectness),
+            "features": len(self.features),
+            "weights": len(self.weights),
+            "anchors": len(self.anchors),
+            "strides": len(self.strides),
+        }
+        if len(set(entries.values())) > 1 or not self.strides:
+            given = ", ".join(f"{name} {count}" for name, count in entries.items())
+            raise ValueError(f"each list needs one entry per scale; there are {given}")
         return self
 
 

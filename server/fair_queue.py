@@ -122,7 +122,7 @@ class Work:
 
     @property
     def due_at_latest(self) -> float:
-        """The latest that others may be due who are not sure to be due after it."""
+        """When others may be due at the latest without being sure to be due after it."""
         return self.due + _INEXACT * max(self.due - self.submitted, 0.0)
 
     @property
@@ -152,9 +152,8 @@ class Flow:
 
     def pop(self) -> Work:
         """Return the work that is next; there must be some."""
-        due_first = self._waiting[0][2]
-        equals = self._waiting[: self.before(due_first.due_at_latest)]
-        return self._waiting.pop(min(range(len(equals)), key=lambda i: equals[i][1]))[2]
+        equals = range(self.before(self._waiting[0][2].due_at_latest))
+        return self._waiting.pop(min(equals, key=lambda index: self._waiting[index][1]))[2]
 
     def remove(self, work: Work) -> None:
         """Forget work that waits."""

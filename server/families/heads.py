@@ -17,8 +17,8 @@ class Heads:
     def __init__(self, heads: Yolov5Heads, model_input: ModelInput, classes: int) -> None:
         self._scales = len(heads.strides)
         self._outputs = 5 + classes
-        # Of each scale and anchor, whose cells follow each other: in each cell's row what its box
-        # is made from: column, row, stride, and the anchor's sides.
+        # One block of cells for each scale and anchor, in the order of the maps; in a cell's row is
+        # what its box is made from: column, row, stride, and the anchor's sides.
         blocks = []
         self._blocks: list[tuple[int, int]] = []  # scale, anchor
         for scale, (anchors, stride) in enumerate(zip(heads.anchors, heads.strides, strict=True)):
@@ -62,13 +62,15 @@ class Heads:
         found = []
         start = first = 0
         ends = np.searchsorted(cells, self._ends)
-        for (scale, anchor), end, next_first in zip(self._blocks, ends, self._ends, strict=True):
-            (features,), (weights,) = outputs[scale], outputs[self._scales + scale]
-            head = weights[anchor * self._outputs : (anchor + 1) * self._outputs]
-            read = features.reshape(-1, features.shape[-1])[cells[start:end] - first]
-            with np.errstate(all="ignore"):  # whoever reads it looks for what is no number
+        with np.errstate(all="ignore"):  # whoever reads them looks for what is no number
+            for (scale, anchor), end, next_first in zip(
+                self._blocks, ends, self._ends, strict=True
+            ):
+                (features,), (weights,) = outputs[scale], outputs[self._scales + scale]
+                head = weights[anchor * self._outputs : (anchor + 1) * self._outputs]
+                read = features.reshape(-1, features.shape[-1])[cells[start:end] - first]
                 found.append(read @ head[:, :-1].T + head[:, -1])
-            start, first = end, next_first
+                start, first = end, next_first
         return np.concatenate(found)
 
 
