@@ -1,6 +1,7 @@
 """Builds, starts and drains the server: the only place where objects are wired."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -73,8 +74,10 @@ class App:
             settings.max_arriving,
             settings.max_arriving_per_connection,
         )
+        self._models = Models()
+        self._service = VisionService(self._models, self.scheduler, settings.image_limits)
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
-            CallInterceptor(self._calls, arrival)
+            CallInterceptor(self._calls, arrival, self._service.admission())
         ]
         tokens = Tokens(settings.tokens) if settings.tokens else None
         if tokens:
@@ -83,8 +86,6 @@ class App:
         self._server = grpc.aio.server(
             interceptors=interceptors, options=doors.grpc_options(settings)
         )
-        self._models = Models()
-        self._service = VisionService(self._models, self.scheduler, settings.image_limits)
         vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self._service, self._server
         )
@@ -291,6 +292,8 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop; raises StartupError if that can't begin."""
     configure_logging(settings.log_format, settings.log_level)
     app = App(settings)
+    # What is there by now stays: the garbage collector need not look at it again and again.
+    gc.freeze()
     await app.run()
     if app.loading:
         os._exit(0)  # Python itself would wait for it, perhaps for ever.

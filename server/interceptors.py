@@ -3,14 +3,15 @@
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from server.arrival import Arrival
-from server.calls import REQUEST_ID, Calls, request_id_of
+from server.calls import REQUEST_ID, Call, Calls, request_id_of
 from server.errors import InvalidRequest, Stopping, VisavisError
 from server.statuses import code_of, status_of
 
@@ -29,11 +30,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     """Takes each call from its headers to its status.
 
     Its messages arrive as `Arrival` lets them. Every error becomes a status, once, here.
+    admission: by a method's path, what raises the error of a call that needs not be read.
     """
 
-    def __init__(self, calls: Calls, arrival: Arrival) -> None:
+    def __init__(
+        self, calls: Calls, arrival: Arrival, admission: Mapping[str, Callable[[Context], None]]
+    ) -> None:
         self._calls = calls
         self._arrival = arrival
+        self._admission = admission
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self, continuation: Callable[[Details], Awaitable[Handler]], details: Details
@@ -43,24 +49,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         As seen from here every request is a stream, which is the same on the wire: so a call
         can be refused, or told to wait, before its message is taken in.
         """
-        handler = await continuation(details)
-        if handler is None:
-            return handler
         method: str = details.method
-        watched = not method.startswith(HEALTH)
-        if watched and self._calls.stopping:
+        if method not in self._handlers:
+            found = await continuation(details)
+            if found is None:
+                return found
+            self._handlers[method] = self._wrapped(method, found)
+        if self._calls.stopping and not method.startswith(HEALTH):
             return refusing(Stopping())
+        return self._handlers[method]
+
+    def _wrapped(self, method: str, handler: Handler) -> Handler:
         behavior = _behavior(handler)
-        headers = dict(details.invocation_metadata)
-        request_id = request_id_of(headers.get(REQUEST_ID))
+        parse = handler.request_deserializer
+        admit = self._admission.get(method)
 
         async def take(context: Context) -> Any:
             message = await self._arrival.message(context.peer(), context.read)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return message
-            return _parse(handler.request_deserializer, bytes(message))
+            return _parse(parse, bytes(message))
 
         async def request(context: Context) -> Any:
+            if admit is not None:
+                admit(context)
             message = await take(context)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]
                 raise InvalidRequest("request", "the call ended without a request")
@@ -82,19 +94,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 yield message
 
         async def answer(requests: Any, context: Context) -> Any:
-            context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            with self._calls.under_way(_DOOR, method, request_id, headers, watched) as call:
+            with self._under_way(method, context) as call:
                 try:
                     response = await behavior(await request(context), context)
                     call.code = "OK"
                     return response
                 except Exception as error:  # noqa: BLE001  one of two places where all errors end
                     call.code = _code_of(error, context)
-                    await _abort(context, error, method, request_id)
+                    await _abort(context, error, method, call.request_id)
 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
-            context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            with self._calls.under_way(_DOOR, method, request_id, headers, watched) as call:
+            with self._under_way(method, context) as call:
                 try:
                     streamed = handler.request_streaming
                     given = all_requests(context) if streamed else await request(context)
@@ -107,11 +117,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  the other
                     call.code = _code_of(error, context)
-                    await _abort(context, error, method, request_id)
+                    await _abort(context, error, method, call.request_id)
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    def _under_way(self, method: str, context: Context) -> AbstractContextManager[Call]:
+        headers = dict(context.invocation_metadata() or ())
+        request_id = request_id_of(headers.get(REQUEST_ID))
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        watched = not method.startswith(HEALTH)
+        return self._calls.under_way(_DOOR, method, request_id, headers, watched)
 
 
 def refusing(error: VisavisError) -> Handler:

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -118,12 +118,11 @@ class Scheduler:
         engine, or so much that there would be no answer in time; DeadlineExceeded; and what the
         engine raises.
         """
-        loop = asyncio.get_running_loop()
-        work = Work(engine, job, call, loop, loop.create_future())
+        work = _work(engine, job, call)
         with self._lock:
             if self._closing:
                 raise asyncio.CancelledError("the scheduler is closed")
-            self._admit(work)
+            self._admit([work])
             self._queue.put(work)
             self._company |= self._free_cores < self.cores
             self._core_wanted.notify()
@@ -144,6 +143,12 @@ class Scheduler:
         """
         result, spent = await self.submit(_FUNCTIONS, function, call)
         return result, spent.queue_ms
+
+    def require_room(self, engines: Iterable[Engine], call: Call) -> None:
+        """Raise Overloaded if submit would now, for whichever of the engines."""
+        with self._lock:
+            if self._queue.size:
+                self._admit([_work(engine, None, call) for engine in engines])
 
     def statistics(self) -> dict[Engine, Statistics]:
         """Return what has happened so far, by engine."""
@@ -175,8 +180,19 @@ class Scheduler:
 
     # Taking work. The lock is held; each returns what is to be done without it.
 
-    def _admit(self, work: Work) -> None:
-        """Raise Overloaded if work can't be done in time, or must wait with too many others."""
+    def _admit(self, choice: Sequence[Work]) -> None:
+        """Raise Overloaded if none can be done in time, or each must wait with too many others."""
+        refusals: list[tuple[Overloaded, Engine]] = []
+        for work in choice:
+            if (refusal := self._refusal(work)) is None:
+                return
+            refusals.append((refusal, work.engine))
+        if refusals:
+            soonest, engine = min(refusals, key=lambda refused: refused[0].retry_after_s)
+            self._statistics_of(engine).refused += 1
+            raise soonest
+
+    def _refusal(self, work: Work) -> Overloaded | None:
         engine, now = work.engine, time.monotonic()
         waiting = self._queue.waiting(engine)
         wait_s = self._wait_s(work, now)
@@ -196,10 +212,9 @@ class Scheduler:
                 f"the deadline is in {spare_s:.2f} s"
             )
         else:
-            return
-        self._statistics_of(engine).refused += 1
+            return None
         soonest, latest = _RETRY_S
-        raise Overloaded(
+        return Overloaded(
             f"{why}; try again later", retry_after_s=min(max(wait_s - spare_s, soonest), latest)
         )
 
@@ -476,6 +491,13 @@ class _Functions:
 
 
 _FUNCTIONS = _Functions()
+
+
+def _work(engine: Engine, job: Any, call: Call) -> Work:
+    loop = asyncio.get_running_loop()
+    return Work(engine, job, call, loop, loop.create_future())
+
+
 _TOO_LATE = "the deadline passed while the request was waiting"
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
@@ -20,6 +21,9 @@ from server.settings import ImageLimits
 
 Single = pb.ClassifyResponse | pb.DetectResponse
 Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
+
+
+_TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 
 
 class VisionService(vision_pb2_grpc.VisionServiceServicer):
@@ -48,6 +52,17 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
             # Perhaps there is much to do, and it is being done: then that is the proof.
             return self._scheduler.ran_within(within_s)
         return True
+
+    def admission(self) -> Mapping[str, Callable[[Context], None]]:
+        """Return, by a method's path, what raises Overloaded where every model would refuse.
+
+        To ask that before a request is read costs less than to read it first.
+        """
+        service = pb.DESCRIPTOR.services_by_name["VisionService"].full_name
+        return {
+            f"/{service}/{method}": partial(self._require_room, method, task)
+            for method, task in _TASKS.items()
+        }
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Answer with one model's labels."""
@@ -107,6 +122,10 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         model = repository.get(request.model, messages.read_version(request))
         card = messages.model_card(model, repository.versions(model.name), whole=True)
         return pb.GetModelResponse(model=card)
+
+    def _require_room(self, method: str, task: Task, context: Context) -> None:
+        models = [model for model in self._models.repository.all() if model.task is task]
+        self._scheduler.require_room(models, call_of(method, context))
 
     def _require_model(self, name: str) -> None:
         if not name:

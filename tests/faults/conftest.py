@@ -16,7 +16,7 @@ from tests.server import graphs
 from .process import ServerProcess
 
 Serve = Callable[..., ServerProcess]
-# What a run of the slow model takes, about.
+# What the slow model takes for each picture, about.
 SLOW_S = 0.1
 
 
@@ -81,11 +81,11 @@ def _slow(times: int, gain: float) -> bytes:
         [
             helper.make_tensor_value_info("step", TensorProto.INT64, []),
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("carried", TensorProto.FLOAT, [size, size]),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, ["batch", size, size]),
         ],
         [
             helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, [size, size]),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["batch", size, size]),
         ],
         [numpy_helper.from_array(np.eye(size, dtype=np.float32), "rotation")],
     )
@@ -96,20 +96,25 @@ def _slow(times: int, gain: float) -> bytes:
         "true": np.array(True),
         "start": np.eye(size, dtype=np.float32),
         "zero": np.float32(0),
-        "axis": np.array([0, 1]),
+        "row": np.array([1]),
+        "rows": np.array([1, 2]),
+        "pixels": np.array([1, 2, 3]),
     }
     for name, value in constants.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    # The first matrix comes from the picture, or ONNX Runtime would fold all of it away.
+    # Every picture has a matrix of its own, so that two in a run take twice as long; it comes
+    # from the picture, or ONNX Runtime would fold all of it away.
     model.graph.node.extend(
         [
-            helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
-            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+            helper.make_node("ReduceMean", ["images", "pixels"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "zero"], ["none"]),
+            helper.make_node("Unsqueeze", ["none", "rows"], ["nothing"]),
             helper.make_node("Add", ["start", "nothing"], ["carried"]),
             helper.make_node("Loop", ["times", "true", "carried"], ["turned"], body=body),
-            helper.make_node("ReduceMean", ["turned", "axis"], ["average"], keepdims=0),
-            helper.make_node("Mul", ["average", "zero"], ["none"]),
-            helper.make_node("Add", ["logits", "none"], ["delayed"]),
+            helper.make_node("ReduceMean", ["turned", "rows"], ["average"], keepdims=0),
+            helper.make_node("Mul", ["average", "zero"], ["delay"]),
+            helper.make_node("Unsqueeze", ["delay", "row"], ["column"]),
+            helper.make_node("Add", ["logits", "column"], ["delayed"]),
         ]
     )
     model.graph.output[0].name = "delayed"

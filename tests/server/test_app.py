@@ -121,6 +121,26 @@ async def test_a_full_queue_refuses_more(alone: Served, blocked: Blocked) -> Non
         assert answer.classifications[0].label == "red"
 
 
+async def test_what_every_model_would_refuse_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colors, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
+    graphs.put(tmp_path, "colors", 1, colors)
+    async with served_by(App(settings(tmp_path, cores=1, queue_size=1))) as served:
+        blocked = Blocked(monkeypatch)
+        first = await blocked.call(served)
+        second = asyncio.create_task(as_coroutine(served.stub.Classify(CLASSIFY)))
+        await asyncio.wait_for(blocked.submitted.wait(), 10)
+        # Its request never comes.
+        call = served.channel.stream_unary("/visavis.v1.VisionService/Classify")()
+        try:
+            code = await asyncio.wait_for(call.code(), 10)
+        finally:
+            blocked.may_end.set()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await asyncio.gather(first, second)
+
+
 async def test_stopping_lets_calls_in_flight_finish_and_refuses_new_ones(
     alone: Served, blocked: Blocked
 ) -> None:

@@ -603,6 +603,23 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
     assert scheduler.statistics()[engine].refused == 1
 
 
+async def test_there_is_room_while_one_of_several_engines_has_some(make: Any, clock: Clock) -> None:
+    scheduler, engine, idle = make(), Slow(clock, seconds=1.0), Slow(clock, seconds=1.0)
+    running = await busy(scheduler, engine)
+    earlier, late = Call("Classify", clock.now + 4.0), Call("Classify", clock.now + 4.5)
+    scheduler.require_room([engine], late)
+    waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="slow is busy: an answer would take 3"):
+        scheduler.require_room([engine], late)
+    scheduler.require_room([engine], Call("Classify", clock.now + 10))
+    scheduler.require_room([engine, idle], late)
+    scheduler.require_room([], late)
+    assert scheduler.statistics()[engine].refused == 1
+    engine.may_end.set()
+    await asyncio.gather(running, *waiting)
+
+
 async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
     make: Any, clock: Clock
 ) -> None:
