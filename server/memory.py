@@ -7,7 +7,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 # Of this size buffers go back to the system as soon as they are freed, and so does what is free
 # at the end of a heap. To fetch the pages of each picture anew takes 1 ms of CPU; to keep more
 # leaves holes: with 8 and 16 MiB, 700 damaged JPEGs cost 27 MiB for good, and now nothing.
-_LARGE_BYTES, _KEPT_BYTES = 4 << 20, 4 << 20
+_LARGE_BYTES, _KEPT_BYTES = 4 << 20, 12 << 20
 _KEPT_BYTES_IF_LOW = 128 << 10
 
 

@@ -85,7 +85,7 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
         rows = rows.resize((last - first, new_height), _BILINEAR)
         rows = rows.crop((-first, top, width - first, top + crop_height))
         columns = rows.resize((new_width, crop_height), _BILINEAR)
-        return np.asarray(columns.crop((left, 0, left + crop_width, crop_height)))
+        return np.asarray(columns)[:, left : left + crop_width]
     first, last = _needed(height, new_height, top, crop_height)
     if max(new_width * height, new_height * crop_width) > _MAX_INTERMEDIATE_PIXELS:
         column_taps = _taps(width, new_width, left, crop_width)
@@ -96,7 +96,7 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
     columns = columns.resize((new_width, last - first), _BILINEAR)
     columns = columns.crop((left, -first, left + crop_width, height - first))
     rows = columns.resize((crop_width, new_height), _BILINEAR)
-    return np.asarray(rows.crop((0, top, crop_width, top + crop_height)))
+    return np.asarray(rows)[top : top + crop_height]
 
 
 def _needed(size: int, new_size: int, first: int, count: int) -> tuple[int, int]:
