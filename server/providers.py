@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 # What multiplies uint8 by int8 without saturation, and what computes in bfloat16.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _BF16 = {"avx512_bf16", "amx_bf16"}
+# What the arena asks the system for: what a run needs, and not the next power of two (0).
+_ARENA = {"arena_extend_strategy": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,11 @@ def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession
     # and they fall asleep within operators, which then take twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
+    # And not beyond the run: the answer needs a core on its way out.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     never_saturate(options)
+    if provider is CPU:
+        _share_memory(options)
     options.log_severity_level = 3
     if provider is OPENVINO and (devices := _openvino_devices()):
         given = provider.options(setup)
@@ -205,6 +211,20 @@ def never_saturate(options: ort.SessionOptions) -> None:
     """
     if instructions().isdisjoint(_EXACT_INT8):
         options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def _share_memory(options: ort.SessionOptions) -> None:
+    """Let all sessions take what their runs need from one arena: an idle one keeps its weights."""
+    _register_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+
+
+@cache
+def _register_arena() -> None:
+    where = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(_ARENA))
 
 
 def _openvino_plugin() -> Any:
