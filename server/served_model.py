@@ -236,7 +236,7 @@ class ServedModel:
     def run(self, jobs: list[_AnyJob], alone: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, every one a batch of 1; raises as Session.run does."""
         batch = _gathered(jobs)
-        outputs = self.sessions.run(batch, self._output_names, alone, stop, self._buffers)
+        outputs = self.sessions.run(batch, self._output_names, alone, stop)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
-import numpy as np
 import onnxruntime as ort
 import structlog
 
-from server.buffers import Buffers
 from server.errors import (
     ModelFailed,
     ModelFileError,
@@ -23,7 +21,7 @@ from server.errors import (
 )
 from server.fair_queue import Stop
 from server.plan import Plan
-from server.providers import CPU, Provider, Setup, create
+from server.providers import Provider, Setup, create
 from server.results import Tensor
 
 _log = structlog.get_logger()
@@ -65,8 +63,6 @@ class Session:
             output.name: [d if isinstance(d, int) else None for d in output.shape]
             for output in self._session.get_outputs()
         }
-        # The shape, but for the batch, of outputs that came as the graph says: not all graphs do.
-        self._sizes: dict[str, tuple[int, ...]] = {}
 
     def run(
         self,
@@ -75,14 +71,12 @@ class Session:
         *,
         give_back: bool = False,
         stop: Stop | None = None,
-        buffers: Buffers | None = None,
     ) -> list[Tensor]:
         """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
 
         give_back: whether the memory of the run goes back to the system, not to the next run.
-        stop: ends the run. buffers: lend the outputs' memory, once their size is known.
-        Raises ModelFailed if the graph breaks or the run was ended,
-        Overloaded if the device has no memory left.
+        stop: ends the run. Raises ModelFailed if the graph breaks or the run was ended, Overloaded
+        if the device has no memory left.
         """
         tensor = tensor.astype(self.input_dtype, copy=False)
         names = output_names or list(self.output_shapes)
@@ -92,8 +86,6 @@ class Session:
         if stop is not None:
             stop.by(partial(setattr, options, "terminate", True))
         try:
-            if buffers is not None and self._sizes.keys() >= set(names):
-                return self._run_into(buffers, tensor, names, options)
             outputs: list[Tensor] = self._session.run(names, {self.input_name: tensor}, options)
         except Exception as error:
             if stop is not None and stop.wanted:
@@ -106,24 +98,6 @@ class Session:
             raise ModelFailed(
                 "the model failed on this image; the server's log says why"
             ) from error
-        if self.provider == CPU.name and self.input_dtype == "float32":
-            for name, output in zip(names, outputs, strict=True):
-                said, size = self.output_shapes[name][1:], output.shape[1:]
-                if output.dtype == np.float32 and said == list(size):
-                    self._sizes[name] = size
-        return outputs
-
-    def _run_into(
-        self, buffers: Buffers, tensor: Tensor, names: list[str], options: ort.RunOptions
-    ) -> list[Tensor]:
-        binding = self._session.io_binding()
-        binding.bind_cpu_input(self.input_name, np.ascontiguousarray(tensor))
-        outputs = []
-        for name in names:
-            output = buffers.empty(len(tensor), *self._sizes[name])
-            binding.bind_output(name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
-            outputs.append(output)
-        self._session.run_with_iobinding(binding, options)
         return outputs
 
 
@@ -175,7 +149,6 @@ class Sessions:
         output_names: list[str],
         alone: bool = False,
         stop: Stop | None = None,
-        buffers: Buffers | None = None,
     ) -> list[Tensor]:
         """Return the outputs for a batch; alone: on all cores. The rest as in Session.run."""
         if alone and self._make_alone is not None:
@@ -183,12 +156,12 @@ class Sessions:
             # would end a daemon's thread in the middle of ONNX Runtime, which aborts.
             threading.Thread(target=self.make_alone, name="lone session", daemon=False).start()
         if alone and self._alone is not None:
-            return self._alone.run(tensor, output_names, stop=stop, buffers=buffers)
+            return self._alone.run(tensor, output_names, stop=stop)
         if self._shared:
-            return self.first.run(tensor, output_names, stop=stop, buffers=buffers)
+            return self.first.run(tensor, output_names, stop=stop)
         session = self._idle.get()
         try:
-            return session.run(tensor, output_names, stop=stop, buffers=buffers)
+            return session.run(tensor, output_names, stop=stop)
         finally:
             self._idle.put(session)
 

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from server.buffers import Buffers
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from server.plan import Plan
 from server.providers import CPU, CUDA, Provider, Setup
@@ -56,53 +55,6 @@ def test_outputs_come_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
     opened = session(tmp_path, graphs.constant(first, second, height=8, width=8))
     outputs = opened.run(picture(), ["output1", "output0"])
     assert [output.tolist() for output in outputs] == [[[2, 2, 2]], [[1, 1]]]
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_outputs_in_lent_memory_are_the_same(tmp_path: Path, batch: int) -> None:
-    opened, buffers = session(tmp_path, graphs.classifier(gain=10)), Buffers(kept=1)
-    images = noise(8, 8, 3 * batch).reshape(batch, 3, 8, 8).astype(np.float32)
-    (expected,) = opened.run(images)
-    for _ in range(2):
-        (given,) = opened.run(images, buffers=buffers)
-        place = given.ctypes.data
-        np.testing.assert_array_equal(given, expected)
-    del given
-    assert buffers.empty(*expected.shape).ctypes.data == place
-
-
-@pytest.mark.parametrize(
-    "graph",
-    [
-        graphs.classifier(elem_type=TensorProto.FLOAT16),
-        graphs.constant(np.ones((1, 2)), np.full((1, 3), 2.0), height=8, width=8),
-    ],
-)
-def test_outputs_of_any_type_and_number_come_with_buffers_too(tmp_path: Path, graph: bytes) -> None:
-    opened, buffers = session(tmp_path, graph), Buffers(kept=1)
-    opened.run(picture(), buffers=buffers)
-    pairs = zip(opened.run(picture()), opened.run(picture(), buffers=buffers), strict=True)
-    for expected, given in pairs:
-        np.testing.assert_array_equal(given, expected)
-
-
-def test_an_output_that_nothing_computes_is_written_too(tmp_path: Path) -> None:
-    constant = np.arange(3, dtype=np.float32)[None]
-    opened, buffers = session(tmp_path, graphs.constant(constant, height=8, width=8)), Buffers(1)
-    opened.run(picture())
-    buffers.empty(*constant.shape)[:] = -1  # what somebody else left there
-    (given,) = opened.run(picture(), buffers=buffers)
-    np.testing.assert_array_equal(given, constant)
-
-
-def test_an_output_of_another_shape_than_its_graph_says_is_served_all_the_same(
-    tmp_path: Path,
-) -> None:
-    opened = session(tmp_path, graphs.classifier())
-    opened.output_shapes["logits"] = [None, 4]  # as if the graph said so
-    for _ in range(2):
-        (logits,) = opened.run(picture(), buffers=Buffers(kept=1))
-        assert logits.shape == (1, 3)
 
 
 def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
