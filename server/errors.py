@@ -114,6 +114,15 @@ class ProviderUnavailable(StartupError):
     """The execution provider that was asked for can't be used on this machine."""
 
 
+def forget_the_way(error: BaseException) -> None:
+    """Let an error that goes no further forget where it came from.
+
+    The frames that it came through hold it, and the call's picture: in a circle they would stay
+    until Python looks for circles.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
 def listed(names: Iterable[str]) -> str:
     """Return names as people write a list: sorted, separated by commas, or 'none'."""
     return ", ".join(sorted(names)) or "none"

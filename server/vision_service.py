@@ -12,7 +12,7 @@ from visavis.v1 import vision_pb2_grpc
 from server import annotate, comparison, golden, messages, trace
 from server.card import Task
 from server.context import Context, call_of
-from server.errors import InvalidRequest, VisavisError, listed
+from server.errors import InvalidRequest, VisavisError, forget_the_way, listed
 from server.models import Models
 from server.results import Answer, Classified, Detected, Options, Picture, Timings
 from server.scheduler import Call, Scheduler
@@ -48,7 +48,8 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         try:
             async with asyncio.timeout(within_s):
                 await model.answer(picture, Options(), call)
-        except (TimeoutError, VisavisError):
+        except (TimeoutError, VisavisError) as error:
+            forget_the_way(error)
             # Perhaps there is much to do, and it is being done: then that is the proof.
             return self._scheduler.ran_within(within_s)
         return True

@@ -194,8 +194,9 @@ async def test_at_debug_every_call_is_logged_with_how_it_ended(models: Path) -> 
     assert calls[0]["method"] == RPC + "Classify" and len(calls[0]["request_id"]) == 32
 
 
-async def test_a_refused_call_leaves_no_picture_behind(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rpc", ["Classify", "Compare"])
+async def test_a_failure_leaves_no_picture_behind(
+    served: Served, monkeypatch: pytest.MonkeyPatch, rpc: str
 ) -> None:
     pictures: list[weakref.ref[Picture]] = []
     read = messages.read_picture
@@ -205,10 +206,12 @@ async def test_a_refused_call_leaves_no_picture_behind(
         return picture
 
     monkeypatch.setattr(messages, "read_picture", read_picture)
-    broken = classify(image=pb.Image(encoded=plain()[:60]))
     gc.disable()
     try:
-        await served.refused("Classify", broken)
+        if rpc == "Classify":
+            await served.refused(rpc, classify(image=pb.Image(encoded=plain()[:60])))
+        else:  # One model of several fails, and the call does not.
+            await served.stub.Compare(pb.CompareRequest(image=image(BLACK)))
         (picture,) = pictures
         async with asyncio.timeout(10):  # The caller hears of it before the server is done.
             while picture() is not None:
