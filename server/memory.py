@@ -4,10 +4,10 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-# Buffers as large as the first go back to the system as soon as they are freed: to keep larger ones
-# leaves holes, with 8 MiB 27 MiB for good after 700 damaged JPEGs. What is free at the end of a heap
-# goes back beyond the second: where a picture of 1280x1024 gave back what it had, fetching the pages
-# anew cost it 1 ms of CPU.
+# Buffers as large as the first go back to the system as soon as they are freed: to keep larger
+# ones leaves holes, with 8 MiB 27 MiB for good after 700 damaged JPEGs. What is free at the end of
+# a heap goes back beyond the second: where a picture of 1280x1024 gave back all that it had had,
+# fetching the pages anew cost 1 ms of CPU.
 _LARGE_BYTES, _KEPT_BYTES = 4 << 20, 12 << 20
 _KEPT_BYTES_IF_LOW = 128 << 10
 

@@ -24,11 +24,14 @@ def test_every_row_is_in_the_table_with_its_verdict():
 
 def test_growth_has_its_tables():
     latency = Latency(10.0, 20.0, 30.0, 40.0)
-    growth = Growth([(8, 40.0, latency, 0), (256, 41.0, None, 7)], 24.0, [(0.0, 24.1, latency)])
+    growth = Growth(
+        [(8, 40.0, latency, 0), (256, 41.0, None, 7)], 24.0, [(0.0, 24.1, latency, 444.4)]
+    )
     text = document([], growth, "make bench", "")
     assert "| 8 | 40.0 | 10 | 30 | 0 |" in text
     assert "| 256 | 41.0 | — | — | 7 |" in text
     assert "At 24 calls per second" in text
+    assert "| 0 | 24.1 | 10 | 30 | 444 |" in text
 
 
 def test_targets_say_whether_a_figure_reaches_them():

@@ -125,10 +125,11 @@ def _growth(growth: Growth) -> Iterator[str]:
     yield ""
     yield f"At {growth.rate_per_s:g} calls per second, at random moments, as time goes by:"
     yield ""
-    yield "| from second | answers per s | p50 ms | p99 ms |"
-    yield "| ---: | ---: | ---: | ---: |"
-    for second, per_s, latency in growth.steady:
-        yield f"| {second:.0f} | {per_s:.1f} | {_latency(latency)} |"
+    yield "| from second | answers per s | p50 ms | p99 ms | RSS MiB |"
+    yield "| ---: | ---: | ---: | ---: | ---: |"
+    for second, per_s, latency, rss_mib in growth.steady:
+        rss = "—" if rss_mib is None else f"{rss_mib:.0f}"
+        yield f"| {second:.0f} | {per_s:.1f} | {_latency(latency)} | {rss} |"
     yield ""
 
 

@@ -10,6 +10,7 @@ from .site import CLASSIFY, Site
 
 _CONNECTIONS = (8, 32, 128, 256)
 _SLICE_S = 10.0
+_MOST_SLICES = 10
 # Of the throughput: high enough to queue now and then, low enough for a queue to go away.
 _STEADY = 0.6
 
@@ -19,12 +20,12 @@ class Growth:
     """Rows of two tables.
 
     connections: how many, answers per second, latency, errors. steady: seconds from the start,
-    answers per second, latency, at a rate that stays what it is.
+    answers per second, latency, the server's memory in MiB, at a rate that stays what it is.
     """
 
     connections: list[tuple[int, float, Latency | None, int]]
     rate_per_s: float
-    steady: list[tuple[float, float, Latency | None]]
+    steady: list[tuple[float, float, Latency | None, float | None]]
 
 
 def grown(site: Site) -> Growth:
@@ -35,8 +36,9 @@ def grown(site: Site) -> Growth:
         plan = Plan(server.address, calls, loads, seconds=site.seconds, rounds=1, check=True)
         rows = site.load(plan, watched)
         rate = round(_STEADY * max(row.median.per_s for row in rows), 1)
-        slices = max(1, round(site.minutes * 60 / _SLICE_S))
-        plan = Plan(server.address, calls, [Load(rate_per_s=rate)], seconds=_SLICE_S, rounds=slices)
+        seconds = max(_SLICE_S, site.minutes * 60 / _MOST_SLICES)
+        slices = max(1, round(site.minutes * 60 / seconds))
+        plan = Plan(server.address, calls, [Load(rate_per_s=rate)], seconds=seconds, rounds=slices)
         (steady,) = site.load(plan, watched)
     return Growth(
         [
@@ -44,7 +46,7 @@ def grown(site: Site) -> Growth:
             for row in rows
         ],
         rate,
-        [(n * _SLICE_S, r.per_s, r.latency) for n, r in enumerate(steady.rounds)],
+        [(n * seconds, r.per_s, r.latency, r.server_rss_mib) for n, r in enumerate(steady.rounds)],
     )
 
 
