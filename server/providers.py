@@ -187,8 +187,6 @@ def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession
     # and they fall asleep within operators, which then take twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
-    # And not beyond the run: the answer needs a core on its way out.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     never_saturate(options)
     if provider is CPU:
         _share_memory(options)

@@ -491,14 +491,12 @@ class _Functions:
 
 
 _FUNCTIONS = _Functions()
+_TOO_LATE = "the deadline passed while the request was waiting"
 
 
 def _work(engine: Engine, job: Any, call: Call) -> Work:
     loop = asyncio.get_running_loop()
     return Work(engine, job, call, loop, loop.create_future())
-
-
-_TOO_LATE = "the deadline passed while the request was waiting"
 
 
 def _tell(work: Work, news: Callable[[], Any]) -> None:
