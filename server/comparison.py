@@ -15,7 +15,7 @@ import structlog
 
 from server import boxes
 from server.card import LabelSet, ModelDocument, Task
-from server.errors import InvalidRequest, ModelFailed, VisavisError, forget_the_way, listed
+from server.errors import InvalidRequest, ModelFailed, VisavisError, drop_traceback, listed
 from server.fair_queue import Call
 from server.labels import KNOWN_LABEL_SETS
 from server.results import (
@@ -192,11 +192,11 @@ async def answers(
         try:
             return ModelAnswer(model, await model.answer(picture, options, call))
         except VisavisError as error:
-            forget_the_way(error)
+            drop_traceback(error)
             return ModelAnswer(model, error)
         except Exception as error:  # noqa: BLE001  whatever one does, the others' answers stand
             _log.exception("model failed in a comparison", model=model.name)
-            forget_the_way(error)
+            drop_traceback(error)
             return ModelAnswer(model, ModelFailed("internal error; the server's log says more"))
 
     tasks = [asyncio.create_task(ask(model)) for model in selection.models]

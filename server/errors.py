@@ -114,8 +114,8 @@ class ProviderUnavailable(StartupError):
     """The execution provider that was asked for can't be used on this machine."""
 
 
-def forget_the_way(error: BaseException) -> None:
-    """Let an error that goes no further forget where it came from.
+def drop_traceback(error: BaseException) -> None:
+    """Drop the traceback, context and cause of an error that goes no further.
 
     The frames that it came through hold it, and the call's picture: in a circle they would stay
     until Python looks for circles.

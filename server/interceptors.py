@@ -30,7 +30,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     """Takes each call from its headers to its status.
 
     Its messages arrive as `Arrival` lets them. Every error becomes a status, once, here.
-    admission: by a method's path, what raises the error of a call that needs not be read.
+    admission: by a method's path, what raises an error where a call need not be read.
     """
 
     def __init__(

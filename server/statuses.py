@@ -4,7 +4,7 @@ import structlog
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from server.errors import Overloaded, VisavisError, forget_the_way
+from server.errors import Overloaded, VisavisError, drop_traceback
 
 _log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Stat
     else:
         message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)
-    forget_the_way(error)
+    drop_traceback(error)
     status = status_pb2.Status(code=code_pb2.Code.Value(code_of(error)), message=message)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, VisavisError) and error.field:

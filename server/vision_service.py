@@ -12,7 +12,7 @@ from visavis.v1 import vision_pb2_grpc
 from server import annotate, comparison, golden, messages, trace
 from server.card import Task
 from server.context import Context, call_of
-from server.errors import InvalidRequest, VisavisError, forget_the_way, listed
+from server.errors import InvalidRequest, VisavisError, drop_traceback, listed
 from server.models import Models
 from server.results import Answer, Classified, Detected, Options, Picture, Timings
 from server.scheduler import Call, Scheduler
@@ -21,7 +21,6 @@ from server.settings import ImageLimits
 
 Single = pb.ClassifyResponse | pb.DetectResponse
 Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
-
 
 _TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 
@@ -49,7 +48,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
             async with asyncio.timeout(within_s):
                 await model.answer(picture, Options(), call)
         except (TimeoutError, VisavisError) as error:
-            forget_the_way(error)
+            drop_traceback(error)
             # Perhaps there is much to do, and it is being done: then that is the proof.
             return self._scheduler.ran_within(within_s)
         return True
@@ -125,7 +124,7 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         return pb.GetModelResponse(model=card)
 
     def _require_room(self, method: str, task: Task, context: Context) -> None:
-        models = [model for model in self._models.repository.all() if model.task is task]
+        models = (model for model in self._models.repository.all() if model.task is task)
         self._scheduler.require_room(models, call_of(method, context))
 
     def _require_model(self, name: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from server.plan import Plan
@@ -55,6 +56,31 @@ def test_outputs_come_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
     opened = session(tmp_path, graphs.constant(first, second, height=8, width=8))
     outputs = opened.run(picture(), ["output1", "output0"])
     assert [output.tolist() for output in outputs] == [[[2, 2, 2]], [[1, 1]]]
+
+
+def test_sessions_share_the_memory_of_their_runs(tmp_path: Path) -> None:
+    size = 64 << 20
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Expand", ["mean", "shape"], ["large"]),
+        helper.make_node("Exp", ["large"], ["larger"]),
+        helper.make_node("ReduceMean", ["larger"], ["average"], keepdims=0),
+        helper.make_node("Reshape", ["average", "row"], ["logits"]),
+    ]
+    numbers = {"shape": [size // 4], "row": [1, 1]}
+    graph = helper.make_graph(
+        nodes,
+        "large",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1])],
+        [numpy_helper.from_array(np.array(value), name) for name, value in numbers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    one, other = (session(tmp_path, model.SerializeToString()) for _ in range(2))
+    one.run(picture())
+    before = psutil.Process().memory_info().rss
+    other.run(picture())
+    assert psutil.Process().memory_info().rss - before < size // 2
 
 
 def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
