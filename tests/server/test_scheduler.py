@@ -295,6 +295,75 @@ async def test_cores_share_what_is_waiting(make: Any) -> None:
     assert sorted(engine.batches) == [["a", "b", "c"], ["d", "e"], ["f"]]
 
 
+async def told_before(scheduler: Scheduler, engine: Recorder, moment: str) -> bool:
+    """Say whether the caller of one run knows its outcome at a moment of the next one."""
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    reached, may_go_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        reached.set()
+        assert may_go_on.wait(10)
+
+    setattr(engine, moment, hold)
+    second = ask(scheduler, engine, "second")
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    assert await asyncio.to_thread(reached.wait, 10)
+    await asyncio.sleep(0)  # The loop's own turn, in which it hears what it was told.
+    told = first.done()
+    may_go_on.set()
+    assert await asyncio.gather(first, second) == ["first -> FIRST", "second -> SECOND"]
+    return told
+
+
+async def test_results_are_told_when_the_next_run_begins(make: Any) -> None:
+    assert not await told_before(make(), Recorder(), "on_prepare")
+    assert await told_before(make(), Recorder(), "on_run")
+
+
+async def test_results_do_not_wait_for_a_batch_that_takes_long_to_prepare(
+    make: Any, clock: "Clock"
+) -> None:
+    engine, scheduler = Recorder(batch=2), make()
+    engine.may_end.clear()
+    first = ask(scheduler, engine, "first")
+    await engine.running()
+    prepared, may_go_on = threading.Event(), threading.Event()
+
+    def large(job: str) -> None:
+        if job == "large":
+            clock.pass_by(0.03)
+        else:
+            prepared.set()
+            assert may_go_on.wait(10)
+
+    engine.on_prepare = large
+    others = [ask(scheduler, engine, job) for job in ("large", "small")]
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    assert await asyncio.to_thread(prepared.wait, 10)
+    assert await asyncio.wait_for(first, 10) == "first -> FIRST"
+    may_go_on.set()
+    assert await asyncio.gather(*others) == ["large -> LARGE", "small -> SMALL"]
+
+
+async def test_results_are_told_too_where_the_next_batch_finds_no_room(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Recorder()
+
+    def allocate(jobs: list[str]) -> None:
+        if jobs == ["b"]:
+            raise MemoryError("no room")
+
+    monkeypatch.setattr(engine, "allocate", allocate)
+    a, b, c = await behind_a_run(make(), engine, ["a", "b", "c"])
+    assert (a, c) == ("a -> A", "c -> C")
+    assert isinstance(b, MemoryError)
+
+
 async def test_what_cannot_be_prepared_fails_alone(make: Any) -> None:
     engine = Recorder(batch=4)
     a, bad, b = await behind_a_run(make(), engine, ["a", "bad", "b"])
