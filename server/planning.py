@@ -11,12 +11,10 @@ from server.settings import Settings, Tuning
 
 # Measured on CPUs with ResNet-50; the answers are the same to the bit. Where a core's cache is
 # large, batches of 4 gain up to 8 % (fp32) and 9 % (int8), larger ones no more; where it is
-# small, fp32 loses 6 %. Batches of 2 keep the slowest of 8 callers within 1.2 times the median,
-# batches of 4 within 1.4 to 1.5. YOLO at 640 gains nothing or loses anywhere: the activations of
-# one image fill a cache already.
+# small, fp32 loses 6 %. YOLO at 640 gains nothing or loses anywhere: the activations of one image
+# fill a cache already.
 _LARGE_CACHE_BYTES = 1 << 20
-_FP32_CLASSIFIER_BATCH = 2
-_INT8_CLASSIFIER_BATCH = 4
+_CLASSIFIER_BATCH = 4
 _DEVICE_BATCH = 16
 
 
@@ -74,11 +72,11 @@ class Planner:
         if document.task is not Task.CLASSIFICATION:
             return 1, "detectors gain nothing from batches on a CPU"
         if document.precision == "int8":
-            return _INT8_CLASSIFIER_BATCH, "int8 classifiers gain from batches"
+            return _CLASSIFIER_BATCH, "int8 classifiers gain from batches"
         if self.cache_bytes < _LARGE_CACHE_BYTES:
             kib = self.cache_bytes >> 10
             return 1, f"a batch would not fit in a core's cache of {kib} KiB"
-        return _FP32_CLASSIFIER_BATCH, "classifiers gain from batches"
+        return _CLASSIFIER_BATCH, "classifiers gain from batches"
 
 
 def planner_of(settings: Settings) -> tuple[Planner, str]:

@@ -284,10 +284,11 @@ class Scheduler:
     def _take(self, engine: Engine, threads: int) -> Task:
         """Take an engine's next work, and that many cores for it."""
         on_cores = engine.plan.place == "cores"
-        # A core leaves the others their share, those too that are about to be free: with batches
-        # that differ in size, some callers would wait much longer than others.
+        # A core leaves the others their share, those too that are about to be free, and takes
+        # little more than half of its own: where few wait, large batches, and such as differ in
+        # size, let some callers wait much longer than others.
         share = math.ceil(self._queue.waiting(engine) / (self.cores // threads))
-        works = self._queue.take(engine, min(engine.plan.batch, share) if on_cores else 1)
+        works = self._queue.take(engine, min(engine.plan.batch, share // 2 + 1) if on_cores else 1)
         came = self._company
         if nothing_runs := self._free_cores == self.cores:
             self._company = False

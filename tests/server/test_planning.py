@@ -16,7 +16,7 @@ FP32 = graphs.classifier_document()
 DETECTOR = graphs.detector_document(precision="int8")
 
 
-@pytest.mark.parametrize(("document", "batch"), [(FP32, 2), (INT8, 4), (DETECTOR, 1)])
+@pytest.mark.parametrize(("document", "batch"), [(FP32, 4), (INT8, 4), (DETECTOR, 1)])
 def test_only_classifiers_gain_from_batches_on_a_cpu(document: object, batch: int) -> None:
     assert Planner(CPU, 4).plan(document).batch == batch  # type: ignore[arg-type]
 
@@ -30,7 +30,7 @@ def test_a_small_cache_has_room_for_one_fp32_image() -> None:
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
     plan = Planner(CPU, 4).plan(FP32)
     assert (plan.place, plan.instances, plan.threads, plan.alone_threads) == ("cores", 4, 1, 4)
-    assert str(plan) == "4 at once on 1 thread, each with up to 2 images; on 4 threads when alone"
+    assert str(plan) == "4 at once on 1 thread, each with up to 4 images; on 4 threads when alone"
     assert plan.why == "a run for each of the 4 usable cores; classifiers gain from batches"
 
 

@@ -271,6 +271,12 @@ async def test_a_run_takes_what_is_waiting_up_to_its_batch(make: Any) -> None:
     assert engine.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
 
 
+async def test_where_few_wait_runs_are_smaller(make: Any) -> None:
+    engine = Recorder(batch=8)
+    await behind_a_run(make(), engine, list("abcdefg"))
+    assert engine.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"], ["g"]]
+
+
 async def test_nothing_waits_for_a_batch_to_fill(make: Any) -> None:
     engine = Recorder(batch=4)
     scheduler = make()
@@ -292,7 +298,7 @@ async def test_cores_share_what_is_waiting(make: Any) -> None:
     await engine.running()
     engine.may_end.set()
     await asyncio.gather(both_cores, *tasks)
-    assert sorted(engine.batches) == [["a", "b", "c"], ["d", "e"], ["f"]]
+    assert sorted(engine.batches) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
 
 
 async def told_before(scheduler: Scheduler, engine: Recorder, moment: str) -> bool:
@@ -366,18 +372,18 @@ async def test_results_are_told_too_where_the_next_batch_finds_no_room(
 
 async def test_what_cannot_be_prepared_fails_alone(make: Any) -> None:
     engine = Recorder(batch=4)
-    a, bad, b = await behind_a_run(make(), engine, ["a", "bad", "b"])
-    assert (a, b) == ("a -> A", "b -> B")
+    a, bad, b, c = await behind_a_run(make(), engine, ["a", "bad", "b", "c"])
+    assert (a, b, c) == ("a -> A", "b -> B", "c -> C")
     assert str(bad) == "bad can't be prepared"
-    assert engine.batches == [["first"], ["a", "b"]]
+    assert engine.batches == [["first"], ["a", "b"], ["c"]]
 
 
 async def test_what_breaks_a_run_fails_alone(make: Any) -> None:
     engine = Recorder(batch=4)
-    a, poison, b = await behind_a_run(make(), engine, ["a", "poison", "b"])
-    assert (a, b) == ("a -> A", "b -> B")
+    a, poison, b, c = await behind_a_run(make(), engine, ["a", "poison", "b", "c"])
+    assert (a, b, c) == ("a -> A", "b -> B", "c -> C")
     assert str(poison) == "poisoned"
-    assert engine.batches == [["first"], ["a", "poison", "b"], ["a"], ["poison"], ["b"]]
+    assert engine.batches == [["first"], ["a", "poison", "b"], ["a"], ["poison"], ["b"], ["c"]]
 
 
 async def test_a_result_that_cannot_be_made_fails_alone(

@@ -28,7 +28,7 @@ def test_throughput_is_tried_with_wider_runs_and_larger_batches(
 ) -> None:
     with Tuner(colors(models), Planner(CPU, 4), "throughput", tmp_path) as tuner:
         tried = [(c.plan.instances, c.plan.threads, c.plan.batch) for c in tuner.candidates]
-    assert tried[0] == (4, 1, 2)  # without tuning
+    assert tried[0] == (4, 1, 4)  # without tuning
     assert sorted(tried) == [
         (instances, threads, batch)
         for instances, threads in ((1, 4), (2, 2), (4, 1))
@@ -39,7 +39,7 @@ def test_throughput_is_tried_with_wider_runs_and_larger_batches(
 def test_latency_is_tried_with_one_image_in_a_run(models: Path, tmp_path: Path) -> None:
     with Tuner(colors(models), Planner(CPU, 2), "latency", tmp_path) as tuner:
         tried = [(c.plan.threads, c.plan.batch, c.plan.alone_threads) for c in tuner.candidates]
-    assert tried == [(1, 2, 2), (1, 1, 2), (2, 1, 0)]
+    assert tried == [(1, 4, 2), (1, 1, 2), (2, 1, 0)]
 
 
 def test_every_way_is_measured_in_every_round(models: Path, tmp_path: Path) -> None:
