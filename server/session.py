@@ -31,6 +31,8 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|Failed to allocate memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
+# Of ONNX Runtime's severities.
+_FATAL = 4
 
 
 class Session:
@@ -81,6 +83,8 @@ class Session:
         tensor = tensor.astype(self.input_dtype, copy=False)
         names = output_names or list(self.output_shapes)
         options = ort.RunOptions()
+        # What it would write to stderr itself, past our log, comes with the exception too.
+        options.log_severity_level = _FATAL
         if give_back:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         if stop is not None:

@@ -100,6 +100,24 @@ def test_what_breaks_in_the_graph_is_kept_for_the_log_and_not_told(tmp_path: Pat
     assert "index: 2 Got: 9 Expected: 8" in str(failed.value.__cause__)
 
 
+def test_a_run_that_breaks_writes_nothing_past_our_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", ["batch", 3, 8, 8]), ("logits", [5]))
+    ]
+    five = numpy_helper.from_array(np.array([5]), "five")
+    reshape = helper.make_node("Reshape", ["images", "five"], ["logits"])
+    graph = helper.make_graph([reshape], "breaks", values[:1], values[1:], [five])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    opened = session(tmp_path, model.SerializeToString())
+    with pytest.raises(ModelFailed) as failed:
+        opened.run(picture())
+    assert "Reshape" in str(failed.value.__cause__)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 @pytest.mark.parametrize("contents", [b"", b"<html></html>", b"\x08\x09" * 50])
 def test_what_onnx_runtime_cannot_load_is_refused_by_its_path(
     tmp_path: Path, contents: bytes
