@@ -35,7 +35,7 @@ Outcome = tuple[Work, Any, Exception | None]
 _BATCHES_AHEAD = 2
 # How long results may wait while the next batch is prepared. Python's lock is free in a run, and
 # the loop takes it to send answers: in the midst of preparing both would wait for each other, and
-# the cores stood still for 3 % of the time.
+# the cores stood still for 4 % of the time (an int8 ResNet-50, 32 callers).
 _UNTOLD_S = 0.02
 # Forecasts err. Who is let in has so much of the forecast in reserve: else every second one would
 # come a little too late, when all that are let in just fit.
