@@ -15,7 +15,8 @@ help:  ## Say what there is
 .PHONY: install
 install: $(VENV)/.installed  ## Install the product into .venv
 
-$(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints.txt
+$(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints.txt \
+		deploy/compile.py $(wildcard server/*/*.c)
 	@echo "installing into $(VENV): PyTorch takes a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from server.cores import usable_cores
 from server.errors import StartupError
+from server.families import resize
 from server.onnx_file import read_onnx_file
 from server.planning import planner_of
 from server.providers import PROVIDERS, choose
@@ -37,6 +38,12 @@ def report() -> list[Row]:
         text = "they overwrite each other: uninstall both, then install one"
         rows.append(("onnxruntime, twice", "missing", text))
     rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
+    by = (
+        "in C"
+        if resize.rows_first_in_c
+        else "by Pillow: slower; to have it in C, install a C compiler first"
+    )
+    rows.append(("resize", "info", by))
     for provider in PROVIDERS:
         missing = provider.missing()
         rows.append(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from server.families.classifier import resize_shorter_side
+from server.families.resize import resize_shorter_side
 from server.image import decode
 from server.plan import Plan
 from server.scheduler import Call, Scheduler, Stop

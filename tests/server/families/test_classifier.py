@@ -1,16 +1,14 @@
-"""Classification, against Pillow's whole resize, torchvision's formulas and plain NumPy."""
+"""Classification, against torchvision's formulas and plain NumPy."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from PIL import Image
 
 from server.card import CenterSquare, ClassScores, LabelSet, ModelInput, ShorterSide, Stretch
 from server.families import preprocess_one
-from server.families.classifier import Classifier, resize_center_square, resize_shorter_side
+from server.families.classifier import Classifier, resize_center_square
 from server.results import Options
 
 from .. import graphs
@@ -19,71 +17,8 @@ from ..pictures import noise
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def whole_resize(image: np.ndarray[Any, Any], size: int, crop: int) -> np.ndarray[Any, Any]:
-    """Return torchvision's Resize(size), CenterCrop(crop): the whole picture first, then the crop.
-
-    Written after torchvision.transforms.functional: _compute_resized_output_size, center_crop.
-    """
-    height, width = image.shape[:2]
-    short, long = (width, height) if width <= height else (height, width)
-    new_short, new_long = size, int(size * long / short)
-    new = (new_short, new_long) if width <= height else (new_long, new_short)
-    resized = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
-    top = round((new[1] - crop) / 2.0)
-    left = round((new[0] - crop) / 2.0)
-    return resized[top : top + crop, left : left + crop]
-
-
 def classifier(**changes: Any) -> Classifier:
     return Classifier(graphs.classifier_document(**changes))
-
-
-@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([224, 232, 256]))
-@example(1, 1, 256)
-@example(1, 700, 224)
-@example(700, 2, 256)
-@example(3, 640, 232)
-@example(224, 224, 224)
-@example(500, 375, 256)
-@example(257, 256, 256)
-@example(300, 650, 256)
-@example(650, 300, 232)
-@example(150, 690, 256)
-def test_shorter_side_is_bit_identical_to_resizing_the_whole(
-    width: int, height: int, size: int
-) -> None:
-    image = noise(height, width, 3, seed=width * 1000 + height)
-    np.testing.assert_array_equal(
-        resize_shorter_side(image, size, 224, 224), whole_resize(image, size, 224)
-    )
-
-
-@pytest.mark.parametrize(
-    ("width", "height"), [(4032, 3024), (3024, 4032), (5000, 300), (300, 5000), (2000, 1999)]
-)
-def test_shorter_side_is_bit_identical_for_large_pictures(width: int, height: int) -> None:
-    image = noise(height, width, 3)
-    np.testing.assert_array_equal(
-        resize_shorter_side(image, 256, 224, 224), whole_resize(image, 256, 224)
-    )
-
-
-@pytest.mark.parametrize(("length", "thickness"), [(3000, 1), (60_000, 2)])
-@pytest.mark.parametrize("upright", [False, True])
-def test_an_extreme_strip_shows_its_middle(length: int, thickness: int, upright: bool) -> None:
-    # Whole, it would become 256 x 256 * length pixels: too many for a reference to resize.
-    ramp = np.linspace(0, 255, length).astype(np.uint8)
-    image = np.repeat(np.repeat(ramp[None, :, None], thickness, axis=0), 3, axis=2)
-    resized = resize_shorter_side(image.swapaxes(0, 1) if upright else image, 256, 224, 224)
-    assert resized.shape == (224, 224, 3)
-    assert np.abs(resized.astype(int) - ramp[length // 2]).max() <= 1
-
-
-def test_the_crop_need_not_be_square() -> None:
-    image = noise(90, 120, 3)
-    resized = np.asarray(Image.fromarray(image).resize((42, 32), Image.Resampling.BILINEAR))
-    got = resize_shorter_side(image, 32, 20, 30)
-    np.testing.assert_array_equal(got, resized[1:31, 11:31])
 
 
 @pytest.mark.parametrize(("mean", "std"), [(IMAGENET_MEAN, IMAGENET_STD), ((0.0,) * 3, (1.0,) * 3)])
