@@ -155,6 +155,11 @@ class Flow:
         equals = range(self.before(self._waiting[0][2].due_at_latest))
         return self._waiting.pop(min(equals, key=lambda index: self._waiting[index][1]))[2]
 
+    def deadline(self) -> float:
+        """Return when the caller who is due first gives up; there must be some work."""
+        deadline = self._waiting[0][2].call.deadline
+        return inf if deadline is None else deadline
+
     def remove(self, work: Work) -> None:
         """Forget work that waits."""
         del self._waiting[bisect_left(self._waiting, (work.due, work.place))]
@@ -207,6 +212,10 @@ class FairQueue:
     def waiting(self, engine: Engine) -> int:
         """Return how much work waits for an engine."""
         return sum(len(flow) for flow in self._flows.values() if flow.engine is engine)
+
+    def deadline(self, engine: Engine) -> float:
+        """Return when the first caller gives up who waits for an engine; there must be one."""
+        return min(flow.deadline() for flow in self._flows.values() if flow.engine is engine)
 
     def ahead_s(self, work: Work, seconds: Callable[[Engine], float]) -> float:
         """Return how many seconds of one core come before work, were it put now.

@@ -283,18 +283,14 @@ class Scheduler:
 
     def _take(self, engine: Engine, threads: int) -> Task:
         """Take an engine's next work, and that many cores for it."""
+        now, work_s = time.monotonic(), self._work_s(engine)
         on_cores = engine.plan.place == "cores"
-        # A core leaves the others their share, those too that are about to be free, and takes
-        # little more than half of its own: where few wait, large batches, and such as differ in
-        # size, let some callers wait much longer than others.
-        share = math.ceil(self._queue.waiting(engine) / (self.cores // threads))
-        works = self._queue.take(engine, min(engine.plan.batch, share // 2 + 1) if on_cores else 1)
+        works = self._queue.take(engine, self._batch(engine, threads, now) if on_cores else 1)
         came = self._company
         if nothing_runs := self._free_cores == self.cores:
             self._company = False
         self._free_cores -= threads
-        now = time.monotonic()
-        ends = now + self._work_s(engine) * len(works)
+        ends = now + work_s * len(works)
         # Where nobody else waits the last one runs, so that a forecast that is wrong is mended.
         others_wait = len(works) > 1 or self._queue.waiting(engine) > 0
         for work in works:
@@ -309,6 +305,18 @@ class Scheduler:
             return partial(self._serve, engine, works, threads, may_be_alone)
         self._ahead[engine] += 1
         return partial(self._prepare_for_device, works[0])
+
+    def _batch(self, engine: Engine, threads: int, now: float) -> int:
+        """Return how much of an engine's work the next run on cores takes at most."""
+        # A core leaves the others their share, those too that are about to be free, and takes
+        # little more than half of its own: where few wait, large batches, and such as differ in
+        # size, let some callers wait much longer than others.
+        share = math.ceil(self._queue.waiting(engine) / (self.cores // threads))
+        most = min(engine.plan.batch, share // 2 + 1)
+        # Nobody may come too late because others share his run.
+        if most > 1 and (work_s := self._work_s(engine) * (1 + _RESERVE)):
+            most = int(min(most, max((self._queue.deadline(engine) - now) / work_s, 1)))
+        return most
 
     def _next_on_stream(self) -> Task | None:
         """Wait for something to do on a stream of the device; None: the scheduler closes."""

@@ -742,6 +742,18 @@ async def test_what_would_be_late_gives_its_place_to_what_will_not(make: Any, cl
     assert ["doomed"] not in engine.batches
 
 
+async def test_nobody_is_late_because_others_share_his_run(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=1.0, batch=4)
+    running = await busy(scheduler, engine)
+    patient = [ask(scheduler, engine, job) for job in "abcde"]
+    soon = ask(scheduler, engine, "soon", Call("Classify", clock.now + 1.5))
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    assert await soon == "soon -> SOON"
+    await asyncio.gather(running, *patient)
+    assert engine.batches[2:] == [["soon"], ["a", "b", "c"], ["d", "e"]]
+
+
 async def test_a_run_is_stopped_when_the_last_caller_has_left(make: Any) -> None:
     scheduler, engine, stopped = make(), Recorder(batch=2), threading.Event()
     engine.may_end.clear()
