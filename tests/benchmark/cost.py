@@ -13,14 +13,13 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from visavis.bench.process import Watched
-from visavis.bench.rounds import Load, Plan, Row
+from visavis.bench.rounds import Load
 from visavis.bench.workload import calls_of
 
 from server.card import LabelSet, ModelInput, ShorterSide
 from tests.server import graphs
 
-from .site import CLASSIFY, DETECT, INT8, ROOT, NotRun, Site, send_all
+from .site import CLASSIFY, DETECT, INT8, NotRun, Site, send_all
 from .targets import Measurement, Result, at_most
 
 _MIB = 1 << 20
@@ -51,7 +50,9 @@ def _beyond_pipeline(site: Site) -> Sequence[Result]:
         for row in rows
     )
     median = rows[0].median
-    echo_at_callers, echo_at_rate = (row.median.server_cpu_ms or 0.0 for row in _echo(site, loads))
+    echo_at_callers, echo_at_rate = (
+        row.median.server_cpu_ms or 0.0 for row in site.echo("classify", loads)
+    )
     return [
         Result(
             at_callers,
@@ -60,21 +61,6 @@ def _beyond_pipeline(site: Site) -> Sequence[Result]:
             f"alone takes {echo_at_callers:.2f} ({echo_at_rate:.2f}) to receive the same bytes",
         )
     ]
-
-
-def _echo(site: Site, loads: list[Load]) -> list[Row]:
-    """Return what the same calls cost a server that does nothing."""
-    command = [sys.executable, "-m", "tests.benchmark.echo"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        address = process.stdout.readline().strip()
-        calls = [calls_of("classify", ("colors",), site.pictures)]
-        plan = Plan(address, calls, loads, seconds=site.seconds, rounds=site.rounds)
-        return site.load(plan, Watched(process.pid))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _put_costless(repository: Path) -> None:

@@ -168,6 +168,21 @@ class Site:
             )
             return _checked(benchmark)
 
+    def echo(self, method: str, loads: list[Load]) -> list[Row]:
+        """Return what the calls of a method cost at a server that does nothing."""
+        pictures = self.pictures if method == "classify" else self.scenes
+        command = [sys.executable, "-m", "tests.benchmark.echo"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout
+            address = process.stdout.readline().strip()
+            calls = [calls_of(method, ("any",), pictures)]
+            plan = Plan(address, calls, loads, seconds=self.seconds, rounds=self.rounds)
+            return self.load(plan, Watched(process.pid))
+        finally:
+            process.kill()
+            process.communicate()
+
     def load(self, plan: Plan, watched: Watched | None = None) -> list[Row]:
         """Return what a plan gives at a server that runs already."""
         return _checked(Benchmark(plan, watched, tell=lambda what, seconds: self.tell(what)))

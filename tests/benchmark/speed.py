@@ -15,6 +15,8 @@ from .targets import Measurement, Result, at_least, at_most
 Measure = Callable[[Site], Sequence[Result]]
 # Where the limit had less of its cores than this, something else ran on the machine.
 _CORES_TO_ITSELF = 0.95
+# About as many calls as a lone caller makes: between them the cores idle, and wake slowly.
+_LONE_PER_S = 50.0
 # For processors that OpenVINO's plugin does not know: its own build of ONNX Runtime, which can't
 # be installed beside another.
 _OPENVINO = ROOT / ".venv-openvino" / "bin" / "python"
@@ -98,7 +100,12 @@ def _alone(method: str, names: tuple[str, ...], precision: str) -> Measure:
         )
         median = row.median
         assert median.latency
-        times = f"p50 {median.limit_p50_ms:.1f} in-process, {median.latency.p50_ms:.1f} ms served"
+        (echo,) = site.echo(method, [Load(rate_per_s=_LONE_PER_S)])
+        assert echo.median.latency
+        times = (
+            f"p50 {median.limit_p50_ms:.1f} in-process, {median.latency.p50_ms:.1f} ms served; "
+            f"of this, gRPC alone takes {echo.median.latency.p50_ms:.1f} to carry the same bytes"
+        )
         return [Result(ratio, f"**{ratio:.3f}** ({times})")]
 
     return measure
