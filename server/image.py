@@ -29,6 +29,7 @@ MAX_SIDE: Final = 65535
 # restarts, reserved ones) or gives up at them, and whoever skips more can be lied to.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN_MARKER = bytes((0xFF, _START_OF_SCAN))
 # Encoders make chunks of 8 KiB or more, in a file of a few MiB.
 _MAX_PNG_CHUNKS = 20_000
 # C4, C8 and CC lie among them and are something else.
@@ -178,10 +179,12 @@ def _walk_png(data: bytes, field: str) -> None:
 def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int, int]:
     """Return width, height, channels and the number of scans as the decoder will meet them.
 
-    0 pixels where there is no frame header; counting stops one above max_scans.
+    0 pixels where there is no frame header; counting stops one above max_scans, and before it has
+    begun where the file can't have so many.
     """
     width = height = channels = scans = 0
     position = 2
+    few = _occurrences(data, _START_OF_SCAN_MARKER) <= max_scans
     while scans <= max_scans and (marker := _JPEG_MARKER.search(data, position)):
         kind, position = data[marker.start() + 1], marker.end()
         if kind == _END_OF_IMAGE:
@@ -191,10 +194,19 @@ def _walk_jpeg(data: bytes, max_scans: int) -> tuple[int, int, int, int]:
             height = int.from_bytes(data[position + 3 : position + 5])
             width = int.from_bytes(data[position + 5 : position + 7])
             channels = int.from_bytes(data[position + 7 : position + 8])
+            if width and few:
+                break
         scans += kind == _START_OF_SCAN
         # A segment's bytes are not markers: skip them by the length that they begin with.
         position += int.from_bytes(data[position : position + 2])
     return width, height, channels, scans
+
+
+def _occurrences(data: bytes, pair: bytes) -> int:
+    """Return how often two bytes follow each other."""
+    wanted = int.from_bytes(pair, "little")
+    starts = [np.frombuffer(data, "<u2", (len(data) - at) // 2, at) for at in (0, 1)]
+    return sum(int(np.count_nonzero(pairs == wanted)) for pairs in starts)
 
 
 def _check_size(
