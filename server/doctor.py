@@ -38,12 +38,8 @@ def report() -> list[Row]:
         text = "they overwrite each other: uninstall both, then install one"
         rows.append(("onnxruntime, twice", "missing", text))
     rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
-    by = (
-        "in C"
-        if resize.rows_first_in_c
-        else "by Pillow: slower; to have it in C, install a C compiler first"
-    )
-    rows.append(("resize", "info", by))
+    slower = "by Pillow, slower: install a C compiler, then visavis-server again"
+    rows.append(("resize", "info", "in C" if resize.rows_first_in_c else slower))
     for provider in PROVIDERS:
         missing = provider.missing()
         rows.append(

@@ -283,14 +283,14 @@ class Scheduler:
 
     def _take(self, engine: Engine, threads: int) -> Task:
         """Take an engine's next work, and that many cores for it."""
-        now, work_s = time.monotonic(), self._work_s(engine)
+        now = time.monotonic()
         on_cores = engine.plan.place == "cores"
         works = self._queue.take(engine, self._batch(engine, threads, now) if on_cores else 1)
         came = self._company
         if nothing_runs := self._free_cores == self.cores:
             self._company = False
         self._free_cores -= threads
-        ends = now + work_s * len(works)
+        ends = now + self._work_s(engine) * len(works)
         # Where nobody else waits the last one runs, so that a forecast that is wrong is mended.
         others_wait = len(works) > 1 or self._queue.waiting(engine) > 0
         for work in works:

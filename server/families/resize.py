@@ -60,7 +60,10 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
 
 
 def rows_first(image: Image, x: Axis, y: Axis) -> Image:
-    """Return an image resized along x, then along y, by Pillow."""
+    """Return an image resized along x, then along y, by Pillow.
+
+    image: uint8 RGB [H, W, 3]; returns [y.count, x.count, 3].
+    """
     first, last = y.needed()
     if max(x.new_size * y.size, y.new_size * x.count) > _MAX_INTERMEDIATE_PIXELS:
         strip = _mixed(image[first:last].transpose(1, 0, 2), _taps(x)).transpose(1, 0, 2)
@@ -117,7 +120,10 @@ def _mixed(pixels: Image, taps: _Taps) -> Image:
 
 
 def _compiled() -> Callable[[Image, Axis, Axis], Image] | None:
-    """Return rows_first in C; None: the product was installed without a compiler."""
+    """Return rows_first in C; None: the product was installed without a compiler.
+
+    It raises MemoryError.
+    """
     try:
         in_c = ctypes.CDLL(str(Path(__file__).with_name("rows_first.so"))).rows_first
     except OSError:

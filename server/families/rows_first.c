@@ -39,7 +39,7 @@ typedef struct {
     uint32_t *weights;
 } Mix;
 
-/* Returns 0 if there is no memory, as the others do. */
+/* Returns 0 if there is no memory, as rows_first does. */
 static int make_mix(const Axis *axis, Mix *mix)
 {
     double scale = (double)axis->size / axis->new_size;

@@ -3,6 +3,7 @@
 import pytest
 
 from server import doctor
+from server.families import resize
 from server.providers import PROVIDERS
 
 
@@ -26,3 +27,10 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     assert rows()["torch"] == ("info", "not installed")
     assert "onnxruntime, twice" not in rows()
+
+
+def test_what_was_not_compiled_is_said_and_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "rows_first_in_c", lambda image, x, y: image)
+    assert rows()["resize"] == ("info", "in C")
+    monkeypatch.setattr(resize, "rows_first_in_c", None)
+    assert "install a C compiler" in rows()["resize"][1]
