@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
-from visavis.v1 import vision_pb2, vision_pb2_grpc
+from visavis.v1 import vision_pb2
 
 from server import doors, grpc_service_pb2, memory, systemd
 from server.arrival import Arrival
 from server.authentication import Authentication
 from server.calls import Calls
 from server.errors import StartupError
+from server.handlers import handlers_of
 from server.health import Health
 from server.inference_service import InferenceService
 from server.interceptors import CallInterceptor
@@ -86,19 +87,26 @@ class App:
         self._server = grpc.aio.server(
             interceptors=interceptors, options=doors.grpc_options(settings)
         )
-        vision_pb2_grpc.add_VisionServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            self._service, self._server
-        )
         self._inference = InferenceService(
             self._models, self.scheduler, settings.image_limits, settings.max_message_bytes
         )
-        self._server.add_generic_rpc_handlers((self._inference.handlers(),))
+        vision = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
+        inference = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        self._server.add_generic_rpc_handlers(
+            (
+                handlers_of(vision, self._service),
+                handlers_of(inference, self._inference),
+            )
+        )
         self._health = Health(self._server)
         if settings.reflection:
-            files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR)
-            services = [s.full_name for f in files for s in f.services_by_name.values()]
             reflection.enable_server_reflection(
-                [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME],
+                [
+                    vision.full_name,
+                    inference.full_name,
+                    "grpc.health.v1.Health",
+                    reflection.SERVICE_NAME,
+                ],
                 self._server,
             )
         self.port = doors.bind(self._server, settings)

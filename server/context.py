@@ -19,5 +19,7 @@ def call_of(method: str, context: Context, timeout_s: float | None = None) -> Ca
 
     timeout_s: what the request itself allows; None: it says nothing.
     """
-    limits = [limit for limit in (context.time_remaining(), timeout_s) if limit is not None]
-    return Call(method, time.monotonic() + min(limits) if limits else None)
+    remaining_s = context.time_remaining()
+    if remaining_s is None or (timeout_s is not None and timeout_s < remaining_s):
+        remaining_s = timeout_s
+    return Call(method, None if remaining_s is None else time.monotonic() + remaining_s)

@@ -1,10 +1,9 @@
 """What waits, and whose turn it is: equal time for methods and models, the first due first."""
 
-import time
 from asyncio import AbstractEventLoop, Future
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from math import inf
 from typing import Any, Protocol
@@ -32,6 +31,19 @@ class Call:
 
     method: str
     deadline: float | None = None
+
+    def due(self, since: float) -> float:
+        """Return when work that came at a time should be done."""
+        return self.deadline or since + _PATIENCE_S
+
+    def due_at_latest(self, since: float) -> float:
+        """Return when others may be due at the latest without being sure to be due after it."""
+        due = self.due(since)
+        return due + _INEXACT * max(due - since, 0.0)
+
+    def expired(self, now: float) -> bool:
+        """Say whether the caller's time has run out."""
+        return self.deadline is not None and now >= self.deadline
 
 
 class Stop:
@@ -101,7 +113,7 @@ class Work:
     call: Call
     loop: AbstractEventLoop
     future: "Future[Any]"
-    submitted: float = field(default_factory=time.monotonic)
+    submitted: float
     # Among those that are due at the same time.
     place: int = 0
     started: float = 0.0
@@ -118,21 +130,12 @@ class Work:
     @property
     def due(self) -> float:
         """When it should be done."""
-        return self.call.deadline or self.submitted + _PATIENCE_S
-
-    @property
-    def due_at_latest(self) -> float:
-        """When others may be due at the latest without being sure to be due after it."""
-        return self.due + _INEXACT * max(self.due - self.submitted, 0.0)
+        return self.call.due(self.submitted)
 
     @property
     def queue_s(self) -> float:
         """How long it waited."""
         return self.started - self.submitted
-
-    def expired(self, now: float) -> bool:
-        """Say whether its caller's time has run out."""
-        return self.call.deadline is not None and now >= self.call.deadline
 
 
 class Flow:
@@ -152,7 +155,8 @@ class Flow:
 
     def pop(self) -> Work:
         """Return the work that is next; there must be some."""
-        equals = range(self.before(self._waiting[0][2].due_at_latest))
+        first = self._waiting[0][2]
+        equals = range(self.before(first.call.due_at_latest(first.submitted)))
         return self._waiting.pop(min(equals, key=lambda index: self._waiting[index][1]))[2]
 
     def deadline(self) -> float:
@@ -217,20 +221,23 @@ class FairQueue:
         """Return when the first caller gives up who waits for an engine; there must be one."""
         return min(flow.deadline() for flow in self._flows.values() if flow.engine is engine)
 
-    def ahead_s(self, work: Work, seconds: Callable[[Engine], float]) -> float:
-        """Return how many seconds of one core come before work, were it put now.
+    def ahead_s(
+        self, engine: Engine, call: Call, now: float, seconds: Callable[[Engine], float]
+    ) -> float:
+        """Return how many seconds of one core come before a call's work, were it put now.
 
         seconds: what one piece of an engine's work takes. While the work of its own flow that
         is due earlier has its turns, every other flow has as much, or all that it wants.
         """
-        key = (work.call.method, work.engine)
-        own = (
-            self._flows[key].before(work.due_at_latest) * seconds(work.engine)
-            if key in self._flows
-            else 0
-        )
-        others = (len(f) * seconds(f.engine) for k, f in self._flows.items() if k != key)
-        return own + sum(min(own, other) for other in others)
+        key = (call.method, engine)
+        own_s = 0.0
+        if key in self._flows:
+            own_s = self._flows[key].before(call.due_at_latest(now)) * seconds(engine)
+        ahead_s = own_s
+        for other, flow in self._flows.items():
+            if other != key:
+                ahead_s += min(own_s, len(flow) * seconds(flow.engine))
+        return ahead_s
 
     def first(self, ready: Callable[[Engine], bool]) -> Engine | None:
         """Return the engine whose turn it is, of those that are ready; None: nothing waits."""

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
+
+from server.handlers import handlers_of
 
 _SERVICE = "visavis.v1.VisionService"
 
@@ -42,7 +44,8 @@ class Health:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = _Servicer()
         self._models: set[str] = set()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        service = health_pb2.DESCRIPTOR.services_by_name["Health"]
+        server.add_generic_rpc_handlers((handlers_of(service, self._servicer),))
 
     async def loading(self) -> None:
         """Say that the server is up and not ready."""

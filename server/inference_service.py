@@ -4,10 +4,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import grpc
-from google.protobuf import message_factory
 from google.protobuf.message import Message
 
 from server import grpc_service_pb2 as pb
@@ -26,7 +24,6 @@ from server.served_model import ServedModel
 from server.settings import ImageLimits
 from server.views import ImageView, TensorView, View, classified
 
-_SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _EXTENSIONS: Final = (
     "model_repository",
     "model_configuration",
@@ -66,16 +63,6 @@ class InferenceService:
         self._scheduler = scheduler
         self._limits = limits
         self._models = models
-
-    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Return what gRPC serves."""
-        return grpc.method_handlers_generic_handler(
-            _SERVICE.full_name,
-            {
-                method.name: _handler(method, getattr(self, method.name))
-                for method in _SERVICE.methods
-            },
-        )
 
     async def ServerLive(self, request: Message, context: Context) -> pb.ServerLiveResponse:
         """Say that the server answers."""
@@ -267,13 +254,3 @@ class InferenceService:
         if of_image:
             return model, ImageView(model, self._limits)
         return model, TensorView(model, self._max_message_bytes)
-
-
-def _handler(method: Any, behavior: Any) -> "grpc.RpcMethodHandler[Any, Any]":
-    kind = (
-        grpc.stream_stream_rpc_method_handler
-        if method.server_streaming
-        else grpc.unary_unary_rpc_method_handler
-    )
-    parse = message_factory.GetMessageClass(method.input_type).FromString
-    return kind(behavior, parse, lambda message: message.SerializeToString())

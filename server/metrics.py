@@ -1,6 +1,6 @@
 """What Prometheus reads: the calls, how each model is run, and what became of its requests."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -56,12 +56,12 @@ class Metrics(Collector):
         self.registry.register(self)
         self._scheduler = scheduler
         self._calls: Counter[tuple[str, str, str]] = Counter()
-        self._call_s: dict[tuple[str, str], Histogram] = {}
+        self._call_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
 
     def record(self, door: str, method: str, code: str, seconds: float) -> None:
         """Note that a call has ended; method: one that exists, never just what a client sent."""
         self._calls[door, method, code] += 1
-        self._call_s.setdefault((door, method), Histogram()).add(seconds)
+        self._call_s[door, method].add(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now; prometheus_client calls this."""

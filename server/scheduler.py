@@ -131,11 +131,12 @@ class Scheduler:
         engine, or so much that there would be no answer in time; DeadlineExceeded; and what the
         engine raises.
         """
-        work = _work(engine, job, call)
+        loop, now = asyncio.get_running_loop(), time.monotonic()
         with self._lock:
             if self._closing:
                 raise asyncio.CancelledError("the scheduler is closed")
-            self._admit([work])
+            self._admit([engine], call, now)
+            work = Work(engine, job, call, loop, loop.create_future(), now)
             self._queue.put(work)
             self._company |= self._free_cores < self.cores
             self._core_wanted.notify()
@@ -157,11 +158,15 @@ class Scheduler:
         result, spent = await self.submit(_FUNCTIONS, function, call)
         return result, spent.queue_ms
 
+    @property
+    def something_waits(self) -> bool:
+        """Whether there is work that no core has begun; else nothing is refused."""
+        return self._queue.size > 0
+
     def require_room(self, engines: Iterable[Engine], call: Call) -> None:
         """Raise Overloaded if submit would now, for whichever of the engines."""
         with self._lock:
-            if self._queue.size:
-                self._admit([_work(engine, None, call) for engine in engines])
+            self._admit(engines, call, time.monotonic())
 
     def statistics(self) -> dict[Engine, Statistics]:
         """Return what has happened so far, by engine."""
@@ -193,22 +198,21 @@ class Scheduler:
 
     # Taking work. The lock is held; each returns what is to be done without it.
 
-    def _admit(self, choice: Sequence[Work]) -> None:
-        """Raise Overloaded if none can be done in time, or each must wait with too many others."""
+    def _admit(self, choice: Iterable[Engine], call: Call, now: float) -> None:
+        """Raise Overloaded if none can do it in time, or for each too many others wait."""
         refusals: list[tuple[Overloaded, Engine]] = []
-        for work in choice:
-            if (refusal := self._refusal(work)) is None:
+        for engine in choice:
+            if (refusal := self._refusal(engine, call, now)) is None:
                 return
-            refusals.append((refusal, work.engine))
+            refusals.append((refusal, engine))
         if refusals:
             soonest, engine = min(refusals, key=lambda refused: refused[0].retry_after_s)
             self._statistics_of(engine).refused += 1
             raise soonest
 
-    def _refusal(self, work: Work) -> Overloaded | None:
-        engine, now = work.engine, time.monotonic()
+    def _refusal(self, engine: Engine, call: Call, now: float) -> Overloaded | None:
         waiting = self._queue.waiting(engine)
-        wait_s = self._wait_s(work, now)
+        wait_s = self._wait_s(engine, call, now)
         if waiting >= self._queue_size:
             why = f"{waiting} requests wait for {engine.name}, the limit is {self._queue_size}"
             spare_s = 0.0
@@ -218,8 +222,8 @@ class Scheduler:
                 f"the limit is {self._queue_s:g} s"
             )
             spare_s = self._queue_s
-        elif wait_s and work.expired(now + (wait_s + self._work_s(engine)) * (1 + _RESERVE)):
-            spare_s = max(work.due - now, 0.0)
+        elif wait_s and call.expired(now + (wait_s + self._work_s(engine)) * (1 + _RESERVE)):
+            spare_s = max(call.due(now) - now, 0.0)
             why = (
                 f"{engine.name} is busy: an answer would take {wait_s:.2f} s and more, "
                 f"the deadline is in {spare_s:.2f} s"
@@ -231,13 +235,13 @@ class Scheduler:
             f"{why}; try again later", retry_after_s=min(max(wait_s - spare_s, soonest), latest)
         )
 
-    def _wait_s(self, work: Work, now: float) -> float:
-        """Return how long work would wait, were it put now."""
-        if work.engine.plan.place == "device":
-            ahead = self._queue.waiting(work.engine) + self._ahead[work.engine]
-            return ahead * self._work_s(work.engine) / self.streams
-        ahead_s = self._queue.ahead_s(work, self._work_s)
-        if not ahead_s and self._free_cores >= work.engine.plan.threads:
+    def _wait_s(self, engine: Engine, call: Call, now: float) -> float:
+        """Return how long a call's work would wait, were it put now."""
+        if engine.plan.place == "device":
+            ahead = self._queue.waiting(engine) + self._ahead[engine]
+            return ahead * self._work_s(engine) / self.streams
+        ahead_s = self._queue.ahead_s(engine, call, now, self._work_s)
+        if not ahead_s and self._free_cores >= engine.plan.threads:
             return 0.0
         return (ahead_s + self._occupied.remaining_s(now)) / self.cores
 
@@ -295,7 +299,7 @@ class Scheduler:
         others_wait = len(works) > 1 or self._queue.waiting(engine) > 0
         for work in works:
             work.started = now
-            work.late = work.expired(ends if others_wait else now)
+            work.late = work.call.expired(ends if others_wait else now)
             if not work.late:
                 self._statistics_of(engine).queue_s += work.queue_s
                 self._charge(work, self._run_s(engine))
@@ -502,7 +506,9 @@ class Scheduler:
                 self._core_wanted.notify_all()
 
     def _statistics_of(self, engine: Engine) -> Statistics:
-        return self._statistics.setdefault(engine, Statistics())
+        if (found := self._statistics.get(engine)) is None:
+            found = self._statistics[engine] = Statistics()
+        return found
 
 
 class _Functions:
@@ -526,11 +532,6 @@ class _Functions:
 
 _FUNCTIONS = _Functions()
 _TOO_LATE = "the deadline passed while the request was waiting"
-
-
-def _work(engine: Engine, job: Any, call: Call) -> Work:
-    loop = asyncio.get_running_loop()
-    return Work(engine, job, call, loop, loop.create_future())
 
 
 def _tell(work: Work, news: Callable[[], Any]) -> None:

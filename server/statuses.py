@@ -1,7 +1,8 @@
 """Errors as clients see them: a google.rpc.Status with details, the same through every door."""
 
+from datetime import timedelta
+
 import structlog
-from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from server.errors import Overloaded, VisavisError, drop_traceback
@@ -9,6 +10,7 @@ from server.errors import Overloaded, VisavisError, drop_traceback
 _log = structlog.get_logger()
 
 _MAX_MESSAGE_LENGTH = 512
+_CODES = dict(code_pb2.Code.items())
 
 
 def code_of(error: Exception) -> str:
@@ -28,7 +30,7 @@ def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Stat
         message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)
     drop_traceback(error)
-    status = status_pb2.Status(code=code_pb2.Code.Value(code_of(error)), message=message)
+    status = status_pb2.Status(code=_CODES[code_of(error)], message=message)
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, VisavisError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -36,7 +38,6 @@ def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Stat
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(error.retry_after_s * 1e3))
+        delay = timedelta(milliseconds=round(error.retry_after_s * 1e3))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status

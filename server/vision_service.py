@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from visavis.v1 import vision_pb2 as pb
-from visavis.v1 import vision_pb2_grpc
 
 from server import annotate, comparison, golden, messages, trace
 from server.card import Task
@@ -25,7 +24,7 @@ Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 _TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 
 
-class VisionService(vision_pb2_grpc.VisionServiceServicer):
+class VisionService:
     """Answers for the models that are served."""
 
     def __init__(self, models: Models, scheduler: Scheduler, limits: ImageLimits) -> None:
@@ -124,8 +123,9 @@ class VisionService(vision_pb2_grpc.VisionServiceServicer):
         return pb.GetModelResponse(model=card)
 
     def _require_room(self, method: str, task: Task, context: Context) -> None:
-        models = (model for model in self._models.repository.all() if model.task is task)
-        self._scheduler.require_room(models, call_of(method, context))
+        if self._scheduler.something_waits:
+            models = (model for model in self._models.repository.all() if model.task is task)
+            self._scheduler.require_room(models, call_of(method, context))
 
     def _require_model(self, name: str) -> None:
         if not name:
