@@ -7,6 +7,7 @@ that does, and not the one that serves. It runs on the CPU, whatever serves in t
 import asyncio
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,29 +26,23 @@ _POLITE = 10
 
 async def try_out(file: ModelFile, timeout_s: float) -> None:
     """Raise ModelFileError unless a file can be loaded, verified and warmed up in a time."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "server.trial",
-        file.name,
-        str(file.version),
-        str(file.path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-    except TimeoutError:
-        raise ModelFileError(
-            f"{file.path}: it was not loaded and warmed up within {timeout_s:g} s"
-        ) from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        why = said.decode(errors="replace").strip() or f"its loading ended {_ending(process)}"
+    # Python's own, whatever the loop: another way to begin a process runs what gRPC has to do
+    # before and after a fork, and that may crash.
+    command = [sys.executable, "-m", "server.trial", file.name, str(file.version), str(file.path)]
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere
+    ) as process:
+        try:
+            said, _ = await asyncio.to_thread(process.communicate, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ModelFileError(
+                f"{file.path}: it was not loaded and warmed up within {timeout_s:g} s"
+            ) from None
+        finally:
+            process.kill()  # nothing, where it has ended
+    if code := process.returncode:
+        why = said.decode(errors="replace").strip() or f"its loading ended {_ending(code)}"
         raise ModelFileError(why if str(file.path) in why else f"{file.path}: {why}")
 
 
@@ -82,8 +77,7 @@ def _limit_memory(path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _ending(process: asyncio.subprocess.Process) -> str:
-    code = process.returncode or 0
+def _ending(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
