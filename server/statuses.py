@@ -3,6 +3,8 @@
 from datetime import timedelta
 
 import structlog
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from server.errors import Overloaded, VisavisError, drop_traceback
@@ -30,14 +32,19 @@ def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Stat
         message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)
     drop_traceback(error)
-    status = status_pb2.Status(code=_CODES[code_of(error)], message=message)
-    status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
+    details: list[Message] = [error_details_pb2.RequestInfo(request_id=request_id)]
     if isinstance(error, VisavisError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=message
         )
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):
         delay = timedelta(milliseconds=round(error.retry_after_s * 1e3))
-        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    code = _CODES[code_of(error)]
+    return status_pb2.Status(code=code, message=message, details=map(_packed, details))
+
+
+def _packed(detail: Message) -> Any:
+    url = f"type.googleapis.com/{detail.DESCRIPTOR.full_name}"
+    return Any(type_url=url, value=detail.SerializeToString())
