@@ -160,7 +160,7 @@ class Scheduler:
 
     @property
     def something_waits(self) -> bool:
-        """Whether there is work that no core has begun; else nothing is refused."""
+        """Whether there is work that no core has begun."""
         return self._queue.size > 0
 
     def require_room(self, engines: Iterable[Engine], call: Call) -> None:
