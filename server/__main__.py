@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.command import new_app, run
+
+if TYPE_CHECKING:
+    from server.settings import Settings
 
 _app = new_app()
 
@@ -154,15 +157,16 @@ def _serve(
         settings = load_settings(flags, config)
         from server.app import serve
 
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
             runner.run(serve(settings))
     except StartupError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":  # uvloop isn't for it
+def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop]:
+    # uvloop isn't for Windows, and reads on before an HTTP connection can be secured.
+    if sys.platform == "win32" or (settings.http and settings.tls_certificate):
         return asyncio.new_event_loop
     import uvloop
 

@@ -1,12 +1,14 @@
 """A repository of tiny models, and a server for it behind a real channel."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
+import uvloop
 
 from server.app import App
 from server.card import LabelSet, ModelDocument, Provenance
@@ -19,6 +21,11 @@ from .serving import Served, served_by, settings
 # No deadline: the cores may be shared. No database: a failure prints what reproduces it.
 hypothesis.settings.register_profile("server", deadline=None, database=None)
 hypothesis.settings.load_profile("server")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Try everything on both loops that a server may run on."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,8 @@ DETECT = {**CLASSIFY, "model": "boxes"}
 COMPARE = {"image": CLASSIFY["image"]}
 JSON = {"content-type": "application/json"}
 README = Path(__file__).parents[2] / "README.md"
+# The loop on which a server does.
+SERVES_HTTP_WITH_TLS = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 
 @dataclass
@@ -406,6 +408,7 @@ async def test_stopping_lets_calls_in_flight_finish(
         await stopping
 
 
+@SERVES_HTTP_WITH_TLS
 async def test_tls_is_spoken_and_read_again_when_it_changes(
     models: Path, authority: Authority
 ) -> None:
@@ -421,6 +424,7 @@ async def test_tls_is_spoken_and_read_again_when_it_changes(
         assert await stalled(app, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n") == b""
 
 
+@SERVES_HTTP_WITH_TLS
 async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Authority) -> None:
     app = with_tls(models, authority, tls_client_ca=authority.client_ca, http="127.0.0.1:0")
     async with served_by(app):
@@ -434,6 +438,7 @@ async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Au
             await ask(app, "/livez", tls=authority.context(client=True))
 
 
+@SERVES_HTTP_WITH_TLS
 async def test_a_client_that_never_speaks_tls_is_sent_away(
     models: Path, authority: Authority
 ) -> None:
