@@ -30,17 +30,18 @@ async def try_out(file: ModelFile, timeout_s: float) -> None:
     # before and after a fork, and that may crash.
     command = [sys.executable, "-m", "server.trial", file.name, str(file.version), str(file.path)]
     nowhere = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere
-    ) as process:
-        try:
-            said, _ = await asyncio.to_thread(process.communicate, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            raise ModelFileError(
-                f"{file.path}: it was not loaded and warmed up within {timeout_s:g} s"
-            ) from None
-        finally:
-            process.kill()  # nothing, where it has ended
+    process = subprocess.Popen(command, stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere)
+    try:
+        # Whoever reads what it says also closes that: closed elsewhere, it could be another file.
+        said, _ = await asyncio.to_thread(process.communicate, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+        raise ModelFileError(
+            f"{file.path}: it was not loaded and warmed up within {timeout_s:g} s"
+        ) from None
+    finally:
+        process.kill()  # where nobody waits any more; nothing, where it has ended
     if code := process.returncode:
         why = said.decode(errors="replace").strip() or f"its loading ended {_ending(code)}"
         raise ModelFileError(why if str(file.path) in why else f"{file.path}: {why}")
