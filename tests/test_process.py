@@ -1,10 +1,8 @@
 """The server as people run it: a process of its own, started and stopped by signals."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 from visavis import Client
+
+from tests.surroundings import VISAVIS, Surroundings
 
 
 def free_port() -> int:
@@ -28,8 +28,11 @@ def process(real_models: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     for name in ("resnet50", "yolov5n"):
         (repository / name).symlink_to(real_models / name)
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "server", "--models", str(repository), "--grpc", address]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    command = [VISAVIS, "serve", "--models", str(repository), "--grpc", address]
+    found = Surroundings.under(tmp_path)
+    started = subprocess.Popen(
+        command, stderr=subprocess.PIPE, cwd=found.elsewhere, env=found.environment()
+    )
     yield started, address
     started.kill()
     started.communicate()
@@ -75,18 +78,19 @@ def test_sigterm_while_loading_ends_it_too(
 
 
 def test_a_second_server_on_the_port_says_so_and_fails(
-    process: tuple[subprocess.Popen[bytes], str], real_models: Path
+    process: tuple[subprocess.Popen[bytes], str], real_models: Path, tmp_path: Path
 ) -> None:
     _, address = process
     with Client(address) as client:
         client.wait_until_ready(30)
-        second = _run("--models", str(real_models), "--grpc", address)
+        second = _run(tmp_path, "--models", str(real_models), "--grpc", address)
     assert second.returncode == 1
     assert address in second.stderr
 
 
 def test_an_empty_repository_ends_with_an_error_that_names_the_export(tmp_path: Path) -> None:
-    failed = _run("--models", str(tmp_path))
+    (empty := tmp_path / "models").mkdir()
+    failed = _run(tmp_path, "--models", str(empty))
     assert failed.returncode == 1
     assert "visavis export" in failed.stderr
 
@@ -96,18 +100,20 @@ def test_an_empty_repository_ends_with_an_error_that_names_the_export(tmp_path: 
 def test_without_a_gpu_cuda_does_not_start_and_says_what_is_missing(
     device: str, tmp_path: Path
 ) -> None:
-    failed = _run("--models", str(tmp_path), "--device", device)
+    failed = _run(tmp_path, "--models", str(tmp_path), "--device", device)
     assert failed.returncode == 1
     assert f"--device {device}" in failed.stderr
     assert "driver" in failed.stderr
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    found = Surroundings.under(folder)
     return subprocess.run(
-        [sys.executable, "-m", "server", *arguments],
+        [VISAVIS, "serve", *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env=os.environ | {"COLUMNS": "80"},
+        cwd=found.elsewhere,
+        env=found.environment({"COLUMNS": "80"}),
     )

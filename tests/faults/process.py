@@ -1,10 +1,8 @@
 """A server as people run it: a process of its own, on 127.0.0.1, and what can be seen of it."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,27 +13,34 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.surroundings import VISAVIS, Surroundings
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 # For anything that takes a moment: only a fault takes so long.
 PATIENCE_S = 60.0
 
 
 class ServerProcess:
-    """`python -m server` with some settings; its log is in `log`."""
+    """`visavis serve` with some settings, in surroundings of its own; its log is in `log`.
+
+    environment: variables besides PATH and HOME.
+    """
 
     def __init__(self, models: Path, folder: Path, *options: str, **environment: str) -> None:
         folder.mkdir(exist_ok=True)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log_file = folder / f"server-{self.port}.log"
-        command = [sys.executable, "-m", "server", "--models", str(models), "--grpc", self.address]
+        self.surroundings = Surroundings.under(folder / f"server-{self.port}")
+        command = [VISAVIS, "serve", "--models", str(models), "--grpc", self.address]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--device", "cpu", "--log-format", "json", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environment},
+                cwd=self.surroundings.elsewhere,
+                env=self.surroundings.environment(environment),
             )
         self.seen = psutil.Process(self.process.pid)
 
