@@ -1,6 +1,7 @@
 """YOLOv5u: ultralytics' anchor-free rebuild of YOLOv5, from ultralytics' own code."""
 
 import os
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -95,11 +96,11 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
 
 
 def _detection_model(description: Any, classes: int) -> Any:
-    # It would install packages, fetch weights and report usage otherwise.
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    os.environ.setdefault("YOLO_OFFLINE", "true")
     try:
-        from ultralytics.nn.tasks import DetectionModel
+        # It writes its settings when it is imported, below ~/.config if not told where.
+        with TemporaryDirectory(prefix="visavis-ultralytics-") as folder:
+            os.environ["YOLO_CONFIG_DIR"] = folder
+            from ultralytics.nn.tasks import DetectionModel
     except ImportError:
         raise ExportError(
             "YOLOv5u needs ultralytics: pip install 'visavis-server[export]'"

@@ -1,12 +1,8 @@
 """Bytes to pixels: encoded or raw, within limits that are checked before anything is decoded."""
 
 import io
-import os
 import re
 from typing import Final
-
-# A backstop behind our own header check. OpenCV reads it when it is imported.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 import cv2
 import imagesize

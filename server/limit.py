@@ -30,12 +30,9 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 import typer
 from PIL import Image as PillowImage
-
-# Switches off ONNX Runtime's telemetry, which it would start when it is imported.
-from server.providers import never_saturate  # isort: skip
-import onnxruntime as ort
 
 from server.boxes import letterbox
 from server.card import (
@@ -50,6 +47,7 @@ from server.cores import usable_cores
 from server.errors import ModelFileError, StartupError
 from server.families import Family, family_of, preprocess_one
 from server.onnx_file import read_onnx_file
+from server.providers import never_saturate
 from server.repository import scan
 from server.results import Classified, Detected, Image, Options, Tensor
 from server.served_model import output_names

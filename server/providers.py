@@ -6,16 +6,12 @@ To add one, add a row to PROVIDERS.
 import ctypes
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-# Before the import: ONNX Runtime's Linux wheels look up a host and write a file otherwise.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
 import structlog

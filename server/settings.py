@@ -105,8 +105,10 @@ class Settings(BaseSettings):
     max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
         16 << 20, description="largest encoded image"
     )
-    max_decoded_bytes: Annotated[int, Field(ge=1)] = Field(
-        75_000_000, description="largest decoded image: width * height * channels"
+    max_decoded_bytes: Annotated[int, Field(ge=1, le=3 << 28)] = Field(
+        75_000_000,
+        description="largest decoded image: width * height * channels; OpenCV itself decodes up "
+        "to 2^28 pixels",
     )
     max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
         100, description="most scans of a progressive JPEG"

@@ -26,6 +26,12 @@ class Surroundings:
             each.mkdir(parents=True, exist_ok=True)
         return new
 
+    @property
+    def files(self) -> list[Path]:
+        """Every file that lies in either."""
+        folders = (self.home, self.elsewhere)
+        return sorted(f for folder in folders for f in folder.rglob("*") if not f.is_dir())
+
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables; more: those that a test is about."""
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), **(more or {})}

@@ -101,7 +101,3 @@ def test_int8_never_saturates(tmp_path: Path) -> None:
         np.ones((1, 3, 4, 4), np.float32)
     )
     assert logits.tolist() == [[255 * 127 * 48] * 3]
-
-
-def test_telemetry_is_off_before_onnx_runtime_is_imported() -> None:
-    assert providers.os.environ["ORT_DISABLE_TELEMETRY"] == "1"

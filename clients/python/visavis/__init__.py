@@ -1,31 +1,35 @@
 """Ask vision models what they see; more types are in `results`, `cards` and `errors`."""
 
-from visavis.async_client import AsyncClient
-from visavis.cards import Model, Task
-from visavis.client import Client
-from visavis.connection import TLS
-from visavis.errors import (
-    AccessDenied,
-    DeadlineExceeded,
-    InvalidRequest,
-    InvalidSettings,
-    ModelNotFound,
-    Overloaded,
-    ServerFailed,
-    Unavailable,
-    VisavisError,
-)
-from visavis.images import ImageSource
-from visavis.results import (
-    Box,
-    Classification,
-    ClassifyResult,
-    Comparison,
-    Detection,
-    DetectResult,
-    ModelAnswer,
-    StreamedAnswer,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visavis.async_client import AsyncClient
+    from visavis.cards import Model, Task
+    from visavis.client import Client
+    from visavis.connection import TLS
+    from visavis.errors import (
+        AccessDenied,
+        DeadlineExceeded,
+        InvalidRequest,
+        InvalidSettings,
+        ModelNotFound,
+        Overloaded,
+        ServerFailed,
+        Unavailable,
+        VisavisError,
+    )
+    from visavis.images import ImageSource
+    from visavis.results import (
+        Box,
+        Classification,
+        ClassifyResult,
+        Comparison,
+        Detection,
+        DetectResult,
+        ModelAnswer,
+        StreamedAnswer,
+    )
 
 __all__ = [
     "TLS",
@@ -52,3 +56,20 @@ __all__ = [
     "Unavailable",
     "VisavisError",
 ]
+
+_MODULES = ("errors", "results", "cards", "images", "connection", "client", "async_client")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for: gRPC's variables can be set before gRPC is."""
+    if name in _MODULES:
+        return import_module(f"visavis.{name}")
+    if name in __all__:
+        for module in map(import_module, (f"visavis.{module}" for module in _MODULES)):
+            if hasattr(module, name):
+                return globals().setdefault(name, getattr(module, name))
+    raise AttributeError(f"module 'visavis' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

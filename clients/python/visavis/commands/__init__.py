@@ -1,9 +1,15 @@
 """The command `visavis`: one module per sub-command."""
 
 import io
+import os
 import sys
 from importlib import metadata
 from typing import Annotated
+
+# gRPC reads both when it is imported. Its own log says in its words what our errors say in ours;
+# its own resolver would prepare for look-ups that the system's does.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
 
 import typer
 
