@@ -1,15 +1,17 @@
 """`python -m server`, and `visavis serve`."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 
-from server.command import new_app, run
+from server.command import complain, new_app, run
+from server.errors import StartupError
+from server.standard_error import captured
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -145,22 +147,32 @@ def _serve(
     """
     flags = {key: value for key, value in ctx.params.items() if value is not None}
     flags.pop("config", None)
-    # gRPC's own log says in its words what our errors say in ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # The server looks nothing up; gRPC's other resolver would prepare to.
-    os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
-
-    from server.errors import StartupError
     from server.settings import load_settings
 
     try:
         settings = load_settings(flags, config)
-        from server.app import serve
+        with captured(settings.log_format, settings.log_level):
+            _run(settings)
+    except StartupError as error:
+        complain(str(error))
+        raise typer.Exit(1) from None
 
+
+def _run(settings: "Settings") -> None:
+    """Serve; raises StartupError for a person to read, and typer.Exit once a machine was told."""
+    from server.app import serve
+
+    log = structlog.get_logger()
+    try:
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
             runner.run(serve(settings))
     except StartupError as error:
-        typer.echo(f"error: {error}", err=True)
+        if settings.log_format == "console":
+            raise
+        log.error("not started", why=str(error))
+        raise typer.Exit(1) from None
+    except Exception:
+        log.exception("ended by an error")
         raise typer.Exit(1) from None
 
 

@@ -16,7 +16,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2
 
-from server import doors, grpc_service_pb2, memory, systemd
+from server import doors, grpc_service_pb2, log, memory, systemd
 from server.arrival import Arrival
 from server.authentication import Authentication
 from server.calls import Calls
@@ -25,7 +25,6 @@ from server.handlers import handlers_of
 from server.health import Health
 from server.inference_service import InferenceService
 from server.interceptors import CallInterceptor
-from server.log import configure_logging
 from server.metrics import Metrics, serve_metrics
 from server.models import Models
 from server.planning import planner_of
@@ -190,6 +189,7 @@ class App:
         def signalled(number: signal.Signals) -> None:
             if stop.is_set():
                 _log.warning("ended at once", signal=number.name)
+                log.flush()
                 os._exit(128 + number)
             stop.set()
 
@@ -298,12 +298,12 @@ class App:
 
 async def serve(settings: Settings) -> None:
     """Serve until told to stop; raises StartupError if that can't begin."""
-    configure_logging(settings.log_format, settings.log_level)
     app = App(settings)
     # What is there by now stays: the garbage collector need not look at it again and again.
     gc.freeze()
     await app.run()
     if app.loading:
+        log.flush()
         os._exit(0)  # Python itself would wait for it, perhaps for ever.
 
 

@@ -1,6 +1,10 @@
 """What `visavis serve`, `tune` and `export` share: each is a typer app of a single command."""
 
+from contextlib import suppress
+
 import typer
+
+from server.plain_text import escaped
 
 
 def new_app() -> typer.Typer:
@@ -11,6 +15,12 @@ def new_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def complain(text: str) -> None:
+    """Print what went wrong to standard error, on one line."""
+    with suppress(OSError):  # It is full.
+        typer.echo(f"error: {escaped(text)}", err=True)
 
 
 def run(app: typer.Typer, args: list[str], prog: str) -> int:

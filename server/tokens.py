@@ -17,8 +17,9 @@ from typing import Annotated
 import structlog
 import typer
 
-from server.command import new_app, run
+from server.command import complain, new_app, run
 from server.errors import StartupError
+from server.plain_text import escaped
 
 _log = structlog.get_logger()
 
@@ -141,9 +142,9 @@ def _token(
             with file.open("a", encoding="utf-8") as out:
                 out.write(f"{new.line}\n")
         except OSError as error:
-            typer.echo(f"error: {file} can't be written: {error.strerror}", err=True)
+            complain(f"{file} can't be written: {error.strerror}")
             raise typer.Exit(1) from None
-        print(f"added to {file}: {new.line}", file=sys.stderr)
+        print(f"added to {escaped(str(file))}: {new.line}", file=sys.stderr)
     print("for the client, kept nowhere else:", file=sys.stderr)
     print(new.token)
 

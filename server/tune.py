@@ -9,11 +9,14 @@ from typing import Annotated
 import tomlkit
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from server.command import new_app, run
+from server.command import complain, new_app, run
 from server.errors import ModelNotFound, StartupError, listed
+from server.plain_text import escaped
 from server.planning import planner_of
 from server.repository import scan
 from server.settings import DEFAULT_FILE, Tuning, load_settings
@@ -76,16 +79,20 @@ def _tune(
                     transient=True,
                 ) as progress,
             ):
-                task = progress.add_task(name, total=len(tuner.candidates) * rounds)
+                task = progress.add_task(
+                    escape(escaped(name)), total=len(tuner.candidates) * rounds
+                )
                 best = tuner.measure(seconds, rounds, partial(progress.advance, task))
                 table = _table(name, tuner.candidates, best)
             Console().print(table)
             found[name] = best.tuning
         if not dry_run:
             write(config, found)
-            typer.echo(f"written to {config}; the server reads it there, or with --config")
+            typer.echo(
+                f"written to {escaped(str(config))}; the server reads it there, or with --config"
+            )
     except (StartupError, ModelNotFound) as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        complain(str(error))
         raise typer.Exit(1) from None
 
 
@@ -106,7 +113,8 @@ def write(path: Path, found: dict[str, Tuning]) -> None:
 
 def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
     """Return what was measured; gains are over the way it runs without tuning."""
-    table = Table(title=f"{name}, for {best.tuning.goal}", title_justify="left", box=None)
+    title = Text(f"{escaped(name)}, for {best.tuning.goal}")
+    table = Table(title=title, title_justify="left", box=None)
     for heading in ("at once", "threads", "batch", "per s", "p95 ms", "gain"):
         table.add_column(heading, justify="right")
     table.add_column("")

@@ -1,0 +1,18 @@
+"""Text from elsewhere, made fit for one line of a log or a terminal."""
+
+_MAX_CHARACTERS = 4096
+
+
+def escaped(text: str, most: int = _MAX_CHARACTERS) -> str:
+    r"""Return text as one printable line: a line break becomes \n, an escape character \x1b.
+
+    Marks that turn the direction of reading are escaped too, and so is what is no Unicode. Text
+    longer than `most` characters is cut.
+    """
+    if len(text) > most:
+        text = text[:most] + "…"
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
