@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,27 @@ import pytest
 from visavis.v1 import vision_pb2 as pb
 
 from tests.server.pictures import RED, plain
+from tests.surroundings import VISAVIS, Surroundings
 
 from .calls import OK, channel, classify, ended, stub_of
 from .conftest import Serve
 from .process import free_port
+from .traced import Traced, ran
 
-ROOT = Path(__file__).parents[2]
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to mount file systems"
 )
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-async def test_nothing_phones_home_and_no_file_outside_is_written(
-    models: Path, tmp_path: Path
-) -> None:
-    trace = tmp_path / "trace"
-    home = tmp_path / "home"
-    home.mkdir()
+async def test_a_server_phones_nobody_and_writes_no_file(models: Path, tmp_path: Path) -> None:
+    found, trace = Surroundings.under(tmp_path), tmp_path / "trace"
+    address, http = f"127.0.0.1:{(port := free_port())}", f"127.0.0.1:{free_port()}"
+    options = ["--models", models, "--device", "cpu", "--grpc", address, "--http", http]
     # From the start: what is looked up while importing would be missed otherwise.
-    command = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,openat,creat,mkdir", "-o", trace]
-    options = [
-        "--models",
-        models,
-        "--device",
-        "cpu",
-        "--grpc",
-        f"127.0.0.1:{(port := free_port())}",
-        "--http",
-        f"127.0.0.1:{free_port()}",
-    ]
     traced = subprocess.Popen(
-        list(map(str, [*command, sys.executable, "-m", "server", *options])),
-        cwd=ROOT,
-        env={**os.environ, "HOME": str(home)},
+        Traced.command([VISAVIS, "serve", *options], trace),
+        cwd=found.elsewhere,
+        env=found.environment(),
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -60,20 +47,77 @@ async def test_nothing_phones_home_and_no_file_outside_is_written(
     finally:
         traced.kill()
         traced.wait()
-    lines = trace.read_text(errors="replace").splitlines()
-    sent = [line for line in lines if re.search(r"AF_INET6?\b", line) and "connect(" in line]
-    assert sent == []
-    looked_up = [line for line in lines if "resolv.conf" in line or "nscd" in line]
-    assert looked_up == []
-    written = [
-        line
-        for line in lines
-        if re.search(r"O_WRONLY|O_RDWR|O_CREAT|\bcreat\(|mkdir\(", line)
-        and " = -1 " not in line
-        and not re.search(r'"(/dev/|/proc/|/sys/)|__pycache__', line)
-    ]
-    assert written == []
-    assert list(home.iterdir()) == []
+    seen = Traced.read(trace, found)
+    assert seen.calls
+    assert [call for call in seen.calls if "connect(" in call and "AF_UNIX" not in call] == []
+    assert (seen.sent, seen.looked_up, seen.written()) == ([], [], [])
+    assert found.files == []
+
+
+@pytest.mark.parametrize(
+    ("command", "writes"),
+    [
+        ("doctor", []),
+        ("token alice --file tokens", ["tokens"]),
+        ("tune colors --models MODELS --device cpu --seconds 0.1 --rounds 1", ["visavis.toml"]),
+        (
+            "bench PICTURE --models MODELS --model colors --method classify --callers 1 "
+            "--seconds 0.1 --warm-up 0 --rounds 1 --limit",
+            [],
+        ),
+    ],
+)
+def test_a_command_phones_nobody_and_writes_what_it_is_told_to(
+    command: str, writes: list[str], models: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "red.png"
+    picture.write_bytes(plain(RED, 64, 64))
+    command = command.replace("MODELS", str(models)).replace("PICTURE", str(picture))
+    seen, found = _seen([VISAVIS, *command.split()], tmp_path)
+    assert (seen.sent, seen.looked_up) == ([], [])
+    # Files that are gone when they are closed are made below it.
+    assert seen.written(found.elsewhere, Path(tempfile.gettempdir())) == []
+    assert found.files == [found.elsewhere / name for name in writes]
+
+
+def test_a_client_reaches_the_server_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
+    picture = tmp_path / "red.png"
+    picture.write_bytes(plain(RED, 64, 64))
+    server = serve()
+    for command in ("classify --model colors", "compare --models colors,fragile"):
+        arguments = [VISAVIS, *command.split(), picture, "--server", server.address]
+        seen, found = _seen(arguments, tmp_path)
+        assert (seen.sent, seen.looked_up, seen.written()) == ([], [], [])
+        assert found.files == []
+
+
+def test_a_trial_phones_nobody_and_writes_no_file(models: Path, tmp_path: Path) -> None:
+    file = models / "colors" / "1" / "model.onnx"
+    arguments = [sys.executable, "-m", "server.trial", "colors", "1", file]
+    seen, found = _seen(arguments, tmp_path)
+    assert (seen.sent, seen.looked_up, seen.written()) == ([], [], [])
+    assert found.files == []
+
+
+def test_an_export_phones_nobody_and_writes_the_model(tmp_path: Path) -> None:
+    # The one that also imports ultralytics.
+    command = "export yolov5nu --weights random --size 64 --out out"
+    seen, found = _seen([VISAVIS, *command.split()], tmp_path)
+    assert seen.sent == []
+    # PyTorch asks for the user's name, and glibc asks nscd before it reads /etc/passwd.
+    assert [call for call in seen.looked_up if "/nscd/" not in call] == []
+    assert seen.written(found.elsewhere / "out", Path(tempfile.gettempdir())) == []
+    assert found.files == [found.elsewhere / "out" / "yolov5nu" / "1" / "model.onnx"]
+
+
+def _seen(arguments: Sequence[object], tmp_path: Path) -> tuple[Traced, Surroundings]:
+    """Run a command under strace; returns what was seen, and where it ran."""
+    found, trace = Surroundings.under(tmp_path), tmp_path / "trace"
+    done = ran(arguments, found, trace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = Traced.read(trace, found)
+    assert seen.calls
+    return seen, found
 
 
 async def test_a_picture_that_memory_has_no_room_for_is_refused_and_the_server_goes_on(
@@ -103,7 +147,7 @@ async def test_a_server_runs_as_nobody_on_a_read_only_root(models: Path, tmp_pat
         # The interpreter of the tests may lie where only its owner looks.
         "&& exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs "
         "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search "
-        f'"$0" -m server --models {models} --device cpu --grpc 127.0.0.1:$1'
+        f'"$0" serve --models {models} --device cpu --grpc 127.0.0.1:$1'
     )
     for folder in (models, *models.parents):  # pytest makes them for their owner alone
         if folder.name.startswith(("fault-models", "pytest-")):
@@ -116,7 +160,7 @@ async def test_a_full_disk_for_the_log_ends_no_call(models: Path, tmp_path: Path
     script = (
         f"mount -t tmpfs -o size=64k tmpfs {tmp_path} && "
         f"(dd if=/dev/zero of={tmp_path}/full bs=1k count=100 2>/dev/null || true) && "
-        f'exec "$0" -m server --models {models} --device cpu --grpc 127.0.0.1:$1 '
+        f'exec "$0" serve --models {models} --device cpu --grpc 127.0.0.1:$1 '
         f"--log-level debug 2>{tmp_path}/log"
     )
     await _serves_in_a_namespace(script, tmp_path)
@@ -125,8 +169,11 @@ async def test_a_full_disk_for_the_log_ends_no_call(models: Path, tmp_path: Path
 async def _serves_in_a_namespace(script: str, tmp_path: Path) -> None:
     """Assert that a server which a script starts, in mounts of its own, answers and ends well."""
     port = free_port()
-    command = ["unshare", "--mount", "sh", "-c", script, sys.executable, str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = ["unshare", "--mount", "sh", "-c", script, VISAVIS, str(port)]
+    found = Surroundings.under(tmp_path.with_name(f"{tmp_path.name}-user"))
+    process = subprocess.Popen(
+        command, cwd=found.elsewhere, env=found.environment(), stderr=subprocess.PIPE, text=True
+    )
     try:
         await _answers(process, port)
         process.send_signal(signal.SIGTERM)
