@@ -4,10 +4,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import grpc
 import psutil
@@ -100,6 +101,29 @@ class ServerProcess:
     def threads(self) -> int:
         """How many threads it has."""
         return int(self.seen.num_threads())
+
+
+@contextmanager
+def started(
+    models: Path, folder: Path, stderr: int | IO[bytes], *options: str, redirection: str = ""
+) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """Start a server with a standard error of one's own; gives the process and its port.
+
+    redirection: more of what a shell does with it: `2>&-`.
+    """
+    found, port = Surroundings.under(folder), free_port()
+    serve = [VISAVIS, "serve", "--models", str(models), "--device", "cpu", *options]
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *serve, "--grpc", f"127.0.0.1:{port}"],
+        cwd=found.elsewhere,
+        env=found.environment(),
+        stderr=stderr,
+    )
+    try:
+        yield process, port
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def free_port() -> int:

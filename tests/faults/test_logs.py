@@ -3,16 +3,14 @@
 import asyncio
 import json
 import os
-import shutil
 import socket
 import ssl
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import trustme
 from visavis.v1 import vision_pb2 as pb
@@ -21,7 +19,7 @@ from tests.surroundings import VISAVIS, Surroundings
 
 from .calls import OK, channel, classify, ended, stub_of
 from .conftest import Serve
-from .process import PATIENCE_S, ServerProcess, free_port, until
+from .process import PATIENCE_S, ServerProcess, started, until
 
 
 def entries(log: str) -> list[dict[str, Any]]:
@@ -141,7 +139,7 @@ async def test_a_picture_forges_no_entry(serve: Serve) -> None:
 async def test_a_reader_that_does_not_read_delays_neither_calls_nor_the_end(
     models: Path, tmp_path: Path
 ) -> None:
-    with _started(models, tmp_path, subprocess.PIPE, "--log-level", "debug") as (process, port):
+    with started(models, tmp_path, subprocess.PIPE, "--log-level", "debug") as (process, port):
         await _calls(port, 2000)  # of which a pipe holds some 400
         process.terminate()
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == 0
@@ -150,7 +148,7 @@ async def test_a_reader_that_does_not_read_delays_neither_calls_nor_the_end(
 async def test_a_full_disk_costs_no_call_and_no_exit_code(models: Path, tmp_path: Path) -> None:
     with (
         open("/dev/full", "wb") as full,
-        _started(models, tmp_path, full, "--log-level", "debug") as (process, port),
+        started(models, tmp_path, full, "--log-level", "debug") as (process, port),
     ):
         await _calls(port, 20)
         process.terminate()
@@ -158,7 +156,7 @@ async def test_a_full_disk_costs_no_call_and_no_exit_code(models: Path, tmp_path
 
 
 async def test_a_closed_standard_error_ends_nothing(models: Path, tmp_path: Path) -> None:
-    with _started(models, tmp_path, subprocess.DEVNULL, shell="2>&-") as (process, port):
+    with started(models, tmp_path, subprocess.DEVNULL, redirection="2>&-") as (process, port):
         await _calls(port, 20)
         # No socket and no file has its number.
         assert Path(f"/proc/{process.pid}/fd/2").readlink().name.startswith("pipe:")
@@ -181,28 +179,6 @@ def test_what_keeps_a_server_from_starting_is_an_entry_too(tmp_path: Path) -> No
     assert done.returncode == 1
     (entry,) = entries(done.stderr)
     assert entry["event"] == "not started" and r"models\n" in entry["why"]
-
-
-@contextmanager
-def _started(
-    models: Path, tmp_path: Path, stderr: int | IO[bytes], *options: str, shell: str = ""
-) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """Start a server with a standard error of one's own."""
-    found, port = Surroundings.under(tmp_path), free_port()
-    serve = [VISAVIS, "serve", "--models", str(models), "--device", "cpu"]
-    sh = shutil.which("sh")
-    assert sh
-    process = subprocess.Popen(
-        [sh, "-c", f'exec "$@" {shell}', sh, *serve, "--grpc", f"127.0.0.1:{port}", *options],
-        cwd=found.elsewhere,
-        env=found.environment(),
-        stderr=stderr,
-    )
-    try:
-        yield process, port
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def _calls(port: int, count: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from visavis import Client
 from visavis.bench.channels import Channels
 from visavis.bench.load import OK, Outcome, closed_loop, open_loop
 from visavis.bench.workload import Call, calls_of
@@ -23,7 +25,7 @@ from tests.benchmark.site import Site, send_all
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S, slow
 from tests.faults.mutants import decoded_elsewhere, real_pictures
-from tests.faults.process import ServerProcess
+from tests.faults.process import ServerProcess, started
 from tests.faults.reloading import put, reload_under_callers
 from tests.server import graphs
 
@@ -256,10 +258,50 @@ def damaged_pictures(soak: Soak) -> Sequence[Row]:
     return rows
 
 
+def full_pipe(soak: Soak) -> Sequence[Row]:
+    """Calls that are each logged into a pipe that nobody reads."""
+    seconds = 60 * soak.length
+    folder = soak.folder / "logged"
+    put(folder, "colors", 1)
+    picture = soak.folder / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    calls = calls_of("classify", ("colors",), [picture])
+
+    async def call(address: str) -> Counter[str]:
+        async with Channels(address, 8, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 8, 3.0, seconds)
+        return Counter(outcome.code for outcome in window.outcomes)
+
+    debug = ("--log-level", "debug")
+    with started(folder, soak.folder, subprocess.PIPE, *debug) as (process, port):
+        address = f"127.0.0.1:{port}"
+        with Client(address) as client:
+            client.wait_until_ready(60)
+        codes = asyncio.run(call(address))
+        began = time.monotonic()
+        process.terminate()
+        code, took_s = process.wait(60), time.monotonic() - began
+    return [
+        Row(
+            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe that nobody reads",
+            "all answered",
+            str(dict(codes)),
+            set(codes) == {OK},
+        ),
+        Row(
+            "its SIGTERM after them",
+            "exit code 0 within 5 s",
+            f"exit code {code} after {took_s:.1f} s",
+            code == 0 and took_s < 5.0,
+        ),
+    ]
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
     "reloads": reloads,
     "memory": memory,
     "pictures": damaged_pictures,
+    "full-pipe": full_pipe,
 }
