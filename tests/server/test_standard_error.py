@@ -158,6 +158,27 @@ def test_a_full_disk_changes_no_exit_code() -> None:
     assert done.returncode == 0
 
 
+def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
+    command = program(
+        """
+import resource
+from server.log import flush
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+for number in range(100):
+    log.info('entry', number=number)
+flush(30)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+log.info('room')
+"""
+    )
+    with (tmp_path / "log").open("wb") as log:
+        assert subprocess.run(command, stderr=log, check=False, timeout=60).returncode == 0
+    room, told = entries((tmp_path / "log").read_text())
+    assert room["event"] == "room"
+    assert (told["event"], told["number"]) == ("log entries dropped", 100)
+
+
 def test_closed_streams_are_reserved_so_that_no_file_gets_their_numbers(tmp_path: Path) -> None:
     *python, code = program(
         f"""
