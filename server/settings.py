@@ -38,11 +38,13 @@ class ImageLimits:
 
     encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per
     sample, as the file says. jpeg_scans: a progressive JPEG may repeat itself this often.
+    decode_ms: CPU that decoding takes at worst, computed from counts in the file's structure.
     """
 
     encoded_bytes: int = 16 << 20
     decoded_bytes: int = 75_000_000
     jpeg_scans: int = 100
+    decode_ms: float = 500.0
 
 
 class Tuning(BaseModel):
@@ -112,6 +114,11 @@ class Settings(BaseSettings):
     )
     max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
         100, description="most scans of a progressive JPEG"
+    )
+    max_decode_ms: Annotated[float, Field(gt=0)] = Field(
+        500.0,
+        description="CPU time that decoding one image may take, computed from its structure "
+        "before: a small file can ask for a minute; raise it for large progressive JPEGs",
     )
     max_message_bytes: Annotated[int, Field(ge=1)] = Field(
         80_000_000,
@@ -241,7 +248,12 @@ class Settings(BaseSettings):
     @property
     def image_limits(self) -> ImageLimits:
         """What is refused before it is decoded."""
-        return ImageLimits(self.max_encoded_bytes, self.max_decoded_bytes, self.max_jpeg_scans)
+        return ImageLimits(
+            self.max_encoded_bytes,
+            self.max_decoded_bytes,
+            self.max_jpeg_scans,
+            self.max_decode_ms,
+        )
 
     @classmethod
     def settings_customise_sources(
