@@ -1,6 +1,7 @@
 """`python -m tests.faults.fuzz TARGET [LIBFUZZER_OPTION...]`: atheris on what strangers send.
 
-Targets: pictures, requests, models. A finding ends it with a non-zero exit code and the input.
+Targets: pictures, files, requests, models. A finding ends it with a non-zero exit code and the
+input.
 """
 
 import sys
@@ -16,12 +17,13 @@ with atheris.instrument_imports(include=["server"]):
     from server import messages
     from server.card import parse_document
     from server.errors import InvalidRequest, ModelFileError
-    from server.image import decode
+    from server.image import decode, read_file
     from server.onnx_file import read_onnx_file
     from server.settings import ImageLimits
 
 LIMITS = ImageLimits(encoded_bytes=1 << 20, decoded_bytes=4_000_000)
 STARTS = (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBP", b"")
+LOSSLESS = b"RIFF\xff\xff\x00\x00WEBPVP8L\xff\x00\x00\x00\x2f"
 
 
 def pictures(data: bytes) -> None:
@@ -31,6 +33,16 @@ def pictures(data: bytes) -> None:
         decode(start + data[1:], LIMITS)
     except InvalidRequest as refused:
         assert refused.field == "image.encoded"  # noqa: PT017  atheris knows no pytest
+
+
+def files(data: bytes) -> None:
+    """Read the structure of what begins as a picture does, a lossless WebP's codes too."""
+    starts = (*STARTS[:3], LOSSLESS)
+    start = starts[data[0] % len(starts)] if data else b""
+    try:
+        read_file(start + data[1:].ljust(300, b"\0"), LIMITS).minimal()
+    except InvalidRequest as refused:
+        assert refused.field == "image.encoded"  # noqa: PT017  as above
 
 
 def requests(data: bytes) -> None:
@@ -67,6 +79,7 @@ def models(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "pictures": pictures,
+    "files": files,
     "requests": requests,
     "models": models,
 }

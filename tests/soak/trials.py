@@ -22,6 +22,7 @@ from visavis.bench.workload import Call, calls_of
 
 from server.cores import usable_cores
 from tests.benchmark.site import Site, send_all
+from tests.faults import costly
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S, slow
 from tests.faults.mutants import decoded_elsewhere, real_pictures
@@ -297,6 +298,23 @@ def full_pipe(soak: Soak) -> Sequence[Row]:
     ]
 
 
+def worst_picture(soak: Soak) -> Sequence[Row]:
+    """A search for the picture below the limits that takes longest, 20 minutes in each format."""
+    rows = []
+    for form in costly.FORMATS:
+        outcome = costly.searched_elsewhere(1200 * soak.length, 1, form)
+        worst_ms, beyond_mib = outcome["worst_ms"], outcome["beyond_mib"]
+        rows.append(
+            Row(
+                f"worst picture of {outcome['tried']:,} in {form}",
+                "within 500 ms of CPU, and 50 MiB of the memory that it announces",
+                f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
+                worst_ms < 500 and beyond_mib < 50,
+            )
+        )
+    return rows
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
@@ -304,4 +322,5 @@ TRIALS: dict[str, Trial] = {
     "memory": memory,
     "pictures": damaged_pictures,
     "full-pipe": full_pipe,
+    "worst-picture": worst_picture,
 }
