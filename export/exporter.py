@@ -24,7 +24,6 @@ from export.weights import Release, Weights, cache_folder, find, yolov5_release
 from server import golden
 from server.card import (
     METADATA_KEY,
-    NAME_PATTERN,
     ModelDocument,
     Provenance,
     Task,
@@ -32,9 +31,9 @@ from server.card import (
 )
 from server.cores import usable_cores
 from server.errors import ModelFileError
+from server.model_files import NAME_PATTERN, ModelFile, scan
 from server.onnx_file import read_onnx_file
 from server.providers import CPU, Setup
-from server.repository import ModelFile, scan
 from server.served_model import output_names
 from server.session import Session
 

@@ -11,10 +11,12 @@ import typer
 
 from server.command import complain, new_app, run
 from server.errors import StartupError
-from server.standard_error import captured
+from server.standard_error import captured, reserve_standard_streams
 
 if TYPE_CHECKING:
+    from server.model_files import ModelFile
     from server.settings import Settings
+    from server.trial import Trial
 
 _app = new_app()
 
@@ -147,25 +149,33 @@ def _serve(
     """
     flags = {key: value for key, value in ctx.params.items() if value is not None}
     flags.pop("config", None)
-    from server.settings import load_settings
+    from server.trial import Trial
 
+    reserve_standard_streams()
+    # Its process imports what it needs while this one does.
+    trial = Trial()
     try:
+        from server.settings import load_settings
+
         settings = load_settings(flags, config)
+        trial.begin(_model_files(settings.models), settings.load_timeout_s)
         with captured(settings.log_format, settings.log_level):
-            _run(settings)
+            _run(settings, trial)
     except StartupError as error:
         complain(str(error))
         raise typer.Exit(1) from None
+    finally:
+        trial.stop()
 
 
-def _run(settings: "Settings") -> None:
+def _run(settings: "Settings", trial: "Trial") -> None:
     """Serve; raises StartupError for a person to read, and typer.Exit once a machine was told."""
     from server.app import serve
 
     log = structlog.get_logger()
     try:
         with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, trial))
     except StartupError as error:
         if settings.log_format == "console":
             raise
@@ -174,6 +184,16 @@ def _run(settings: "Settings") -> None:
     except Exception:
         log.exception("ended by an error")
         raise typer.Exit(1) from None
+
+
+def _model_files(folder: Path) -> "list[ModelFile]":
+    """Return what is to be tried; nothing where the server itself will say what is wrong."""
+    from server.model_files import scan
+
+    try:
+        return scan(folder)
+    except StartupError:
+        return []
 
 
 def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop]:

@@ -26,15 +26,17 @@ from server.health import Health
 from server.inference_service import InferenceService
 from server.interceptors import CallInterceptor
 from server.metrics import Metrics, serve_metrics
+from server.model_files import Look, ModelFile, look_at
 from server.models import Models
 from server.planning import planner_of
-from server.repository import Loader, ModelFile, Repository, scan
+from server.repository import Loader, Repository
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
 from server.settings import Settings
 from server.tokens import Tokens
+from server.trial import Trial
 from server.vision_service import VisionService
-from server.watcher import Stamp, Watcher, stamp
+from server.watcher import Refusal, Watcher
 
 if TYPE_CHECKING:
     from server.http import HttpDoor
@@ -51,14 +53,16 @@ _LAST_WORDS_S = 0.5
 class App:
     """One server, from its start to its stop.
 
-    Use `start`, then `run`; or `start` and `stop` where something else decides when.
+    Use `start`, then `run`; or `start` and `stop` where something else decides when. trial: tries
+    the models before they are loaded; without it they are trusted not to hang or crash the start.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trial: Trial | None = None) -> None:
         self.settings = settings
+        self._trial = trial
         memory.keep_little(settings.low_memory)
         self._planner, self._why = planner_of(settings)
-        self._files = _model_files(settings)
+        self._look = _model_files(settings)
         self.scheduler = Scheduler(
             self._planner.cores, settings.queue_size, self._planner.streams, settings.queue_s
         )
@@ -117,9 +121,9 @@ class App:
         self._loading: Future[ServedModel] | None = None
 
     async def start(self) -> None:
-        """Listen at once, and be ready when every model is loaded and verified.
+        """Listen at once, and be ready when every model that can be served is loaded and verified.
 
-        Raises StartupError, naming the file, if one of them is not as it should be.
+        Raises StartupError if none can be served, or, with require_all_models, if any can't.
         """
         started = time.monotonic()
         _log.info(
@@ -138,14 +142,31 @@ class App:
         if self._http:
             await self._http.start()
         loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
-        models = [loaded for file in self._files if (loaded := await self._load(loader, file))]
+        models: list[tuple[ModelFile, ServedModel]] = []
+        refused: dict[ModelFile, Refusal] = {}
+        for file, seen in self._look.files.items():
+            try:
+                models.append((file, await self._load(loader, file)))
+            except StartupError as error:
+                if self.settings.require_all_models:
+                    raise
+                refused[file] = Refusal.of(seen, error)
+                _log.error("refused", model=str(file), why=str(error))
         if not models:
-            raise StartupError("no model can be served; the log says why")
-        await self._publish(Repository(model for _, _, model in models))
+            raise StartupError(
+                f"none of the models in {self.settings.models} can be served; "
+                f"the first: {next(iter(refused.values())).why}"
+            )
+        await self._publish(Repository(model for _, model in models))
         self._metrics.loaded_at_start = len(models)
         if self.settings.watch_s or self.settings.admin:
             watcher = Watcher(
-                self.settings.models, loader, models, self._publish, self.settings.load_timeout_s
+                self._look,
+                loader,
+                models,
+                self._publish,
+                self.settings.load_timeout_s,
+                refused,
             )
             self._metrics.watcher = watcher
             if self.settings.admin:
@@ -161,6 +182,7 @@ class App:
             http=self.http_address,
             metrics=self.metrics_address,
             models=len(models),
+            refused=len(refused),
             seconds=_seconds_since(started),
         )
 
@@ -210,6 +232,8 @@ class App:
     async def stop(self) -> None:
         """Refuse new calls, let those in flight finish within the grace period."""
         systemd.notify("STOPPING=1")
+        if self._trial:
+            self._trial.stop()
         await self._health.stopping()
         _log.info("stopping", grace_s=self.settings.grace_s)
         for task in self._background:
@@ -244,22 +268,13 @@ class App:
         self._metrics.models = repository.all()
         await self._health.ready(repository.names())
 
-    async def _load(
-        self, loader: Loader, file: ModelFile
-    ) -> tuple[ModelFile, Stamp, ServedModel] | None:
-        """Load a model, or return None: where the folder is watched, the others are served.
-
-        Raises StartupError elsewhere.
-        """
-        started, seen = time.monotonic(), stamp(file)
-        self._loading = self._loads.submit(loader.load, file)
+    async def _load(self, loader: Loader, file: ModelFile) -> ServedModel:
+        """Load a model once it has passed its trial; raises StartupError."""
+        started = time.monotonic()
+        tried = await self._trial.verdict(file) if self._trial else None
+        self._loading = self._loads.submit(loader.load, file, tried)
         try:
             model = await asyncio.wrap_future(self._loading)
-        except StartupError as error:
-            if not self.settings.watch_s:
-                raise
-            _log.error("refused", model=str(file), why=str(error))
-            return None
         finally:
             if self._loading.done():  # It holds the model, which a reload is to free.
                 self._loading = None
@@ -281,7 +296,7 @@ class App:
             )
         if model.served_by.random_weights:
             _log.warning("RANDOM WEIGHTS", model=file.name, meaning="its answers mean nothing")
-        return file, seen, model
+        return model
 
     async def _prove_alive(self, every_s: float) -> None:
         """Tell systemd that the server is alive, each time that a model has just answered."""
@@ -296,9 +311,9 @@ class App:
         task.add_done_callback(self._background.discard)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until told to stop; raises StartupError if that can't begin."""
-    app = App(settings)
+async def serve(settings: Settings, trial: Trial | None) -> None:
+    """Serve until told to stop; raises StartupError if that can't begin. trial: as of App."""
+    app = App(settings, trial)
     # What is there by now stays: the garbage collector need not look at it again and again.
     gc.freeze()
     await app.run()
@@ -319,14 +334,16 @@ def _missing(extra: str, error: ModuleNotFoundError) -> StartupError:
     return StartupError(f"--{extra} needs {error.name}: pip install 'visavis-server[{extra}]'")
 
 
-def _model_files(settings: Settings) -> list[ModelFile]:
-    files = scan(settings.models)
-    if not files:
+def _model_files(settings: Settings) -> Look:
+    look = look_at(settings.models)
+    for path, why in look.unread.items():
+        _log.warning("can't be read", path=str(path), why=why)
+    if not look.files:
         raise StartupError(
             f"the model repository {settings.models} holds no <name>/<version>/model.onnx; "
             f"export one with `visavis export resnet50 yolov5n --out {settings.models}`"
         )
-    return files
+    return look
 
 
 def _seconds_since(started: float) -> float:

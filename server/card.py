@@ -14,13 +14,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server.errors import ModelFileError
+from server.model_files import NAME_PATTERN
 
 METADATA_KEY = "visavis"
 SCHEMA_VERSION = 1
 SCHEMA_ID = "visavis.v1.model.schema.json"
-
-# One path segment: no separators, no leading dot, nothing that a terminal would obey.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

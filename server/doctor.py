@@ -6,11 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 from server.cores import usable_cores
 from server.errors import StartupError
 from server.families import resize
-from server.onnx_file import read_onnx_file
+from server.model_files import scan
 from server.planning import planner_of
 from server.providers import PROVIDERS, choose
-from server.repository import read_document, scan
+from server.repository import read_document
 from server.settings import load_settings
+from server.verified_file import VerifiedFile
 
 _PACKAGES = (
     "visavis-server",
@@ -64,8 +65,8 @@ def _plans() -> Iterator[Row]:
     for file in files:
         name = f"model {file.name}/{file.version}"
         try:
-            contents = read_onnx_file(file.path)
-            document = read_document(file, contents, planner.provider, settings.cache_dir)
+            opened = VerifiedFile(file.path)
+            document = read_document(file.name, opened, planner.provider, settings.cache_dir)
         except StartupError as error:
             yield name, "missing", str(error)
             continue

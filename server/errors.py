@@ -13,6 +13,7 @@ VisavisError
 ├── ModelFailed           INTERNAL            the model broke on this input
 └── StartupError          (before serving)    the server can't start; says what to do
     ├── ModelFileError                        a model file is not what it should be
+    │   └── CannotLoadNow                     for a cause that may pass: time, memory, a disk
     └── ProviderUnavailable                   the device that was asked for can't be used
 """
 
@@ -108,6 +109,10 @@ class StartupError(VisavisError):
 
 class ModelFileError(StartupError):
     """A model file is not what it should be."""
+
+
+class CannotLoadNow(ModelFileError):
+    """A model file can't be loaded for a cause that may pass: time, memory, a disk."""
 
 
 class ProviderUnavailable(StartupError):

@@ -46,9 +46,9 @@ from server.card import (
 from server.cores import usable_cores
 from server.errors import ModelFileError, StartupError
 from server.families import Family, family_of, preprocess_one
+from server.model_files import scan
 from server.onnx_file import read_onnx_file
 from server.providers import never_saturate
-from server.repository import scan
 from server.results import Classified, Detected, Image, Options, Tensor
 from server.served_model import output_names
 

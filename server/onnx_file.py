@@ -45,36 +45,45 @@ class OnnxFile:
 
 
 def read_onnx_file(path: Path) -> OnnxFile:
-    """Return the metadata and the digest of an .onnx file.
+    """Return the metadata and the digest of the .onnx file at a path.
 
-    Graph and weights count for the digest, metadata doesn't, so that it can be carried
-    there. Raises ModelFileError if the file is no regular file or no ONNX model, or if its
-    weights lie in other files, which no digest covers and which may change while in use.
+    Raises as parse_onnx_file does, and ModelFileError if it is no regular file.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: not a regular file")
+    try:
+        with path.open("rb") as file:
+            return parse_onnx_file(file, path)
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't be read ({error.strerror})") from None
+
+
+def parse_onnx_file(file: BinaryIO, path: Path) -> OnnxFile:
+    """Return the metadata and the digest of an open .onnx file; path: for errors.
+
+    Graph and weights count for the digest, metadata doesn't, so that it can be carried
+    there. Raises ModelFileError if the file is no ONNX model, or if its weights lie in other
+    files, which no digest covers and which may change while in use.
+    """
     digest = hashlib.sha256()
     metadata: dict[str, str] = {}
     fields: set[int] = set()
     try:
-        with path.open("rb") as file:
-            while tag := _read_varint(file):
-                field, wire_type = tag >> 3, tag & 7
-                fields.add(field)
-                if field == _METADATA_PROPS and wire_type == 2:
-                    key, value = _entry(_read_exactly(file, _read_varint(file)))
-                    metadata[key] = value
-                else:
-                    digest.update(_varint(tag))
-                    for chunk in _read_field(file, wire_type):
-                        digest.update(chunk)
-            end = file.tell()
-            file.seek(0)
-            external = _has_external_data(file, "model", end)
+        while tag := _read_varint(file):
+            field, wire_type = tag >> 3, tag & 7
+            fields.add(field)
+            if field == _METADATA_PROPS and wire_type == 2:
+                key, value = _entry(_read_exactly(file, _read_varint(file)))
+                metadata[key] = value
+            else:
+                digest.update(_varint(tag))
+                for chunk in _read_field(file, wire_type):
+                    digest.update(chunk)
+        end = file.tell()
+        file.seek(0)
+        external = _has_external_data(file, "model", end)
     except (ValueError, KeyError, RecursionError) as error:
         raise ModelFileError(f"{path}: not an ONNX model, or cut short ({error})") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: can't be read ({error.strerror})") from None
     if _GRAPH not in fields:
         raise ModelFileError(f"{path}: not an ONNX model (it holds no graph)")
     if external:

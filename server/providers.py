@@ -19,6 +19,7 @@ import structlog
 from server.cores import instructions
 from server.errors import ProviderUnavailable
 from server.plan import Device
+from server.verified_file import PrivateCopy
 
 _log = structlog.get_logger()
 
@@ -173,8 +174,13 @@ def choose(device: str, bf16: bool = False) -> tuple[Provider, str]:
     return provider, why
 
 
-def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession:
+def create(file: Path | PrivateCopy, provider: Provider, setup: Setup) -> ort.InferenceSession:
     """Return ONNX Runtime's session for a file; what it raises is its own."""
+    model: str | bytes = str(file)
+    if isinstance(file, PrivateCopy):
+        # TensorRT names its engines after the path: a descriptor's number would be another name
+        # at the next start.
+        model = file.read() if provider is TENSORRT else file.model
     options = ort.SessionOptions()
     options.intra_op_num_threads = setup.threads
     options.inter_op_num_threads = 1
@@ -191,10 +197,10 @@ def create(path: Path, provider: Provider, setup: Setup) -> ort.InferenceSession
         given = provider.options(setup)
         del given["device_type"]  # the devices say it
         options.add_provider_for_devices(devices, given)
-        return ort.InferenceSession(str(path), options)
+        return ort.InferenceSession(model, options)
     chain = (provider, *_FALLBACKS[provider.device])
     providers = [(each.name, each.options(setup)) for each in chain]
-    return ort.InferenceSession(str(path), options, providers=providers)
+    return ort.InferenceSession(model, options, providers=providers)
 
 
 def never_saturate(options: ort.SessionOptions) -> None:

@@ -1,6 +1,5 @@
-"""The folder of models: `<name>/<version>/model.onnx`, scanned, verified and loaded."""
+"""The models of a repository: files that are verified, loaded, and served."""
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,57 +7,25 @@ from pathlib import Path
 
 from server import memory
 from server.buffers import Buffers
-from server.card import METADATA_KEY, NAME_PATTERN, ModelDocument, Task, parse_document
+from server.card import METADATA_KEY, ModelDocument, Task, parse_document
 from server.errors import (
+    CannotLoadNow,
     ModelFileError,
     ModelIncapable,
     ModelNotFound,
+    Overloaded,
     StartupError,
     VisavisError,
     listed,
 )
-from server.onnx_file import OnnxFile, read_onnx_file
+from server.model_files import ModelFile
 from server.planning import Planner, one_at_a_time
 from server.providers import Provider, Setup
 from server.scheduler import Scheduler
-from server.served_model import ServedModel
+from server.served_model import Origin, ServedModel
 from server.session import Session, Sessions
 from server.ultralytics_file import document_of
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """One version of one model, on disk."""
-
-    name: str
-    version: int
-    path: Path
-
-    def __str__(self) -> str:
-        """Say it as people do."""
-        return f"{self.name}/{self.version}"
-
-
-def scan(folder: Path) -> list[ModelFile]:
-    """Return the model files of a repository, by name and version.
-
-    Versions are plain positive integers; other folders are left alone. Raises
-    ModelFileError if the folder isn't there.
-    """
-    if not folder.is_dir():
-        raise ModelFileError(
-            f"the model repository {folder} is not a folder; export a model with "
-            f"`visavis export resnet50 --out {folder}`, or name another with --models"
-        )
-    return sorted(
-        (
-            ModelFile(path.parent.parent.name, int(path.parent.name), path)
-            for path in folder.glob("*/*/model.onnx")
-            if re.fullmatch(r"[1-9][0-9]{0,8}", path.parent.name)
-            and re.fullmatch(NAME_PATTERN, path.parent.parent.name)
-        ),
-        key=lambda file: (file.name, file.version),
-    )
+from server.verified_file import VerifiedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +36,25 @@ class Loader:
     scheduler: Scheduler
     cache_dir: Path
 
-    def load(self, file: ModelFile) -> ServedModel:
+    def load(self, file: ModelFile, tried: str | None = None) -> ServedModel:
         """Return the model, verified against its digest and its golden sample, warmed up.
 
-        Raises StartupError, naming the file, if anything of that fails.
+        tried: the identity of what passed a trial; nothing else is loaded then. Raises
+        StartupError, naming the file, if anything of that fails.
         """
         with _named(file):
-            return self._load(file)
+            opened = VerifiedFile(file.path)
+            try:
+                return self._load(file, opened, tried)
+            finally:
+                opened.release()
+                memory.give_back()
 
-    def _load(self, file: ModelFile) -> ServedModel:
-        contents = read_onnx_file(file.path)
-        document = read_document(file, contents, self.planner.provider, self.cache_dir)
+    def _load(self, file: ModelFile, opened: VerifiedFile, tried: str | None) -> ServedModel:
+        if tried not in (None, opened.identity):
+            raise ModelFileError(f"{file.path}: it changed while it was loaded")
+        contents = opened.contents
+        document = read_document(file.name, opened, self.planner.provider, self.cache_dir)
         if document.digest not in (None, contents.digest):
             raise ModelFileError(
                 f"{file.path}: its digest is {contents.digest[:12]}…, its document says "
@@ -87,7 +62,7 @@ class Loader:
             )
         plan = self.planner.plan(document)
         setup = Setup(self.cache_dir, bf16=self.planner.bf16)
-        sessions = Sessions(file.path, self.planner.provider, plan, setup)
+        sessions = Sessions(opened, self.planner.provider, plan, setup)
         if sessions.first.input_shape[0] is not None:
             plan = one_at_a_time(plan)
         model = ServedModel(
@@ -97,31 +72,31 @@ class Loader:
             plan,
             self.scheduler,
             Buffers(0 if self.planner.low_memory else plan.instances),
-            digest_verified=document.digest is not None,
+            Origin(opened.identity, opened.stamp),
             bf16=self.planner.bf16,
         )
         model.warm_up(str(file.path))
-        memory.give_back()
         return model
 
 
 def read_document(
-    file: ModelFile, contents: OnnxFile, provider: Provider, cache_dir: Path
+    name: str, file: VerifiedFile, provider: Provider, cache_dir: Path
 ) -> ModelDocument:
     """Return what a file says of its model, or the JSON beside it, or ultralytics' metadata.
 
-    Raises ModelFileError.
+    name: what the folder calls the model. Raises ModelFileError.
     """
-    where, sidecar = str(file.path), file.path.with_suffix(".json")
-    if METADATA_KEY in contents.metadata:
-        document = parse_document(contents.metadata[METADATA_KEY], where)
-    elif sidecar.is_file():
-        document = parse_document(sidecar.read_bytes(), str(sidecar))
+    metadata = file.contents.metadata
+    if METADATA_KEY in metadata:
+        document = parse_document(metadata[METADATA_KEY], str(file.path))
+    elif file.sidecar is not None:
+        document = parse_document(file.sidecar, str(file.path.with_suffix(".json")))
     else:
-        probe = Session(file.path, provider, Setup(cache_dir))
-        document = document_of(file.name, contents.metadata, probe, where)
+        with file.copy() as copy:
+            probe = Session(copy, provider, Setup(cache_dir))
+        document = document_of(name, metadata, probe, str(file.path))
     # The folder names the model: so that a copy under another name is another model.
-    return document.model_copy(update={"name": file.name})
+    return document.model_copy(update={"name": name})
 
 
 @contextmanager
@@ -131,6 +106,9 @@ def _named(file: ModelFile) -> Iterator[None]:
         yield
     except StartupError:
         raise
+    except (Overloaded, MemoryError) as error:
+        why = str(error) or "no memory left"
+        raise CannotLoadNow(f"{file.path}: can't be served: {why}") from error
     except VisavisError as error:
         raise ModelFileError(f"{file.path}: can't be served: {error}") from error
     except Exception as error:

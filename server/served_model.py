@@ -17,6 +17,7 @@ from server.card import ClassScores, ModelDocument, Yolov5Heads
 from server.errors import ModelFailed, ModelFileError
 from server.fair_queue import Call, Stop
 from server.families import Family, family_of, preprocess_one
+from server.model_files import Stamp
 from server.plan import Plan
 from server.results import (
     Answer,
@@ -42,6 +43,18 @@ class Verification:
 
     digest: bool
     golden_sample: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a model was read from.
+
+    identity: a digest over all that decides how it is served. stamp: changes when the file, or the
+    JSON beside it, does; that of the files that were opened.
+    """
+
+    identity: str
+    stamp: Stamp
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +121,7 @@ class ServedModel:
         plan: Plan,
         scheduler: Scheduler,
         buffers: Buffers,
-        digest_verified: bool,
+        origin: Origin,
         bf16: bool = False,
     ) -> None:
         self.name = document.name
@@ -116,6 +129,7 @@ class ServedModel:
         self.document = document
         self.task = document.task
         self.family: Family = family_of(document)
+        self.origin = origin
         self.sessions = sessions
         self.plan = plan
         self._buffers = buffers
@@ -124,7 +138,7 @@ class ServedModel:
         self._output_names = output_names(document)
         self._golden_tolerance = golden.BF16_TOLERANCE if bf16 else 0.0
         self.verification = Verification(
-            digest=digest_verified, golden_sample=document.golden_sample is not None
+            digest=document.digest is not None, golden_sample=document.golden_sample is not None
         )
         self.served_by = ServedBy(
             model=document.name,

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import structlog
 
 from server.errors import (
+    CannotLoadNow,
     ModelFailed,
     ModelFileError,
     Overloaded,
@@ -23,12 +24,14 @@ from server.fair_queue import Stop
 from server.plan import Plan
 from server.providers import Provider, Setup, create
 from server.results import Tensor
+from server.verified_file import PrivateCopy, VerifiedFile
 
 _log = structlog.get_logger()
 
 # How ONNX Runtime's arenas and CUDA's libraries say it.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|Failed to allocate memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+    r"out of memory|bad_alloc|Failed to allocate memory|"
+    r"CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
 # Of ONNX Runtime's severities.
@@ -36,17 +39,18 @@ _FATAL = 4
 
 
 class Session:
-    """Runs one model file.
+    """Runs one model file: what lies at a path, or a private copy of it.
 
     input_shape: the input's dimensions, output_shapes: those of each output; None where the file
     fixes none. provider: the execution provider that truly runs it, by ONNX Runtime's name.
     """
 
-    def __init__(self, path: Path, provider: Provider, setup: Setup) -> None:
+    def __init__(self, path: Path | PrivateCopy, provider: Provider, setup: Setup) -> None:
         try:
             self._session = create(path, provider, setup)
         except Exception as error:
-            raise ModelFileError(f"{path}: ONNX Runtime can't load it: {error}") from error
+            kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
+            raise kind(f"{path}: ONNX Runtime can't load it: {error}") from error
         self.provider: str = self._session.get_providers()[0]
         if self.provider != provider.name:
             # ONNX Runtime falls back to the CPU and only prints that it did.
@@ -108,13 +112,14 @@ class Session:
 class Sessions:
     """The sessions that one model's plan asks for; setup: but for its threads and runs.
 
-    The session for lone runs is made when a run is first alone: a model that idles, or that
-    many call at once, does without the memory.
+    All of them come from the bytes that were verified when the file was opened. The session for
+    lone runs is made when a run is first alone: a model that idles, or that many call at once,
+    does without the memory.
     """
 
     def __init__(
         self,
-        path: Path,
+        file: VerifiedFile,
         provider: Provider,
         plan: Plan,
         setup: Setup,
@@ -123,7 +128,8 @@ class Sessions:
         mixed = plan.place == "cores" and plan.threads > 1 and not provider.own_threads
         number, runs = (plan.instances, 1) if mixed else (1, plan.instances)
         each = replace(setup, threads=plan.threads, runs=runs)
-        self._all = [Session(path, provider, each) for _ in range(number)]
+        with file.copy() as copy:
+            self._all = [Session(copy, provider, each) for _ in range(number)]
         self.first = self._all[0]
         self._shared = number == 1
         self._idle: SimpleQueue[Session] = SimpleQueue()
@@ -136,7 +142,9 @@ class Sessions:
         if plan.alone_threads:
             # Its threads may spin: nothing else runs beside it.
             alone = replace(setup, threads=plan.alone_threads, runs=1, spin=True)
-            self._make_alone = partial(Session, path, provider, alone)
+            self._make_alone = partial(_copied, file, provider, alone)
+        else:
+            file.close()
 
     def check(self, check: Callable[[Session], None]) -> None:
         """Check every session, and later the one for lone runs.
@@ -178,7 +186,17 @@ class Sessions:
         try:
             session = make()
             self._check(session)
-        except VisavisError:  # it can't be made, or gives something else, or fails
+        # It can't be made, gives something else, fails, or the file was overwritten.
+        except VisavisError:
             _log.exception("no session for lone runs: they take one core")
             return
         self._alone = session
+
+
+def _copied(file: VerifiedFile, provider: Provider, setup: Setup) -> Session:
+    """Return a session of what was verified; the file is not needed after it."""
+    try:
+        with file.copy() as copy:
+            return Session(copy, provider, setup)
+    finally:
+        file.close()

@@ -178,7 +178,14 @@ class Settings(BaseSettings):
         0.0, description="seconds between looks at the repository for changes; 0: it is not watched"
     )
     load_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="seconds that a watched model may take to load and warm up"
+        120.0,
+        description="seconds that a model may take to load and warm up: a file may be made so "
+        "that it never does",
+    )
+    require_all_models: bool = Field(
+        False,
+        description="end the start if any model can't be served; without it, one bad file keeps "
+        "the server from serving no other",
     )
     trace: str | None = Field(
         None,

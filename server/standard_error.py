@@ -39,7 +39,7 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
     A standard stream that is closed is /dev/null from now on, so that no file gets its number.
     What native code writes as it crashes is lost: the process ends before it is read.
     """
-    _reserve_standard_streams()
+    reserve_standard_streams()
     limit = Limit()
     real = os.dup(2)
     writer = _Writer(real, limit)
@@ -217,7 +217,7 @@ class _Forward(logging.Handler):
             self.handleError(record)
 
 
-def _reserve_standard_streams() -> None:
+def reserve_standard_streams() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

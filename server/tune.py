@@ -16,9 +16,9 @@ from rich.text import Text
 
 from server.command import complain, new_app, run
 from server.errors import ModelNotFound, StartupError, listed
+from server.model_files import scan
 from server.plain_text import escaped
 from server.planning import planner_of
-from server.repository import scan
 from server.settings import DEFAULT_FILE, Tuning, load_settings
 from server.tuning import Candidate, Goal, Tuner
 

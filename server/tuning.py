@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from server import golden
+from server.model_files import ModelFile
 from server.plan import Device, Plan
 from server.planning import Planner
-from server.repository import Loader, ModelFile
+from server.repository import Loader
 from server.results import Options, Picture
 from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel

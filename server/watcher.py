@@ -1,52 +1,88 @@
 """Watches the folder of models: what is new or changed is loaded beside the old, then served."""
 
 import asyncio
+import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import Context
-from pathlib import Path
+from dataclasses import dataclass
 
 import structlog
 
 from server import memory
-from server.errors import CannotLoad, ModelFileError, ModelNotFound, StartupError
-from server.repository import Loader, ModelFile, Repository, scan
+from server.errors import CannotLoad, CannotLoadNow, ModelFileError, ModelNotFound, StartupError
+from server.model_files import Look, ModelFile, Stamp, look_at
+from server.repository import Loader, Repository
 from server.served_model import ServedModel
-from server.trial import try_out
+from server.trial import Trial
 
 _log = structlog.get_logger()
 
-Stamp = tuple[int, ...]
-"""What changes when a file does."""
+# A file that could not be loaded for a cause that may pass is tried again after this time, then
+# after twice as long, and so on up to the second.
+_AGAIN_S, _AGAIN_MOST_S = 30.0, 3600.0
 
 Publish = Callable[[Repository], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file that can't be served.
+
+    again_at: when it is tried again, by time.monotonic(); None: not until the file changes.
+    wait_s: how long that was to wait for.
+    """
+
+    stamp: Stamp
+    why: str
+    again_at: float | None = None
+    wait_s: float = 0.0
+
+    @classmethod
+    def of(cls, stamp: Stamp, error: StartupError, before: "Refusal | None" = None) -> "Refusal":
+        """Return the refusal of a file with a stamp; before: the last one of the same file."""
+        if not isinstance(error, CannotLoadNow):
+            return cls(stamp, str(error))
+        wait_s = min(before.wait_s * 2, _AGAIN_MOST_S) if before and before.wait_s else _AGAIN_S
+        return cls(stamp, str(error), time.monotonic() + wait_s, wait_s)
+
+    def holds(self, stamp: Stamp) -> bool:
+        """Say whether a file with a stamp is still refused."""
+        due = self.again_at is not None and time.monotonic() >= self.again_at
+        return self.stamp == stamp and not due
 
 
 class Watcher:
     """Keeps what is served as the folder is.
 
-    A file is loaded when two looks in a row have found it the same, tried out in a process of
-    its own first, and served once it is verified and warm. One that can't be served is reported
-    once, by name and reason, and leaves what was served before it. What is in use stays until
-    its last answer is given, and then its memory is free.
+    A file is loaded when two looks in a row have found it the same, tried in a process of its own
+    first, and served once it is verified and warm. One that can't be served is reported once, by
+    name and reason, and leaves what was served before it; where the cause may pass it is tried
+    again. A file is not served any more when two looks in a row have seen that it was removed; a
+    folder that can't be read removes nothing. What is in use stays until its last answer is given,
+    and then its memory is free.
     """
 
     def __init__(
         self,
-        folder: Path,
+        look: Look,
         loader: Loader,
-        models: Iterable[tuple[ModelFile, Stamp, ServedModel]],
+        models: Iterable[tuple[ModelFile, ServedModel]],
         publish: Publish,
         load_timeout_s: float,
+        refused: Mapping[ModelFile, Refusal] | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder = look.root
         self._loader = loader
         self._publish = publish
         self._load_timeout_s = load_timeout_s
-        self._served = {file: (seen, model) for file, seen, model in models}
-        self._refused: dict[ModelFile, Stamp] = {}
-        self._last_look: dict[ModelFile, Stamp] = {}
+        self._served = dict(models)
+        self._refused = dict(refused or {})
+        self._last_look: Mapping[ModelFile, Stamp] = {}
+        self._homes = look.homes()
+        self._missing: set[ModelFile] = set()
+        self._told: set[tuple[str, str]] = set()
         self._trouble = ""
         # What clients have unloaded stays so, until they load it again.
         self._unloaded: set[str] = set()
@@ -73,14 +109,17 @@ class Watcher:
         Raises ModelNotFound, and CannotLoad if one can't be served; the others are.
         """
         async with self._one_at_a_time:
-            files = await asyncio.to_thread(scan, self._folder)
-            found = {file: stamp(file) for file in files if file.name == name}
+            try:
+                look = await asyncio.to_thread(look_at, self._folder)
+            except ModelFileError as error:
+                raise CannotLoad(str(error)) from None
+            found = {file: seen for file, seen in look.files.items() if file.name == name}
             if not found:
                 raise ModelNotFound(
                     f"the repository holds no model {name[:128]!r}", field="model_name"
                 )
             self._unloaded.discard(name)
-            changed = {f: s for f, s in found.items() if s != self._served.get(f, (None,))[0]}
+            changed = {f: s for f, s in found.items() if not self._serves(f, s)}
             wrong = [why for f, s in changed.items() if (why := await self._take(f, s))]
             if wrong:
                 raise CannotLoad("; ".join(wrong))
@@ -94,25 +133,48 @@ class Watcher:
             self._unloaded.add(name)
             for file in files:
                 _log.info("unloaded", model=str(file))
-                self._leave(self._served.pop(file)[1])
+                self._leave(self._served.pop(file))
             await self._publish_all()
 
     async def look(self) -> None:
-        """Load what is new and settled, drop what is gone."""
-        found = await asyncio.to_thread(lambda: {f: stamp(f) for f in scan(self._folder)})
+        """Load what is new and settled, drop what was removed."""
+        look = await asyncio.to_thread(look_at, self._folder)
+        found = look.files
         settled = {file for file, now in found.items() if self._last_look.get(file) == now}
         self._last_look = found
-        gone = [file for file in self._served if file not in found]
+        await self._drop_removed(look)
+        self._refused = {
+            file: refused
+            for file, refused in self._refused.items()
+            if file in found or look.kept_by(file, self._homes)
+        }
+        for file, now in found.items():
+            refused = file in self._refused and self._refused[file].holds(now)
+            if file in settled and not (
+                refused or self._serves(file, now) or file.name in self._unloaded
+            ):
+                await self._take(file, now)
+
+    async def _drop_removed(self, look: Look) -> None:
+        """Serve no more what this look and the last one have seen to be removed."""
+        self._homes.update(look.homes())
+        missing = {file for file in self._served if file not in look.files}
+        kept = {file: why for file in missing if (why := look.kept_by(file, self._homes))}
+        told = {(str(file), why) for file, why in kept.items()}
+        for model, why in sorted(told - self._told):
+            _log.warning("not removed", model=model, why=why)
+        self._told = told
+        removed = missing - kept.keys()
+        gone = removed & self._missing
+        self._missing = removed
         for file in gone:
             _log.info("removed", model=str(file))
-            self._leave(self._served.pop(file)[1])
+            self._leave(self._served.pop(file))
         if gone:
             await self._publish_all()
-        self._refused = {f: s for f, s in self._refused.items() if f in found}
-        for file, now in found.items():
-            known = (self._refused.get(file), self._served.get(file, (None,))[0])
-            if file in settled and now not in known and file.name not in self._unloaded:
-                await self._take(file, now)
+
+    def _serves(self, file: ModelFile, seen: Stamp) -> bool:
+        return file in self._served and self._served[file].origin.stamp == seen
 
     async def _take(self, file: ModelFile, found: Stamp) -> str:
         """Serve a file in place of what was served under its name and version.
@@ -120,27 +182,39 @@ class Watcher:
         Returns why it can't be served, or nothing.
         """
         try:
-            await try_out(file, self._load_timeout_s)
-            model = await asyncio.to_thread(self._loader.load, file)
-            if stamp(file) != found:
+            tried = await self._tried(file)
+            model = await asyncio.to_thread(self._loader.load, file, tried)
+            if model.origin.stamp != found:
                 raise ModelFileError(f"{file.path}: it changed while it was loaded")
         except StartupError as error:
-            self._refused[file] = found
+            before = self._refused.get(file)
+            self._refused[file] = Refusal.of(found, error, before)
             self.refusals += 1
-            _log.error("refused", model=str(file), why=str(error), serving=file in self._served)
+            if before is None or (before.stamp, before.why) != (found, str(error)):
+                serving = file in self._served
+                _log.error("refused", model=str(file), why=str(error), serving=serving)
             return str(error)
-        before = self._served.get(file)
-        self._served[file] = (found, model)
+        replaced = self._served.get(file)
+        self._served[file] = model
         self._refused.pop(file, None)
         self.loads += 1
         _log.info("loaded", model=str(file), plan=str(model.plan))
-        if before:
-            self._leave(before[1])
+        if replaced:
+            self._leave(replaced)
         await self._publish_all()
         return ""
 
+    async def _tried(self, file: ModelFile) -> str:
+        """Return the identity of a file that has passed its trial; raises ModelFileError."""
+        trial = await asyncio.to_thread(Trial, polite=True)
+        try:
+            trial.begin([file], self._load_timeout_s)
+            return await trial.verdict(file)
+        finally:
+            trial.stop()
+
     async def _publish_all(self) -> None:
-        await self._publish(Repository(model for _, model in self._served.values()))
+        await self._publish(Repository(self._served.values()))
 
     def _leave(self, model: ServedModel) -> None:
         """Note when the last answer of a model is given, and give its memory back then."""
@@ -156,16 +230,3 @@ class Watcher:
                 loop.call_soon_threadsafe(left, context=Context())
 
         weakref.finalize(model, tell).atexit = False
-
-
-def stamp(file: ModelFile) -> Stamp:
-    """Return what changes when a file, or the JSON beside it, does."""
-    stamps: list[int] = []
-    for path in (file.path, file.path.with_suffix(".json")):
-        try:
-            status = path.stat()
-        except OSError:
-            stamps.append(0)
-        else:
-            stamps += (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)
-    return tuple(stamps)

@@ -158,12 +158,14 @@ async def test_stopping_lets_calls_in_flight_finish_and_refuses_new_ones(
     await stopping
 
 
-async def test_a_model_that_is_not_as_it_should_be_ends_the_start(tmp_path: Path) -> None:
+async def test_a_model_that_is_not_as_it_should_be_ends_the_start_if_all_are_required(
+    tmp_path: Path,
+) -> None:
     contents = graphs.export(graphs.classifier(), graphs.classifier_document())[0]
     damaged = contents.replace(b"\x00\x00\x20\x41", b"\x00\x00\x21\x41")
     graphs.put(tmp_path, "good", 1, contents)
     path = graphs.put(tmp_path, "damaged", 1, damaged)
-    app = App(settings(tmp_path))
+    app = App(settings(tmp_path, require_all_models=True))
     with pytest.raises(ModelFileError, match=str(path)):
         await app.start()
     await app.stop()

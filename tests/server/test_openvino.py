@@ -18,6 +18,7 @@ from server.plan import Plan
 from server.planning import Planner
 from server.providers import CPU, OPENVINO, Setup, choose
 from server.session import Session, Sessions
+from server.verified_file import VerifiedFile
 
 from . import graphs
 from .serving import image, served_by, settings
@@ -128,7 +129,8 @@ def test_one_session_serves_all_runs_but_the_lone_one(
     made: list[Setup] = []
     monkeypatch.setattr("server.session.Session", lambda path, provider, setup: made.append(setup))
     plan = Plan(instances=4, threads=2, alone_threads=8)
-    Sessions(tmp_path, OPENVINO, plan, Setup(tmp_path)).make_alone()
+    path = graphs.put(tmp_path, "colors", 1, graphs.classifier())
+    Sessions(VerifiedFile(path), OPENVINO, plan, Setup(tmp_path)).make_alone()
     assert [(s.threads, s.runs) for s in made] == [(2, 4), (8, 1)]
 
 

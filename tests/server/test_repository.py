@@ -9,10 +9,11 @@ import pytest
 
 from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
 from server.errors import ModelFileError, ModelIncapable, ModelNotFound
+from server.model_files import ModelFile, scan
 from server.onnx_file import metadata_bytes
 from server.planning import Planner
 from server.providers import CPU
-from server.repository import Loader, ModelFile, Repository, scan
+from server.repository import Loader, Repository
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
 

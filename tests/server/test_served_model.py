@@ -10,9 +10,10 @@ import pytest
 
 from server.card import ModelDocument
 from server.errors import DeadlineExceeded, ModelFailed
+from server.model_files import ModelFile
 from server.planning import Planner
 from server.providers import CPU
-from server.repository import Loader, ModelFile
+from server.repository import Loader
 from server.results import Classified, Options, Picture
 from server.scheduler import Call, Scheduler
 from server.served_model import ServedModel, output_names

@@ -16,6 +16,7 @@ from server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from server.plan import Plan
 from server.providers import CPU, CUDA, Provider, Setup
 from server.session import Session, Sessions
+from server.verified_file import VerifiedFile
 
 from . import graphs
 from .pictures import noise
@@ -154,7 +155,7 @@ def test_a_silent_fall_back_to_the_cpu_is_caught(
 def sessions(tmp_path: Path, **plan: Any) -> Sessions:
     path = tmp_path / "model.onnx"
     path.write_bytes(graphs.classifier(gain=10))
-    return Sessions(path, CPU, Plan(**plan), Setup(tmp_path))
+    return Sessions(VerifiedFile(path), CPU, Plan(**plan), Setup(tmp_path))
 
 
 class Watched:

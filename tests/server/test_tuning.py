@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from server.model_files import ModelFile, scan
 from server.plan import Plan
 from server.planning import Planner, planner_of
 from server.providers import CPU
-from server.repository import ModelFile, scan
 from server.settings import Tuning, load_settings
 from server.tune import main, write
 from server.tuning import Candidate, Tuner

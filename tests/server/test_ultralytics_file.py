@@ -10,10 +10,11 @@ from onnx import TensorProto
 from server.card import Candidates, Letterbox, ModelDocument, ShorterSide, Stretch, Task
 from server.errors import ModelFileError
 from server.families import preprocess_one
+from server.model_files import ModelFile
 from server.onnx_file import read_onnx_file
 from server.planning import Planner
 from server.providers import CPU, Setup
-from server.repository import Loader, ModelFile
+from server.repository import Loader
 from server.results import Options
 from server.scheduler import Scheduler
 from server.served_model import ServedModel

@@ -21,11 +21,12 @@ from visavis.v1 import vision_pb2 as pb
 
 from server.app import App
 from server.card import METADATA_KEY
+from server.model_files import ModelFile, look_at
 from server.planning import Planner
 from server.providers import CPU
-from server.repository import Loader, ModelFile, Repository
+from server.repository import Loader, Repository
 from server.scheduler import Scheduler
-from server.watcher import Watcher, stamp
+from server.watcher import Watcher
 
 from . import graphs
 from .serving import image, served_by, settings
@@ -44,12 +45,12 @@ class Watched:
         self.folder, self.published = folder, Repository([])
         loader = Loader(Planner(CPU, 1), scheduler, folder)
         file = ModelFile("colors", 1, graphs.put(folder, "colors", 1, colors()))
-        seen, model = stamp(file), loader.load(file)
+        model = loader.load(file)
 
         async def publish(repository: Repository) -> None:
             self.published = repository
 
-        self.watcher = Watcher(folder, loader, [(file, seen, model)], publish, timeout_s)
+        self.watcher = Watcher(look_at(folder), loader, [(file, model)], publish, timeout_s)
         self.published = Repository([model])
 
     async def look(self, times: int = 2) -> list[Any]:
