@@ -7,11 +7,21 @@ read.
 """
 
 import json
+from base64 import b64decode
 from datetime import datetime
 from enum import StrEnum
+from math import prod
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from server.errors import ModelFileError
 from server.model_files import NAME_PATTERN
@@ -211,7 +221,7 @@ class Provenance(_Part):
 
 
 class SampledOutput(_Part):
-    """A few elements of one flattened output."""
+    """A few elements of one flattened output; files that were exported earlier have no more."""
 
     tensor: str
     indices: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -224,13 +234,55 @@ class SampledOutput(_Part):
         return self
 
 
+class WholeOutput(_Part):
+    """All of one output: every element, or what slices along its axes come to, or both.
+
+    shape: of the output, [1, …]. elements: base64 of every element in row-major order, as
+    little-endian float32. slices: base64, likewise, of three numbers for each index of each of
+    `axes`, in that order: the sum of the slice's elements, each times 1 or -1 and over the root of
+    their number, its smallest and its largest; golden.py has the signs.
+    """
+
+    tensor: str
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    elements: str = ""
+    axes: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    slices: str = ""
+
+    @model_validator(mode="after")
+    def _as_many_as_the_shape_says(self) -> Self:
+        if not all(axis < len(self.shape) for axis in self.axes):
+            raise ValueError(f"axes {self.axes} of a shape {self.shape}")
+        if not (self.elements or self.slices):
+            raise ValueError("it needs elements or slices")
+        wanted = {
+            "elements": prod(self.shape) if self.elements else 0,
+            "slices": 3 * sum(self.shape[axis] for axis in self.axes),
+        }
+        for name, count in wanted.items():
+            if len(b64decode(getattr(self, name), validate=True)) != 4 * count:
+                raise ValueError(f"{name} of {count} numbers take {4 * count} bytes")
+        return self
+
+
+def _kind_of_output(output: Any) -> str:
+    whole = "shape" in output if isinstance(output, dict) else isinstance(output, WholeOutput)
+    return "whole" if whole else "sampled"
+
+
+_AnyOutput = Annotated[
+    Annotated[SampledOutput, Tag("sampled")] | Annotated[WholeOutput, Tag("whole")],
+    Discriminator(_kind_of_output),
+]
+
+
 class GoldenSample(_Part):
     """What the model must give for `golden.picture()`, checked whenever it is loaded.
 
-    relative_tolerance: of the largest expected magnitude in each output.
+    relative_tolerance: of the largest expected magnitude in each output, or each slice of it.
     """
 
-    outputs: Annotated[tuple[SampledOutput, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[_AnyOutput, ...], Field(min_length=1)]
     relative_tolerance: Annotated[float, Field(gt=0)]
 
 

@@ -185,7 +185,7 @@ def _started(polite: bool) -> subprocess.Popen[bytes]:
 def _order(process: subprocess.Popen[bytes], files: list[ModelFile]) -> None:
     """Tell a process which files it is to try."""
     assert process.stdin is not None
-    names = [(file.name, file.version, str(file.path.absolute())) for file in files]
+    names = [(file.name, file.version, str(file.path)) for file in files]
     # If it has ended already, what it doesn't say tells.
     with suppress(BrokenPipeError), process.stdin:
         process.stdin.write(json.dumps(names).encode())

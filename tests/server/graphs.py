@@ -45,6 +45,17 @@ def classifier(gain: float = 10.0, size: int = 8, elem_type: int = TensorProto.F
     return _model(nodes, {"weights": weights, "axes": np.array([2, 3])}, size, size, elem_type)
 
 
+def classifier_of(classes: int) -> bytes:
+    """Logits of many classes: a mix of the means of red, green and blue for each."""
+    weights = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "weights"], ["logits"]),
+    ]
+    constants = {"weights": weights, "axes": np.array([2, 3])}
+    return _model(nodes, constants, 8, 8, outputs={"logits": ["batch", classes]})
+
+
 def nan_on_black() -> bytes:
     """The classifier, but its logits are no numbers where the picture is darker than a tenth."""
     nodes = [
@@ -99,7 +110,9 @@ def constant(
             helper.make_node("Mul", ["mean", f"zero{index}"], [f"nothing{index}"]),
             helper.make_node("Add", [f"constant{index}", f"nothing{index}"], [f"output{index}"]),
         ]
-    shapes = {f"output{i}": list(output.shape) for i, output in enumerate(outputs)}
+    shapes: dict[str, list[int | str]] = {
+        f"output{i}": list(output.shape) for i, output in enumerate(outputs)
+    }
     return _model(nodes, constants, height, width, elem_type, shapes)
 
 
@@ -109,7 +122,7 @@ def _model(
     height: int | str,
     width: int | str,
     elem_type: int = TensorProto.FLOAT,
-    outputs: dict[str, list[int]] | None = None,
+    outputs: dict[str, list[int | str]] | None = None,
 ) -> bytes:
     graph = helper.make_graph(
         nodes,

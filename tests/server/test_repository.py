@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
@@ -94,6 +95,24 @@ def test_another_outcome_than_the_golden_one_is_refused(loader: Loader, tmp_path
     _, other = graphs.export(graphs.classifier(gain=11), graphs.classifier_document())
     digest = hashlib.sha256(graphs.classifier()).hexdigest()
     contents = with_document(other.model_copy(update={"digest": digest}))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its golden sample differs"):
+        load(loader, tmp_path, contents)
+
+
+@pytest.mark.parametrize("number", [0, 4, 333, 700, 998])
+def test_a_weight_of_any_class_counts_even_where_the_digest_was_made_anew(
+    loader: Loader, tmp_path: Path, number: int
+) -> None:
+    labels = LabelSet(name="many", labels=tuple(map(str, range(1000))))
+    graph = graphs.classifier_of(1000)
+    _, document = graphs.export(graph, graphs.classifier_document(label_set=labels))
+    model = onnx.load_from_string(graph)
+    weights = np.frombuffer(model.graph.initializer[0].raw_data, np.uint32).reshape(3, 1000).copy()
+    weights[1, number] ^= 1 << 24  # of the exponent
+    model.graph.initializer[0].raw_data = weights.tobytes()
+    damaged = model.SerializeToString()
+    digest = hashlib.sha256(damaged).hexdigest()
+    contents = with_document(document.model_copy(update={"digest": digest}), damaged)
     with pytest.raises(ModelFileError, match=r"model\.onnx: its golden sample differs"):
         load(loader, tmp_path, contents)
 
