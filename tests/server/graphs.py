@@ -245,6 +245,67 @@ def export(graph: bytes, document: ModelDocument) -> tuple[bytes, ModelDocument]
     return with_metadata(graph, {METADATA_KEY: document.model_dump_json()}), document
 
 
+def loop_without_end() -> bytes:
+    """A classifier that first counts to a number that it never reaches."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("Add", ["count", "one"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("count", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
+        ],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )
+    return _with_nodes(
+        [helper.make_node("Loop", ["", "true", "mean"], ["odd"], body=body)],
+        {"true": np.array(True)},
+    )
+
+
+def huge_constant() -> bytes:
+    """A classifier that wants 4 TB first."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"]),
+        helper.make_node("ReduceMax", ["ones"], ["odd"], keepdims=0),
+    ]
+    return _with_nodes(nodes, {"shape": np.array([1 << 20, 1 << 20])})
+
+
+def unknown_operator() -> bytes:
+    """A classifier that needs an operator that nothing has."""
+    return _with_nodes([helper.make_node("Teleport", ["mean"], ["odd"], domain="nowhere")], {})
+
+
+def _with_nodes(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> bytes:
+    """Return a classifier whose logits wait for what some nodes make of the mean, "odd"."""
+    model = onnx.load_from_string(classifier())
+    contents, _ = export(classifier(), classifier_document())
+    (document,) = (p.value for p in onnx.load_from_string(contents).metadata_props)
+    before = helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)
+    after = [
+        helper.make_node("Mul", ["odd", "nothing"], ["none"]),
+        helper.make_node("Add", ["logits", "none"], ["delayed"]),
+    ]
+    model.graph.node.extend([before, *nodes, *after])
+    for name, value in {"nothing": np.float32(0), **constants}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    model.opset_import.append(helper.make_opsetid("nowhere", 1))
+    model.graph.output[0].name = "delayed"
+    digest = document.split('"digest":"')[1][:64]
+    text = document.replace('"tensor":"logits"', '"tensor":"delayed"').replace(
+        f'"digest":"{digest}"', '"digest":null'
+    )
+    return with_metadata(model.SerializeToString(), {METADATA_KEY: text})
+
+
 def put(folder: Path, name: str, version: int | str, contents: bytes) -> Path:
     """Write a model file into a repository; return its path."""
     path = folder / name / str(version) / "model.onnx"

@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,12 +16,11 @@ import onnx
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
 from server.app import App
-from server.card import METADATA_KEY
 from server.model_files import ModelFile, look_at
 from server.planning import Planner
 from server.providers import CPU
@@ -131,68 +131,6 @@ def replace(path: Path, contents: bytes) -> None:
     new.rename(path)
 
 
-def _loop_without_end() -> bytes:
-    """A classifier that first counts to a number that it never reaches."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go_on"], ["still"]),
-            helper.make_node("Add", ["count", "one"], ["next"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("count", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
-        ],
-        [numpy_helper.from_array(np.float32(1), "one")],
-    )
-    return _with_nodes(
-        [helper.make_node("Loop", ["", "true", "mean"], ["odd"], body=body)],
-        {"true": np.array(True)},
-    )
-
-
-def _huge_constant() -> bytes:
-    """A classifier that wants 4 TB first."""
-    nodes = [
-        helper.make_node("ConstantOfShape", ["shape"], ["ones"]),
-        helper.make_node("ReduceMax", ["ones"], ["odd"], keepdims=0),
-    ]
-    return _with_nodes(nodes, {"shape": np.array([1 << 20, 1 << 20])})
-
-
-def _unknown_operator() -> bytes:
-    return _with_nodes([helper.make_node("Teleport", ["mean"], ["odd"], domain="nowhere")], {})
-
-
-def _with_nodes(nodes: list[onnx.NodeProto], constants: dict[str, Any]) -> bytes:
-    """Return a classifier whose logits wait for what some nodes make of the mean, "odd"."""
-    model = onnx.load_from_string(graphs.classifier())
-    (document,) = (p.value for p in onnx.load_from_string(colors()).metadata_props)
-    before = helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)
-    after = [
-        helper.make_node("Mul", ["odd", "nothing"], ["none"]),
-        helper.make_node("Add", ["logits", "none"], ["delayed"]),
-    ]
-    model.graph.node.extend([before, *nodes, *after])
-    for name, value in {"nothing": np.float32(0), **constants}.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    model.opset_import.append(helper.make_opsetid("nowhere", 1))
-    model.graph.output[0].name = "delayed"
-    text = document.replace('"tensor":"logits"', '"tensor":"delayed"').replace(
-        f'"digest":"{_digest(document)}"', '"digest":null'
-    )
-    return graphs.with_metadata(model.SerializeToString(), {METADATA_KEY: text})
-
-
-def _digest(document: str) -> str:
-    return document.split('"digest":"')[1][:64]
-
-
 def _external(path: Path) -> bytes:
     """A classifier whose weights are said to lie in another file."""
     model = onnx.load_from_string(colors())
@@ -236,9 +174,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "FIFO": (lambda path: os.mkfifo(path), "not a regular file"),
     "socket": (_socket, "not a regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-    "unknown operator": (_write(_unknown_operator), "Teleport|nowhere"),
-    "endless Loop": (_write(_loop_without_end), "not loaded and warmed up within 4 s"),
-    "huge constant": (_write(_huge_constant), "can't be served: .* no memory left"),
+    "unknown operator": (_write(graphs.unknown_operator), "Teleport|nowhere"),
+    "endless Loop": (_write(graphs.loop_without_end), "not loaded and warmed up within 4 s"),
+    "huge constant": (_write(graphs.huge_constant), "can't be served: .* no memory left"),
     "external data": (lambda p: p.write_bytes(_external(Path("weights"))), "lie in other files"),
     "path traversal": (
         lambda p: p.write_bytes(_external(Path("../../../etc/passwd"))),
@@ -324,3 +262,83 @@ async def test_health_follows_the_folder(tmp_path: Path) -> None:
         graphs.put(folder, "colors", 2, colors())
         for watching in (overall, model):
             assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_one_look_without_a_file_removes_nothing(watched: Watched) -> None:
+    path = watched.folder / "colors" / "1" / "model.onnx"
+    path.rename(watched.folder / "aside")
+    await watched.look(times=1)
+    (watched.folder / "aside").rename(path)
+    await watched.look(times=1)
+    path.unlink()
+    await watched.look(times=1)
+    assert watched.versions() == {"colors": [1]}
+    await watched.look(times=1)
+    assert watched.versions() == {}
+
+
+@pytest.mark.parametrize("at", [".", "colors", "colors/1"])
+async def test_an_empty_folder_in_the_place_of_another_removes_nothing(
+    watched: Watched, at: str
+) -> None:
+    aside = watched.folder.with_name("aside")
+    (watched.folder / at).rename(aside)
+    (watched.folder / at).mkdir()
+    (log,) = await watched.look(times=4)
+    assert (log["event"], log["model"]) == ("not removed", "colors/1")
+    assert watched.versions() == {"colors": [1]}
+    (watched.folder / at).rmdir()
+    aside.rename(watched.folder / at)
+    assert await watched.look(times=4) == []  # neither loaded again nor told again
+
+
+async def test_a_refusal_for_want_of_time_is_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(cores=1, queue_size=10)
+    watched = Watched(tmp_path / "models", scheduler, timeout_s=0.001)
+    graphs.put(watched.folder, "colors", 2, colors(20))
+    logs = await watched.look(times=4)
+    assert [log["event"] for log in logs] == ["refused"]
+    assert "within 0.001 s" in logs[0]["why"]
+    now = time.monotonic()
+    monkeypatch.setattr("server.watcher.time.monotonic", lambda: now + 31)
+    assert await watched.look(times=1) == []  # refused again, and told before
+    assert watched.watcher.refusals == 2
+    monkeypatch.setattr(watched.watcher, "_load_timeout_s", 60.0)
+    await watched.look(times=1)  # twice as long after the second time
+    assert watched.versions() == {"colors": [1]}
+    monkeypatch.setattr("server.watcher.time.monotonic", lambda: now + 31 + 61)
+    await watched.look(times=1)
+    await asyncio.to_thread(scheduler.close)
+    assert watched.versions() == {"colors": [1, 2]}
+
+
+async def test_a_refusal_for_its_content_is_not_tried_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs.put(watched.folder, "colors", 2, b"no model")
+    await watched.look(times=2)
+    now = time.monotonic()
+    monkeypatch.setattr("server.watcher.time.monotonic", lambda: now + 1e6)
+    await watched.look(times=2)
+    assert watched.watcher.refusals == 1
+
+
+async def test_what_passed_its_trial_is_what_is_loaded(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file comes after the trial: it is not loaded, however good it is."""
+    path = graphs.put(watched.folder, "colors", 2, colors(20))
+    load = Loader.load
+
+    def late(loader: Loader, file: ModelFile, tried: str | None = None) -> Any:
+        replace(path, colors(30))
+        return load(loader, file, tried)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loader, "load", late)
+        logs = await watched.look(times=2)
+    assert [log["why"] for log in logs] == [f"{path}: it changed while it was loaded"]
+    await watched.look(times=2)
+    assert watched.versions() == {"colors": [1, 2]}
