@@ -3,10 +3,8 @@
 import asyncio
 import json
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ import pytest
 from visavis import Client
 from visavis.v1 import vision_pb2 as pb
 
+from server.card import METADATA_KEY
 from tests.server import graphs
+from tests.surroundings import VISAVIS, Surroundings
 
 from .calls import COLORS, channel, stub_of
 from .process import PATIENCE_S, ServerProcess, free_port, until
@@ -28,6 +28,12 @@ def colors(gain: float = 1.0) -> bytes:
     return graphs.export(graphs.classifier(gain), graphs.classifier_document())[0]
 
 
+def unverified(gain: float) -> bytes:
+    """Return colors without digest and golden sample, as others' exporters make files."""
+    text = graphs.classifier_document().model_dump_json()
+    return graphs.with_metadata(graphs.classifier(gain), {METADATA_KEY: text})
+
+
 def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     return [entry for entry in entries if entry.get("event") == event]
@@ -35,9 +41,9 @@ def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
 
 async def test_weights_that_are_overwritten_never_answer(tmp_path: Path) -> None:
     """The session for lone runs is made when a call is first alone: after the file has changed."""
-    path = graphs.put(tmp_path / "models", "colors", 1, colors(1.0))
+    path = graphs.put(tmp_path / "models", "colors", 1, unverified(1.0))
     with ServerProcess(tmp_path / "models", tmp_path, "--cores", "2") as server:
-        path.write_bytes(colors(3.0))
+        path.write_bytes(unverified(3.0))
         async with channel(server.address) as one:
             stub, alone = stub_of(one), []
             end = time.monotonic() + PATIENCE_S
@@ -127,19 +133,17 @@ async def test_a_repository_that_is_gone_for_a_moment_loses_no_call(tmp_path: Pa
 def test_modules_in_the_working_folder_are_never_run(tmp_path: Path) -> None:
     """As a user starts it: the command, an environment of PATH and HOME, some folder."""
     graphs.put(tmp_path / "models", "colors", 1, colors())
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    surroundings = Surroundings.under(tmp_path)
+    ran = tmp_path / "ran"
     for name in ("server", "queue", "signal", "json", "numpy"):
-        (elsewhere / f"{name}.py").write_text(f"open('{elsewhere}/ran', 'a').write('{name}')")
+        (surroundings.elsewhere / f"{name}.py").write_text(f"open('{ran}', 'a').write('{name}')")
     address = f"127.0.0.1:{free_port()}"
-    command = [
-        Path(sys.executable).with_name("visavis"),
-        "serve",
-        *("--models", str(tmp_path / "models"), "--grpc", address),
-    ]
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     server = subprocess.Popen(
-        command, cwd=elsewhere, env=environment, stderr=subprocess.PIPE, text=True
+        [VISAVIS, "serve", "--models", str(tmp_path / "models"), "--grpc", address],
+        cwd=surroundings.elsewhere,
+        env=surroundings.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         with Client(address) as client:
@@ -149,4 +153,4 @@ def test_modules_in_the_working_folder_are_never_run(tmp_path: Path) -> None:
         server.terminate()
         _, log = server.communicate(timeout=PATIENCE_S)
     assert "refused=0" in log
-    assert not (elsewhere / "ran").exists()
+    assert not ran.exists()
