@@ -181,6 +181,8 @@ def create(file: Path | PrivateCopy, provider: Provider, setup: Setup) -> ort.In
         # TensorRT names its engines after the path: a descriptor's number would be another name
         # at the next start.
         model = file.read() if provider is TENSORRT else file.model
+    if provider is TENSORRT:
+        setup.cache_dir.mkdir(parents=True, exist_ok=True)
     options = ort.SessionOptions()
     options.intra_op_num_threads = setup.threads
     options.inter_op_num_threads = 1

@@ -61,7 +61,8 @@ class Loader:
                 f"{str(document.digest)[:12]}…; the file was changed or damaged: export it again"
             )
         plan = self.planner.plan(document)
-        setup = Setup(self.cache_dir, bf16=self.planner.bf16)
+        # An engine holds weights: one that was built from other bytes must not be taken for it.
+        setup = Setup(self.cache_dir / contents.digest, bf16=self.planner.bf16)
         sessions = Sessions(opened, self.planner.provider, plan, setup)
         if sessions.first.input_shape[0] is not None:
             plan = one_at_a_time(plan)

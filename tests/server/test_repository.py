@@ -12,11 +12,14 @@ from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
 from server.errors import ModelFileError, ModelIncapable, ModelNotFound
 from server.model_files import ModelFile, scan
 from server.onnx_file import metadata_bytes
+from server.plan import Plan
 from server.planning import Planner
-from server.providers import CPU
+from server.providers import CPU, Provider, Setup
 from server.repository import Loader, Repository
 from server.scheduler import Scheduler
 from server.served_model import ServedModel
+from server.session import Sessions
+from server.verified_file import VerifiedFile
 
 from . import graphs
 
@@ -215,6 +218,24 @@ def test_a_golden_sample_of_what_the_graph_does_not_give_is_refused(
     )
     with pytest.raises(ModelFileError, match=r"model\.onnx: can't be served"):
         load(loader, tmp_path, with_document(document))
+
+
+def test_other_weights_never_find_the_engines_of_these(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT finds an engine by the graph's nodes, and these are the same."""
+    folders: set[Path] = set()
+    sessions = Sessions
+
+    def noted(file: VerifiedFile, provider: Provider, plan: Plan, setup: Setup) -> Sessions:
+        folders.add(setup.cache_dir)
+        return sessions(file, provider, plan, setup)
+
+    monkeypatch.setattr("server.repository.Sessions", noted)
+    for gain in (10, 20):
+        contents = graphs.export(graphs.classifier(gain), graphs.classifier_document())[0]
+        load(loader, tmp_path / str(gain), contents)
+    assert len(folders) == 2
 
 
 @pytest.fixture(scope="module")
