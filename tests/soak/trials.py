@@ -1,6 +1,8 @@
 """What is tried, and for how long: each gives rows of a report."""
 
 import asyncio
+import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -315,10 +317,52 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
     return rows
 
 
+def poison_at_start(soak: Soak) -> Sequence[Row]:
+    """Starts with one model that is good among others that hang, crash or fill the memory."""
+    folder, timeout_s = soak.folder / "poison", 5.0
+    kinds = {
+        "endless": graphs.loop_without_end,
+        "huge": graphs.huge_constant,
+        "unknown": graphs.unknown_operator,
+        "garbage": lambda: np.random.default_rng(0).bytes(1 << 20),
+        "empty": lambda: b"",
+    }
+    for name, make in kinds.items():
+        graphs.put(folder, name, 1, make())
+    os.mkfifo(_beside(folder, "fifo"))
+    _beside(folder, "device").symlink_to("/dev/zero")
+    os.truncate(graphs.put(folder, "sparse", 1, b""), 1 << 40)
+    put(folder, "colors", 1)
+    bad = {*kinds, "fifo", "device", "sparse"}
+    took_s, named = [], []
+    for _ in range(max(1, round(5 * soak.length))):
+        began = time.monotonic()
+        with ServerProcess(folder, soak.folder, VISAVIS_LOAD_TIMEOUT_S=str(timeout_s)) as server:
+            took_s.append(time.monotonic() - began)
+            entries = [json.loads(line) for line in server.log.splitlines()]
+            named.append({e["model"].split("/")[0] for e in entries if e["event"] == "refused"})
+    return [
+        Row(
+            f"{len(took_s)} starts with {len(bad)} bad models and a good one",
+            "the good one served, all others named, ready within 40 s",
+            f"{min(map(len, named))} named, ready in {max(took_s):.1f} s at most",
+            all(each == bad for each in named) and max(took_s) < 40,
+        )
+    ]
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """Return where a model's file is to be made, in a folder that is there."""
+    path = folder / name / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    return path
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
     "reloads": reloads,
+    "poison": poison_at_start,
     "memory": memory,
     "pictures": damaged_pictures,
     "full-pipe": full_pipe,
