@@ -187,7 +187,7 @@ class Sessions:
             session = make()
             self._check(session)
         # It can't be made, gives something else, fails, or the file was overwritten.
-        except VisavisError:
+        except (VisavisError, MemoryError):
             _log.exception("no session for lone runs: they take one core")
             return
         self._alone = session

@@ -22,6 +22,8 @@ from server.model_files import ModelFile
 
 # For Python and its imports, on a machine that is busy.
 _START_S = 60.0
+# Between the end of what a process says and its own.
+_END_S = 1.0
 # A verdict is one line; a longer one is no verdict.
 _MOST_LINE_BYTES = 1 << 16
 _KILLED = -9
@@ -94,26 +96,37 @@ class Trial:
             if not self._left:
                 return
             if lines.next(max(_START_S, self._timeout_s)) is None:
-                self._refuse(ModelFileError(f"its trial did not begin: {_ending(process)}"))
+                self._refuse(CannotLoadNow(f"its trial ended {_ending(process)} before it began"))
                 return
             while self._left:
                 line = lines.next(self._timeout_s)
                 if line is None:
                     self._refuse(self._why(process, lines))
                     return
-                self._note(json.loads(line))
+                if not self._note(line):
+                    return
         finally:
             process.kill()
             process.wait()
             process.stdout.close()
 
-    def _note(self, said: dict[str, str]) -> None:
-        if identity := said.get("identity"):
+    def _note(self, line: str) -> bool:
+        """Note one verdict; say whether it was one."""
+        try:
+            said = json.loads(line)
+            identity, error = said.get("identity"), None
+            if identity is None:
+                error = _KINDS[said["kind"]](said["why"])
+        except (ValueError, KeyError, AttributeError):
+            self._refuse(ModelFileError("its loading says what is no verdict"))
+            return False
+        if error is not None:
+            self._refuse(error)
+        else:
             verdict = self._verdicts[self._left.pop(0)]
             if verdict.set_running_or_notify_cancel():
                 verdict.set_result(identity)
-        else:
-            self._refuse(_KINDS[said["kind"]](said["why"]))
+        return True
 
     def _refuse(self, error: ModelFileError) -> None:
         """Let the file whose turn it is have an error that names it."""
@@ -128,10 +141,10 @@ class Trial:
         if lines.too_long:
             return ModelFileError("its loading says too much")
         if lines.ended:
-            process.wait()
+            ending = _ending(process)
             # The kernel kills what takes the last of the memory.
             kind = CannotLoadNow if process.returncode == _KILLED else ModelFileError
-            return kind(f"its loading ended {_ending(process)}")
+            return kind(f"its loading ended {ending}")
         return CannotLoadNow(f"it was not loaded and warmed up within {self._timeout_s:g} s")
 
 
@@ -192,7 +205,8 @@ def _order(process: subprocess.Popen[bytes], files: list[ModelFile]) -> None:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    code = process.poll()
-    if code is None:
-        return "in time"
+    try:
+        code = process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        return "without an end"
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"

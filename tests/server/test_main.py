@@ -8,6 +8,7 @@ import pytest
 import server.app
 from server.__main__ import main
 from server.settings import Settings
+from server.trial import Trial
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def served_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting
     """Collects the settings with which a server would have run."""
     collected: list[Settings] = []
 
-    async def serve(settings: Settings) -> None:
+    async def serve(settings: Settings, trial: Trial) -> None:
         collected.append(settings)
 
     monkeypatch.chdir(tmp_path)

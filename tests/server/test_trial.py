@@ -21,6 +21,7 @@ CRASH = "import os; print({}, flush=True); os.abort()"
 KILLED = "import os, signal; print({}, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
 CHATTY = "import sys\nprint({}, flush=True)\nwhile True: sys.stdout.write('x' * 4096)"
 SILENT = "import time; print({}, flush=True); time.sleep(600)"
+NONSENSE = "print({}, flush=True); print([1])"
 NOTHING = "raise SystemExit(3)"
 
 
@@ -75,8 +76,9 @@ async def test_a_file_that_hangs_is_named_and_the_rest_is_tried(
         (CRASH, "its loading ended by signal 6", False),
         (KILLED, "its loading ended by signal 9", True),
         (CHATTY, "its loading says too much", False),
+        (NONSENSE, "its loading says what is no verdict", False),
         (SILENT, "it was not loaded and warmed up within 1 s", True),
-        (NOTHING, "its trial did not begin: with exit code 3", False),
+        (NOTHING, "its trial ended with exit code 3 before it began", True),
     ],
 )
 async def test_a_process_that_ends_or_has_to_is_told_of_by_the_file(
