@@ -328,7 +328,8 @@ async def test_a_refusal_for_its_content_is_not_tried_again(
 async def test_what_passed_its_trial_is_what_is_loaded(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another file comes after the trial: it is not loaded, however good it is."""
+    """Another file comes after the trial: no session is made of it, however good it is."""
+    made: list[object] = []
     path = graphs.put(watched.folder, "colors", 2, colors(20))
     load = Loader.load
 
@@ -338,7 +339,9 @@ async def test_what_passed_its_trial_is_what_is_loaded(
 
     with monkeypatch.context() as patched:
         patched.setattr(Loader, "load", late)
+        patched.setattr("server.repository.Sessions", lambda *given: made.append(given))
         logs = await watched.look(times=2)
     assert [log["why"] for log in logs] == [f"{path}: it changed while it was loaded"]
+    assert made == []
     await watched.look(times=2)
     assert watched.versions() == {"colors": [1, 2]}
