@@ -218,6 +218,7 @@ class _Forward(logging.Handler):
 
 
 def reserve_standard_streams() -> None:
+    """Let a standard stream that is closed be /dev/null, so that nothing else gets its number."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

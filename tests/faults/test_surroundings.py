@@ -1,6 +1,7 @@
 """What the server does to the machine that it runs on: as little as possible."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -93,8 +94,10 @@ def test_a_client_reaches_the_server_and_nothing_else(serve: Serve, tmp_path: Pa
 
 def test_a_trial_phones_nobody_and_writes_no_file(models: Path, tmp_path: Path) -> None:
     file = models / "colors" / "1" / "model.onnx"
-    arguments = [sys.executable, "-m", "server.trial", "colors", "1", file]
-    seen, found = _seen(arguments, tmp_path)
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps([["colors", 1, str(file)]]))
+    command = f"exec {sys.executable} -P -m server.trial_process < {order}"
+    seen, found = _seen(["/bin/sh", "-c", command], tmp_path)
     assert (seen.sent, seen.looked_up, seen.written()) == ([], [], [])
     assert found.files == []
 

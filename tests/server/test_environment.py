@@ -67,7 +67,7 @@ def _ran(folder: Path, code: str, *arguments: str, **environment: str) -> str:
         ("server.image", {"cv2", "numpy"}),
         ("server.app", {"cv2", "grpc", "numpy", "onnxruntime"}),
         ("server.limit", {"cv2", "numpy", "onnxruntime"}),
-        ("server.trial", {"cv2", "numpy", "onnxruntime"}),
+        ("server.trial_process", {"cv2", "numpy", "onnxruntime"}),
         ("export.precision", {"numpy", "onnxruntime"}),
     ],
 )
