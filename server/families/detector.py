@@ -74,7 +74,8 @@ class Detector:
         most = _given(options.max_detections, defaults.max_detections)
         rows = self.candidates(outputs, threshold)
         if options.labels:
-            wanted = [i for i, label in enumerate(self._labels) if label in options.labels]
+            names = set(options.labels)
+            wanted = [i for i, label in enumerate(self._labels) if label in names]
             rows = _take(rows, np.isin(rows.class_ids, wanted))
         if self._layout == "end_to_end":
             kept = np.argsort(-rows.scores, kind="stable")[:most]
@@ -106,8 +107,16 @@ class Detector:
 
     def as_tensor(self, outputs: list[Tensor]) -> Tensor:
         """Return all candidates [4 + classes, n]: boxes cxcywh in pixels of the input, scores."""
-        rows, scores = self._all_rows(outputs)
-        return np.concatenate((rows, scores), axis=1, dtype=np.float32).T
+        if self._heads:
+            return self._heads.decode_all(outputs)
+        rows = outputs[0][0].astype(np.float32, copy=False)
+        if self._layout == "ultralytics_rows":
+            return rows
+        if self._layout == "end_to_end":
+            scores = np.zeros((len(rows), len(self._labels)), np.float32)
+            scores[np.arange(len(rows)), rows[:, 5].astype(np.intp)] = rows[:, 4]
+            return np.vstack((boxes.xyxy_to_cxcywh(rows[:, :4]).T, scores.T))
+        return np.vstack((rows[:, :4].T, (rows[:, 5:] * rows[:, 4:5]).T))
 
     def candidates(self, outputs: list[Tensor], threshold: float) -> Rows:
         """Return the rows whose best class scores above the threshold; -1: all rows."""
@@ -126,19 +135,6 @@ class Detector:
             rows = rows[:, rows[4:].max(axis=0) > threshold].T
             scores = rows[:, 4:]
         return _best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
-
-    def _all_rows(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the boxes cxcywh [n, 4] and the class scores [n, classes] of all candidates."""
-        if self._heads:
-            return self._heads.decode(outputs, None)
-        rows = outputs[0][0].astype(np.float32, copy=False)
-        if self._layout == "end_to_end":
-            scores = np.zeros((len(rows), len(self._labels)), np.float32)
-            scores[np.arange(len(rows)), rows[:, 5].astype(np.intp)] = rows[:, 4]
-            return boxes.xyxy_to_cxcywh(rows[:, :4]), scores
-        if self._layout == "yolov5_rows":
-            return rows[:, :4], rows[:, 5:] * rows[:, 4:5]
-        return rows[:4].T, rows[4:].T
 
 
 def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:

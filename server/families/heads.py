@@ -1,10 +1,13 @@
-"""YOLOv5's heads: computed and decoded for the cells that show something."""
+"""YOLOv5's heads: decoded for the cells that show something, or for all of them as one tensor."""
 
 import numpy as np
 
 from server.card import ModelInput, Yolov5Heads
 from server.families.finite import require_finite
 from server.results import Tensor
+
+# Cells computed at a time: with 80 classes their numbers take 540 KiB and stay in the L2 cache.
+_CELLS_AT_ONCE = 1600
 
 
 class Heads:
@@ -31,28 +34,51 @@ class Heads:
         self._cells = np.concatenate(blocks)  # [n, 5]
         self._ends = np.cumsum([len(block) for block in blocks])
 
-    def decode(self, outputs: list[Tensor], threshold: float | None) -> tuple[Tensor, Tensor]:
+    def decode(self, outputs: list[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
         """Return boxes cxcywh [n, 4] in pixels of the input, and class scores [n, classes].
 
-        Only of cells whose objectness is above the threshold; None: of all, be they numbers or
-        not. outputs: the graph's, in the document's order, for a batch of 1. Raises ModelFailed.
+        Only cells whose objectness is above the threshold are decoded. outputs: the graph's, in
+        the document's order, for a batch of 1. Raises ModelFailed if a number is not finite.
         """
         objectness = np.concatenate([o.ravel() for o in outputs[: self._scales]])
-        if threshold is None:
-            cells = np.arange(objectness.size)
-        else:
-            require_finite(objectness)
-            cells = np.flatnonzero(objectness > _logit(threshold))
+        require_finite(objectness)
+        cells = np.flatnonzero(objectness > _logit(threshold))
         logits = self._logits(cells, outputs[self._scales :])
         raw, cell = _sigmoid(logits), self._cells[cells]
-        if threshold is not None:
-            require_finite(logits)
-            keep = raw[:, 4] > threshold
-            raw, cell = raw[keep], cell[keep]
-        # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
-        center = (raw[:, :2] * 2 + (cell[:, :2] - np.float32(0.5))) * cell[:, 2:3]
-        size = (raw[:, 2:4] * 2) ** 2 * cell[:, 3:]
-        return np.concatenate((center, size), axis=1), raw[:, 5:] * raw[:, 4:5]
+        require_finite(logits)
+        keep = raw[:, 4] > threshold
+        raw, cell = raw[keep], cell[keep]
+        boxes = _boxes(raw[:, :4].T, cell.T).T
+        return boxes, raw[:, 5:] * raw[:, 4:5]
+
+    def decode_all(self, outputs: list[Tensor]) -> Tensor:
+        """Return every cell [4 + classes, n]: boxes cxcywh in pixels of the input, class scores.
+
+        outputs: as for decode. Numbers that are not finite are passed on.
+        """
+        decoded = np.empty((self._outputs - 1, len(self._cells)), np.float32)
+        scratch = np.empty(self._outputs * _CELLS_AT_ONCE, np.float32)
+        features_of, weights_of = outputs[self._scales : -self._scales], outputs[-self._scales :]
+        start = 0
+        with np.errstate(all="ignore"):
+            for (scale, anchor), end in zip(self._blocks, self._ends, strict=True):
+                (features,), (weights,) = features_of[scale], weights_of[scale]
+                head = -weights[anchor * self._outputs : (anchor + 1) * self._outputs]
+                kernel, bias = np.ascontiguousarray(head[:, :-1]), head[:, -1:]
+                rows = features.reshape(-1, features.shape[-1])
+                for first in range(0, len(rows), _CELLS_AT_ONCE):
+                    read = rows[first : first + _CELLS_AT_ONCE]
+                    at = slice(start + first, start + first + len(read))
+                    # 1 + exp(-logit), the sigmoid's denominator. [5 + classes, cells]
+                    below = scratch[: self._outputs * len(read)].reshape(self._outputs, -1)
+                    np.matmul(kernel, read.T, out=below)
+                    below += bias
+                    np.exp(below, out=below)
+                    below += 1
+                    decoded[:4, at] = _boxes(np.reciprocal(below[:4]), self._cells[at].T)
+                    np.divide(np.reciprocal(below[4]), below[5:], out=decoded[4:, at])
+                start = end
+        return decoded
 
     def _logits(self, cells: np.ndarray, outputs: list[Tensor]) -> Tensor:
         """Return what the heads give for some cells, in ascending order: [n, 5 + classes].
@@ -72,6 +98,13 @@ class Heads:
                 found.append(read @ head[:, :-1].T + head[:, -1])
                 start, first = end, next_first
         return np.concatenate(found)
+
+
+def _boxes(raw: Tensor, cells: Tensor) -> Tensor:
+    """Return boxes cxcywh [4, n] of what the heads say of each [4, n] and is known of it [5, n]."""
+    # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
+    center = (raw[:2] * 2 + (cells[:2] - np.float32(0.5))) * cells[2]
+    return np.concatenate((center, (raw[2:] * 2) ** 2 * cells[3:]))
 
 
 def _logit(threshold: float) -> float:
