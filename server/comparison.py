@@ -5,7 +5,7 @@ server, in a cluster. Knows no gRPC.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from server.results import (
 )
 
 MATCH_IOU = 0.5
+_PAIRS_AT_ONCE = 4096
 
 _log = structlog.get_logger()
 
@@ -164,14 +165,13 @@ def select(
         capable = listed(model.name for model in available if model.task in wanted)
         raise InvalidRequest(
             "models",
-            f"none of {', '.join(order)} is capable of {task_names}; capable are: {capable}",
+            f"none of {listed(order)} is capable of {task_names}; capable are: {capable}",
         )
     asked = {model.name for models in by_task.values() for model in models}
     if baseline is not None and baseline not in asked:
         raise InvalidRequest(
             "baseline",
-            f"baseline {baseline[:128]!r} is not among the models compared: "
-            f"{', '.join(sorted(asked))}",
+            f"baseline {baseline[:128]!r} is not among the models compared: {listed(asked)}",
         )
     baselines = {
         task: baseline if any(m.name == baseline for m in models) and baseline else models[0].name
@@ -182,7 +182,7 @@ def select(
 
 async def answers(
     selection: Selection, picture: Picture, options: Options, call: Call
-) -> AsyncIterator[ModelAnswer]:
+) -> AsyncGenerator[ModelAnswer]:
     """Yield each model's answer, or its error, as soon as it is there.
 
     Leaving the iterator early cancels what is still waiting.
@@ -292,15 +292,16 @@ def detection_agreement(
     ours, theirs = here.detections, baseline.detections
     overlap = boxes.iou(_corners(ours), _corners(theirs))
     overlap[_keys(ours, same_label_set)[:, None] != _keys(theirs, same_label_set)[None, :]] = 0
-    pairs = np.argwhere(overlap >= MATCH_IOU)
     matches: list[Match] = []
     taken: set[int] = set()
     baseline_taken: set[int] = set()
-    for i, j in pairs[np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")].tolist():
+    for i, j in _best_first(overlap):
         if i not in taken and j not in baseline_taken:
             matches.append(Match(i, j, float(overlap[i, j])))
             taken.add(i)
             baseline_taken.add(j)
+            if len(matches) == min(len(ours), len(theirs)):
+                break
     differences = [abs(ours[m.index].score - theirs[m.baseline_index].score) for m in matches]
     total = len(ours) + len(theirs)
     return DetectionAgreement(
@@ -311,6 +312,16 @@ def detection_agreement(
         mean_score_difference=_mean(differences),
         f1=2 * len(matches) / total if total else 1.0,
     )
+
+
+def _best_first(overlap: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield the pairs [n, m] that overlap enough to match, the highest IoU first."""
+    pairs = np.argwhere(overlap >= MATCH_IOU)
+    order = np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")
+    # Two answers of 1,000 objects can have a million pairs: as one list they would stop the
+    # event loop, and mostly the first few thousand are enough.
+    for start in range(0, len(order), _PAIRS_AT_ONCE):
+        yield from map(tuple, pairs[order[start : start + _PAIRS_AT_ONCE]].tolist())
 
 
 def _corners(detections: Sequence[Detection]) -> boxes.Boxes:

@@ -128,6 +128,16 @@ def drop_traceback(error: BaseException) -> None:
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
+_MOST_LISTED = 32
+_LONGEST_LISTED = 64
+
+
 def listed(names: Iterable[str]) -> str:
-    """Return names as people write a list: sorted, separated by commas, or 'none'."""
-    return ", ".join(sorted(names)) or "none"
+    """Return names as people write a list: sorted, separated by commas, or 'none'.
+
+    Names may be a stranger's: long ones are cut, and of many the first are listed.
+    """
+    some = [name[:_LONGEST_LISTED] for name in sorted(names)]
+    left = len(some) - _MOST_LISTED
+    more = f" and {left} more" if left > 0 else ""
+    return (", ".join(some[:_MOST_LISTED]) or "none") + more

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -90,17 +91,19 @@ class VisionService:
 
     async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
         """Answer with what every capable model sees."""
-        async for event in self._compare(request, context):
-            if event.HasField("summary"):
-                return event.summary
+        async with aclosing(self._compare(request, context)) as events:
+            async for event in events:
+                if event.HasField("summary"):
+                    return event.summary
         raise AssertionError("a comparison ends with its summary")
 
     async def CompareStream(
         self, request: pb.CompareStreamRequest, context: Context
     ) -> AsyncIterator[pb.CompareStreamResponse]:
         """Answer with what each capable model sees as soon as it is there, then all of it."""
-        async for event in self._compare(request, context):
-            yield event
+        async with aclosing(self._compare(request, context)) as events:
+            async for event in events:
+                yield event
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
@@ -155,7 +158,7 @@ class VisionService:
 
     async def _compare(
         self, request: messages.ComparisonRequest, context: Context
-    ) -> AsyncIterator[pb.CompareStreamResponse]:
+    ) -> AsyncGenerator[pb.CompareStreamResponse]:
         started = time.monotonic()
         repository = self._models.repository
         messages.require_image(request)
@@ -175,13 +178,18 @@ class VisionService:
         decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
         trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
         given = []
-        async for answer in comparison.answers(selection, picture, options, call):
-            given.append(answer)
-            yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
-        compared = comparison.conclude(selection, given)
+        async with aclosing(comparison.answers(selection, picture, options, call)) as answers:
+            async for answer in answers:
+                given.append(answer)
+                yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
+        # Grows with models and detections, whose number the request chooses.
+        compared = await asyncio.to_thread(comparison.conclude, selection, given)
+        comparisons = await asyncio.to_thread(
+            lambda: [messages.task_comparison(each) for each in compared]
+        )
         asked = {model.name for model in selection.models}
         summary = pb.CompareResponse(
-            comparisons=map(messages.task_comparison, compared),
+            comparisons=comparisons,
             left_out=[
                 pb.LeftOutModel(model=name, reason=reason)
                 for name, reason in selection.left_out.items()

@@ -1,0 +1,13 @@
+"""Names in errors, which may be a stranger's."""
+
+from server.errors import listed
+
+
+def test_names_are_listed_in_order_or_there_are_none() -> None:
+    assert listed(["b", "a"]) == "a, b" and listed([]) == "none"
+
+
+def test_long_names_are_cut_and_of_many_the_first_are_listed() -> None:
+    text = listed(f"{number:04}" + "x" * 1000 for number in range(4096))
+    assert text.startswith("0000xxx") and text.endswith(" and 4064 more")
+    assert len(text) < 32 * 70
