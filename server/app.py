@@ -16,7 +16,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2
 
-from server import doors, grpc_service_pb2, log, memory, systemd
+from server import doors, grpc_service_pb2, log, memory, systemd, tensors
 from server.arrival import Arrival
 from server.authentication import Authentication
 from server.calls import Calls
@@ -81,7 +81,9 @@ class App:
         self._models = Models()
         self._service = VisionService(self._models, self.scheduler, settings.image_limits)
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
-            CallInterceptor(self._calls, arrival, self._service.admission())
+            CallInterceptor(
+                self._calls, arrival, self._service.admission(), settings.message_limits
+            )
         ]
         tokens = Tokens(settings.tokens) if settings.tokens else None
         if tokens:
@@ -98,7 +100,7 @@ class App:
         self._server.add_generic_rpc_handlers(
             (
                 handlers_of(vision, self._service),
-                handlers_of(inference, self._inference),
+                handlers_of(inference, self._inference, {"ModelInferRequest": tensors.Request}),
             )
         )
         self._health = Health(self._server)

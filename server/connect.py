@@ -1,10 +1,13 @@
 """Our RPCs over HTTP: Connect and gRPC-Web, in JSON or binary, by the service that gRPC calls."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError, ErrorDetail
@@ -17,16 +20,35 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, status_pb2
 from protobuf.wkt import Any as Packed
 
+from server import json_message
 from server.calls import REQUEST_ID, Calls
 from server.errors import InvalidRequest
+from server.settings import MessageLimits
 from server.statuses import code_of, status_of
+from server.wire import require_few_fields
 
 DOOR: Final = "http"
 
-# JSON of more bytes is not read in the loop, which must go on for everybody else.
-_LARGE_JSON_BYTES: Final = 128 << 10
+# JSON of more bytes is read and written in a thread. protobuf's JSON is plain Python and takes some
+# 3 µs a field.
+_SMALL_JSON_BYTES: Final = 4 << 10
+# What surrounds a message of a stream, or of gRPC-Web: flags, and its length.
+_ENVELOPE_BYTES: Final = 5
+# Larger messages are kept apart: connectrpc copies them three times in a row, in the loop.
+_LARGE_BYTES: Final = 64 << 10
+
+# json_format's errors quote the whole value.
+_LONGEST_REASON: Final = 512
 
 _Method = Callable[..., Any]
+
+
+class _Codec(Protocol):
+    """How messages are written."""
+
+    async def written(self, message: Message) -> "_Written":
+        """Return a message as it is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +56,26 @@ class _Unread:
     """A message that is still to be read: what is wrong with it is the call's error."""
 
     read: Callable[[], Message]
+    codec: _Codec
     takes_long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A message as it is sent."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Apart:
+    """The large message of a request, kept apart; mark: what stands in its place."""
+
+    mark: bytes = b""
+    message: bytes | memoryview = b""
+
+
+_apart: ContextVar[_Apart] = ContextVar("apart")
 
 
 class Context:
@@ -52,41 +93,74 @@ class Context:
 class _Json:
     """Protobuf's JSON, zero values included; a field that doesn't exist is an error."""
 
+    def __init__(self, limits: MessageLimits) -> None:
+        self._limits = limits
+
     def name(self) -> str:
         return "json"
 
-    def encode(self, message: Message) -> bytes:
-        text = json_format.MessageToJson(
-            message, always_print_fields_with_no_presence=True, indent=None, ensure_ascii=False
-        )
-        return text.encode()
+    def encode(self, message: _Written) -> bytes:
+        return message.data
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> _Unread:
-        read = partial(json_format.Parse, bytes(data), message_class())
-        return _Unread(read, len(data) > _LARGE_JSON_BYTES)
+        data = _whole(data)
+        read = partial(json_message.read, data, message_class, self._limits)
+        return _Unread(read, self, takes_long=len(data) > _SMALL_JSON_BYTES)
+
+    async def written(self, message: Message) -> _Written:
+        if message.ByteSize() > _SMALL_JSON_BYTES:
+            return _Written(await asyncio.to_thread(json_message.write, message))
+        return _Written(json_message.write(message))
 
 
 class _Binary:
     """Protobuf's own form."""
 
+    def __init__(self, limits: MessageLimits) -> None:
+        self._limits = limits
+
     def name(self) -> str:
         return "proto"
 
-    def encode(self, message: Message) -> bytes:
-        return message.SerializeToString()
+    def encode(self, message: _Written) -> bytes:
+        return message.data
 
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> _Unread:
-        return _Unread(partial(message_class.FromString, bytes(data)))
+        data = _whole(data)
+
+        def read() -> Message:
+            require_few_fields(data, message_class, self._limits)
+            return message_class.FromString(data)
+
+        return _Unread(read, self)
+
+    async def written(self, message: Message) -> _Written:
+        return _Written(message.SerializeToString())
+
+
+def _whole(data: bytes | bytearray) -> bytes:
+    """Return a message, the one that was kept apart in place of its mark."""
+    apart = _apart.get()
+    if not (apart.mark and data == apart.mark):
+        return bytes(data)
+    message, apart.message = apart.message, b""  # Not kept for as long as the call lasts.
+    return bytes(message)
 
 
 class ConnectService(ConnectASGIApplication[Any]):
     """One service of the contract as an ASGI application.
 
     service: has a method for each RPC, as gRPC's servicers do. Messages must have been let in:
-    their size is not looked at here.
+    their size is not looked at here. limits: what is counted in each before it is parsed.
     """
 
-    def __init__(self, descriptor: ServiceDescriptor, service: object, calls: Calls) -> None:
+    def __init__(
+        self,
+        descriptor: ServiceDescriptor,
+        service: object,
+        calls: Calls,
+        limits: MessageLimits,
+    ) -> None:
         self._descriptor = descriptor
         self._calls = calls
         super().__init__(
@@ -95,13 +169,30 @@ class ConnectService(ConnectASGIApplication[Any]):
             read_max_bytes=None,
             # A small message could become a large one.
             compressions=(),
-            codecs=(_Json(), _Binary()),
+            codecs=(_Json(limits), _Binary(limits)),
         )
 
     @property
     def path(self) -> str:
         """What the paths of its methods begin with."""
         return f"/{self._descriptor.full_name}"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, whose body comes in one message; ASGI calls this."""
+        _apart.set(apart := _Apart())
+
+        async def receive_mark() -> Any:
+            event = await receive()
+            body = event.get("body", b"")
+            length = int.from_bytes(body[1:_ENVELOPE_BYTES], "big")
+            if len(body) > _LARGE_BYTES and length == len(body) - _ENVELOPE_BYTES:
+                apart.mark = secrets.token_bytes(16)
+                apart.message = memoryview(body)[_ENVELOPE_BYTES:]
+                mark = body[:1] + len(apart.mark).to_bytes(4, "big") + apart.mark
+                return {**event, "body": mark}
+            return event
+
+        await super().__call__(scope, receive_mark, send)
 
     def _all_endpoints(self, service: object) -> Mapping[str, Any]:
         return {
@@ -112,23 +203,25 @@ class ConnectService(ConnectASGIApplication[Any]):
     def _endpoint(self, method: MethodDescriptor, behavior: _Method) -> Any:
         path = f"{self.path}/{method.name}"
 
-        async def answer(request: _Unread, of: RequestContext[Any, Any]) -> Message:
+        async def answer(request: _Unread, of: RequestContext[Any, Any]) -> _Written:
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
                     response: Message = await behavior(await _read(request), Context(of))
+                    written = await request.codec.written(response)
                     call.code = "OK"
-                    return response
+                    return written
                 except Exception as error:  # noqa: BLE001  where all of them end
                     call.code = code_of(error)
                     raise _connect_error(status_of(error, path, request_id)) from None
 
-        async def stream(request: _Unread, of: RequestContext[Any, Any]) -> AsyncIterator[Message]:
+        async def stream(request: _Unread, of: RequestContext[Any, Any]) -> AsyncIterator[_Written]:
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
-                    async for response in behavior(await _read(request), Context(of)):
-                        yield response
+                    async with aclosing(behavior(await _read(request), Context(of))) as responses:
+                        async for response in responses:
+                            yield await request.codec.written(response)
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  where all of them end
                     call.code = code_of(error)
@@ -151,7 +244,7 @@ async def _read(request: _Unread) -> Message:
     try:
         return await asyncio.to_thread(request.read) if request.takes_long else request.read()
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())
+        why = " ".join(str(error)[:_LONGEST_REASON].split())
         raise InvalidRequest(
             "request", f"the request is no message of the method's type: {why}"
         ) from None

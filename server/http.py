@@ -161,7 +161,7 @@ def _application(
             return PlainTextResponse("ok\n")
         return PlainTextResponse("not ready\n", 503)
 
-    rpcs = ConnectService(_SERVICE, service, calls)
+    rpcs = ConnectService(_SERVICE, service, calls, settings.message_limits)
     arriving = Arriving(rpcs, arrival, calls, settings.max_message_bytes)
     app: ASGIApp = Starlette(
         routes=[

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.metadata import version
 from typing import Final, Protocol
 
@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from server import grpc_service_pb2 as pb
 from server import inference_messages, tensors
+from server.calls import cancel
 from server.context import Context, call_of
 from server.errors import (
     Forbidden,
@@ -22,7 +23,9 @@ from server.models import Models
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
 from server.settings import ImageLimits
+from server.statuses import message_of
 from server.views import ImageView, TensorView, View, classified
+from server.wire import delimited
 
 _EXTENSIONS: Final = (
     "model_repository",
@@ -129,62 +132,37 @@ class InferenceService:
             ]
         )
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
-        """Answer with a model's outputs, in the form in which its inputs came."""
-        model, view = self._find(request.model_name, request.model_version, "model_name")
-        parameters = inference_messages.read_parameters(request)
-        wanted = inference_messages.read_wanted(request, view, model.task)
-        timeout_s = inference_messages.read_timeout_s(parameters)
-        call = call_of("ModelInfer", context, timeout_s)
-        raw = bool(request.raw_input_contents)
-        # Typed contents are read and written number by number: not in the loop.
-        inputs = (
-            tensors.read_inputs(request)
-            if raw
-            else await asyncio.to_thread(tensors.read_inputs, request)
-        )
-        outputs = await view.infer(inputs, parameters, call)
-        labels = model.document.label_set.labels
-        given = {
-            name: classified(outputs[name], labels, best) if best else outputs[name]
-            for name, best in wanted.items()
-        }
-        response = (
-            tensors.write_outputs(given, raw)
-            if raw
-            else await asyncio.to_thread(tensors.write_outputs, given, raw)
-        )
-        response.model_name, response.model_version = request.model_name, str(model.version)
-        response.id = request.id
-        return response
+    async def ModelInfer(self, request: tensors.Request, context: Context) -> bytes:
+        """Answer with a model's outputs, in the form in which its inputs came; in wire form."""
+        return await self._infer(request, context, pb.ModelInferResponse())
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        self, requests: AsyncIterator[tensors.Request], context: Context
+    ) -> AsyncGenerator[bytes]:
         """Answer as ModelInfer does, in the order of the requests; an error ends nothing."""
-        asked: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None]
-        asked = asyncio.Queue(_AT_ONCE)
+        room = asyncio.Semaphore(_AT_ONCE)
+        # Unbounded, so that asking ends at once when the caller leaves: it never waits for a place.
+        asked: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
 
         async def ask() -> None:
             try:
                 async for request in requests:
-                    await asked.put(asyncio.create_task(self._streamed(request, context)))
+                    await room.acquire()
+                    asked.put_nowait(asyncio.create_task(self._streamed(request, context)))
             finally:
-                await asked.put(None)
+                asked.put_nowait(None)
 
         asking = asyncio.create_task(ask())
-        answering: asyncio.Task[pb.ModelStreamInferResponse] | None = None
+        answering: asyncio.Task[bytes] | None = None
         try:
             while (answering := await asked.get()) is not None:
                 yield await answering
+                room.release()
             await asking
         finally:
-            asking.cancel()
+            await cancel([asking])
             left = [answering, *(asked.get_nowait() for _ in range(asked.qsize()))]
-            for task in filter(None, left):
-                task.cancel()
+            await cancel(filter(None, left))
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Context
@@ -219,19 +197,46 @@ class InferenceService:
         await self._administrator().unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    async def _streamed(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelStreamInferResponse:
+    async def _infer(
+        self, request: tensors.Request, context: Context, response: pb.ModelInferResponse
+    ) -> bytes:
+        """Return `response` in wire form, with the answer added."""
+        message = request.message
+        model, view = self._find(message.model_name, message.model_version, "model_name")
+        parameters = inference_messages.read_parameters(message)
+        wanted = inference_messages.read_wanted(message, view, model.task)
+        timeout_s = inference_messages.read_timeout_s(parameters)
+        call = call_of("ModelInfer", context, timeout_s)
+        inputs = await asyncio.to_thread(tensors.read_inputs, request)
+        outputs = await view.infer(inputs, parameters, call)
+        response.model_name, response.model_version = message.model_name, str(model.version)
+        response.id = message.id
+
+        def write() -> bytes:
+            labels = model.document.label_set.labels
+            given = {
+                name: classified(outputs[name], labels, best) if best else outputs[name]
+                for name, best in wanted.items()
+            }
+            return tensors.write_response(response, given, raw=bool(request.raw))
+
+        return await asyncio.to_thread(write)
+
+    async def _streamed(self, request: tensors.Request, context: Context) -> bytes:
+        response = pb.ModelInferResponse()
+        final = request.message.parameters.get("triton_enable_empty_final_response")
+        if final is not None and final.bool_param:
+            response.parameters["triton_final_response"].bool_param = True
         try:
-            response = await self.ModelInfer(request, context)
+            written = await self._infer(request, context, response)
         except VisavisError as error:
             # By its id the client knows whose error it is.
             return pb.ModelStreamInferResponse(
-                error_message=str(error), infer_response=pb.ModelInferResponse(id=request.id)
-            )
-        if request.parameters["triton_enable_empty_final_response"].bool_param:
-            response.parameters["triton_final_response"].bool_param = True
-        return pb.ModelStreamInferResponse(infer_response=response)
+                error_message=message_of(error),
+                infer_response=pb.ModelInferResponse(id=request.message.id),
+            ).SerializeToString()
+        number = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+        return b"".join(delimited(number, [written]))
 
     def _administrator(self) -> Administration:
         if self.administration is None:

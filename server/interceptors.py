@@ -3,22 +3,25 @@
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from server.arrival import Arrival
-from server.calls import REQUEST_ID, Call, Calls, request_id_of
+from server.calls import REQUEST_ID, Call, Calls, cancel, request_id_of
 from server.errors import InvalidRequest, Stopping, VisavisError
+from server.settings import MessageLimits
 from server.statuses import code_of, status_of
+from server.wire import require_few_fields
 
 HEALTH = "/grpc.health.v1.Health/"
 """What the paths of its methods begin with."""
 
 _DOOR = "grpc"
+_LARGE_BYTES = 1 << 20
 
 # Quoted: only the stubs know their parameters.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -31,14 +34,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     Its messages arrive as `Arrival` lets them. Every error becomes a status, once, here.
     admission: by a method's path, what raises an error where a call need not be read.
+    limits: what is counted in each message before it is parsed.
     """
 
     def __init__(
-        self, calls: Calls, arrival: Arrival, admission: Mapping[str, Callable[[Context], None]]
+        self,
+        calls: Calls,
+        arrival: Arrival,
+        admission: Mapping[str, Callable[[Context], None]],
+        limits: MessageLimits,
     ) -> None:
         self._calls = calls
         self._arrival = arrival
         self._admission = admission
+        self._limits = limits
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -68,7 +77,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             message = await self._arrival.message(context.peer(), context.read)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return message
-            return _parse(parse, bytes(message))
+            if len(message) > _LARGE_BYTES:
+                # gRPC has just copied it in this step of the loop, and parsing copies it again.
+                await asyncio.sleep(0)
+            return _parse(parse, bytes(message), self._limits)
 
         async def request(context: Context) -> Any:
             if admit is not None:
@@ -78,20 +90,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 raise InvalidRequest("request", "the call ended without a request")
             return message
 
-        async def all_requests(context: Context) -> AsyncIterator[Any]:
-            while True:
-                taking = asyncio.ensure_future(take(context))
-                stopping = asyncio.ensure_future(self._calls.until_stopping())
-                try:
+        async def all_requests(context: Context) -> AsyncGenerator[Any]:
+            stopping = asyncio.ensure_future(self._calls.until_stopping())
+            taking: asyncio.Future[Any] | None = None
+            try:
+                while True:
+                    taking = asyncio.ensure_future(take(context))
                     await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
                     if not taking.done():
                         raise Stopping
                     if (message := await taking) is grpc.aio.EOF:  # type: ignore[attr-defined]
                         return
-                finally:
-                    taking.cancel()
-                    stopping.cancel()
-                yield message
+                    yield message
+            finally:
+                await cancel(filter(None, (taking, stopping)))
 
         async def answer(requests: Any, context: Context) -> Any:
             with self._under_way(method, context) as call:
@@ -106,14 +118,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
             with self._under_way(method, context) as call:
                 try:
-                    streamed = handler.request_streaming
-                    given = all_requests(context) if streamed else await request(context)
-                    answers = behavior(given, context)
-                    if inspect.isawaitable(answers):  # it writes to the context: Health.Watch
-                        await answers
-                    else:
-                        async for response in answers:
-                            yield response
+                    # Closed here: Python would do so when it next looks for garbage.
+                    async with AsyncExitStack() as closing:
+                        if handler.request_streaming:
+                            given = all_requests(context)
+                            await closing.enter_async_context(aclosing(given))
+                        else:
+                            given = await request(context)
+                        answers = behavior(given, context)
+                        if inspect.isawaitable(answers):  # it writes to the context: Health.Watch
+                            await answers
+                        else:
+                            await closing.enter_async_context(aclosing(answers))
+                            async for response in answers:
+                                yield response
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  the other
                     call.code = _code_of(error, context)
@@ -149,9 +167,12 @@ def _behavior(handler: Handler) -> Callable[..., Any]:
     return cast(Callable[..., Any], behavior)  # grpc types it for synchronous servers
 
 
-def _parse(parse: Callable[[bytes], Any] | None, data: bytes) -> Any:
+def _parse(parse: Callable[[bytes], Any] | None, data: bytes, limits: MessageLimits) -> Any:
+    """Return the message; parse: FromString of its class, or None where bytes are wanted."""
     if parse is None:
         return data
+    message_class = parse.__self__  # type: ignore[attr-defined]
+    require_few_fields(data, message_class, limits)
     try:
         return parse(data)
     except (DecodeError, ValueError):

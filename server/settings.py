@@ -47,6 +47,18 @@ class ImageLimits:
     decode_ms: float = 500.0
 
 
+@dataclass(frozen=True, slots=True)
+class MessageLimits:
+    """What is refused before a message is parsed.
+
+    fields: at every level, elements of lists and entries of maps included. text_bytes: of all
+    strings together.
+    """
+
+    fields: int = 4096
+    text_bytes: int = 1 << 20
+
+
 class Tuning(BaseModel):
     """How one model is to be run on one device, as `visavis tune` measured it; see Plan."""
 
@@ -123,6 +135,16 @@ class Settings(BaseSettings):
     max_message_bytes: Annotated[int, Field(ge=1)] = Field(
         80_000_000,
         description="largest gRPC message; raw images need their decoded size",
+    )
+    max_message_fields: Annotated[int, Field(ge=64)] = Field(
+        4096,
+        description="fields of a message, elements of lists included; millions of empty ones would "
+        "stop the event loop",
+    )
+    max_message_text_bytes: Annotated[int, Field(ge=1024)] = Field(
+        1 << 20,
+        description="names, labels and other texts of a message; copying, hashing and printing "
+        "long ones would stop the event loop",
     )
     max_metadata_bytes: Annotated[int, Field(ge=1024)] = Field(
         16 << 10, description="largest headers of a call"
@@ -261,6 +283,11 @@ class Settings(BaseSettings):
             self.max_jpeg_scans,
             self.max_decode_ms,
         )
+
+    @property
+    def message_limits(self) -> MessageLimits:
+        """What is refused before a message is parsed."""
+        return MessageLimits(self.max_message_fields, self.max_message_text_bytes)
 
     @classmethod
     def settings_customise_sources(

@@ -20,6 +20,11 @@ def code_of(error: Exception) -> str:
     return error.code if isinstance(error, VisavisError) else "INTERNAL"
 
 
+def message_of(error: VisavisError) -> str:
+    """Return what a client reads of an expected error."""
+    return str(error)[:_MAX_MESSAGE_LENGTH]
+
+
 def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:
     """Return an error's status, with its field, the request's id, and when to come back.
 
@@ -27,7 +32,7 @@ def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Stat
     way ends: it forgets where it came from.
     """
     if isinstance(error, VisavisError):
-        message = str(error)[:_MAX_MESSAGE_LENGTH]
+        message = message_of(error)
     else:
         message = f"internal error; request {request_id}"
         _log.error("call failed", method=method, request_id=request_id, exc_info=error)

@@ -5,6 +5,7 @@ outputs are; `NAME_image` takes encoded pictures and gives labels and boxes.
 """
 
 import math
+from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,7 +100,9 @@ class TensorView:
                 f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
                 f"{['1 to ' + str(self.max_batch), *spec.shape]}",
             )
-        return {self.outputs[0].name: np.stack(await self._model.infer(tensor, call))}
+        numbers = await self._model.infer(tensor, call)
+        stacked = numbers[0][None] if len(numbers) == 1 else await to_thread(np.stack, numbers)
+        return {self.outputs[0].name: stacked}
 
 
 class ImageView:
@@ -135,7 +138,8 @@ class ImageView:
             for data in self._pictures(_only(inputs, _IMAGE))
         ]
         answers = await self._model.answers(pictures, options, call)
-        return _columns(answers, boxes=self._model.task is Task.OBJECT_DETECTION)
+        detects = self._model.task is Task.OBJECT_DETECTION
+        return await to_thread(_columns, answers, boxes=detects)
 
     @staticmethod
     def _pictures(tensor: Array) -> list[bytes]:
@@ -184,7 +188,8 @@ def _options(parameters: Mapping[str, Any], document: ModelDocument) -> Options:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, kind)):
             raise InvalidRequest(
-                f"parameters[{name}]", f"{name} is {value!r}; it must be a number ({kind.__name__})"
+                f"parameters[{name}]",
+                f"{name} is {str(value)[:64]!r}; it must be a number ({kind.__name__})",
             )
         chosen[name] = value
     options = Options(**chosen)

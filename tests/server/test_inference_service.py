@@ -19,12 +19,13 @@ from server.card import Letterbox, ModelInput
 from server.families import family_of, preprocess_one
 from server.image import decode
 from server.settings import ImageLimits
-from server.tensors import read_inputs
+from server.tensors import Request, read_inputs
 from server.tokens import NewToken
 
 from . import graphs
 from .pictures import BLUE, GREEN, RED, plain
 from .serving import Served, image, served_by, settings, violations
+from .test_app import Blocked
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -87,7 +88,7 @@ def outputs(response: pb.ModelInferResponse) -> dict[str, Array]:
     request = pb.ModelInferRequest(raw_input_contents=response.raw_output_contents)
     for output in response.outputs:
         request.inputs.add().ParseFromString(output.SerializeToString())
-    return read_inputs(request)
+    return read_inputs(Request(request, request.raw_input_contents))
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -494,3 +495,34 @@ async def test_tensors_and_pictures_share_runs(served: Served, triton: Stub) -> 
     counted = served.app.scheduler.statistics()
     (colors,) = [s for engine, s in counted.items() if engine.name == "colors" and s.batches]
     assert sum(size * runs for size, runs in colors.batches.items()) == 40
+
+
+async def test_a_stream_that_its_caller_leaves_leaves_no_task_behind(
+    served: Served, triton: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = Blocked(monkeypatch)
+    await triton.ServerLive(pb.ServerLiveRequest())
+    before = asyncio.all_tasks()
+    # More than are answered at once, so that the next one waits for a place.
+    requests = [request_of("colors", "images", tensor_of(RED)) for _ in range(40)]
+    call = triton.ModelStreamInfer(iter(requests))
+    reading = asyncio.create_task(call.read())
+
+    def at_work(of: str) -> int:
+        # gRPC's own task that waits for the next call is another one each time.
+        return sum(
+            of in repr(task) and "AioServer" not in repr(task)
+            for task in asyncio.all_tasks() - before
+        )
+
+    async with asyncio.timeout(10):
+        while at_work("_streamed") < 16:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # The next request has been read, too.
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        # While the model still runs: a task that was left behind would wait for it.
+        while at_work(""):
+            await asyncio.sleep(0.01)
+    blocked.may_end.set()

@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from server import grpc_service_pb2 as pb
+from server import tensors
 from server.errors import InvalidRequest
-from server.tensors import read_inputs, write_outputs
+from server.tensors import write_response
 
 KINDS = ("?", "u1", "<u2", "<u4", "<u8", "i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
 NUMBERS = st.sampled_from(KINDS).flatmap(
     lambda kind: arrays.arrays(np.dtype(kind), arrays.array_shapes(min_side=0, max_side=4))
 )
+
+
+def read_inputs(request: pb.ModelInferRequest) -> dict[str, Any]:
+    return tensors.read_inputs(tensors.Request.FromString(request.SerializeToString()))
+
+
+def written(outputs: dict[str, Any], raw: bool) -> pb.ModelInferResponse:
+    return pb.ModelInferResponse.FromString(write_response(pb.ModelInferResponse(), outputs, raw))
 
 
 def sent(response: pb.ModelInferResponse) -> pb.ModelInferRequest:
@@ -40,7 +49,7 @@ def one(datatype: str, shape: list[int], raw: bytes | None = None, **typed: Any)
 @given(NUMBERS, st.booleans())
 def test_numbers_come_back_as_they_were(array: np.ndarray[Any, Any], raw: bool) -> None:
     raw = raw or array.dtype == np.float16
-    (read,) = read_inputs(sent(write_outputs({"x": array}, raw))).values()
+    (read,) = read_inputs(sent(written({"x": array}, raw))).values()
     assert read.dtype == array.dtype and read.shape == array.shape
     np.testing.assert_array_equal(read, array)
 
@@ -49,13 +58,13 @@ def test_numbers_come_back_as_they_were(array: np.ndarray[Any, Any], raw: bool) 
 def test_bytes_come_back_as_they_were(elements: list[bytes], raw: bool) -> None:
     array = np.empty((len(elements), 1), object)
     array[:, 0] = elements
-    (read,) = read_inputs(sent(write_outputs({"x": array}, raw))).values()
+    (read,) = read_inputs(sent(written({"x": array}, raw))).values()
     assert read.shape == array.shape and list(read.ravel()) == elements
 
 
 def test_raw_is_little_endian_with_lengths_in_front_of_bytes() -> None:
     words = np.array(["ab", ""], object)
-    response = write_outputs({"n": np.array([1, -2], np.int64), "w": words}, raw=True)
+    response = written({"n": np.array([1, -2], np.int64), "w": words}, raw=True)
     assert [output.datatype for output in response.outputs] == ["INT64", "BYTES"]
     assert response.raw_output_contents == [
         struct.pack("<2q", 1, -2),
@@ -65,7 +74,7 @@ def test_raw_is_little_endian_with_lengths_in_front_of_bytes() -> None:
 
 
 def test_typed_outputs_have_one_field_each_and_nothing_raw() -> None:
-    response = write_outputs({"x": np.array([[0.5]], np.float32)}, raw=False)
+    response = written({"x": np.array([[0.5]], np.float32)}, raw=False)
     assert response.outputs[0].contents.fp32_contents == [0.5]
     assert list(response.outputs[0].shape) == [1, 1] and not response.raw_output_contents
 
@@ -77,6 +86,8 @@ def test_typed_outputs_have_one_field_each_and_nothing_raw() -> None:
         (one("FP32", [1], b"123"), "inputs[0].shape", "no whole number of FP32"),
         (one("FP32", [-1], b""), "inputs[0].shape", "sizes begin at 0"),
         (one("FP32", [2**40, 2**40], b""), "inputs[0].shape", "and 0 came"),
+        (one("FP32", [2**62] * 9, b""), "inputs[0].shape", "has 9 sizes; a tensor has at most 8"),
+        (one("BYTES", [5000], bytes(20_000)), "inputs[0].contents", "more than 4096 elements"),
         (one("FP99", [1], b""), "inputs[0].datatype", "there are BOOL, UINT8"),
         (one("FP16", [1], fp32_contents=[1]), "inputs[0].contents", "a raw form only"),
         (one("UINT8", [1], uint_contents=[256]), "inputs[0].contents", "not all are UINT8"),
