@@ -30,8 +30,10 @@ from tests.faults.conftest import SLOW_S, slow
 from tests.faults.mutants import decoded_elsewhere, real_pictures
 from tests.faults.process import ServerProcess, started
 from tests.faults.reloading import put, reload_under_callers
+from tests.faults.sizes import large_requests, longest_health_s
 from tests.server import graphs
 
+_LARGEST_MESSAGE = 32 << 20
 _REFUSED = "RESOURCE_EXHAUSTED"
 
 
@@ -358,6 +360,28 @@ def _beside(folder: Path, name: str) -> Path:
     return path
 
 
+def loop_lag(soak: Soak) -> Sequence[Row]:
+    """Health, while requests arrive that hold as much of one thing as a message takes."""
+    folder = soak.folder / "sizes"
+    put(folder, "colors", 1)
+    rounds = max(1, round(20 * soak.length))
+    requests = large_requests(_LARGEST_MESSAGE - 1000)
+    longest_s, codes = 0.0, set[str]()
+    with soak.server(folder, "--max-message-bytes", str(_LARGEST_MESSAGE)) as server:
+        for _ in range(rounds):
+            took_s, ended = asyncio.run(longest_health_s(server.address, requests))
+            longest_s, codes = max(longest_s, took_s), codes | ended
+    return [
+        Row(
+            f"{rounds * len(requests)} requests of 32 MiB full of labels, tasks, elements, or of "
+            "endless shapes: the longest wait for health",
+            "below 1 s",
+            f"{longest_s * 1e3:.0f} ms; {', '.join(sorted(codes))}",
+            longest_s < 1.0 and "INTERNAL" not in codes,
+        )
+    ]
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
@@ -367,4 +391,5 @@ TRIALS: dict[str, Trial] = {
     "pictures": damaged_pictures,
     "full-pipe": full_pipe,
     "worst-picture": worst_picture,
+    "loop-lag": loop_lag,
 }
