@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from visavis.errors import VisavisError
 
-from . import accelerator, accuracy, cost, speed
+from . import accelerator, accuracy, cost, speed, tensor_view
 from .document import Line, document
 from .growth import Growth, grown
 from .site import CACHE, ROOT, NotRun, Site, data_folder
@@ -19,6 +19,7 @@ from .targets import Measurement
 
 _MEASUREMENTS = (
     *speed.MEASUREMENTS,
+    *tensor_view.MEASUREMENTS,
     *accelerator.MEASUREMENTS,
     *cost.MEASUREMENTS,
     *accuracy.MEASUREMENTS,

@@ -55,10 +55,10 @@ async def test_while_models_load_health_answers_and_calls_are_unavailable(
 ) -> None:
     began, may_end, real = threading.Event(), threading.Event(), Loader.load
 
-    def slow(loader: Loader, file: Any) -> Any:
+    def slow(loader: Loader, file: Any, tried: str | None) -> Any:
         began.set()
         assert may_end.wait(10)
-        return real(loader, file)
+        return real(loader, file, tried)
 
     monkeypatch.setattr(Loader, "load", slow)
     app = App(settings(models))
