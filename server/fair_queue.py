@@ -124,6 +124,8 @@ class Work:
     abandoned: bool = False
     # There is no time left for it.
     late: bool = False
+    # It is on its way through a device.
+    ahead: bool = False
     # Ends the run that it is in.
     stop: Stop | None = None
 
@@ -254,13 +256,16 @@ class FairQueue:
             taken += works
         return taken
 
-    def clear(self) -> list[Work]:
-        """Return all work, in any order; none waits any more."""
-        works = [flow.pop() for flow in self._flows.values() for _ in range(len(flow))]
+    def clear(self, engine: Engine | None = None) -> list[Work]:
+        """Return all work, or all of an engine, in any order; none of it waits any more."""
+        works: list[Work] = []
+        for key, flow in list(self._flows.items()):
+            if engine is None or flow.engine is engine:
+                works += [flow.pop() for _ in range(len(flow))]
+                del self._flows[key]
         for work in works:
             work.abandoned = True
-        self._flows.clear()
-        self.size = 0
+        self.size -= len(works)
         return works
 
     def charge(self, work: Work, seconds: float) -> None:

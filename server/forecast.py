@@ -6,10 +6,16 @@ from server.fair_queue import Engine
 
 # How much the last time tells of the next one.
 _NOVELTY = 0.2
+# What one time that is out of the ordinary may change at most: many times the forecast counts as
+# this many, and the forecast is never this many times what was seen last.
+_OUTLIER = 4.0
 
 
 class Average:
-    """The moving average of some seconds, by engine; 0 before the first."""
+    """The moving average of some seconds, by engine; 0 before the first.
+
+    One accident of 14 s among runs of 30 ms must not keep callers out.
+    """
 
     def __init__(self) -> None:
         self._seconds: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
@@ -20,8 +26,9 @@ class Average:
 
     def add(self, engine: Engine, seconds: float) -> None:
         """Note how long it took once more."""
-        expected = self._seconds.get(engine, seconds)
-        self._seconds[engine] = expected + _NOVELTY * (seconds - expected)
+        expected = self._seconds.get(engine, 0.0) or seconds
+        usual = min(seconds, _OUTLIER * expected)
+        self._seconds[engine] = min(expected + _NOVELTY * (usual - expected), _OUTLIER * seconds)
 
 
 class Occupied:
@@ -35,8 +42,8 @@ class Occupied:
         self._ends[run] = end
 
     def end(self, run: object) -> None:
-        """Note that it has ended."""
-        del self._ends[run]
+        """Note that it has ended, if it was noted that it began."""
+        self._ends.pop(run, None)
 
     def remaining_s(self, now: float) -> float:
         """Return how many seconds all runs together are expected to take from now on."""

@@ -20,12 +20,16 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from server.errors import DeadlineExceeded, Overloaded
+import structlog
+
+from server.errors import DeadlineExceeded, ModelFailed, Overloaded
 from server.fair_queue import Call, Engine, FairQueue, Stop, Work
 from server.forecast import Average, Occupied
 from server.plan import Plan
 
 __all__ = ["Call", "Engine", "Scheduler", "Spent", "Statistics", "Stop"]
+
+_log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Task = Callable[[], None]
@@ -42,6 +46,9 @@ _UNTOLD_S = 0.02
 _RESERVE = 0.25
 # When a caller who was refused may try again, at the soonest and at the latest.
 _RETRY_S = (0.1, 30.0)
+# How long a thread rests after an error of the scheduler's own: one that comes back at once must
+# not take a core.
+_REST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,24 @@ class _Untold(threading.local):
     since: float = 0.0
 
 
+@dataclass
+class _Held(threading.local):
+    """What a thread has taken: it is given back, and fails, if the scheduler breaks meanwhile.
+
+    taking: whether the next task is still being chosen. engine: whose turn it was last. works:
+    taken from the queue or from the device. cores: not given back yet.
+    """
+
+    taking: bool = True
+    engine: Engine | None = None
+    works: Sequence[Work] = ()
+    cores: int = 0
+
+    def take(self, works: Sequence[Work], cores: int) -> None:
+        """Note what the thread holds from now on."""
+        self.works, self.cores = works, cores
+
+
 class Scheduler:
     """One thread for each core, and for each stream of a device.
 
@@ -117,6 +142,10 @@ class Scheduler:
         self._occupied = Occupied()
         self._last_run = -math.inf
         self._untold = _Untold()
+        self._held = _Held()
+        # By thread: since when it has been busy, and with what.
+        self._busy: dict[str, tuple[float, str]] = {}
+        self._errors = 0
         self._closing = False
         self._threads = [
             *(self._thread(f"core-{i}", self._next_on_core) for i in range(cores)),
@@ -185,16 +214,51 @@ class Scheduler:
         """Say whether a run has given its results in the last seconds."""
         return time.monotonic() - self._last_run < seconds
 
-    def close(self) -> None:
-        """Drop what is waiting, and let what runs finish."""
+    @property
+    def errors(self) -> int:
+        """How many errors of its own it has survived."""
+        return self._errors
+
+    def trouble(self, stuck_s: float) -> str:
+        """Return which thread is dead, or stuck while work waits; nothing if all is well.
+
+        stuck_s: longer than any batch takes.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if self._closing:
+                return ""
+            for thread in self._threads:
+                if not thread.is_alive():
+                    return f"the thread {thread.name} has ended"
+            if self._queue.size or self._prepared or self._returned:
+                for name, (since, what) in self._busy.items():
+                    if now - since > stuck_s:
+                        return f"{name} has been at work for {now - since:.0f} s ({what})"
+        return ""
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Drop what is waiting, and let what runs finish, for so long at most."""
         with self._lock:
             self._closing = True
             dropped = self._queue.clear()
             self._wake_all()
         for work in dropped:
             _tell(work, work.future.cancel)
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(None if timeout_s is None else max(end - time.monotonic(), 0.0))
+
+    def still_running(self) -> list[str]:
+        """Return the threads that have not ended, and what each is busy with."""
+        now = time.monotonic()
+        with self._lock:
+            busy = dict(self._busy)
+        alive = [thread.name for thread in self._threads if thread.is_alive()]
+        return [
+            f"{name} ({busy[name][1]}, {now - busy[name][0]:.1f} s)" if name in busy else name
+            for name in alive
+        ]
 
     # Taking work. The lock is held; each returns what is to be done without it.
 
@@ -241,33 +305,73 @@ class Scheduler:
             ahead = self._queue.waiting(engine) + self._ahead[engine]
             return ahead * self._work_s(engine) / self.streams
         ahead_s = self._queue.ahead_s(engine, call, now, self._work_s)
-        if not ahead_s and self._free_cores >= engine.plan.threads:
+        # Idle cores take a call, whatever is expected of it: what waits is about to be taken.
+        waiting = self._queue.size if ahead_s else 0
+        if self._free_cores >= engine.plan.threads * (waiting + 1):
             return 0.0
         return (ahead_s + self._occupied.remaining_s(now)) / self.cores
 
     def _thread(self, name: str, take: Callable[[], Task | None]) -> threading.Thread:
         def one_task() -> bool:
+            # While it waits for the next task nothing may hold the last one, and its model.
+            held = self._held
+            held.taking, held.engine, held.works = True, None, ()
             with self._lock:
+                self._busy.pop(name, None)
                 task = take()
+                held.taking = False
+                if task is not None and held.engine is not None:
+                    self._busy[name] = time.monotonic(), held.engine.name
             if task is not None:
                 task()
             return task is not None
 
         def work() -> None:
-            # While it waits for the next task nothing may hold the last one, and its model.
-            while one_task():
-                pass
+            goes_on = True
+            while goes_on:
+                try:
+                    goes_on = one_task()
+                except BaseException as error:  # noqa: BLE001  the thread goes on, whatever it was
+                    _log.error("the scheduler failed; it goes on", thread=name, exc_info=error)
+                    self._mend()
 
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         return thread
 
+    def _mend(self) -> None:
+        """Fail what this thread holds, and give it back, after an error of the scheduler's own.
+
+        If it broke before it had taken anything, what waits for the engine whose turn it was
+        fails, or else all that waits: it would break the next thread too.
+        """
+        held = self._held
+        with self._lock:
+            self._errors += 1
+            works = list(held.works)
+            if held.taking and not works:
+                works = self._queue.clear(held.engine)
+            if works:
+                self._occupied.end(works[0])
+            self._left_device(works)
+            self._free_cores, held.cores = self._free_cores + held.cores, 0
+            self._wake_all()
+        held.engine, held.works = None, ()
+        untold, self._untold.outcomes = self._untold.outcomes, ()
+        told = {id(work) for work, _, _ in untold}
+        failed = ModelFailed("the server failed at this request; its log says why")
+        self._settle([*untold, *((work, None, failed) for work in works if id(work) not in told)])
+        time.sleep(_REST_S)
+
     def _next_on_core(self) -> Task | None:
         """Wait for something to do on a core; None: the scheduler closes."""
         while True:
             if self._returned and self._free_cores:
+                work, output = self._returned.popleft()
                 self._free_cores -= 1
-                return partial(self._finish, *self._returned.popleft())
+                self._held.engine = work.engine
+                self._held.take([work], 1)
+                return partial(self._finish, work, output)
             engine = self._queue.first(self._may_start)
             if engine is not None:
                 threads = min(engine.plan.threads, self.cores)
@@ -277,10 +381,12 @@ class Scheduler:
                 return self._tell_last
             if engine is None and self._closing and not self._ahead:
                 return None
+            engine = self._held.engine = None  # not held while there is nothing to do
             self._core_wanted.wait()
 
     def _may_start(self, engine: Engine) -> bool:
         """Say whether an engine takes more: the cores stay only a little ahead of a device."""
+        self._held.engine = engine
         if engine.plan.place == "cores":
             return True
         return self._ahead[engine] < engine.plan.batch * self.streams * _BATCHES_AHEAD
@@ -288,15 +394,17 @@ class Scheduler:
     def _take(self, engine: Engine, threads: int) -> Task:
         """Take an engine's next work, and that many cores for it."""
         now = time.monotonic()
+        self._held.engine = engine
         on_cores = engine.plan.place == "cores"
         works = self._queue.take(engine, self._batch(engine, threads, now) if on_cores else 1)
         came = self._company
         if nothing_runs := self._free_cores == self.cores:
             self._company = False
         self._free_cores -= threads
+        self._held.take(works, threads)
         ends = now + self._work_s(engine) * len(works)
-        # Where nobody else waits the last one runs, so that a forecast that is wrong is mended.
-        others_wait = len(works) > 1 or self._queue.waiting(engine) > 0
+        # Where a core is left for each that waits all run, so that a wrong forecast is mended.
+        others_wait = len(works) > 1 or self._queue.waiting(engine) > self._free_cores // threads
         for work in works:
             work.started = now
             work.late = work.call.expired(ends if others_wait else now)
@@ -308,6 +416,7 @@ class Scheduler:
             may_be_alone = nothing_runs and not came
             return partial(self._serve, engine, works, threads, may_be_alone)
         self._ahead[engine] += 1
+        works[0].ahead = True
         return partial(self._prepare_for_device, works[0])
 
     def _batch(self, engine: Engine, threads: int, now: float) -> int:
@@ -328,9 +437,12 @@ class Scheduler:
             if self._closing and not self._ahead:
                 return None
             self._stream_wanted.wait()
-        engine = self._prepared[0].engine
-        batch = [w for w in self._prepared if w.engine is engine][: engine.plan.batch]
-        for work in batch:
+        first = self._prepared.popleft()
+        engine = self._held.engine = first.engine
+        self._held.works = [first]  # before the plan is asked for, which may break
+        more = [w for w in self._prepared if w.engine is engine][: engine.plan.batch - 1]
+        batch = self._held.works = [first, *more]
+        for work in more:
             self._prepared.remove(work)
         return partial(self._run_on_device, engine, batch)
 
@@ -348,10 +460,10 @@ class Scheduler:
         done = [self._finished(*outcome) for outcome in self._run(engine, ready, alone)]
         with self._lock:
             self._occupied.end(works[0])
-            if done:
+            if _is_typical(ready, failed, done):
                 self._work_s.add(engine, (time.monotonic() - works[0].started) / len(done))
         # First the cores, then the news: the caller's next request finds them free.
-        self._release(self.cores if alone else threads)
+        self._release()
         self._untold.outcomes, self._untold.since = [*failed, *done], time.monotonic()
 
     def _prepare_for_device(self, work: Work) -> None:
@@ -359,17 +471,23 @@ class Scheduler:
         self._tell_last()
         with self._lock:
             self._prepared.extend(ready)
+            self._held.works = ()  # a stream's, from now on
             self._stream_wanted.notify()
-            self._left_device(1 - len(ready), work.engine)
-        self._release(1)
+            if not ready:
+                self._left_device([work])
+        self._release()
         self._settle(failed)
 
     def _run_on_device(self, engine: Engine, batch: list[Work]) -> None:
         done = self._run(engine, batch, alone=False)
         failed = [outcome for outcome in done if outcome[2] is not None]
         with self._lock:
-            self._returned.extend((work, output) for work, output, error in done if error is None)
-            self._left_device(len(batch) - len(done) + len(failed), engine)
+            returned = [(work, output) for work, output, error in done if error is None]
+            self._returned.extend(returned)
+            kept = {id(work) for work, _ in returned}
+            gone = [work for work in batch if id(work) not in kept]
+            self._held.works = gone  # the others are a core's, from now on
+            self._left_device(gone)
             self._core_wanted.notify_all()
         self._settle(failed)
 
@@ -377,18 +495,20 @@ class Scheduler:
         self._tell_last()
         done = self._finished(work, output, None)
         with self._lock:
-            self._left_device(1, work.engine)
-        self._release(1)
+            self._left_device([work])
+        self._release()
         self._settle([done])
 
-    def _left_device(self, number: int, engine: Engine) -> None:
+    def _left_device(self, works: Iterable[Work]) -> None:
         """Note, with the lock held, that work is no longer on its way through the device."""
-        if not number:
-            return
-        self._ahead[engine] -= number
-        if not self._ahead[engine]:
-            del self._ahead[engine]
-        self._wake_all()
+        for work in works:
+            if not work.ahead:
+                continue
+            work.ahead = False
+            self._ahead[work.engine] -= 1
+            if not self._ahead[work.engine]:
+                del self._ahead[work.engine]
+            self._wake_all()
 
     def _prepare(self, engine: Engine, works: list[Work]) -> tuple[list[Work], list[Outcome]]:
         """Prepare each; returns those that are ready, and those that came to nothing."""
@@ -423,7 +543,7 @@ class Scheduler:
             others = self._company or self._queue.size or self._free_cores + threads < self.cores
             if others or not engine.plan.alone_threads:
                 return False
-            self._free_cores = 0
+            self._free_cores, self._held.cores = 0, self.cores
             return True
 
     def _run(self, engine: Engine, works: list[Work], alone: bool) -> list[Outcome]:
@@ -458,9 +578,10 @@ class Scheduler:
             statistics.batches[len(works)] += 1
             statistics.alone += alone
             statistics.batch_s[len(works)] += seconds
-            self._run_s.add(engine, each_s)
-            if engine.plan.place == "device":
-                self._work_s.add(engine, each_s)
+            if failure is None and not stop.wanted:
+                self._run_s.add(engine, each_s)
+                if engine.plan.place == "device":
+                    self._work_s.add(engine, each_s)
             for work in works:
                 work.run_s, work.batch = seconds, len(works)
                 self._charge(work, each_s)
@@ -499,10 +620,12 @@ class Scheduler:
         self._queue.charge(work, seconds - work.charged_s)
         work.charged_s = seconds
 
-    def _release(self, threads: int) -> None:
+    def _release(self) -> None:
+        """Give back the cores that this thread holds."""
         with self._lock:
-            self._free_cores += threads
-            if threads > 1:
+            cores, self._held.cores = self._held.cores, 0
+            self._free_cores += cores
+            if cores > 1:
                 self._core_wanted.notify_all()
 
     def _statistics_of(self, engine: Engine) -> Statistics:
@@ -532,6 +655,16 @@ class _Functions:
 
 _FUNCTIONS = _Functions()
 _TOO_LATE = "the deadline passed while the request was waiting"
+
+
+def _is_typical(ready: list[Work], failed: list[Outcome], done: list[Outcome]) -> bool:
+    """Say whether the time of a batch tells of the next: nothing failed, all ran together.
+
+    Work that was dropped unprepared took none of it.
+    """
+    whole = [work.batch for work, _, error in done if error is None] == [len(ready)] * len(ready)
+    broken = any(not isinstance(error, DeadlineExceeded) for _, _, error in failed)
+    return bool(ready) and whole and not broken and not (ready[0].stop and ready[0].stop.wanted)
 
 
 def _tell(work: Work, news: Callable[[], Any]) -> None:

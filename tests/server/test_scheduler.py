@@ -1,6 +1,7 @@
 """What runs, what waits, and what never runs: driven by events, never by time."""
 
 import asyncio
+import math
 import threading
 import time
 import weakref
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
-from server.errors import DeadlineExceeded, Overloaded
+from server.errors import DeadlineExceeded, ModelFailed, Overloaded
 from server.plan import Plan
 from server.scheduler import Call, Scheduler, Stop
 
@@ -819,3 +821,248 @@ async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, place: s
     del engine
     await asyncio.wait_for(gone.wait(), 10)
     assert scheduler.statistics() == {}
+
+
+# What broke teaches nothing, and idle cores take every call.
+
+
+SOON = 2.0
+
+
+async def refused_soon(scheduler: Scheduler, engine: Recorder, clock: "Clock") -> bool:
+    """Say whether a caller with little time is refused while the only core is busy."""
+    engine.may_end.clear()
+    engine.on_run = lambda jobs: None
+    running = ask(scheduler, engine, "runs")
+    await engine.running()
+    asked = ask(scheduler, engine, "soon", Call("Classify", clock.now + SOON))
+    await asyncio.sleep(0)
+    engine.may_end.set()
+    outcome, _ = await asyncio.gather(asked, running, return_exceptions=True)
+    return isinstance(outcome, Overloaded)
+
+
+async def taught(scheduler: Scheduler, engine: Recorder) -> None:
+    for _ in range(3):
+        await ask(scheduler, engine, "usual")
+        await engine.running()
+
+
+async def test_a_run_teaches_how_long_the_next_takes(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=3.0)
+    await taught(scheduler, engine)
+    assert await refused_soon(scheduler, engine, clock)
+
+
+@pytest.mark.parametrize("broken", ["bad", "poison"])
+async def test_what_failed_teaches_nothing(make: Any, clock: Clock, broken: str) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=0.1)
+    await taught(scheduler, engine)
+    slowly = lambda _: clock.pass_by(1000.0)  # noqa: E731
+    for _ in range(5):
+        engine.on_prepare = slowly if broken == "bad" else engine.on_prepare
+        engine.on_run = slowly if broken == "poison" else engine.on_run
+        with pytest.raises((ValueError, RuntimeError)):
+            await ask(scheduler, engine, broken)
+    engine.on_prepare = lambda job: None
+    while engine.began.acquire(blocking=False):
+        pass
+    assert not await refused_soon(scheduler, engine, clock)
+
+
+@pytest.mark.parametrize("broken", ["bad", "poison"])
+async def test_a_batch_in_which_one_failed_teaches_nothing(
+    make: Any, clock: Clock, broken: str
+) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=0.1, batch=8)
+    await taught(scheduler, engine)
+    engine.on_prepare = lambda job: clock.pass_by(1000.0 if job == "bad" else 0.0)
+    if broken == "poison":
+        engine.on_run = lambda jobs: clock.pass_by(1000.0 if "poison" in jobs else 0.0)
+    await behind_a_run(scheduler, engine, [broken, *"abcde"])
+    engine.on_prepare = lambda job: None
+    while engine.began.acquire(blocking=False):
+        pass
+    assert not await refused_soon(scheduler, engine, clock)
+
+
+async def test_a_run_that_was_ended_teaches_nothing(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=0.1)
+    await taught(scheduler, engine)
+    engine.may_end.clear()
+    left = ask(scheduler, engine, "left")
+    await engine.running()
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    clock.pass_by(1000.0)
+    engine.may_end.set()
+    await taught(scheduler, engine)
+    assert not await refused_soon(scheduler, engine, clock)
+
+
+async def test_one_accident_changes_the_forecast_little(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=0.1)
+    await taught(scheduler, engine)
+    engine.on_run = lambda jobs: clock.pass_by(1000.0)
+    await ask(scheduler, engine, "an accident")
+    await engine.running()
+    assert not await refused_soon(scheduler, engine, clock)
+
+
+async def test_an_accident_at_the_start_is_forgotten_with_the_next_run(
+    make: Any, clock: Clock
+) -> None:
+    scheduler, engine = make(), Slow(clock, seconds=1000.0)
+    await ask(scheduler, engine, "an accident")
+    await engine.running()
+    engine.on_run = lambda jobs: clock.pass_by(0.1)
+    await ask(scheduler, engine, "usual")
+    await engine.running()
+    assert not await refused_soon(scheduler, engine, clock)
+
+
+async def test_idle_cores_take_as_many_calls_as_there_are(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(cores=4), Slow(clock, seconds=1000.0)
+    await ask(scheduler, engine, "an accident")
+    engine.on_run = lambda jobs: None
+    # All are asked for before a core's thread can have taken the first.
+    soon = [ask(scheduler, engine, str(i), Call("Classify", clock.now + SOON)) for i in range(4)]
+    assert await asyncio.gather(*soon) == [f"{i} -> {i}" for i in range(4)]
+
+
+# An error in the scheduler's own code: the thread goes on, and what it held fails.
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+class Plans(Recorder):
+    """An engine whose plan can be asked for so many times, and then raises."""
+
+    times = math.inf
+
+    @property
+    def plan(self) -> Plan:
+        self.times -= 1
+        if self.times < 0:
+            raise KeyError("no plan")
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+
+
+@pytest.mark.parametrize("place", ["cores", "device"])
+@pytest.mark.parametrize("times", range(12))
+async def test_an_engine_that_breaks_the_scheduler_fails_alone(
+    make: Any, logged: list[Any], place: str, times: int
+) -> None:
+    scheduler = make(cores=2, streams=1)
+    engine, other = Plans(place=place), Recorder()
+    assert await ask(scheduler, engine, "a") == "a -> A"
+    for _ in range(3):
+        engine.times = times
+        outcomes = await asyncio.gather(
+            *(ask(scheduler, engine, job) for job in "abc"), return_exceptions=True
+        )
+        for outcome in outcomes:
+            assert isinstance(outcome, str | KeyError | ModelFailed)
+        assert await ask(scheduler, other, "b") == "b -> B"
+    engine.times = math.inf
+    assert await asyncio.gather(*(ask(scheduler, engine, job) for job in "xyz")) == [
+        "x -> X",
+        "y -> Y",
+        "z -> Z",
+    ]
+    assert scheduler._free_cores == 2
+    assert not scheduler._ahead
+    assert scheduler._occupied.remaining_s(0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["_take", "_batch", "_serve", "_prepare", "_run", "_claim_all", "_finished", "_settle"],
+)
+async def test_an_error_of_its_own_ends_no_thread(
+    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], method: str
+) -> None:
+    scheduler, engine = make(), Recorder(alone_threads=1)
+    real = getattr(scheduler, method)
+    broken = iter([True])
+
+    def once_broken(*arguments: Any, **named: Any) -> Any:
+        if next(broken, False):
+            raise RuntimeError("a mistake")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(scheduler, method, once_broken)
+    with pytest.raises(ModelFailed, match="the server failed at this request"):
+        await asyncio.wait_for(ask(scheduler, engine, "lost"), 10)
+    assert await asyncio.wait_for(ask(scheduler, engine, "next"), 10) == "next -> NEXT"
+    assert scheduler.errors == 1
+    assert [str(entry["exc_info"]) for entry in logged] == ["a mistake"]
+    assert scheduler._free_cores == 1
+    assert scheduler.trouble(stuck_s=60.0) == ""
+
+
+@pytest.mark.parametrize("method", ["_prepare_for_device", "_run_on_device", "_run", "_finish"])
+async def test_an_error_of_its_own_leaves_the_device_no_debt(
+    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], method: str
+) -> None:
+    scheduler, engine = make(streams=1), device()
+    real = getattr(scheduler, method)
+    broken = iter([True])
+
+    def once_broken(*arguments: Any, **named: Any) -> Any:
+        if next(broken, False):
+            raise RuntimeError("a mistake")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(scheduler, method, once_broken)
+    with pytest.raises(ModelFailed, match="the server failed at this request"):
+        await asyncio.wait_for(ask(scheduler, engine, "lost"), 10)
+    assert await asyncio.wait_for(ask(scheduler, engine, "next"), 10) == "next -> NEXT"
+    assert (scheduler._free_cores, dict(scheduler._ahead)) == (1, {})
+
+
+async def test_an_engine_that_exits_ends_no_thread(make: Any, logged: list[Any]) -> None:
+    scheduler, engine = make(), Recorder()
+
+    def exits(jobs: list[str]) -> None:
+        raise SystemExit
+
+    engine.on_run = exits
+    with pytest.raises(ModelFailed):
+        await asyncio.wait_for(ask(scheduler, engine, "lost"), 10)
+    engine.on_run = lambda jobs: None
+    assert await ask(scheduler, engine, "next") == "next -> NEXT"
+
+
+async def test_a_core_that_is_stuck_while_work_waits_is_trouble(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(), Recorder("stuck")
+    engine.may_end.clear()
+    running = ask(scheduler, engine, "runs")
+    await engine.running()
+    clock.pass_by(61.0)
+    assert scheduler.trouble(stuck_s=60.0) == ""  # nobody waits for it
+    waiting = ask(scheduler, engine, "waits")
+    await asyncio.sleep(0)
+    assert scheduler.trouble(stuck_s=60.0) == "core-0 has been at work for 61 s (stuck)"
+    assert scheduler.trouble(stuck_s=62.0) == ""
+    engine.may_end.set()
+    await asyncio.gather(running, waiting)
+    assert scheduler.trouble(stuck_s=60.0) == ""
+
+
+async def test_closing_waits_no_longer_than_it_may(make: Any, gate: Gate) -> None:
+    scheduler = make()
+    task = await blocked(scheduler, gate)
+    scheduler.close(0.01)
+    (still,) = scheduler.still_running()
+    assert still.startswith("core-0 (a core, ")
+    gate.may_end.set()
+    await task
