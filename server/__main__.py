@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from server import process
+
+if __name__ == "__main__":
+    process.take_signals()  # before what takes time is imported
+
 import structlog
 import typer
 
@@ -149,6 +154,7 @@ def _serve(
     """
     flags = {key: value for key, value in ctx.params.items() if value is not None}
     flags.pop("config", None)
+    process.leave_process_1()
     from server.trial import Trial
 
     reserve_standard_streams()
@@ -197,8 +203,8 @@ def _model_files(folder: Path) -> "list[ModelFile]":
 
 
 def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop]:
-    # uvloop isn't for Windows, and reads on before an HTTP connection can be secured.
-    if sys.platform == "win32" or (settings.http and settings.tls_certificate):
+    # uvloop reads on before an HTTP connection can be secured.
+    if settings.http and settings.tls_certificate:
         return asyncio.new_event_loop
     import uvloop
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2
 
-from server import doors, grpc_service_pb2, log, memory, systemd, tensors
+from server import doors, grpc_service_pb2, log, memory, process, systemd, tensors
 from server.arrival import Arrival
 from server.authentication import Authentication
 from server.calls import Calls
@@ -25,7 +26,7 @@ from server.handlers import handlers_of
 from server.health import Health
 from server.inference_service import InferenceService
 from server.interceptors import CallInterceptor
-from server.metrics import Metrics, serve_metrics
+from server.metrics import Metrics
 from server.model_files import Look, ModelFile, look_at
 from server.models import Models
 from server.planning import planner_of
@@ -39,7 +40,7 @@ from server.vision_service import VisionService
 from server.watcher import Refusal, Watcher
 
 if TYPE_CHECKING:
-    from server.http import HttpDoor
+    from server.http_server import HttpServer
     from server.tracing import Tracing
 
 _log = structlog.get_logger()
@@ -48,6 +49,10 @@ _log = structlog.get_logger()
 _PROOFS = 3
 # For what is on its way to clients when the last call has ended.
 _LAST_WORDS_S = 0.5
+# What the stop takes beyond the grace period at most: of the doors, of threads that end, in all.
+_DOORS_S, _THREADS_S, _REST_S = 1.4, 0.3, 2.0
+# How often the scheduler is asked whether its threads live.
+_SOUND_EVERY_S = 1.0
 
 
 class App:
@@ -64,7 +69,11 @@ class App:
         self._planner, self._why = planner_of(settings)
         self._look = _model_files(settings)
         self.scheduler = Scheduler(
-            self._planner.cores, settings.queue_size, self._planner.streams, settings.queue_s
+            self._planner.cores,
+            settings.queue_size,
+            self._planner.streams,
+            settings.queue_s,
+            settings.stuck_s,
         )
         self._metrics = Metrics(self.scheduler)
         self._tracing = _tracing(settings.trace) if settings.trace else None
@@ -114,10 +123,13 @@ class App:
                 ],
                 self._server,
             )
-        self.port = doors.bind(self._server, settings)
-        self._http = self._http_door(arrival, tokens) if settings.http else None
-        self._stop_metrics: Callable[[], None] = lambda: None
-        self.metrics_address: str | None = None
+        certificates = doors.Certificates.of(settings)
+        self._watched_files = [each.files for each in (tokens, certificates) if each]
+        self.port = doors.bind(self._server, settings, certificates)
+        self._http = self._http_door(arrival, tokens, certificates) if settings.http else None
+        self._metrics_door = self._new_metrics_door() if settings.metrics else None
+        self._http_servers = [door for door in (self._http, self._metrics_door) if door]
+        self._watcher: Watcher | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._loads = ThreadPoolExecutor(1, "load")
         self._loading: Future[ServedModel] | None = None
@@ -135,14 +147,10 @@ class App:
             why=self._why,
             cores=self.scheduler.cores,
         )
-        if self.settings.metrics is not None:
-            self.metrics_address, self._stop_metrics = serve_metrics(
-                self.settings.metrics, self._metrics
-            )
         await self._health.loading()
         await self._server.start()
-        if self._http:
-            await self._http.start()
+        for door in self._http_servers:
+            await door.start()
         loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
         models: list[tuple[ModelFile, ServedModel]] = []
         refused: dict[ModelFile, Refusal] = {}
@@ -161,20 +169,19 @@ class App:
             )
         await self._publish(Repository(model for _, model in models))
         self._metrics.loaded_at_start = len(models)
-        if self.settings.watch_s or self.settings.admin:
-            watcher = Watcher(
-                self._look,
-                loader,
-                models,
-                self._publish,
-                self.settings.load_timeout_s,
-                refused,
-            )
-            self._metrics.watcher = watcher
-            if self.settings.admin:
-                self._inference.administration = watcher
-            if self.settings.watch_s:
-                self._in_background(watcher.watch(self.settings.watch_s))
+        self._watcher = self._metrics.watcher = watcher = Watcher(
+            self._look,
+            loader,
+            models,
+            self._publish,
+            self.settings.load_timeout_s,
+            refused,
+        )
+        if self.settings.admin:
+            self._inference.administration = watcher
+        if self.settings.watch_s:
+            self._in_background(watcher.watch(self.settings.watch_s))
+        self._in_background(self._watch_scheduler())
         systemd.notify("READY=1")
         if (within_s := systemd.watchdog_s()) is not None:
             self._in_background(self._prove_alive(within_s / _PROOFS))
@@ -201,12 +208,26 @@ class App:
         return self._http.address if self._http else None
 
     @property
+    def metrics_address(self) -> str | None:
+        """Where Prometheus reads; None: nowhere, or over HTTP alone."""
+        return self._metrics_door.address if self._metrics_door else None
+
+    @property
     def loading(self) -> bool:
         """Whether a model is being loaded for the start, which nothing can interrupt."""
         return self._loading is not None and self._loading.running()
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once."""
+    def unfinished(self) -> list[str]:
+        """Return what still runs that Python would wait for, or that would break its end."""
+        loading = ["a model is being loaded"] if self.loading else []
+        return [*self.scheduler.still_running(), *loading]
+
+    async def run(self, stopping: Callable[[int], None] = lambda code: None) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once.
+
+        SIGHUP reads tokens, certificates and the repository again. stopping: is told the exit
+        code when the stop begins.
+        """
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -217,8 +238,11 @@ class App:
                 os._exit(128 + number)
             stop.set()
 
-        for name in (signal.SIGTERM, signal.SIGINT):
+        for name in process.STOPS:
             loop.add_signal_handler(name, signalled, name)
+        for name in process.HARMLESS:
+            loop.add_signal_handler(name, partial(_log.info, "signal ignored", signal=name.name))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
         starting = asyncio.create_task(self.start())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -227,12 +251,17 @@ class App:
                 await starting
                 await stopped
         finally:
+            stopping(0 if stop.is_set() else 1)
             stopped.cancel()
             starting.cancel()
             await self.stop()
 
     async def stop(self) -> None:
-        """Refuse new calls, let those in flight finish within the grace period."""
+        """Refuse new calls, let those in flight finish within the grace period.
+
+        Those that haven't finished by then are cancelled, and their runs ended; what goes on
+        nevertheless is left to itself.
+        """
         systemd.notify("STOPPING=1")
         if self._trial:
             self._trial.stop()
@@ -245,24 +274,53 @@ class App:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_s):
                 await self._calls.finish()
-        await self._server.stop(_LAST_WORDS_S)
-        if self._http:
-            await self._http.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DOORS_S):
+                await asyncio.gather(
+                    self._server.stop(_LAST_WORDS_S),
+                    *(door.stop() for door in self._http_servers),
+                )
         self._loads.shutdown(wait=False)
-        await asyncio.to_thread(self.scheduler.close)
-        await asyncio.to_thread(self._stop_metrics)
-        if self._tracing:
-            await asyncio.to_thread(self._tracing.close)
+        self.scheduler.close(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_THREADS_S):
+                if self._tracing:
+                    await asyncio.to_thread(self._tracing.close)
+                while self.scheduler.still_running():
+                    await asyncio.sleep(0.01)
         _log.info("stopped")
 
-    def _http_door(self, arrival: Arrival, tokens: Tokens | None) -> "HttpDoor":
+    async def _reload(self) -> None:
+        """Read tokens, certificates and the repository again."""
+        _log.info("reading tokens, certificates and the repository again")
+        for files in self._watched_files:
+            files.look_soon()
+        if self._watcher is not None:
+            await self._watcher.reload()
+
+    def _http_door(
+        self, arrival: Arrival, tokens: Tokens | None, certificates: doors.Certificates | None
+    ) -> "HttpServer":
         try:
-            from server.http import HttpDoor
+            from server.http import http_door
         except ModuleNotFoundError as error:
-            raise _missing("http", error) from None
-        return HttpDoor(
-            self.settings, self._service, self._calls, arrival, tokens, self._metrics.registry
+            raise _missing("http", "http", error) from None
+        return http_door(
+            self.settings,
+            self._service,
+            self._calls,
+            arrival,
+            tokens,
+            certificates,
+            self._metrics.registry,
         )
+
+    def _new_metrics_door(self) -> "HttpServer":
+        try:
+            from server.http_server import metrics_door
+        except ModuleNotFoundError as error:
+            raise _missing("metrics", "http", error) from None
+        return metrics_door(self.settings, self._metrics.registry)
 
     async def _publish(self, repository: Repository) -> None:
         """Answer from these models from now on; calls under way keep those that they have."""
@@ -300,6 +358,20 @@ class App:
             _log.warning("RANDOM WEIGHTS", model=file.name, meaning="its answers mean nothing")
         return model
 
+    async def _watch_scheduler(self) -> None:
+        """Let health tell when a core is stuck, or its thread dead, and when it no longer is."""
+        known = ""
+        while True:
+            trouble = self.scheduler.trouble()
+            if bool(trouble) != bool(known):
+                if trouble:
+                    _log.error("the server is stuck", why=trouble)
+                else:
+                    _log.info("the server is stuck no more")
+                await self._health.sound(not trouble)
+            known = trouble
+            await asyncio.sleep(_SOUND_EVERY_S)
+
     async def _prove_alive(self, every_s: float) -> None:
         """Tell systemd that the server is alive, each time that a model has just answered."""
         while True:
@@ -318,22 +390,25 @@ async def serve(settings: Settings, trial: Trial | None) -> None:
     app = App(settings, trial)
     # What is there by now stays: the garbage collector need not look at it again and again.
     gc.freeze()
-    await app.run()
-    if app.loading:
-        log.flush()
-        os._exit(0)  # Python itself would wait for it, perhaps for ever.
+
+    def stopping(code: int) -> None:
+        process.end_within(settings.grace_s + _REST_S, code, app.unfinished)
+
+    await app.run(stopping)
+    if app.unfinished():
+        process.end(0, app.unfinished)
 
 
 def _tracing(endpoint: str) -> "Tracing":
     try:
         from server.tracing import Tracing
     except ModuleNotFoundError as error:
-        raise _missing("trace", error) from None
+        raise _missing("trace", "trace", error) from None
     return Tracing.to(endpoint)
 
 
-def _missing(extra: str, error: ModuleNotFoundError) -> StartupError:
-    return StartupError(f"--{extra} needs {error.name}: pip install 'visavis-server[{extra}]'")
+def _missing(setting: str, extra: str, error: ModuleNotFoundError) -> StartupError:
+    return StartupError(f"--{setting} needs {error.name}: pip install 'visavis-server[{extra}]'")
 
 
 def _model_files(settings: Settings) -> Look:

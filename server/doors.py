@@ -1,7 +1,12 @@
 """Where the server listens, over what, and what gRPC itself keeps out."""
 
+import os
 import socket
 import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +15,7 @@ import structlog
 
 from server.errors import StartupError
 from server.settings import Settings
+from server.watched_files import WatchedFiles
 
 _log = structlog.get_logger()
 
@@ -50,13 +56,12 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def bind(server: grpc.aio.Server, settings: Settings) -> int:
+def bind(server: grpc.aio.Server, settings: Settings, certificates: "Certificates | None") -> int:
     """Listen where the settings say; returns the port. Raises StartupError."""
     address = settings.grpc
     if address.startswith("unix:") and _somebody_listens(address.removeprefix("unix:")):
         raise StartupError(f"can't listen on {address}: another server does; choose another path")
     try:
-        certificates = Certificates.of(settings)
         if certificates is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, certificates.credentials())
@@ -67,17 +72,29 @@ def bind(server: grpc.aio.Server, settings: Settings) -> int:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What PEM files hold: a key, its chain, whose certificates clients must show; and for HTTP."""
+
+    private_key: bytes
+    chain: bytes
+    authorities: bytes | None
+    context: ssl.SSLContext
+
+
 class Certificates:
     """The server's certificate and key, and whose certificates clients must show: PEM files.
 
-    Files that have changed are read again at the next handshake; where they can't be used, that
-    is reported and leaves what was. Raises StartupError if they can't be used at first.
+    files: where they come from; a change counts at the next handshake, after a second at most.
+    Raises StartupError if they can't be used at first.
     """
 
     def __init__(self, certificate: Path, private_key: Path, client_ca: Path | None) -> None:
-        self._files = [f for f in (private_key, certificate, client_ca) if f is not None]
-        self._contents = self._read()
-        self._context: ssl.SSLContext | None = None
+        paths = [private_key, certificate, *([client_ca] if client_ca else [])]
+        self._client_ca = client_ca
+        self.files = WatchedFiles(
+            "certificates", paths, lambda contents: _understood(paths, contents)
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -87,69 +104,70 @@ class Certificates:
             return None
         return cls(certificate, private_key, settings.tls_client_ca)
 
+    def context(self) -> ssl.SSLContext:
+        """Return what a connection of HTTP is to be secured by."""
+        return self.files.value.context
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a secure port of gRPC takes."""
+        used = self.files.value
 
-        def configuration() -> grpc.ServerCertificateConfiguration | None:
-            return self._configuration() if self._changed() else None
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal used
+            if self.files.value is used:
+                return None
+            used = self.files.value
+            return _configuration(used)
 
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
-            configuration,  # type: ignore[arg-type]  # None means what the stubs don't know
-            require_client_authentication=len(self._files) == 3,
+            _configuration(used),
+            changed,  # type: ignore[arg-type]  # None means what the stubs don't know
+            require_client_authentication=self._client_ca is not None,
         )
         return credentials
 
-    def context(self) -> ssl.SSLContext:
-        """Return what a connection of HTTP is to be secured by, as the files are now."""
-        if self._context is None or self._changed():
-            try:
-                self._context = self._new_context()
-            except OSError as error:  # ssl.SSLError among them
-                if self._context is None:
-                    raise StartupError(f"TLS can't use {self._files[1]}: {error}") from None
-                _log.error("certificates stay as they were", why=str(error))
-        return self._context
 
-    def _new_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_alpn_protocols(["http/1.1"])
-        private_key, certificate, *authorities = self._files
-        context.load_cert_chain(certificate, private_key)
+def _configuration(identity: _Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.private_key, identity.chain)], identity.authorities
+    )
+
+
+def _understood(paths: list[Path], contents: list[bytes]) -> _Identity:
+    """Return what PEM files hold. Raises StartupError, naming the files, if TLS can't use it."""
+    for path, content in zip(paths, contents, strict=True):
+        if b"-----BEGIN " not in content:
+            raise StartupError(f"{path} is no PEM file: it must hold -----BEGIN …-----")
+    private_key, chain, *authorities = contents
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # OpenSSL wants files: these are in memory, and hold what was read and nothing newer.
+        with _in_memory(chain) as chain_file, _in_memory(private_key) as key_file:
+            # A key that is encrypted is refused: nobody is there to be asked for its password.
+            context.load_cert_chain(chain_file, key_file, password=lambda: "")
+            valid = ssl._ssl._test_decode_cert(chain_file)  # type: ignore[attr-defined]
         if authorities:
-            context.load_verify_locations(authorities[0])
+            context.load_verify_locations(cadata=authorities[0].decode("ascii", "replace"))
             context.verify_mode = ssl.CERT_REQUIRED
-        return context
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise StartupError(
+                f"the private key {paths[0]} does not fit the certificate {paths[1]}: "
+                "it is another certificate's"
+            ) from None
+        raise StartupError(f"TLS can't use {', '.join(map(str, paths))}: {error}") from None
+    if ssl.cert_time_to_seconds(valid["notAfter"]) < time.time():
+        _log.warning("the certificate has expired", file=str(paths[1]), when=valid["notAfter"])
+    return _Identity(private_key, chain, authorities[0] if authorities else None, context)
 
-    def _changed(self) -> bool:
-        """Say whether the files have changed, and can be read, since the last look."""
-        try:
-            contents = self._read()
-        except StartupError as error:
-            _log.error("certificates stay as they were", why=str(error))
-            return False
-        if contents == self._contents:
-            return False
-        self._contents = contents
-        _log.info("certificates read again", files=[str(file) for file in self._files])
-        return True
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        private_key, chain, *authorities = self._contents
-        return grpc.ssl_server_certificate_configuration(
-            [(private_key, chain)], *(authorities or (None,))
-        )
-
-    def _read(self) -> list[bytes]:
-        contents = []
-        for file in self._files:
-            try:
-                contents.append(file.read_bytes())
-            except OSError as error:
-                raise StartupError(f"{file} can't be read: {error.strerror}") from None
-            if b"-----BEGIN " not in contents[-1]:
-                raise StartupError(f"{file} is no PEM file: it must hold -----BEGIN …-----")
-        return contents
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Give a path at which some bytes can be read, without their being on a disk."""
+    with open(os.memfd_create("pem"), "wb", buffering=0) as file:
+        file.write(content)
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _somebody_listens(path: str) -> bool:

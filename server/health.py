@@ -44,6 +44,7 @@ class Health:
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = _Servicer()
         self._models: set[str] = set()
+        self._sound = True
         service = health_pb2.DESCRIPTOR.services_by_name["Health"]
         server.add_generic_rpc_handlers((handlers_of(service, self._servicer),))
 
@@ -60,9 +61,19 @@ class Health:
             await self._servicer.set(name, not_serving)
         for name in names - self._models:
             await self._servicer.set(name, serving)
-        for name in (_SERVICE, ""):
-            await self._servicer.set(name, serving if names else not_serving)
         self._models = names
+        await self._tell_overall()
+
+    async def sound(self, sound: bool) -> None:
+        """Say whether the server works at all, or is to be started again."""
+        self._sound = sound
+        await self._tell_overall()
+
+    async def _tell_overall(self) -> None:
+        answers = bool(self._models) and self._sound
+        status = health_pb2.HealthCheckResponse
+        for name in (_SERVICE, ""):
+            await self._servicer.set(name, status.SERVING if answers else status.NOT_SERVING)
 
     async def stopping(self) -> None:
         """Say NOT_SERVING for everything, for good."""

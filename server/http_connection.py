@@ -13,13 +13,22 @@ class Connection(H11Protocol):
     """uvicorn's, which by itself would wait for ever for the rest of a request's head.
 
     tls: returns how the connection is to be secured; None: not at all. head_timeout_s: that a
-    connection has to be secured, and each request's head to arrive once it has begun.
+    connection has to be secured, and each request's head to arrive once it has begun. open_ones:
+    the door's connections; most: how many it takes, silent ones included.
     """
 
     def __init__(
-        self, *args: Any, tls: Callable[[], SSLContext] | None, head_timeout_s: float, **more: Any
+        self,
+        *args: Any,
+        tls: Callable[[], SSLContext] | None,
+        head_timeout_s: float,
+        open_ones: "set[Connection]",
+        most: int,
+        **more: Any,
     ) -> None:
         super().__init__(*args, **more)
+        self._open_ones = open_ones
+        self._most = most
         self._tls = tls
         self._head_timeout_s = head_timeout_s
         self._timer: asyncio.TimerHandle | None = None
@@ -28,6 +37,10 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Secure the connection, if it is to be; asyncio calls this."""
+        if len(self._open_ones) >= self._most:
+            transport.abort()
+            return
+        self._open_ones.add(self)
         if self._tls is None:
             super().connection_made(transport)
             self._expect_head()
@@ -50,6 +63,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; asyncio calls this."""
+        self._open_ones.discard(self)
         self._head_arrived()
         if self.transport is not None:
             super().connection_lost(exc)

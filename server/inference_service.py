@@ -68,8 +68,8 @@ class InferenceService:
         self._models = models
 
     async def ServerLive(self, request: Message, context: Context) -> pb.ServerLiveResponse:
-        """Say that the server answers."""
-        return pb.ServerLiveResponse(live=True)
+        """Say that the server answers, and that none of its cores is stuck."""
+        return pb.ServerLiveResponse(live=not self._scheduler.trouble())
 
     async def ServerReady(self, request: Message, context: Context) -> pb.ServerReadyResponse:
         """Say whether there are models to answer with."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -16,7 +16,6 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from server.errors import StartupError
 from server.plan import Plan
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
@@ -71,6 +70,13 @@ class Metrics(Collector):
             "visavis_build", "The server.", {"version": version("visavis-server")}
         )
         yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
+        errors = CounterMetricFamily(
+            "visavis_scheduler_errors", "Errors of the scheduler's own, which it survived."
+        )
+        errors.add_metric((), self._scheduler.errors)
+        yield errors
+        stuck = bool(self._scheduler.trouble())
+        yield GaugeMetricFamily("visavis_stuck", "1 while a core is stuck.", stuck)
         yield from self._all_calls()
         loads = CounterMetricFamily(
             "visavis_loads", "Model files, at the start and since.", labels=("outcome",)
@@ -147,24 +153,3 @@ def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histog
     bounds: Any = floatToGoString  # it has no types
     buckets = [(bounds(bound), number) for bound, number in histogram.buckets()]
     family.add_metric(labels, buckets, histogram.sum_s)
-
-
-def serve_metrics(address: str, metrics: Metrics) -> tuple[str, Callable[[], None]]:
-    """Serve http://ADDRESS/metrics; returns where it listens, and what stops it.
-
-    Raises StartupError if the address can't be had.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]"), metrics.registry)
-    except OSError as error:
-        raise StartupError(
-            f"can't serve metrics on {address}: {error.strerror}; choose another with --metrics"
-        ) from None
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return f"{host}:{server.server_port}", stop

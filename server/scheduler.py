@@ -114,16 +114,22 @@ class Scheduler:
 
     cores: the budget of threads; a run takes as many as its plan says. streams: 0 without
     a device. queue_size: how much may wait for one engine. queue_s: how long one may have to
-    wait. An engine that nobody else holds is forgotten.
+    wait. stuck_s: longer than any batch takes. An engine that nobody else holds is forgotten.
     """
 
     def __init__(
-        self, cores: int, queue_size: int, streams: int = 0, queue_s: float = math.inf
+        self,
+        cores: int,
+        queue_size: int,
+        streams: int = 0,
+        queue_s: float = math.inf,
+        stuck_s: float = math.inf,
     ) -> None:
         self.cores = cores
         self.streams = streams
         self._queue_size = queue_size
         self._queue_s = queue_s
+        self._stuck_s = stuck_s
         self._queue = FairQueue()
         self._lock = threading.Lock()
         self._core_wanted = threading.Condition(self._lock)
@@ -219,11 +225,8 @@ class Scheduler:
         """How many errors of its own it has survived."""
         return self._errors
 
-    def trouble(self, stuck_s: float) -> str:
-        """Return which thread is dead, or stuck while work waits; nothing if all is well.
-
-        stuck_s: longer than any batch takes.
-        """
+    def trouble(self) -> str:
+        """Return which thread is dead, or stuck while work waits; nothing if all is well."""
         now = time.monotonic()
         with self._lock:
             if self._closing:
@@ -233,7 +236,7 @@ class Scheduler:
                     return f"the thread {thread.name} has ended"
             if self._queue.size or self._prepared or self._returned:
                 for name, (since, what) in self._busy.items():
-                    if now - since > stuck_s:
+                    if now - since > self._stuck_s:
                         return f"{name} has been at work for {now - since:.0f} s ({what})"
         return ""
 

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     queue_s: Annotated[float, Field(gt=0)] = Field(
         30.0, description="seconds that a request may have to wait; one that would is refused"
     )
+    stuck_s: Annotated[float, Field(gt=0)] = Field(
+        60.0,
+        description="seconds that a core may take for one batch; one that takes longer while work "
+        "waits is stuck, and liveness fails",
+    )
     tuning: dict[str, Tuning] = Field(
         default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
     )

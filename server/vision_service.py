@@ -38,8 +38,15 @@ class VisionService:
         """Whether it has models to answer with."""
         return self._models.ready
 
+    @property
+    def trouble(self) -> str:
+        """What keeps the server from working until it is started again; nothing if all is well."""
+        return self._scheduler.trouble()
+
     async def proves_alive(self, within_s: float) -> bool:
-        """Say whether a model answers about the golden picture in a time."""
+        """Say whether a model answers about the golden picture in a time, and no core is stuck."""
+        if self.trouble:
+            return False
         if not self._models.ready:  # a watched folder may be empty for a while
             return True
         (model, *_) = self._models.repository.latest()

@@ -19,6 +19,8 @@ from server.trial import Trial
 
 _log = structlog.get_logger()
 
+# Between two looks, in which a file that is being written changes.
+_SETTLES_S = 1.0
 # A file that could not be loaded for a cause that may pass is tried again after this time, then
 # after twice as long, and so on up to the second.
 _AGAIN_S, _AGAIN_MOST_S = 30.0, 3600.0
@@ -102,6 +104,16 @@ class Watcher:
                 if str(error) != self._trouble:
                     _log.error("the repository can't be watched", why=str(error))
                 self._trouble = str(error)
+
+    async def reload(self) -> None:
+        """Load what is new or has changed in the folder, and drop what is gone, now."""
+        async with self._one_at_a_time:
+            try:
+                await self.look()
+                await asyncio.sleep(_SETTLES_S)
+                await self.look()
+            except ModelFileError as error:
+                _log.error("the repository can't be read", why=str(error))
 
     async def load(self, name: str) -> None:
         """Serve all versions of a model as the folder has them now.

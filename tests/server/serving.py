@@ -59,6 +59,12 @@ async def served_by(app: App) -> AsyncIterator[Served]:
         await app.stop()
 
 
+def look_again(app: App) -> None:
+    """Read certificates and tokens again, as happens each second."""
+    for files in app._watched_files:
+        files.look()
+
+
 def image(
     color: tuple[int, int, int] = pictures.RED, width: int = 64, height: int = 64
 ) -> pb.Image:

@@ -22,7 +22,7 @@ from server.errors import StartupError
 from server.tokens import NewToken
 
 from .authority import Authority, with_tls
-from .serving import Served, details, image, served_by, settings
+from .serving import Served, details, image, look_again, served_by, settings
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 CLASSIFY = pb.ClassifyRequest(image=image(), model="colors")
@@ -152,6 +152,7 @@ async def test_certificates_that_changed_are_used_at_the_next_handshake(
         authority.ca = trustme.CA()
         authority.root = authority.ca.cert_pem.bytes()
         authority.issue()
+        look_again(served.app)
         assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
 
 
@@ -160,6 +161,7 @@ async def test_certificates_that_broke_leave_those_that_were(
 ) -> None:
     async with served_by(with_tls(models, authority)) as served:
         authority.key.write_text("half of a key")
+        look_again(served.app)
         assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
 
 

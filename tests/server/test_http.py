@@ -30,7 +30,7 @@ from server.tokens import NewToken
 
 from .authority import Authority, with_tls
 from .pictures import RED, plain
-from .serving import Served, image, served_by, settings
+from .serving import Served, image, look_again, served_by, settings
 from .test_app import Blocked
 
 RPC = "/visavis.v1.VisionService/"
@@ -419,8 +419,10 @@ async def test_tls_is_spoken_and_read_again_when_it_changes(
         authority.ca = trustme.CA()
         authority.root = authority.ca.cert_pem.bytes()
         authority.issue()
+        look_again(app)
         assert (await ask(app, "/livez", tls=authority.context())).status == 200
         authority.key.write_text("half of a key")
+        look_again(app)
         assert (await ask(app, "/livez", tls=authority.context())).status == 200
         assert await stalled(app, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n") == b""
 
@@ -435,6 +437,7 @@ async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Au
             await ask(app, "/livez", tls=authority.context())
         # Who is trusted may change, and then the others are not any more.
         authority.client_ca.write_bytes(trustme.CA().cert_pem.bytes())
+        look_again(app)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await ask(app, "/livez", tls=authority.context(client=True))
 
@@ -468,9 +471,12 @@ async def test_without_its_packages_the_error_names_the_extra(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "server.http", raising=False)
-    with pytest.raises(StartupError, match=r"pip install 'visavis-server\[http\]'"):
-        App(settings(models, http="127.0.0.1:0"))
+    for module in ("server.http", "server.http_server"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for setting in ("http", "metrics"):
+        wanted = rf"--{setting} needs uvicorn: pip install 'visavis-server\[http\]'"
+        with pytest.raises(StartupError, match=wanted):
+            App(settings(models, **{setting: "127.0.0.1:0"}))
 
 
 def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:

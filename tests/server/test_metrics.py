@@ -1,9 +1,13 @@
 """What Prometheus reads of a server."""
 
 import asyncio
+import socket
+import threading
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import grpc
 import pytest
@@ -96,7 +100,60 @@ async def test_metrics_are_off_unless_asked_for(served: Served) -> None:
 
 async def test_an_address_that_cannot_be_had_ends_the_start(measured: Served, models: Path) -> None:
     address = measured.app.metrics_address
-    app = App(settings(models, metrics=address))
     with pytest.raises(StartupError, match=f"can't serve metrics on {address}: .*in use"):
-        await app.start()
-    await app.stop()
+        App(settings(models, metrics=address))
+
+
+def connected(served: Served) -> socket.socket:
+    host, _, port = str(served.app.metrics_address).rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+async def test_connections_that_say_nothing_are_few_and_short(models: Path) -> None:
+    changes: dict[str, Any] = {"metrics": "127.0.0.1:0", "handshake_timeout_s": 1.0}
+    threads = threading.active_count()
+    async with served_by(App(settings(models, **changes))) as served:
+        silent = [await asyncio.to_thread(connected, served) for _ in range(200)]
+        try:
+            # Those beyond the limit are closed as they come, the others when they have had time.
+            ended = [asyncio.to_thread(each.recv, 1) for each in silent]
+            await asyncio.wait_for(asyncio.gather(*ended, return_exceptions=True), 20)
+            assert len(await scraped(served)) > 10
+            assert threading.active_count() < threads + 50
+        finally:
+            for each in silent:
+                each.close()
+
+
+async def test_the_limit_of_connections_keeps_nobody_else_out(models: Path) -> None:
+    async with served_by(App(settings(models, metrics="127.0.0.1:0"))) as served:
+        silent = [await asyncio.to_thread(connected, served) for _ in range(80)]
+        try:
+            with pytest.raises(OSError):  # noqa: PT011  whichever way it is closed
+                await scraped(served)
+            answer = await served.stub.Classify(pb.ClassifyRequest(image=image(), model="colors"))
+            assert answer.classifications
+        finally:
+            for each in silent:
+                each.close()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:9090", "[::2]:1"])
+async def test_a_name_that_leads_here_from_elsewhere_reads_no_metrics(
+    measured: Served, host: str
+) -> None:
+    url = f"http://{measured.app.metrics_address}/metrics"
+    request = urllib.request.Request(url, headers={"host": host})
+    with pytest.raises(HTTPError) as refused:
+        await asyncio.to_thread(urllib.request.urlopen, request)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/visavis.v1.VisionService/ListModels"])
+async def test_the_metrics_door_serves_metrics_alone(measured: Served, path: str) -> None:
+    url = f"http://{measured.app.metrics_address}{path}"
+    with pytest.raises(HTTPError) as refused:
+        await asyncio.to_thread(urllib.request.urlopen, url)
+    assert refused.value.code == 404
+    refused.value.close()

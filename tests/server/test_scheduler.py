@@ -1006,7 +1006,7 @@ async def test_an_error_of_its_own_ends_no_thread(
     assert scheduler.errors == 1
     assert [str(entry["exc_info"]) for entry in logged] == ["a mistake"]
     assert scheduler._free_cores == 1
-    assert scheduler.trouble(stuck_s=60.0) == ""
+    assert scheduler.trouble() == ""
 
 
 @pytest.mark.parametrize("method", ["_prepare_for_device", "_run_on_device", "_run", "_finish"])
@@ -1043,19 +1043,18 @@ async def test_an_engine_that_exits_ends_no_thread(make: Any, logged: list[Any])
 
 
 async def test_a_core_that_is_stuck_while_work_waits_is_trouble(make: Any, clock: Clock) -> None:
-    scheduler, engine = make(), Recorder("stuck")
+    scheduler, engine = make(stuck_s=60), Recorder("stuck")
     engine.may_end.clear()
     running = ask(scheduler, engine, "runs")
     await engine.running()
     clock.pass_by(61.0)
-    assert scheduler.trouble(stuck_s=60.0) == ""  # nobody waits for it
+    assert scheduler.trouble() == ""  # nobody waits for it
     waiting = ask(scheduler, engine, "waits")
     await asyncio.sleep(0)
-    assert scheduler.trouble(stuck_s=60.0) == "core-0 has been at work for 61 s (stuck)"
-    assert scheduler.trouble(stuck_s=62.0) == ""
+    assert scheduler.trouble() == "core-0 has been at work for 61 s (stuck)"
     engine.may_end.set()
     await asyncio.gather(running, waiting)
-    assert scheduler.trouble(stuck_s=60.0) == ""
+    assert scheduler.trouble() == ""
 
 
 async def test_closing_waits_no_longer_than_it_may(make: Any, gate: Gate) -> None:

@@ -1,0 +1,135 @@
+"""What serves HTTP/1.1 beside gRPC, in the same loop: each door is one of these."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from server.errors import StartupError
+from server.http_connection import Connection
+from server.http_guards import Entrance
+from server.settings import Settings, is_local
+
+_log = structlog.get_logger()
+
+METRICS_CONNECTIONS = 64
+"""Connections of the door that serves metrics alone: Prometheus has one or two."""
+
+
+class HttpServer:
+    """Serves an ASGI application; it listens from the start.
+
+    setting: its name and value are the address. connections: more are closed as they come. tls:
+    returns how a connection is to be secured; None: not at all. Raises StartupError if the
+    address can't be had.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        setting: str,
+        connections: int,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        address: str = getattr(settings, setting)
+        self._socket = _bound(address, setting)
+        self.address = f"{address.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
+        self._open: set[Connection] = set()
+        config = uvicorn.Config(
+            app,
+            http=partial(  # type: ignore[arg-type]  # it only calls it
+                Connection,
+                tls=tls,
+                head_timeout_s=settings.handshake_timeout_s,
+                open_ones=self._open,
+                most=connections,
+            ),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=settings.max_metadata_bytes,
+            timeout_keep_alive=round(settings.max_connection_idle_s),
+            timeout_graceful_shutdown=1,
+        )
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = [_Errors(logging.ERROR)], False
+        logger.setLevel(logging.ERROR)
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take connections."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not (self._server.started or self._serving.done()):
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Close all connections; calls under way must have ended."""
+        if self._serving is None:
+            self._socket.close()
+            return
+        self._server.should_exit = True
+        await self._serving
+
+
+class _Errors(logging.Handler):
+    """Writes what uvicorn calls an error into our log; what strangers send is none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _log.error("http failed", what=record.getMessage(), exc_info=record.exc_info)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the application."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def metrics_door(settings: Settings, registry: CollectorRegistry) -> HttpServer:
+    """Return the door that serves /metrics alone, without tokens. Raises StartupError."""
+    assert settings.metrics is not None
+    app = Starlette(routes=[Route("/metrics", metrics_of(registry))])
+    entrance = Entrance(app, only_local=is_local(settings.metrics), hosts=settings.http_hosts)
+    return HttpServer(entrance, settings, "metrics", METRICS_CONNECTIONS)
+
+
+def metrics_of(registry: CollectorRegistry) -> Callable[[Request], Response]:
+    """Return what answers /metrics, as Prometheus asks for it."""
+
+    def metrics(request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": kind})
+
+    return metrics
+
+
+def _bound(address: str, setting: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        what = "HTTP" if setting == "http" else setting
+        raise StartupError(
+            f"can't serve {what} on {address}: {error.strerror}; choose another with --{setting}"
+        ) from None
