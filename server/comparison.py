@@ -182,10 +182,10 @@ def select(
 
 async def answers(
     selection: Selection, picture: Picture, options: Options, call: Call
-) -> AsyncGenerator[ModelAnswer]:
+) -> AsyncGenerator[ModelAnswer, None]:
     """Yield each model's answer, or its error, as soon as it is there.
 
-    Leaving the iterator early cancels what is still waiting.
+    To close it early cancels what is still waiting.
     """
 
     async def ask(model: Comparable) -> ModelAnswer:
@@ -206,6 +206,7 @@ async def answers(
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def conclude(selection: Selection, given: Sequence[ModelAnswer]) -> list[TaskComparison]:

@@ -12,6 +12,8 @@ from server.handlers import handlers_of
 _SERVICE = "visavis.v1.VisionService"
 
 
+# More than this would be a message of tens of kilobytes; the protocol allows to refuse then.
+_MAX_LISTED = 1000
 # So long may the last status take to reach those who watch.
 _FAREWELL_S = 0.1
 
@@ -22,6 +24,22 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
     def __init__(self) -> None:
         super().__init__()
         self.stopping = asyncio.Event()
+
+    async def List(
+        self, request: health_pb2.HealthListRequest, context: Any
+    ) -> health_pb2.HealthListResponse:
+        """Return the status of everything; gRPC's own aio servicer lacks it."""
+        if len(self._server_status) > _MAX_LISTED:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"there are over {_MAX_LISTED} statuses; ask Check for one",
+            )
+        return health_pb2.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=status)
+                for name, status in self._server_status.items()
+            }
+        )
 
     async def Watch(self, request: Any, context: Any) -> None:
         """Send each change of a service's status, until the caller or the server leaves."""
@@ -36,6 +54,7 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
         finally:
             watching.cancel()
             stopping.cancel()
+            await asyncio.wait((watching, stopping))
 
 
 class Health:

@@ -39,6 +39,8 @@ _HTTP_CODES: Final = {
 class Entrance:
     """What holds for everything: a request id, headers that keep browsers safe, a known host.
 
+    And one way to tell where a request ends.
+
     only_local: the door is on loopback; then a page elsewhere must not get in under a name of
     its own that leads here. hosts: other names under which the door may be addressed.
     """
@@ -70,6 +72,13 @@ class Entrance:
                 "this server is for this machine; address it as localhost, or name the host in "
                 "its setting http_hosts\n",
                 403,
+            )
+        if _ends_ambiguously(scope):
+            # Somebody in between may see another request in what follows: it is not read.
+            app = PlainTextResponse(
+                "send either Content-Length or, from version 1.1 on, Transfer-Encoding\n",
+                400,
+                headers={"connection": "close"},
             )
         await app(scope, receive, send_with_headers)
 
@@ -139,6 +148,13 @@ class Arriving:
                 raise too_large
             if not message.get("more_body", False):
                 return bytes(body)
+
+
+def _ends_ambiguously(scope: Scope) -> bool:
+    """Say whether others could think that a request ends elsewhere (RFC 9112, section 6.1)."""
+    encoded = bool(_values(scope["headers"], "transfer-encoding"))
+    measured = bool(_values(scope["headers"], "content-length"))
+    return encoded and (measured or scope["http_version"] == "1.0")
 
 
 def _refusal(error: VisavisError, scope: Scope) -> Response:

@@ -106,7 +106,7 @@ class VisionService:
 
     async def CompareStream(
         self, request: pb.CompareStreamRequest, context: Context
-    ) -> AsyncIterator[pb.CompareStreamResponse]:
+    ) -> AsyncGenerator[pb.CompareStreamResponse, None]:
         """Answer with what each capable model sees as soon as it is there, then all of it."""
         async with aclosing(self._compare(request, context)) as events:
             async for event in events:
@@ -165,7 +165,7 @@ class VisionService:
 
     async def _compare(
         self, request: messages.ComparisonRequest, context: Context
-    ) -> AsyncGenerator[pb.CompareStreamResponse]:
+    ) -> AsyncGenerator[pb.CompareStreamResponse, None]:
         started = time.monotonic()
         repository = self._models.repository
         messages.require_image(request)

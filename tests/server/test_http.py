@@ -9,6 +9,7 @@ import struct
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -465,6 +466,88 @@ async def test_what_is_no_http_is_answered_and_not_logged(
     assert (await stalled(web.app, b"\x16\x03\x01 hello\r\n\r\n")).startswith(b"HTTP/1.1 400")
     seen = capsys.readouterr()
     assert "Invalid" not in seen.out + seen.err
+
+
+async def conversation(app: App, data: bytes) -> bytes:
+    """Return what comes until the connection is closed."""
+    assert app.http_address
+    host, _, port = app.http_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(data)
+    answered = b""
+    with suppress(ConnectionError):
+        while came := await asyncio.wait_for(reader.read(65536), 10):
+            answered += came
+    writer.close()
+    return answered
+
+
+LISTING = (
+    f"POST {RPC}ListModels HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+).encode()
+LIVEZ = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n"
+CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        LISTING + CHUNKED + b"content-length: 2\r\n\r\n" + CHUNKS,
+        LISTING + b"Content-Length: 12\r\n" + CHUNKED + b"\r\n" + CHUNKS,
+        LISTING + b"content-length: 0\r\nTRANSFER-ENCODING: Chunked\r\n\r\n" + CHUNKS,
+        LIVEZ[:-2] + CHUNKED + b"content-length: 0\r\n\r\n0\r\n\r\n",
+        LISTING.replace(b"1.1", b"1.0") + CHUNKED + b"\r\n" + CHUNKS,
+        LISTING + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        LISTING + b"content-length: 2, 3\r\n\r\n{}",
+        LISTING + b"content-length: +2\r\n\r\n{}",
+        LISTING + b"content-length: 0x2\r\n\r\n{}",
+        LISTING + b"content-length: -1\r\n\r\n{}",
+        LISTING + b"content-length: 99999999999999999999999\r\n\r\n{}",
+        LISTING + b"transfer-encoding: chunked, identity\r\n\r\n" + CHUNKS,
+        LISTING + b"transfer-encoding: xchunked\r\n\r\n" + CHUNKS,
+        LISTING + CHUNKED * 2 + b"\r\n" + CHUNKS,
+        LISTING + b"transfer-encoding : chunked\r\n\r\n" + CHUNKS,
+        LISTING + b"x: y\rcontent-length: 2\r\n\r\n{}",
+        LISTING + CHUNKED + b"\r\n2;a\nb\r\n{}\r\n0\r\n\r\n",
+        LISTING + CHUNKED + b"\r\n2\n{}\n0\n\n",
+        LISTING + CHUNKED + b"\r\n0x2\r\n{}\r\n0\r\n\r\n",
+        LISTING + CHUNKED + b"\r\n2\r\n{}xx0\r\n\r\n",
+    ],
+)
+async def test_a_request_whose_end_is_ambiguous_is_the_last_of_its_connection(
+    web: Served, request_: bytes
+) -> None:
+    answered = await conversation(web.app, request_ + LIVEZ)
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert answered.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        LISTING + CHUNKED + b"\r\n2;a=b\r\n{}\r\n0\r\ncontent-length: 9\r\n\r\n",
+        LISTING + b"content-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+        LISTING + b"content-length:\r\n 2\r\n\r\n{}",
+        (LISTING + b"content-length: 2\r\n\r\n{}").replace(b"\r\n", b"\n"),
+    ],
+)
+async def test_what_rfc_9112_lets_a_server_understand_is_understood(
+    web: Served, request_: bytes
+) -> None:
+    answered = await conversation(web.app, request_ + LIVEZ)
+    assert answered.count(b"HTTP/1.1 200") == 2
+    assert answered.endswith(b"ok\n")
+
+
+@pytest.mark.parametrize("size", [b"ffffffffffffffff", b"f" * 20])
+async def test_a_chunk_of_any_size_is_read_up_to_the_limit(models: Path, size: bytes) -> None:
+    app = App(settings(models, http="127.0.0.1:0", max_message_bytes=1000))
+    async with served_by(app):
+        request = LISTING + CHUNKED + b"\r\n" + size + b"\r\n" + b"x" * 2000
+        answered = await conversation(app, request + LIVEZ)
+        assert answered.startswith(b"HTTP/1.1 400")
+        assert answered.count(b"HTTP/1.1") == 1
 
 
 async def test_without_its_packages_the_error_names_the_extra(
