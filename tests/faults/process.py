@@ -4,7 +4,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,13 +27,15 @@ class ServerProcess:
     environment: variables besides PATH and HOME.
     """
 
+    command: Sequence[str] = (VISAVIS, "serve")
+
     def __init__(self, models: Path, folder: Path, *options: str, **environment: str) -> None:
         folder.mkdir(exist_ok=True)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log_file = folder / f"server-{self.port}.log"
         self.surroundings = Surroundings.under(folder / f"server-{self.port}")
-        command = [VISAVIS, "serve", "--models", str(models), "--grpc", self.address]
+        command = [*self.command, "--models", str(models), "--grpc", self.address]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--device", "cpu", "--log-format", "json", *options],
