@@ -387,7 +387,7 @@ class App:
 
 async def serve(settings: Settings, trial: Trial | None) -> None:
     """Serve until told to stop; raises StartupError if that can't begin. trial: as of App."""
-    app = App(settings, trial)
+    app = App(doors.within_descriptors(settings), trial)
     # What is there by now stays: the garbage collector need not look at it again and again.
     gc.freeze()
 

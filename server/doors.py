@@ -1,6 +1,7 @@
 """Where the server listens, over what, and what gRPC itself keeps out."""
 
 import os
+import resource
 import socket
 import ssl
 import time
@@ -21,12 +22,39 @@ _log = structlog.get_logger()
 
 # Identity alone: gRPC unpacks a message before it looks how large it has become.
 _NO_COMPRESSION = 1
+METRICS_CONNECTIONS = 64
+"""Connections of the door that serves metrics alone: Prometheus has one or two."""
+
+# What is open besides connections: model files, trials, logs, and what libraries open.
+_OTHER_DESCRIPTORS = 128
 # How much of a message may come before it is its turn: a small picture whole.
 _UNREAD_BYTES = 256 << 10
 # How long streams may go on when their connection has reached its age.
 _AGE_GRACE_MS = 600_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _MAX_PING_STRIKES = 2
+
+
+def within_descriptors(settings: Settings) -> Settings:
+    """Return the settings with no more connections than the process may have open files.
+
+    Raises the limit of open files to the most that is allowed; StartupError if that is too low.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most == resource.RLIM_INFINITY:
+        return settings
+    doors = 2 if settings.http else 1
+    room = (most - _OTHER_DESCRIPTORS - METRICS_CONNECTIONS) // doors
+    if room < 1:
+        raise StartupError(
+            f"the process may open {most} files (ulimit -n), which leaves none for connections; "
+            f"{settings.max_connections * doors + _OTHER_DESCRIPTORS + METRICS_CONNECTIONS} will do"
+        )
+    if room >= settings.max_connections:
+        return settings
+    _log.warning("fewer connections than max_connections", most=room, open_files=most)
+    return settings.model_copy(update={"max_connections": room})
 
 
 def grpc_options(settings: Settings) -> list[tuple[str, int]]:

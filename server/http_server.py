@@ -18,15 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from server.doors import METRICS_CONNECTIONS
 from server.errors import StartupError
 from server.http_connection import Connection
 from server.http_guards import Entrance
 from server.settings import Settings, is_local
 
 _log = structlog.get_logger()
-
-METRICS_CONNECTIONS = 64
-"""Connections of the door that serves metrics alone: Prometheus has one or two."""
 
 
 class HttpServer:

@@ -2,8 +2,11 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import resource
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import trustme
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
 from visavis import TLS, AccessDenied, AsyncClient
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
+from server import doors
 from server.app import App
 from server.errors import StartupError
 from server.tokens import NewToken
@@ -204,3 +209,82 @@ async def test_a_client_s_request_id_is_kept_if_it_is_harmless(served: Served) -
         call = served.stub.ListModels(LIST, metadata=(("x-request-id", given),))
         await call
         assert (dict(await call.trailing_metadata())["x-request-id"] == given) is kept
+
+
+@pytest.fixture
+def open_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
+    """Return a function that sets the hard limit, and gives back what was asked for."""
+
+    def limit(most: int) -> list[Any]:
+        asked: list[Any] = []
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (64, most))
+        monkeypatch.setattr(resource, "setrlimit", lambda which, pair: asked.append(pair))
+        return asked
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("most", "http", "connections"),
+    [(100_000, True, 1024), (1000, False, 808), (1000, True, 404), (2240, True, 1024)],
+)
+def test_connections_of_all_doors_leave_descriptors_for_the_rest(
+    models: Path, open_files: Any, most: int, http: bool, connections: int
+) -> None:
+    asked = open_files(most)
+    given = settings(models, http="127.0.0.1:0" if http else None)
+    assert doors.within_descriptors(given).max_connections == connections
+    assert asked == [(most, most)]
+
+
+def test_too_few_descriptors_end_the_start(models: Path, open_files: Any) -> None:
+    open_files(192)
+    with pytest.raises(StartupError, match=r"may open 192 files \(ulimit -n\).*1216 will do"):
+        doors.within_descriptors(settings(models))
+
+
+async def test_a_key_of_another_certificate_is_named_at_the_start(
+    models: Path, authority: Authority
+) -> None:
+    authority.key.write_bytes(trustme.CA().issue_cert("other").private_key_pem.bytes())
+    with pytest.raises(StartupError) as refused:
+        with_tls(models, authority)
+    assert f"private key {authority.key} does not fit" in str(refused.value)
+    assert str(authority.certificate) in str(refused.value)
+
+
+async def test_a_key_of_another_certificate_leaves_those_that_were(
+    models: Path, authority: Authority
+) -> None:
+    async with served_by(with_tls(models, authority)) as served:
+        authority.key.write_bytes(trustme.CA().issue_cert("other").private_key_pem.bytes())
+        with capture_logs() as logs:
+            look_again(served.app)
+        assert "does not fit" in logs[0]["why"]
+        assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
+
+
+def test_a_certificate_that_has_expired_is_warned_of(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("localhost", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    key.write_bytes(issued.private_key_pem.bytes())
+    certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+    with capture_logs() as logs:
+        doors.Certificates(certificate, key, None)
+    assert (logs[0]["event"], logs[0]["file"]) == (
+        "the certificate has expired",
+        str(certificate),
+    )
+    assert "2020" in logs[0]["when"]
+
+
+def test_a_key_that_is_encrypted_asks_nobody_for_its_password(
+    authority: Authority, models: Path
+) -> None:
+    command = ["openssl", "pkey", "-aes128", "-passout", "pass:secret"]
+    locked = subprocess.run(
+        [*command, "-in", authority.key], capture_output=True, check=True
+    ).stdout
+    authority.key.write_bytes(locked)
+    with pytest.raises(StartupError, match=str(authority.key)):
+        with_tls(models, authority)

@@ -11,10 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
+from server import grpc_service_pb2
 from server.app import App
 from server.repository import Loader
 
 from .serving import Served, image, served_by, settings, violations
+from .test_http import ask
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -82,3 +84,29 @@ async def test_while_models_load_health_answers_and_calls_are_unavailable(
         may_end.set()
         await starting
         await app.stop()
+
+
+async def test_every_probe_tells_when_a_core_is_stuck(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.app._SOUND_EVERY_S", 0.01)
+    async with served_by(App(settings(models, http="127.0.0.1:0"))) as served:
+        live = served.channel.unary_unary(
+            "/inference.GRPCInferenceService/ServerLive",
+            response_deserializer=grpc_service_pb2.ServerLiveResponse.FromString,
+        )
+        stuck = "core-0 has been at work for 61 s (colors)"
+        for trouble, expected in ((stuck, NOT_SERVING), ("", SERVING)):
+            monkeypatch.setattr(served.app.scheduler, "trouble", lambda said=trouble: said)
+            async with asyncio.timeout(10):
+                while await status(served.channel, "") != expected:
+                    await asyncio.sleep(0.01)
+            assert await status(served.channel, "colors") == SERVING
+            assert (await live(b"")).live is not bool(trouble)
+            answered = await ask(served.app, "/livez")
+            assert (answered.status, answered.body.decode().strip()) == (
+                (503, stuck) if trouble else (200, "ok")
+            )
+            scraped = (await ask(served.app, "/metrics")).body.decode()
+            assert f"visavis_stuck {float(bool(trouble))}" in scraped
+            assert await served.app._service.proves_alive(10) is not bool(trouble)
