@@ -284,10 +284,10 @@ class App:
         self.scheduler.close(0)
         with suppress(TimeoutError):
             async with asyncio.timeout(_THREADS_S):
-                if self._tracing:
-                    await asyncio.to_thread(self._tracing.close)
                 while self.scheduler.still_running():
                     await asyncio.sleep(0.01)
+                if self._tracing:
+                    await asyncio.to_thread(self._tracing.close)
         _log.info("stopped")
 
     async def _reload(self) -> None:

@@ -54,6 +54,7 @@ class Connection(H11Protocol):
                 transport, self, tls, server_side=True, ssl_handshake_timeout=self._head_timeout_s
             )
         if secured is None:
+            self._open_ones.discard(self)  # asyncio tells nobody that this one is lost
             transport.abort()
             return
         super().connection_made(secured)

@@ -258,7 +258,7 @@ def _openvino_devices() -> list[Any]:
 def _missing_driver() -> list[str]:
     """Ask the NVIDIA driver for its GPUs, without any CUDA library."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ["the NVIDIA driver is not installed (libcuda.so.1 is not found)"]
     count = ctypes.c_int(0)

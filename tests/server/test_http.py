@@ -452,6 +452,35 @@ async def test_a_client_that_never_speaks_tls_is_sent_away(
         assert await stalled(app, b"") == b""
 
 
+@SERVES_HTTP_WITH_TLS
+async def test_connections_that_never_were_secured_count_no_more(
+    models: Path, authority: Authority
+) -> None:
+    limits: dict[str, Any] = {"max_connections": 2, "handshake_timeout_s": 0.5}
+    app = with_tls(models, authority, http="127.0.0.1:0", **limits)
+    async with served_by(app):
+        for said in (b"", b"this is no TLS\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
+            assert await stalled(app, said) == b""
+        assert (await ask(app, "/livez", tls=authority.context())).status == 200
+
+
+async def test_more_connections_than_the_limit_are_closed_and_then_there_is_room(
+    models: Path,
+) -> None:
+    app = App(settings(models, http="127.0.0.1:0", max_connections=2))
+    async with served_by(app):
+        assert app.http_address
+        host, _, port = app.http_address.rpartition(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+        with suppress(ConnectionError):
+            assert await stalled(app, b"") == b""
+        for _, writer in silent:
+            writer.close()
+        async with asyncio.timeout(10):
+            while await stalled(app, LIVEZ) == b"":
+                await asyncio.sleep(0.01)
+
+
 async def test_a_busy_port_ends_the_start_and_is_named(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

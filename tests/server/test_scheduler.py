@@ -854,9 +854,12 @@ async def test_a_run_teaches_how_long_the_next_takes(make: Any, clock: Clock) ->
     assert await refused_soon(scheduler, engine, clock)
 
 
+@pytest.mark.parametrize("place", ["cores", "device"])
 @pytest.mark.parametrize("broken", ["bad", "poison"])
-async def test_what_failed_teaches_nothing(make: Any, clock: Clock, broken: str) -> None:
-    scheduler, engine = make(), Slow(clock, seconds=0.1)
+async def test_what_failed_teaches_nothing(
+    make: Any, clock: Clock, broken: str, place: str
+) -> None:
+    scheduler, engine = make(streams=1), Slow(clock, seconds=0.1, place=place)
     await taught(scheduler, engine)
     slowly = lambda _: clock.pass_by(1000.0)  # noqa: E731
     for _ in range(5):
@@ -1065,3 +1068,13 @@ async def test_closing_waits_no_longer_than_it_may(make: Any, gate: Gate) -> Non
     assert still.startswith("core-0 (a core, ")
     gate.may_end.set()
     await task
+
+
+async def test_a_thread_that_has_ended_is_trouble(make: Any) -> None:
+    scheduler = make()
+    ended = threading.Thread(name="core-7")
+    scheduler._threads.append(ended)
+    try:
+        assert scheduler.trouble() == "the thread core-7 has ended"
+    finally:
+        scheduler._threads.remove(ended)
