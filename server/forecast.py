@@ -6,9 +6,11 @@ from server.fair_queue import Engine
 
 # How much the last time tells of the next one.
 _NOVELTY = 0.2
-# What one time that is out of the ordinary may change at most: many times the forecast counts as
-# this many, and the forecast is never this many times what was seen last.
-_OUTLIER = 4.0
+# A time that is out of the ordinary counts as so many times the forecast at most...
+_MOST = 2.0
+# ...and the forecast is at most so many times what was seen last. Pictures that differ in size
+# differ by about as much.
+_LAST = 4.0
 
 
 class Average:
@@ -27,8 +29,8 @@ class Average:
     def add(self, engine: Engine, seconds: float) -> None:
         """Note how long it took once more."""
         expected = self._seconds.get(engine, 0.0) or seconds
-        usual = min(seconds, _OUTLIER * expected)
-        self._seconds[engine] = min(expected + _NOVELTY * (usual - expected), _OUTLIER * seconds)
+        usual = min(seconds, _MOST * expected)
+        self._seconds[engine] = min(expected + _NOVELTY * (usual - expected), _LAST * seconds)
 
 
 class Occupied:
