@@ -278,7 +278,7 @@ def test_a_certificate_that_has_expired_is_warned_of(tmp_path: Path) -> None:
     assert "2020" in logs[0]["when"]
 
 
-def test_a_key_that_is_encrypted_asks_nobody_for_its_password(
+async def test_a_key_that_is_encrypted_asks_nobody_for_its_password(
     authority: Authority, models: Path
 ) -> None:
     command = ["openssl", "pkey", "-aes128", "-passout", "pass:secret"]
