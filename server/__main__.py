@@ -89,7 +89,7 @@ def _serve(
         int | None, typer.Option(help="Most scans of a progressive JPEG.  [100]")
     ] = None,
     max_message_bytes: Annotated[
-        int | None, typer.Option(help="Largest gRPC message.  [80000000]")
+        int | None, typer.Option(help="Largest message.  [33554432]")
     ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM file: the certificate chain; with it, only TLS.")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,16 @@ from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2
 
 from server import doors, grpc_service_pb2, log, memory, process, systemd, tensors
-from server.arrival import Arrival
 from server.authentication import Authentication
+from server.budget import Budget, peak_bytes
 from server.calls import Calls
 from server.errors import StartupError
 from server.handlers import handlers_of
 from server.health import Health
 from server.inference_service import InferenceService
+from server.intake import Intake
 from server.interceptors import CallInterceptor
+from server.memory_plan import expected_bytes, health_bytes, plan_here
 from server.metrics import Metrics
 from server.model_files import Look, ModelFile, look_at
 from server.models import Models
@@ -47,6 +50,8 @@ _log = structlog.get_logger()
 
 # How often the server proves to itself that it is alive within the time that systemd allows.
 _PROOFS = 3
+# How long a health check's message may take while others wait.
+_HEALTH_TURN_S = 0.1
 # For what is on its way to clients when the last call has ended.
 _LAST_WORDS_S = 0.5
 # What the stop takes beyond the grace period at most: of the doors, of threads that end, in all.
@@ -75,23 +80,41 @@ class App:
             settings.queue_s,
             settings.stuck_s,
         )
-        self._metrics = Metrics(self.scheduler)
+        plan = plan_here(settings, expected_bytes(file.path for file in self._look.files))
+        self._budget = Budget(plan.budget_bytes, plan.working_bytes)
+        self._metrics = Metrics(self.scheduler, self._budget)
         self._tracing = _tracing(settings.trace) if settings.trace else None
         self._calls = Calls(
             self._metrics.record,
             log_calls=settings.log_level == "debug",
             around=self._tracing.around if self._tracing else None,
         )
-        arrival = Arrival(
+        intake = Intake(
+            self._budget,
             settings.message_timeout_s,
             settings.max_arriving,
             settings.max_arriving_per_connection,
+            settings.contended_turn_s,
         )
+        # Messages of health are small: one turn is enough, and none that stalls keeps it.
+        health_intake = Intake(
+            Budget(health_bytes(settings)),
+            settings.message_timeout_s,
+            at_once=1,
+            per_connection=1,
+            turn_s=_HEALTH_TURN_S,
+        )
+        limits = replace(settings.image_limits, budget=self._budget)
         self._models = Models()
-        self._service = VisionService(self._models, self.scheduler, settings.image_limits)
+        self._service = VisionService(self._models, self.scheduler, limits)
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
             CallInterceptor(
-                self._calls, arrival, self._service.admission(), settings.message_limits
+                self._calls,
+                intake,
+                health_intake,
+                self._service.admission(),
+                settings.max_message_bytes,
+                settings.message_limits,
             )
         ]
         tokens = Tokens(settings.tokens) if settings.tokens else None
@@ -102,7 +125,7 @@ class App:
             interceptors=interceptors, options=doors.grpc_options(settings)
         )
         self._inference = InferenceService(
-            self._models, self.scheduler, settings.image_limits, settings.max_message_bytes
+            self._models, self.scheduler, limits, settings.max_message_bytes
         )
         vision = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
         inference = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -126,7 +149,7 @@ class App:
         certificates = doors.Certificates.of(settings)
         self._watched_files = [each.files for each in (tokens, certificates) if each]
         self.port = doors.bind(self._server, settings, certificates)
-        self._http = self._http_door(arrival, tokens, certificates) if settings.http else None
+        self._http = self._http_door(intake, tokens, certificates) if settings.http else None
         self._metrics_door = self._new_metrics_door() if settings.metrics else None
         self._http_servers = [door for door in (self._http, self._metrics_door) if door]
         self._watcher: Watcher | None = None
@@ -169,6 +192,7 @@ class App:
             )
         await self._publish(Repository(model for _, model in models))
         self._metrics.loaded_at_start = len(models)
+        self._plan_memory()
         self._watcher = self._metrics.watcher = watcher = Watcher(
             self._look,
             loader,
@@ -299,7 +323,7 @@ class App:
             await self._watcher.reload()
 
     def _http_door(
-        self, arrival: Arrival, tokens: Tokens | None, certificates: doors.Certificates | None
+        self, intake: Intake, tokens: Tokens | None, certificates: doors.Certificates | None
     ) -> "HttpServer":
         try:
             from server.http import http_door
@@ -309,7 +333,7 @@ class App:
             self.settings,
             self._service,
             self._calls,
-            arrival,
+            intake,
             tokens,
             certificates,
             self._metrics.registry,
@@ -321,6 +345,13 @@ class App:
         except ModuleNotFoundError as error:
             raise _missing("metrics", "http", error) from None
         return metrics_door(self.settings, self._metrics.registry)
+
+    def _plan_memory(self) -> None:
+        """Give calls the memory that the models, now loaded, have left."""
+        plan = plan_here(self.settings, peak_bytes())
+        self._budget.resize(plan.budget_bytes, plan.working_bytes)
+        say = _log.warning if plan.is_short else _log.info
+        say("memory for calls", mib=plan.budget_bytes >> 20, why=plan.why)
 
     async def _publish(self, repository: Repository) -> None:
         """Answer from these models from now on; calls under way keep those that they have."""

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+from server.cgroups import CGROUPS, MEMBERSHIP, files
+
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """Return how many cores this process may use: its affinity, and its cgroups' quotas.
 
     A quota is rounded down: what shares a core that is only partly there waits for it.
@@ -42,23 +42,8 @@ def instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """Yield the quotas, in cores, of the process's cgroup and of all those around it."""
-    try:
-        groups = [line.split(":", 2) for line in membership.read_text("utf-8").splitlines()]
-    except OSError:  # no Linux
-        return
-    for _, controllers, path in groups:
-        if not controllers:  # version 2
-            mount, file = cgroups, "cpu.max"
-        elif "cpu" in controllers.split(","):  # version 1
-            mount, file = cgroups / controllers, "cpu.cfs_quota_us"
-        else:
-            continue
-        group = mount / path.strip("/")
-        # A container may see the path of the host, where it has no folder; then the mount is it.
-        for folder in (group, *group.parents):
-            yield from _quota(folder / file)
-            if folder == mount:
-                break
+    for file in files("cpu", "cpu.cfs_quota_us", "cpu.max", cgroups, membership):
+        yield from _quota(file)
 
 
 def _quota(file: Path) -> Iterator[float]:

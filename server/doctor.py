@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from server.cores import usable_cores
 from server.errors import StartupError
 from server.families import resize
+from server.memory_plan import expected_bytes, plan_here
 from server.model_files import scan
 from server.planning import planner_of
 from server.providers import PROVIDERS, choose
@@ -62,6 +63,9 @@ def _plans() -> Iterator[Row]:
     except StartupError as error:
         yield "models", "info", str(error)
         return
+    memory = plan_here(settings, expected_bytes(file.path for file in files))
+    state = "missing" if memory.is_short else "ok"
+    yield "memory for calls", state, f"{memory.budget_bytes >> 20} MiB: {memory.why}"
     for file in files:
         name = f"model {file.name}/{file.version}"
         try:

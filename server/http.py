@@ -13,12 +13,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from visavis.v1 import vision_pb2
 
-from server.arrival import Arrival
 from server.calls import REQUEST_ID, Calls
 from server.connect import ConnectService
 from server.doors import Certificates
 from server.http_guards import Arriving, Authenticated, Entrance
 from server.http_server import HttpServer, metrics_of
+from server.intake import Intake
 from server.settings import Settings, is_local
 from server.tokens import Tokens
 from server.vision_service import VisionService
@@ -42,13 +42,13 @@ def http_door(
     settings: Settings,
     service: VisionService,
     calls: Calls,
-    arrival: Arrival,
+    intake: Intake,
     tokens: Tokens | None,
     certificates: Certificates | None,
     registry: CollectorRegistry,
 ) -> HttpServer:
     """Return the door that serves our RPCs over HTTP. Raises StartupError."""
-    app = _application(settings, service, calls, arrival, tokens, registry)
+    app = _application(settings, service, calls, intake, tokens, registry)
     tls = certificates.context if certificates else None
     return HttpServer(app, settings, "http", settings.max_connections, tls)
 
@@ -57,7 +57,7 @@ def _application(
     settings: Settings,
     service: VisionService,
     calls: Calls,
-    arrival: Arrival,
+    intake: Intake,
     tokens: Tokens | None,
     registry: CollectorRegistry,
 ) -> ASGIApp:
@@ -75,7 +75,7 @@ def _application(
         return PlainTextResponse("not ready\n", 503)
 
     rpcs = ConnectService(_SERVICE, service, calls, settings.message_limits)
-    arriving = Arriving(rpcs, arrival, calls, settings.max_message_bytes)
+    arriving = Arriving(rpcs, intake, calls, settings.max_message_bytes)
     app: ASGIApp = Starlette(
         routes=[
             Mount(rpcs.path, arriving, middleware=known),

@@ -13,8 +13,9 @@ class Connection(H11Protocol):
     """uvicorn's, which by itself would wait for ever for the rest of a request's head.
 
     tls: returns how the connection is to be secured; None: not at all. head_timeout_s: that a
-    connection has to be secured, and each request's head to arrive once it has begun. open_ones:
-    the door's connections; most: how many it takes, silent ones included.
+    connection has to be secured, and each request's head to arrive once it has begun.
+    answer_timeout_s: how long a client may leave an answer untaken. open_ones: the door's
+    connections; most: how many it takes, silent ones included.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class Connection(H11Protocol):
         *args: Any,
         tls: Callable[[], SSLContext] | None,
         head_timeout_s: float,
+        answer_timeout_s: float,
         open_ones: "set[Connection]",
         most: int,
         **more: Any,
@@ -31,7 +33,9 @@ class Connection(H11Protocol):
         self._most = most
         self._tls = tls
         self._head_timeout_s = head_timeout_s
+        self._answer_timeout_s = answer_timeout_s
         self._timer: asyncio.TimerHandle | None = None
+        self._untaken: asyncio.TimerHandle | None = None
         self._early = bytearray()
         self._securing: asyncio.Task[None] | None = None
 
@@ -66,6 +70,7 @@ class Connection(H11Protocol):
         """Forget the connection; asyncio calls this."""
         self._open_ones.discard(self)
         self._head_arrived()
+        self._taken()
         if self.transport is not None:
             super().connection_lost(exc)
 
@@ -87,6 +92,21 @@ class Connection(H11Protocol):
         # Of that one, the beginning may have come already.
         if self.cycle.response_complete and self.conn.trailing_data[0] and self._timer is None:
             self._expect_head()
+
+    def pause_writing(self) -> None:
+        """Give the client time to take what was sent; asyncio calls this."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(self._answer_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: little is left of what was sent; asyncio calls this."""
+        super().resume_writing()
+        self._taken()
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self._head_timeout_s, self._give_up)

@@ -2,16 +2,15 @@
 
 import json
 from base64 import b64encode
-from functools import partial
 from typing import Final
 
 from google.rpc import code_pb2
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.arrival import Arrival
 from server.calls import REQUEST_ID, Calls, request_id_of
 from server.errors import InvalidRequest, Stopping, Unauthenticated, VisavisError
+from server.intake import CALL_BYTES, Intake, Place
 from server.settings import is_local
 from server.statuses import status_of
 from server.tokens import Tokens
@@ -32,8 +31,13 @@ _HTTP_CODES: Final = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
     "DEADLINE_EXCEEDED": 504,
+    "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
 }
+# A body while it is put together, and whole.
+_ASSEMBLY_COPIES: Final = 2
+# JSON's text, its strings, their bytes, and the picture that base64 was made of.
+_JSON_COPIES: Final = 6
 
 
 class Entrance:
@@ -104,11 +108,11 @@ class Authenticated:
 
 
 class Arriving:
-    """Takes in the body of a call, as Arrival lets it, and hands it on whole."""
+    """Takes in the body of a call, as Intake lets it, and hands it on whole."""
 
-    def __init__(self, app: ASGIApp, arrival: Arrival, calls: Calls, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, intake: Intake, calls: Calls, max_bytes: int) -> None:
         self._app = app
-        self._arrival = arrival
+        self._intake = intake
         self._calls = calls
         self._max_bytes = max_bytes
 
@@ -121,23 +125,59 @@ class Arriving:
             kind = "".join(_values(scope["headers"], "content-type"))
             if kind.startswith("application/grpc") and not kind.startswith("application/grpc-web"):
                 raise InvalidRequest("request", "gRPC has a port of its own; this one is for HTTP")
-            body = await self._arrival.message(peer, partial(self._body, scope, receive))
+            place = self._intake.enter(peer)
+        except VisavisError as error:
+            await _refusal(error, scope)(scope, receive, send)
+            return
+        with place:
+            await self._answer(kind, place, scope, receive, send)
+
+    async def _answer(
+        self, kind: str, place: Place, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        copies = _JSON_COPIES if "json" in kind else 1
+        try:
+            announced = self._announced(scope)
+            body = await place.message(
+                lambda: self._body(announced, place, receive),
+                _ASSEMBLY_COPIES * (CALL_BYTES if announced is None else announced),
+                lambda body: copies * len(body),
+            )
         except VisavisError as error:
             await _refusal(error, scope)(scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        del body
 
         async def receive_whole() -> Message:
             return whole.pop() if whole else await receive()
 
-        await self._app(scope, receive_whole, send)
+        async def send_counted(message: Message) -> None:
+            """Send a part of the answer, and return when the connection has taken most of it."""
+            place.answer(len(message.get("body", b"")))
+            if message.get("body") and not message.get("more_body", False):
+                # What the server sends next waits until little is left of what it sent before.
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+            place.answered()
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the body. Raises InvalidRequest if it is too large, or ends too early."""
-        too_large = InvalidRequest("request", f"the request is over {self._max_bytes} bytes")
+        await self._app(scope, receive_whole, send_counted)
+
+    def _announced(self, scope: Scope) -> int | None:
+        """Return the length that the headers tell; None: the body comes in chunks.
+
+        Raises InvalidRequest if it is too large.
+        """
         announced = "".join(_values(scope["headers"], "content-length"))
-        if announced.isdigit() and int(announced) > self._max_bytes:
-            raise too_large
+        if not announced.isdigit():
+            return None
+        if int(announced) > self._max_bytes:
+            raise self._too_large()
+        return int(announced)
+
+    async def _body(self, announced: int | None, place: Place, receive: Receive) -> bytes:
+        """Return the body. Raises InvalidRequest if it is too large, or ends too early."""
         body = bytearray()
         while True:
             message = await receive()
@@ -145,9 +185,14 @@ class Arriving:
                 raise InvalidRequest("request", "the request ended before its end")
             body += message.get("body", b"")
             if len(body) > self._max_bytes:
-                raise too_large
+                raise self._too_large()
+            if announced is None and _ASSEMBLY_COPIES * len(body) > place.turn_bytes:
+                place.grow(2 * _ASSEMBLY_COPIES * len(body))
             if not message.get("more_body", False):
                 return bytes(body)
+
+    def _too_large(self) -> InvalidRequest:
+        return InvalidRequest("request", f"the request is over {self._max_bytes} bytes")
 
 
 def _ends_ambiguously(scope: Scope) -> bool:

@@ -53,6 +53,7 @@ class HttpServer:
                 Connection,
                 tls=tls,
                 head_timeout_s=settings.handshake_timeout_s,
+                answer_timeout_s=settings.message_timeout_s,
                 open_ones=self._open,
                 most=connections,
             ),

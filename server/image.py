@@ -5,6 +5,7 @@ jpeg_file, png_file and webp_file.
 """
 
 import io
+from collections.abc import Callable
 from typing import Final
 
 import cv2
@@ -31,13 +32,21 @@ _MIRRORED = {4: 0, 8: 0, 2: 1, 6: 1, 3: -1, 7: -1}
 _DECODED_AS_STORED: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> Image:
+def decode(
+    data: bytes,
+    limits: ImageLimits,
+    field: str = "image.encoded",
+    hold: Callable[[int], None] = lambda size_bytes: None,
+) -> Image:
     """Return the picture in a JPEG, PNG or WebP file: uint8 RGB [H, W, 3], upright.
 
-    EXIF orientation is applied, alpha dropped, 16 bits cut to 8. Raises InvalidRequest
+    EXIF orientation is applied, alpha dropped, 16 bits cut to 8. hold: told before anything is
+    decoded how many bytes that may take; what it raises is raised. Raises InvalidRequest
     on `field`: not such a file, over a limit, or damaged.
     """
-    return decode_file(read_file(data, limits, field), field)
+    file = read_file(data, limits, field)
+    hold(len(data) + file.working_bytes)
+    return decode_file(file, field)
 
 
 def read_file(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> PictureFile:
@@ -111,8 +120,15 @@ def _no_memory() -> Overloaded:
     return Overloaded("there is not enough memory to decode the image; try again later", 1.0)
 
 
-def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: ImageLimits) -> Image:
-    """Return raw pixels as uint8 RGB [H, W, 3].
+def from_raw(
+    pixel_format: str,
+    width: int,
+    height: int,
+    data: bytes,
+    limits: ImageLimits,
+    hold: Callable[[int], None] = lambda size_bytes: None,
+) -> Image:
+    """Return raw pixels as uint8 RGB [H, W, 3]; hold: as for decode.
 
     pixel_format: "RGB", "BGR", "GRAY" or "NV12" (BT.601, limited range; even sides).
     Raises InvalidRequest: sides out of range, or data of another size than they ask for.
@@ -139,6 +155,7 @@ def from_raw(pixel_format: str, width: int, height: int, data: bytes, limits: Im
             "image.raw.data",
             f"data is {len(data)} bytes; {width}x{height} in {pixel_format} takes {expected}",
         )
+    hold(len(data) + width * height * 3)
     pixels = np.frombuffer(data, np.uint8).reshape(rows, width, channels)
     match pixel_format:
         case "BGR":

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from typing import Any, TypeAlias, cast
@@ -10,9 +11,9 @@ from typing import Any, TypeAlias, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from server.arrival import Arrival
 from server.calls import REQUEST_ID, Call, Calls, cancel, request_id_of
 from server.errors import InvalidRequest, Stopping, VisavisError
+from server.intake import Intake, Place
 from server.settings import MessageLimits
 from server.statuses import code_of, status_of
 from server.wire import require_few_fields
@@ -22,6 +23,7 @@ HEALTH = "/grpc.health.v1.Health/"
 
 _DOOR = "grpc"
 _LARGE_BYTES = 1 << 20
+_TENSORS = "/inference."
 
 # Quoted: only the stubs know their parameters.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -32,21 +34,26 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     """Takes each call from its headers to its status.
 
-    Its messages arrive as `Arrival` lets them. Every error becomes a status, once, here.
-    admission: by a method's path, what raises an error where a call need not be read.
-    limits: what is counted in each message before it is parsed.
+    Its messages arrive as `Intake` lets them, those of health by one of its own. Every error
+    becomes a status, once, here. admission: by a method's path, what raises an error where a
+    call need not be read. max_message_bytes: the largest message that gRPC takes in. limits:
+    what is counted in each message before it is parsed.
     """
 
     def __init__(
         self,
         calls: Calls,
-        arrival: Arrival,
+        intake: Intake,
+        health_intake: Intake,
         admission: Mapping[str, Callable[[Context], None]],
+        max_message_bytes: int,
         limits: MessageLimits,
     ) -> None:
         self._calls = calls
-        self._arrival = arrival
+        self._intake = intake
+        self._health_intake = health_intake
         self._admission = admission
+        self._max_message_bytes = max_message_bytes
         self._limits = limits
         self._handlers: dict[str, Handler] = {}
 
@@ -72,9 +79,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         behavior = _behavior(handler)
         parse = handler.request_deserializer
         admit = self._admission.get(method)
+        intake = self._health_intake if method.startswith(HEALTH) else self._intake
+        weigh = _weigher(method)
 
-        async def take(context: Context) -> Any:
-            message = await self._arrival.message(context.peer(), context.read)
+        async def take(context: Context, place: Place) -> Any:
+            message = await place.message(context.read, self._max_message_bytes, weigh)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return message
             if len(message) > _LARGE_BYTES:
@@ -82,25 +91,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 await asyncio.sleep(0)
             return _parse(parse, bytes(message), self._limits)
 
-        async def request(context: Context) -> Any:
+        async def request(context: Context, place: Place) -> Any:
             if admit is not None:
                 admit(context)
-            message = await take(context)
+            message = await take(context, place)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]
                 raise InvalidRequest("request", "the call ended without a request")
             return message
 
-        async def all_requests(context: Context) -> AsyncGenerator[Any]:
+        async def all_requests(
+            context: Context, place: Place, taken: deque[int]
+        ) -> AsyncGenerator[Any, None]:
             stopping = asyncio.ensure_future(self._calls.until_stopping())
             taking: asyncio.Future[Any] | None = None
             try:
                 while True:
-                    taking = asyncio.ensure_future(take(context))
+                    taking = asyncio.ensure_future(take(context, place))
                     await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
                     if not taking.done():
                         raise Stopping
                     if (message := await taking) is grpc.aio.EOF:  # type: ignore[attr-defined]
                         return
+                    taken.append(place.taken_bytes)
                     yield message
             finally:
                 await cancel(filter(None, (taking, stopping)))
@@ -108,7 +120,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         async def answer(requests: Any, context: Context) -> Any:
             with self._under_way(method, context) as call:
                 try:
-                    response = await behavior(await request(context), context)
+                    place = self._enter(intake, context)
+                    response = await behavior(await request(context, place), context)
+                    place.give_back(place.taken_bytes)
+                    place.answer(_size_bytes(response), _ending())
                     call.code = "OK"
                     return response
                 except Exception as error:  # noqa: BLE001  one of two places where all errors end
@@ -118,20 +133,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
             with self._under_way(method, context) as call:
                 try:
+                    place, end = self._enter(intake, context), _ending()
+                    taken: deque[int] = deque()
                     # Closed here: Python would do so when it next looks for garbage.
                     async with AsyncExitStack() as closing:
                         if handler.request_streaming:
-                            given = all_requests(context)
+                            given = all_requests(context, place, taken)
                             await closing.enter_async_context(aclosing(given))
                         else:
-                            given = await request(context)
+                            given = await request(context, place)
                         answers = behavior(given, context)
                         if inspect.isawaitable(answers):  # it writes to the context: Health.Watch
                             await answers
                         else:
                             await closing.enter_async_context(aclosing(answers))
                             async for response in answers:
+                                place.answer(_size_bytes(response), end)
                                 yield response
+                                place.answered()
+                                if taken:  # Of several requests each has one answer.
+                                    place.give_back(taken.popleft())
                     call.code = "OK"
                 except Exception as error:  # noqa: BLE001  the other
                     call.code = _code_of(error, context)
@@ -140,6 +161,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    @staticmethod
+    def _enter(intake: Intake, context: Context) -> Place:
+        """Return the call's place, which it leaves when its last byte has been sent."""
+        place = intake.enter(context.peer())
+        context.add_done_callback(lambda _: place.leave())  # type: ignore[arg-type]
+        return place
 
     def _under_way(self, method: str, context: Context) -> AbstractContextManager[Call]:
         headers = dict(context.invocation_metadata() or ())
@@ -156,6 +184,29 @@ def refusing(error: VisavisError) -> Handler:
         await _abort(context, error, "", secrets.token_hex(16))
 
     return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def _weigher(method: str) -> Callable[[Any], int]:
+    """Return what says how many bytes a message of a method takes while its call goes on."""
+    if method.startswith(HEALTH):
+        return lambda message: 0
+    # A tensor is read, and written into the place of its batch.
+    copies = 3 if method.startswith(_TENSORS) else 1
+    eof = grpc.aio.EOF  # type: ignore[attr-defined]
+    return lambda message: 0 if message is eof else copies * len(message)
+
+
+def _size_bytes(response: Any) -> int:
+    """Return what a response takes in wire form, which it may be in already."""
+    size: int = len(response) if isinstance(response, bytes) else response.ByteSize()
+    return size
+
+
+def _ending() -> Callable[[], object]:
+    """Return what ends the call that this task serves, without its caller's help."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
 
 
 def _behavior(handler: Handler) -> Callable[..., Any]:

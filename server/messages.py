@@ -1,11 +1,12 @@
 """Domain to protobuf and back: requests read, answers written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from visavis.v1 import vision_pb2 as pb
 
 from server import comparison, results
+from server.budget import Held
 from server.card import Facts, ModelDocument, Receipt, Task
 from server.errors import InvalidRequest, VisavisError
 from server.image import decode, from_raw
@@ -32,13 +33,14 @@ _CODES = {
 
 
 def read_picture(image: pb.Image, limits: ImageLimits) -> results.Picture:
-    """Return the picture of a request; decoding it raises InvalidRequest."""
+    """Return the picture of a request; decoding it raises InvalidRequest, and Overloaded."""
+    held = Held(limits.budget, "decoded")
     if image.WhichOneof("source") == "encoded":
-        return results.Picture(lambda: decode(image.encoded, limits))
-    return results.Picture(lambda: _read_raw(image.raw, limits))
+        return results.Picture(lambda: decode(image.encoded, limits, hold=held.wait_for), held)
+    return results.Picture(lambda: _read_raw(image.raw, limits, held.wait_for), held)
 
 
-def _read_raw(raw: pb.RawImage, limits: ImageLimits) -> results.Image:
+def _read_raw(raw: pb.RawImage, limits: ImageLimits, hold: Callable[[int], None]) -> results.Image:
     name = {
         pb.PIXEL_FORMAT_RGB: "RGB",
         pb.PIXEL_FORMAT_BGR: "BGR",
@@ -49,7 +51,7 @@ def _read_raw(raw: pb.RawImage, limits: ImageLimits) -> results.Image:
         raise InvalidRequest(
             "image.raw.format", f"format is {raw.format}; choose RGB, BGR, GRAY or NV12"
         )
-    return from_raw(name, raw.width, raw.height, raw.data, limits)
+    return from_raw(name, raw.width, raw.height, raw.data, limits, hold)
 
 
 def require_image(
@@ -190,9 +192,9 @@ def timings_message(timings: results.Timings) -> pb.Timings:
     )
 
 
-def image_size(image: results.Image) -> pb.ImageSize:
-    """Return width and height of an image [H, W, 3] as a message."""
-    return pb.ImageSize(width=image.shape[1], height=image.shape[0])
+def image_size(picture: results.Picture) -> pb.ImageSize:
+    """Return width and height of a picture that was decoded, as a message."""
+    return pb.ImageSize(width=picture.width, height=picture.height)
 
 
 def streamed_answer(answer: comparison.ModelAnswer) -> pb.StreamedAnswer:

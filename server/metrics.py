@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from server.budget import KINDS, Budget
 from server.plan import Plan
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
@@ -45,15 +46,16 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 
 
 class Metrics(Collector):
-    """Counts calls, and reads the scheduler when it is asked; models: those to report on."""
+    """Counts calls, and reads scheduler and budget when it is asked; models: those to report on."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, budget: Budget) -> None:
         self.models: Sequence[ServedModel] = ()
         self.watcher: Watcher | None = None
         self.loaded_at_start = 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._scheduler = scheduler
+        self._budget = budget
         self._calls: Counter[tuple[str, str, str]] = Counter()
         self._call_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
 
@@ -77,6 +79,7 @@ class Metrics(Collector):
         yield errors
         stuck = bool(self._scheduler.trouble())
         yield GaugeMetricFamily("visavis_stuck", "1 while a core is stuck.", stuck)
+        yield from self._memory()
         yield from self._all_calls()
         loads = CounterMetricFamily(
             "visavis_loads", "Model files, at the start and since.", labels=("outcome",)
@@ -131,6 +134,21 @@ class Metrics(Collector):
             for stage, histogram in model.stages.answered().items():
                 _add(stages, (*labels, stage), histogram)
         yield stages
+
+    def _memory(self) -> Iterator[Metric]:
+        budget = self._budget
+        yield GaugeMetricFamily(
+            "visavis_memory_budget_bytes", "What all calls may hold.", budget.total_bytes
+        )
+        reserved = GaugeMetricFamily(
+            "visavis_memory_reserved_bytes", "What calls hold, by what for.", labels=("kind",)
+        )
+        for kind in KINDS:
+            reserved.add_metric((kind,), budget.held(kind))
+        yield reserved
+        yield CounterMetricFamily(
+            "visavis_memory_refusals", "Calls refused for want of memory.", budget.refusals
+        )
 
     def _all_calls(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(

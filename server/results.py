@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from server.budget import Held
 from server.card import Task
 from server.errors import InvalidRequest
 
@@ -18,31 +19,52 @@ Tensor = npt.NDArray[np.float32]
 
 
 class Picture:
-    """A request's image, decoded once, by whoever needs it first."""
+    """A request's image, decoded once, by whoever needs it first.
 
-    def __init__(self, decode: Callable[[], Image]) -> None:
+    held: what its pixels are counted by; None: nothing. keep: whether somebody needs the pixels
+    after a model has made its input from them. width, height: 0 until it is decoded.
+    """
+
+    def __init__(self, decode: Callable[[], Image], held: Held | None = None) -> None:
+        self.keep = False
+        self.width = self.height = 0
         self._decode = decode
+        self._held = held
         self._lock = threading.Lock()
         self._pixels: Image | None = None
 
     def decode(self) -> float:
         """Return how many milliseconds decoding took; 0 if that was done before.
 
-        Raises InvalidRequest.
+        Raises InvalidRequest, and Overloaded where memory is short.
         """
         with self._lock:
             if self._pixels is not None:
                 return 0.0
             started = time.perf_counter()
-            self._pixels = self._decode()
+            try:
+                self._pixels = self._decode()
+            finally:
+                # Decoding took more than its result, and more than nothing where it failed.
+                if self._held is not None:
+                    self._held.fits(0 if self._pixels is None else self._pixels.nbytes)
+            self.height, self.width, _ = self._pixels.shape
             return (time.perf_counter() - started) * 1e3
+
+    def drop(self) -> None:
+        """Forget the pixels; whoever asks for them again decodes them again."""
+        with self._lock:
+            self._pixels = None
+            if self._held is not None:
+                self._held.release()
 
     @property
     def pixels(self) -> Image:
         """The decoded image."""
         self.decode()
-        assert self._pixels is not None
-        return self._pixels
+        pixels = self._pixels
+        assert pixels is not None
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)

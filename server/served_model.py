@@ -87,6 +87,8 @@ class _PictureJob(_Job):
         started = time.perf_counter()
         self.geometry = family.preprocess(self.picture.pixels, self.input)
         self.preprocess_ms = _ms_since(started)
+        if not self.picture.keep:
+            self.picture.drop()
 
     def finish(self, family: Family, output: list[Tensor]) -> Classified | Detected:
         return family.postprocess(output, self.geometry, self.options)

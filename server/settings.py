@@ -6,6 +6,7 @@ A flag beats the environment (`VISAVIS_` and the name in capitals), which beats 
 
 import ipaddress
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,11 +26,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.budget import Budget
 from server.cores import usable_cores
 from server.errors import StartupError
 from server.plan import Device
 
 DEFAULT_FILE = Path("visavis.toml")
+
+
+_ENDLESS = Budget(sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,14 @@ class ImageLimits:
     encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per
     sample, as the file says. jpeg_scans: a progressive JPEG may repeat itself this often.
     decode_ms: CPU that decoding takes at worst, computed from counts in the file's structure.
+    budget: what pixels are counted in; by default it has no end.
     """
 
     encoded_bytes: int = 16 << 20
     decoded_bytes: int = 75_000_000
     jpeg_scans: int = 100
     decode_ms: float = 500.0
+    budget: Budget = _ENDLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +145,14 @@ class Settings(BaseSettings):
         "before: a small file can ask for a minute; raise it for large progressive JPEGs",
     )
     max_message_bytes: Annotated[int, Field(ge=1)] = Field(
-        80_000_000,
-        description="largest gRPC message; raw images need their decoded size",
+        32 << 20,
+        description="largest message: the largest encoded image in JSON, or a raw 4K frame; "
+        "tensors of large batches need more",
+    )
+    memory_budget_bytes: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="what all calls together may hold: messages, pixels, answers; what does not "
+        "fit is refused. 0: what the cgroup or the machine leaves beside the models",
     )
     max_message_fields: Annotated[int, Field(ge=64)] = Field(
         4096,
@@ -159,6 +172,11 @@ class Settings(BaseSettings):
     )
     max_arriving: Annotated[int, Field(ge=1)] = Field(
         256, description="messages that arrive at once; others wait for their turn"
+    )
+    contended_turn_s: Annotated[float, Field(gt=0)] = Field(
+        2.0,
+        description="seconds that a message may take to arrive while others wait for a turn: "
+        "senders that stall hold up nobody for longer",
     )
     max_arriving_per_connection: Annotated[int, Field(ge=1)] = Field(
         16, description="the same, of each connection"

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from server.budget import Held
 from server.card import ModelDocument, Task, Yolov5Heads
 from server.errors import InvalidRequest, listed
 from server.fair_queue import Call
@@ -133,10 +134,12 @@ class ImageView:
         """
         options = _options(parameters, self._model.document)
         field = "inputs[0].contents"
-        pictures = [
-            Picture(partial(decode, data, self._limits, field))
-            for data in self._pictures(_only(inputs, _IMAGE))
-        ]
+        pictures = []
+        for data in self._pictures(_only(inputs, _IMAGE)):
+            held = Held(self._limits.budget, "decoded")
+            pictures.append(
+                Picture(partial(decode, data, self._limits, field, held.wait_for), held)
+            )
         answers = await self._model.answers(pictures, options, call)
         detects = self._model.task is Task.OBJECT_DETECTION
         return await to_thread(_columns, answers, boxes=detects)

@@ -77,7 +77,7 @@ class VisionService:
         model = self._model(request, Task.CLASSIFICATION)
         options = messages.read_classification_options(request)
         picture, answer, timings = await self._ask(request, model, options, call, started)
-        response = messages.classify_response(answer, timings, messages.image_size(picture.pixels))
+        response = messages.classify_response(answer, timings, messages.image_size(picture))
         await self._annotate(request.annotate, response, picture, answer.result, call)
         return response
 
@@ -92,7 +92,7 @@ class VisionService:
                 f"model {model.name} has no label {listed(map(repr, unknown))}",
             )
         picture, answer, timings = await self._ask(request, model, options, call, started)
-        response = messages.detect_response(answer, timings, messages.image_size(picture.pixels))
+        response = messages.detect_response(answer, timings, messages.image_size(picture))
         await self._annotate(request.annotate, response, picture, answer.result, call)
         return response
 
@@ -160,6 +160,7 @@ class VisionService:
     ) -> tuple[Picture, Answer, Timings]:
         """Return the picture, the model's answer, and where the whole time went."""
         picture = messages.read_picture(request.image, self._limits)
+        picture.keep = request.annotate
         answer = await model.answer(picture, options, call)
         return picture, answer, replace(answer.timings, total_ms=_ms_since(started))
 
@@ -182,6 +183,7 @@ class VisionService:
         )
         call = call_of("Compare", context)
         picture = messages.read_picture(request.image, self._limits)
+        picture.keep = True
         decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
         trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
         given = []
@@ -206,7 +208,7 @@ class VisionService:
                 for model in repository.latest()
                 if model.name in asked
             ],
-            image_size=messages.image_size(picture.pixels),
+            image_size=messages.image_size(picture),
         )
         if request.annotate:
             panels = [_panel(a, c) for c in compared for a in c.answers]

@@ -3,12 +3,14 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 METHOD = "/visavis.v1.VisionService/Classify"
 
@@ -18,10 +20,17 @@ class HungUp(Exception):
 
 
 class RawConnection:
-    """One HTTP/2 connection, frame by frame; every method raises HungUp."""
+    """One HTTP/2 connection, frame by frame; every method raises HungUp.
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=2)
+    where: a port of this machine, or the path of a Unix socket.
+    """
+
+    def __init__(self, where: int | str) -> None:
+        if isinstance(where, int):
+            self._socket = socket.create_connection(("127.0.0.1", where), timeout=2)
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(where)
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._http.initiate_connection()
         self.send()
@@ -46,45 +55,65 @@ class RawConnection:
     def open_call(self, metadata: Sequence[tuple[str, str]] = (), method: str = METHOD) -> int:
         """Begin a call with its headers alone; return its stream."""
         stream = self._http.get_next_available_stream_id()
-        headers = [
+        self._http.send_headers(stream, [*self._headers(method), *metadata])
+        self.send()
+        return stream
+
+    @staticmethod
+    def _headers(method: str) -> list[tuple[str, str]]:
+        return [
             (":method", "POST"),
             (":scheme", "http"),
             (":path", method),
             (":authority", "127.0.0.1"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-            *metadata,
         ]
-        self._http.send_headers(stream, headers)
-        self.send()
-        return stream
 
-    def stall(self, stream: int, size: int) -> None:
+    @property
+    def calls(self) -> int:
+        """How many calls the server has not ended yet."""
+        return int(self._http.open_outbound_streams)
+
+    def stall(self, stream: int, size: int, patience: int = 20) -> None:
         """Send all of a message but its last byte, as far as the server lets it come."""
-        data = b"\0" + size.to_bytes(4) + bytes(size - 1)
-        window = min(
-            self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size
-        )
-        while data and window > 0:
-            self._http.send_data(stream, data[:window])
-            data = data[window:]
-            self.send()
-            self.events(0.0)
+        with suppress(h2.exceptions.StreamClosedError):  # the server has ended the call
+            self._stall(stream, size, patience)
+
+    def _stall(self, stream: int, size: int, patience: int) -> None:
+        prefix, left = b"\0" + size.to_bytes(4), 5 + size - 1
+        while left and patience:
             window = min(
-                self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size
+                left,
+                self._http.local_flow_control_window(stream),
+                self._http.max_outbound_frame_size,
             )
+            if window > 0:
+                self._http.send_data(stream, prefix[:window].ljust(window, b"\0"))
+                prefix, left = prefix[window:], left - window
+                self.send()
+            # What lets more come may take a moment.
+            patience -= not self.events(0.0 if window > 0 else 0.01) and window <= 0
 
     def reset(self, stream: int) -> None:
         """Take a call back."""
         self._http.reset_stream(stream)
         self.send()
 
+    def reset_many(self, count: int) -> None:
+        """Begin calls and take them back, all in one piece."""
+        for _ in range(count):
+            stream = self._http.get_next_available_stream_id()
+            self._http.send_headers(stream, self._headers(METHOD))
+            self._http.reset_stream(stream)
+        self.send()
+
     def events(self, timeout_s: float) -> list[h2.events.Event]:
         """Return what the server has sent."""
-        self._socket.settimeout(max(timeout_s, 0.001))
+        self._socket.settimeout(timeout_s)
         try:
             data = self._socket.recv(1 << 20)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return []
         except OSError as error:
             raise HungUp from error

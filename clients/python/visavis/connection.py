@@ -13,7 +13,7 @@ from visavis.errors import InvalidSettings
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
-# Above what a server takes, 80 MB: it is the server that says what is too large.
+# Above what servers take, mostly 32 MiB: it is the server that says what is too large.
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 READY_POLL_S = 0.1
 
