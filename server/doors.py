@@ -15,6 +15,7 @@ import grpc
 import structlog
 
 from server.errors import StartupError
+from server.intake import UNREAD_BYTES
 from server.settings import Settings
 from server.watched_files import WatchedFiles
 
@@ -27,8 +28,8 @@ METRICS_CONNECTIONS = 64
 
 # What is open besides connections: model files, trials, logs, and what libraries open.
 _OTHER_DESCRIPTORS = 128
-# How much of a message may come before it is its turn: a small picture whole.
-_UNREAD_BYTES = 256 << 10
+# Calls that the loop has not seen yet, and so nobody has counted.
+_MAX_UNSEEN_CALLS = 8192
 # How long streams may go on when their connection has reached its age.
 _AGE_GRACE_MS = 600_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
@@ -67,8 +68,12 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
         # gRPC would let messages that nobody reads yet grow with the speed of the network.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+        ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        # It counts calls that have ended, and so resets calls of clients that keep to the limit.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.server.max_pending_requests", _MAX_UNSEEN_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_UNSEEN_CALLS),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.server_handshake_timeout_ms", _ms(settings.handshake_timeout_s)),
         ("grpc.max_connection_idle_ms", _ms(settings.max_connection_idle_s)),

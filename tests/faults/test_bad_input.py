@@ -179,6 +179,27 @@ async def test_rapid_resets_harm_nobody(serve: Serve) -> None:
     await neighbours_are_unharmed(server)
 
 
+async def test_20_000_resets_in_one_burst_harm_nobody(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        await stub.Classify(classify())
+
+        def attack() -> None:
+            with suppress(HungUp), closing(RawConnection(server.port)) as attacker:
+                attacker.reset_many(20_000)
+                for _ in range(10):  # or until the server has ended the connection
+                    attacker.events(0.2)
+
+        attacks = asyncio.gather(*(asyncio.to_thread(attack) for _ in range(4)))
+        while not attacks.done():
+            outcome = await ended(stub.Classify(classify(), timeout=30))
+            assert outcome.code is OK, outcome.error
+            assert outcome.seconds < 5
+        await attacks
+    await neighbours_are_unharmed(server)
+
+
 async def test_pings_without_end_are_sent_away(serve: Serve) -> None:
     server = serve()
 

@@ -103,6 +103,15 @@ async def test_64_callers_get_their_own_answers(serve: Serve) -> None:
         await each.close()
 
 
+async def test_600_calls_at_once_on_one_connection_are_all_answered(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        calls = (ended(stub.Classify(classify(), timeout=60)) for _ in range(600))
+        codes = Counter(outcome.code for outcome in await asyncio.gather(*calls))
+    assert codes == {OK: 600}
+
+
 async def test_a_poison_image_in_a_batch_fails_alone(serve: Serve) -> None:
     server = serve("--cores", "1")
     damaged = COLORS["red"][:60]
