@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +28,10 @@ from visavis.bench.workload import Call, calls_of
 from server.cores import usable_cores
 from tests.benchmark.site import Site, send_all
 from tests.faults import costly
+from tests.faults.attacks import HungUp, RawConnection
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S, slow
+from tests.faults.memory_group import memory_group
 from tests.faults.mutants import decoded_elsewhere, real_pictures
 from tests.faults.process import ServerProcess, started
 from tests.faults.reloading import put, reload_under_callers
@@ -382,6 +387,103 @@ def loop_lag(soak: Soak) -> Sequence[Row]:
     ]
 
 
+def short_memory(soak: Soak) -> Sequence[Row]:
+    """64 callers with JPEGs of some 2 MB in 700 MB, 64 with raw 4K frames in 2 GB."""
+    chance = np.random.default_rng(0)
+    photograph = soak.folder / "photograph.jpg"
+    noise = chance.integers(0, 255, (1300, 1700, 3), np.uint8)
+    Image.fromarray(noise).save(photograph, quality=92)
+    frame = soak.folder / "frame.png"
+    Image.fromarray(noise).resize((3840, 2160)).save(frame)
+    return [
+        *_in_short_memory(soak, "JPEGs of 2 MB, in 700 MB", photograph, 700_000_000, False),
+        *_in_short_memory(soak, "raw 4K frames, in 2 GB", frame, 2_000_000_000, True),
+    ]
+
+
+def _in_short_memory(
+    soak: Soak, what: str, picture: Path, limit_bytes: int, raw: bool
+) -> Sequence[Row]:
+    seconds = max(10.0, 60 * soak.length)
+    calls = calls_of("classify", ("resnet50",), [picture], raw=raw)
+    with soak.server(soak.site.fp32) as server:
+        peak = asyncio.run(_peak_per_s(server, calls, seconds / 2))
+
+    async def load(server: ServerProcess) -> Counter[str]:
+        async with Channels(server.address, 64, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 64, 3.0, seconds)
+        return Counter(outcome.code for outcome in window.outcomes)
+
+    with memory_group(limit_bytes) as group:
+        server = ServerProcess(soak.site.fp32, soak.folder)
+        group.take(server.process.pid)
+        with server:
+            codes = asyncio.run(load(server))
+            lives = server.process.poll() is None
+    goodput = codes[OK] / seconds / peak
+    others = {c: n for c, n in codes.items() if c not in (OK, _REFUSED)}
+    return [
+        Row(
+            f"64 callers with {what}, for {seconds:.0f} s",
+            "answered or refused, never killed; 90% of what 8 callers get without a limit",
+            f"{goodput:.0%} of {peak:.1f} per s; {codes[_REFUSED]} refused {others or ''}; at most "
+            f"{group.peak_mib:.0f} MiB{'' if lives else '; KILLED'}",
+            lives and not others and goodput >= 0.9,
+        )
+    ]
+
+
+def stalled_senders(soak: Soak) -> Sequence[Row]:
+    """Twenty connections with 16 half-sent messages each, and a neighbour beside them."""
+    picture = soak.folder / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    seconds = 40 * soak.length
+    calls = calls_of("classify", ("slow",), [picture])
+    healths: list[float] = []
+    over = threading.Event()
+
+    def attack(server: ServerProcess) -> None:
+        with suppress(HungUp), closing(RawConnection(server.port)) as attacker:
+            while not over.is_set():
+                while attacker.calls < 16 and not over.is_set():
+                    attacker.stall(attacker.open_call(), 4 << 20)
+                attacker.events(0.2)
+
+    async def neighbours(server: ServerProcess) -> list[Outcome]:
+        async def watch_health() -> None:
+            async with channel(server.address) as one:
+                while True:
+                    began = time.monotonic()
+                    await health(one)
+                    healths.append(time.monotonic() - began)
+                    await asyncio.sleep(0.2)
+
+        watching = asyncio.create_task(watch_health())
+        async with Channels(server.address, 1, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 1, 3.0, seconds)
+        watching.cancel()
+        return list(window.outcomes)
+
+    with soak.server(soak.slow) as server, ThreadPoolExecutor(20) as threads:
+        attacks = [threads.submit(attack, server) for _ in range(20)]
+        outcomes = asyncio.run(neighbours(server))
+        over.set()
+        for each in attacks:
+            each.result()
+    answered = sorted(_took(outcome) for outcome in outcomes if outcome.code == OK)
+    p99_s = answered[int(0.99 * len(answered))] if answered else math.inf
+    health_s = sorted(healths)[int(0.99 * len(healths))]
+    return [
+        Row(
+            f"20 connections with 16 half-sent messages, for {seconds:.0f} s: a neighbour",
+            "every call answered, p99 below 4 s; health p99 below 1 s",
+            f"{len(answered)} of {len(outcomes)} answered, p99 {p99_s:.2f} s; health p99 "
+            f"{health_s:.2f} s",
+            len(answered) == len(outcomes) and p99_s < 4 and health_s < 1,
+        )
+    ]
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
@@ -392,4 +494,6 @@ TRIALS: dict[str, Trial] = {
     "full-pipe": full_pipe,
     "worst-picture": worst_picture,
     "loop-lag": loop_lag,
+    "700-mb": short_memory,
+    "stalled-senders": stalled_senders,
 }
