@@ -1,8 +1,7 @@
 """Model files that `ultralytics` exported itself: their metadata, read as our document."""
 
-import ast
 import re
-from typing import Any, Literal
+from typing import Literal as OneOf
 
 import numpy as np
 
@@ -21,10 +20,15 @@ from server.card import (
     Task,
 )
 from server.errors import ModelFileError
-from server.labels import name_of_label_set
+from server.labels import check_labels, name_of_label_set
+from server.literal import Literal, read_literal
 from server.session import Session
 
-_Layout = Literal["yolov5_rows", "ultralytics_rows", "end_to_end"]
+# Pixels; the export makes none larger, and the probe takes 12 bytes for each.
+_MAX_SIDE = 4096
+# What a file says of its author and licence is shown on its card.
+_MAX_TEXT_LENGTH = 200
+_Layout = OneOf["yolov5_rows", "ultralytics_rows", "end_to_end"]
 
 
 def document_of(name: str, metadata: dict[str, str], session: Session, where: str) -> ModelDocument:
@@ -36,7 +40,9 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
     labels = _labels(metadata, where)
     task = metadata.get("task", "detect")  # ultralytics/yolov5 wrote names and stride only
     if task not in ("detect", "classify"):
-        raise ModelFileError(f"{where}: its task is {task!r}; detect and classify are served")
+        raise ModelFileError(
+            f"{where}: its task is {_line(task)!r}; detect and classify are served"
+        )
     height, width = _input_size(metadata, session, where)
     by_ultralytics = "task" in metadata
     tensor = next(iter(session.output_shapes))
@@ -72,29 +78,37 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
         facts=_facts(metadata),
         provenance=Provenance(
             weights_source="an .onnx file exported by ultralytics",
-            exporter=f"ultralytics {metadata.get('version', '')}".strip(),
+            exporter=f"ultralytics {_line(metadata.get('version', ''))}".strip(),
         ),
     )
 
 
-def _literal(metadata: dict[str, str], key: str, where: str) -> Any:
+def _literal(metadata: dict[str, str], key: str, where: str) -> Literal:
     try:
-        return ast.literal_eval(metadata[key])
+        return read_literal(metadata[key])
     except KeyError:
         raise ModelFileError(
             f"{where}: holds neither a visavis document nor ultralytics' metadata ({key} is "
             "missing); export the weights with `visavis export`, or put a model.json beside it"
         ) from None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ModelFileError(f"{where}: its metadata {key} can't be read") from None
+    except ValueError as error:
+        raise ModelFileError(
+            f"{where}: its metadata {key} can't be read: {error}; export it again"
+        ) from None
 
 
 def _labels(metadata: dict[str, str], where: str) -> tuple[str, ...]:
     names = _literal(metadata, "names", where)
-    values = [names[i] for i in sorted(names)] if isinstance(names, dict) else names
-    if not isinstance(values, list | tuple) or not values:
-        raise ModelFileError(f"{where}: its metadata names lists no classes")
-    return tuple(str(value) for value in values)
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise ModelFileError(f"{where}: its metadata names leaves out a class; export it again")
+        names = [names[class_id] for class_id in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ModelFileError(f"{where}: its metadata names lists no classes; export it again")
+    try:
+        return check_labels(names)
+    except ValueError as error:
+        raise ModelFileError(f"{where}: its metadata: {error}") from None
 
 
 def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple[int, int]:
@@ -102,10 +116,13 @@ def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple
     shape = session.input_shape
     if len(shape) != 4 or shape[1] not in (3, None):
         raise ModelFileError(f"{where}: its input is {shape}; [batch, 3, height, width] is served")
-    if shape[2] and shape[3]:
-        return shape[2], shape[3]
-    height, width = _literal(metadata, "imgsz", where)
-    return int(height), int(width)
+    size = shape[2:] if shape[2] and shape[3] else _literal(metadata, "imgsz", where)
+    match size:
+        case [int(height), int(width)] if 1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE:
+            return height, width
+    raise ModelFileError(
+        f"{where}: its input size is {size!s:.40}; two sides of 1 to {_MAX_SIDE} pixels are served"
+    )
 
 
 def _layout(shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: str) -> _Layout:
@@ -124,7 +141,8 @@ def _layout(shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: s
 
 
 def _facts(metadata: dict[str, str]) -> Facts:
-    described = re.match(r"Ultralytics (\S+) model", metadata.get("description", ""))
+    texts = {key: _line(metadata.get(key, "")) for key in ("description", "author", "license")}
+    described = re.match(r"Ultralytics (\S{1,40}) model", texts["description"])
     source = "the file's own metadata"
     sources = {
         "organization": source,
@@ -133,9 +151,14 @@ def _facts(metadata: dict[str, str]) -> Facts:
     }
     return Facts(
         architecture=described[1] if described else "YOLO",
-        organization=metadata.get("author", "Ultralytics"),
+        organization=texts["author"] or "Ultralytics",
         category="computer vision",
         code_license="AGPL-3.0-only",
-        weights_license=metadata.get("license", "AGPL-3.0-only"),
+        weights_license=texts["license"] or "AGPL-3.0-only",
         sources=sources,
     )
+
+
+def _line(text: str) -> str:
+    """Return the beginning of a stranger's text, without control characters."""
+    return "".join(letter for letter in text[:_MAX_TEXT_LENGTH] if letter.isprintable())

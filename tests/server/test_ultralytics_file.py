@@ -206,3 +206,37 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
     (dog,) = model.family.postprocess(outputs, geometry, Options()).detections
     assert (dog.label, dog.score) == ("dog", 0.5)
     assert (dog.box.x_min, dog.box.y_max) == (8, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"names": "[" * 100_000}, "names can't be read: no plain value at character 0"),
+        ({"names": "-" * 1_000_000 + "1"}, "names can't be read"),
+        ({"names": "__import__('os').system('touch PWNED')"}, "names can't be read"),
+        ({"names": "{0: 'cat', 1: open('x')}"}, "no plain value at character"),
+        ({"names": "{0: 'cat', 1: ['dog']}"}, "no plain value at character"),
+        ({"names": "{0: 'cat', 2: 'dog'}"}, "leaves out a class"),
+        ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
+        ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
+        ({"names": "['cat', '\\x1b[31m']"}, "control characters"),
+        ({"task": "detect\x1b[31m"}, r"its task is 'detect\[31m'"),
+    ],
+)
+def test_metadata_is_read_as_plain_values_and_nothing_else(
+    change: dict[str, str], complaint: str, read: Any
+) -> None:
+    with pytest.raises(ModelFileError, match=complaint):
+        read(graphs.constant(COLUMNS), {**DETECT, **change})
+
+
+@pytest.mark.parametrize("imgsz", ["[1000000, 1000000]", "[0, 64]", "64", "['64', '64']", "[64]"])
+def test_an_image_size_beyond_all_bounds_is_refused(read: Any, imgsz: str) -> None:
+    graph = graphs.constant(COLUMNS, height="h", width="w")
+    with pytest.raises(ModelFileError, match=r"its input size is|imgsz"):
+        read(graph, {**DETECT, "imgsz": imgsz})
+
+
+def test_what_a_file_says_of_its_author_is_cut_and_printable(read: Any) -> None:
+    facts = read(graphs.constant(COLUMNS), {**DETECT, "author": "\x1b" + "a" * 9_999}).facts
+    assert facts.organization == "a" * 199
