@@ -31,6 +31,7 @@ from server.card import (
 )
 from server.cores import usable_cores
 from server.errors import ModelFileError
+from server.labels import check_labels
 from server.model_files import NAME_PATTERN, ModelFile, scan
 from server.onnx_file import read_onnx_file
 from server.providers import CPU, Setup
@@ -186,6 +187,10 @@ def _check(request: Request) -> None:
         raise ExportError(f"--size is for YOLO models; {name}'s size belongs to its weights")
     if request.size is not None and not 32 <= request.size <= 4096:
         raise ExportError(f"--size is {request.size}; it must be 32 to 4096 pixels")
+    try:
+        check_labels(request.class_names or ())
+    except ValueError as error:
+        raise ExportError(f"--class-names: {error}") from None
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
+from export.pickled import shown
 from export.weights import Weights
 from server.card import ModelDocument
 
@@ -150,7 +151,8 @@ def candidates(boxes: Tensor, scores: Tensor) -> Candidates:
 def first_mismatch(error: RuntimeError) -> str:
     """Return the first of the many lines in which PyTorch says that a state doesn't fit."""
     _, *lines = str(error).splitlines()
-    return f"{lines[0].strip()} ({len(lines)} such lines)" if lines else str(error)
+    first = lines[0].strip() if lines else str(error)
+    return f"{shown(first, 300)} ({max(1, len(lines))} such lines)"
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -18,6 +18,7 @@ from export.original import (
     upright,
     weights_license,
 )
+from export.pickled import shown
 from export.weights import Release, Weights
 from server.card import (
     ClassScores,
@@ -141,7 +142,8 @@ def _classes(name: str, state: dict[str, Tensor]) -> int:
         return int(state["fc.weight"].shape[0])
     except KeyError:
         raise ExportError(
-            f"the weights are no {name}: they hold no fc.weight, but {', '.join(list(state)[:3])}…"
+            f"the weights are no {name}: they hold no fc.weight, but "
+            f"{shown(', '.join(list(state)[:3]))}"
         ) from None
 
 
@@ -156,8 +158,8 @@ def _load(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     if missing or unexpected:
         raise ExportError(
             f"the weights don't fit {name}: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:3])}), {len(unexpected)} are too many "
-            f"({', '.join(unexpected[:3])})"
+            f"({shown(', '.join(missing[:3]))}), {len(unexpected)} are too many "
+            f"({shown(', '.join(unexpected[:3]))})"
         )
 
 

@@ -16,7 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 from rich.progress import Progress, TaskID
 
-from export.checkpoint import check_torch_file
+from export.archive import check_torch_file
 from export.errors import WeightsError
 
 SUFFIXES = (".pth", ".pt")

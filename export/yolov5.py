@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from export import random_weights
 from export.checkpoint import YoloCheckpoint
+from export.description import read_description
 from export.errors import ExportError
 from export.original import (
     Candidates,
@@ -81,7 +82,8 @@ def build_yolov5(
     else:
         _require(checkpoint, "yolov5", name)
         require_size(name, checkpoint.state)
-        network = build_detector(checkpoint.yaml)
+        with torch.device("meta"):  # Takes no memory, however large the description says it is.
+            network = build_detector(read_description(checkpoint.yaml))
         load_state(network, checkpoint.state, name)
         labels = checkpoint.names
     head = network.head
@@ -182,7 +184,7 @@ def load_state(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
     # v6.0 still stored the anchors a second time.
     state = {key: value for key, value in state.items() if not key.endswith("anchor_grid")}
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ExportError(f"the checkpoint doesn't fit {name}: {first_mismatch(error)}") from None
 

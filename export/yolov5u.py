@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from export import random_weights
 from export.checkpoint import YoloCheckpoint
+from export.description import SILU, read_description
 from export.errors import ExportError
 from export.original import Candidates, Floats, Original, candidates
 from export.weights import Weights
@@ -23,6 +24,7 @@ from export.yolov5 import (
     load_state,
     require_size,
 )
+from export.yolov5_modules import describe
 from server.card import Candidates as CandidatesLayout
 from server.card import (
     DetectionDefaults,
@@ -53,7 +55,7 @@ def build_yolov5u(
     """
     random_weights.seed()
     if checkpoint is None:
-        module = _detection_model(_description(name), 80)
+        module = _detection_model(_description(name, 80))
         labels = coco_labels()
         random_weights.calibrate(module, _spreads(module), letterboxed_pictures())
     else:
@@ -63,7 +65,7 @@ def build_yolov5u(
             )
         require_size(name, checkpoint.state)
         labels = checkpoint.names
-        module = _detection_model(checkpoint.yaml, len(labels))
+        module = _detection_model(_checked(name, checkpoint))
         load_state(module, checkpoint.state, name)
     module.eval()
     module.model[-1].export = True  # the decoded rows alone, without the training outputs
@@ -95,7 +97,39 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
     return inherited.model_copy(update={"release_date": "2023", "sources": sources})
 
 
-def _detection_model(description: Any, classes: int) -> Any:
+def _checked(name: str, checkpoint: YoloCheckpoint) -> dict[str, Any]:
+    """Return our own description of a size, if it is the checkpoint's too.
+
+    ultralytics evaluates parts of a description as code: it never sees a stranger's.
+    """
+    given = read_description(checkpoint.yaml)
+    own = _description(name, len(checkpoint.names))
+    for key in ("nc", "depth_multiple", "width_multiple", "backbone", "head"):
+        if _plain(given[key]) != _plain(own[key]):
+            raise ExportError(f"the checkpoint's {key} is not {name}'s: it is another model")
+    if given["activation"] != SILU:
+        raise ExportError(
+            f"the checkpoint's activation is {given['activation'].name}; {name} has SiLU"
+        )
+    return own
+
+
+def _description(name: str, classes: int) -> dict[str, Any]:
+    """Return the description of a size: YOLOv5's own, but for the head's anchors."""
+    description = describe(name[6], classes)
+    *head, (sources, repeats, module, _) = description["head"]
+    description["head"] = [*head, [sources, repeats, module, ["nc"]]]
+    del description["anchors"]
+    return description
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, list | tuple):
+        return [_plain(one) for one in part]
+    return None if part == "None" else part  # ultralytics' older files spell it as a word
+
+
+def _detection_model(description: dict[str, Any]) -> Any:
     try:
         # It writes its settings when it is imported, below ~/.config if not told where.
         with TemporaryDirectory(prefix="visavis-ultralytics-") as folder:
@@ -105,11 +139,7 @@ def _detection_model(description: Any, classes: int) -> Any:
         raise ExportError(
             "YOLOv5u needs ultralytics: pip install 'visavis-server[export]'"
         ) from None
-    return DetectionModel(description, nc=classes, verbose=False)
-
-
-def _description(name: str) -> str:
-    return f"{name.removesuffix('u')}.yaml"
+    return DetectionModel(description, nc=description["nc"], verbose=False)
 
 
 def _candidates(rows: Tensor) -> Candidates:

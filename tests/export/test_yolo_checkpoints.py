@@ -36,9 +36,7 @@ def custom() -> YoloCheckpoint:
     calibrate(network, _spreads(network), letterboxed_pictures())
     # As autoanchor leaves it: the description says only how many, the buffer which.
     stored = description | {"anchors": 3}
-    return YoloCheckpoint(
-        "yolov5", network.state_dict(), ("helmet", "head"), stored, (8, 16, 32), 640, None, None
-    )
+    return YoloCheckpoint("yolov5", network.state_dict(), ("helmet", "head"), stored, 640)
 
 
 def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(
@@ -103,7 +101,7 @@ def test_an_input_size_that_is_no_multiple_of_the_stride_is_refused(
 @pytest.mark.parametrize("size", ["n", "s"])
 def test_a_classifier_of_ones_own_is_rebuilt_by_its_name(size: str) -> None:
     state = build_classifier(describe(size, 80), 2).state_dict()
-    stored = YoloCheckpoint("yolov5-cls", state, ("cat", "dog"), {}, None, 224, None, None)
+    stored = YoloCheckpoint("yolov5-cls", state, ("cat", "dog"), None, 224)
     original = build_yolov5_classifier(f"yolov5{size}-cls", stored, None, PROVENANCE, None)
     loaded = original.graph.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())

@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -26,7 +27,8 @@ from visavis.bench.load import OK, Outcome, closed_loop, open_loop
 from visavis.bench.workload import Call, calls_of
 
 from server.cores import usable_cores
-from tests.benchmark.site import Site, send_all
+from tests.benchmark.site import ROOT, Site, send_all
+from tests.export.forgeries import KINDS
 from tests.faults import costly
 from tests.faults.attacks import HungUp, RawConnection
 from tests.faults.calls import channel, health
@@ -484,6 +486,36 @@ def stalled_senders(soak: Soak) -> Sequence[Row]:
     ]
 
 
+def forged_checkpoints(soak: Soak) -> Sequence[Row]:
+    """Checkpoints with a payload at every text, name and number, of each kind that is exported."""
+    counts = {kind: max(5, round(1500 * soak.length)) for kind in KINDS}
+    with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tests.export.forgeries", "7", folder),
+                *(f"{kind}={count}" for kind, count in counts.items()),
+            ],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "HOME": folder},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        marks = list(Path(folder).rglob("PWNED"))
+    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b'{"kind"')]
+    return [
+        Row(
+            f"{counts[report['kind']]:,} forged checkpoints of {report['kind']}",
+            "read or refused in a sentence; no program started, nothing compiled, imported or "
+            "written, 200 MiB at most",
+            f"{report['outcomes']}, {len(report['watched'])} forbidden events, slowest "
+            f"{report['slowest_s']} s, {report['grown_mib']:+} MiB"
+            + "".join(f"; {odd}" for odd in (report["odd"] + report["watched"])[:3]),
+            not (report["odd"] or report["watched"] or marks) and report["grown_mib"] < 200,
+        )
+        for report in reports
+    ]
+
+
 TRIALS: dict[str, Trial] = {
     "overload": overload_of_a_slow_model,
     "overload-resnet": overload_of_resnet,
@@ -496,4 +528,5 @@ TRIALS: dict[str, Trial] = {
     "loop-lag": loop_lag,
     "700-mb": short_memory,
     "stalled-senders": stalled_senders,
+    "checkpoints": forged_checkpoints,
 }
