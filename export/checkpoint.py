@@ -34,12 +34,14 @@ class YoloCheckpoint:
     kind: `yolov5`, `yolov5-cls`, `ultralytics-detect` or `ultralytics-cls`.
     state: named as by `nn.Module.state_dict`, floating-point tensors as float32.
     names: class names by class id; empty where none are stored.
+    model: the pickled model, with its modules and their attributes.
     yaml: the architecture's description as it is stored, for `read_description`; None in
     YOLOv5-cls, which stores none.
-    image_size: side in pixels of the training images.
+    image_size: side in pixels of the training images, if it is known.
     """
 
     kind: str
+    model: Inert
     state: dict[str, torch.Tensor]
     names: tuple[str, ...]
     yaml: object
@@ -95,13 +97,13 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
     check_extent(model, f"{path.name}: its model")
     stored = _fields(model)
     options = _fields(entries.get("train_args")) or _fields(entries.get("opt"))
-    image_size = options.get("imgsz")
     return YoloCheckpoint(
         kind=_KINDS[model.class_path],
+        model=model,
         state=_float32(dict(_stored_tensors(model, ""))),
         names=_names(stored.get("names", ())),
         yaml=stored.get("yaml"),
-        image_size=image_size if isinstance(image_size, int) else None,
+        image_size=_image_size(options, _KINDS[model.class_path]),
     )
 
 
@@ -131,6 +133,20 @@ def _fields(stored: object) -> dict[Any, Any]:
     if isinstance(stored, Inert):
         stored = stored.state
     return stored if isinstance(stored, dict) else {}
+
+
+def _image_size(options: dict[Any, Any], kind: str) -> int | None:
+    """Return the side of the training's images; None where the options are another training's.
+
+    Options of YOLOv5's detectors (with `hyp`) found in a classifier were copied along: they say
+    nothing of it.
+    """
+    size = options.get("imgsz")
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        (size,) = set(size)
+    if kind == "yolov5-cls" and "hyp" in options:
+        return None
+    return size if type(size) is int and 32 <= size <= 4096 else None
 
 
 def _names(stored: object) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ _ACTIVATION = re.compile(
     r"(?:torch\.)?nn\.(\w{1,40})\((?:(?:negative_slope=)?(\d{1,2}(?:\.\d{1,9})?))?"
     r"(?:,? ?inplace=(?:True|False))?\)"
 )
+_WORDS = ("nc", "anchors", "None", "nearest", "bilinear")
 _KEYS = (
     *("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "activation"),
     # Of ultralytics: how wide and deep every size is, which one this is, where it was read.
@@ -111,7 +112,11 @@ def _layer(row: object) -> Layer:
 
 
 def _argument(value: object) -> Any:
-    if value is None or isinstance(value, bool) or value in ("nc", "anchors", "None", "nearest"):
+    if (
+        value is None
+        or isinstance(value, bool)
+        or value in ("nc", "anchors", "None", "nearest", "bilinear")
+    ):
         return value
     if isinstance(value, list | tuple):
         return [_numbers(one, "arguments") for one in _items(value, "arguments", 8)]

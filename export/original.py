@@ -66,13 +66,12 @@ class Seen(Protocol):
         """All of them."""
         ...
 
-    def detect(
-        self, score_threshold: float, iou_threshold: float, candidates: Candidates | None = None
-    ) -> Found:
-        """Return what the original answers at these thresholds, 300 boxes at most.
+    def detect(self, score_threshold: float, iou_threshold: float) -> Found:
+        """Return what the original answers at these thresholds, 300 boxes at most."""
+        ...
 
-        candidates: what it answers from, if not from its own.
-        """
+    def in_picture(self, boxes: Floats) -> Floats:
+        """Return boxes [n, 4] of the input in pixels of the picture, as the original does."""
         ...
 
 

@@ -4,8 +4,9 @@ One side is the original's own pipeline, the other the very code that serves.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from export.errors import ReceiptFailed
 from export.original import (
     ClassifierReference,
     DetectorReference,
+    Floats,
     Found,
     Seen,
 )
 from export.served import ServedFile, found, read_image
+from export.suppression import judge
+from server import boxes
 from server.card import Receipt, ReceiptPicture, RowComparison
 from server.comparison import detection_agreement
 from server.families.detector import Detector
@@ -42,6 +46,16 @@ TOLERANCES = {"fp32": EXACT, "fp16": Tolerance(score=5e-3, box_px=2.0, candidate
 # Lowered in these steps, from the model's own, until a picture has enough candidates.
 _ENOUGH_CANDIDATES = 10
 _THRESHOLDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4, 1e-5, 1e-6)
+
+
+class _Unmoved(boxes.Letterbox):
+    """Leaves boxes in pixels of the input, and doesn't clip them."""
+
+    def to_original(self, boxes: Floats, unpad: Literal["exact", "rounded"]) -> Floats:
+        return boxes
+
+
+_UNMOVED = _Unmoved(1, 1, 1, 1, 0, 0, 1, 1)
 Advance = Callable[[], None]
 
 
@@ -55,8 +69,9 @@ def prove(
 
     file: its precision decides what is allowed. pictures: encoded, by name. Raises
     ReceiptFailed, with the figures, where labels differ, or scores or box edges by more than
-    the tolerance, unless the original itself is that close to a tie or a threshold. Where
-    there is no tolerance, every difference is only recorded.
+    the tolerance, unless the original itself is that close to a tie or a threshold. Of a
+    detector, all candidates are compared, and boxes after suppression are judged by
+    `export.suppression`. Where there is no tolerance, every difference is only recorded.
     """
     document = file.document
     tolerance = TOLERANCES.get(document.precision)
@@ -126,15 +141,20 @@ def _detect(
     seen = reference.look(encoded)
     family = Detector(file.document)
     outputs, geometry = file.run(image)
-    rows = _compare_rows(family, outputs, seen, tolerance, name)
+    rows, moved = _compare_rows(family, outputs, seen, tolerance, name)
     assert file.document.detection_defaults is not None
     defaults = file.document.detection_defaults
     score_threshold = _threshold(seen, defaults.score_threshold, name)
     options = Options(score_threshold=score_threshold)
     ours = found(family.postprocess(outputs, geometry, options))
-    edge = _Edge(seen, score_threshold, defaults.iou_threshold, tolerance)
-    matched, excused = edge.compare(ours, name)
-    theirs = edge.theirs
+    inside = found(family.postprocess(outputs, _UNMOVED, options)).boxes
+    thresholds = score_threshold, defaults.iou_threshold
+    steps = tolerance.score, tolerance.candidate_box_px, tolerance.box_px
+    if wrong := judge(ours, inside, seen, thresholds, steps, moved):
+        raise _failure(name, wrong)
+    theirs = seen.detect(*thresholds)
+    matched = match(ours, theirs, tolerance)
+    only_here, only_there = len(ours.scores) - len(matched), len(theirs.scores) - len(matched)
     score_difference, box_difference = 0.0, 0.0
     for mine, other in matched:
         score_difference = max(
@@ -143,12 +163,14 @@ def _detect(
         box_difference = max(
             box_difference, float(np.abs(ours.boxes[mine] - theirs.boxes[other]).max())
         )
-    picture = _picture(name, image, len(matched), excused, score_difference)
+    picture = _picture(name, image, len(matched), only_here + only_there, score_difference)
     return (
         picture.model_copy(
             update={
                 "score_threshold": score_threshold,
                 "max_box_difference_px": box_difference,
+                "only_here": only_here,
+                "only_in_original": only_there,
             }
         ),
         rows,
@@ -205,88 +227,37 @@ def _threshold(seen: Seen, model_threshold: float, name: str) -> float:
 
 def _compare_rows(
     family: Detector, outputs: list[Tensor], seen: Seen, tolerance: Tolerance, name: str
-) -> RowComparison:
-    """Compare all candidates before suppression, in pixels of the input."""
+) -> tuple[RowComparison, Floats]:
+    """Compare all candidates before suppression; also returns by how much each one moved.
+
+    Boxes are in pixels of the input.
+    """
     ours, theirs = family.candidates(outputs, -1.0), seen.candidates
     if len(ours.scores) != len(theirs.scores):
         raise _failure(name, f"{len(ours.scores)} candidates, PyTorch has {len(theirs.scores)}")
     score_difference = float(np.abs(ours.scores - theirs.scores).max())
-    box_difference = float(np.abs(ours.boxes - theirs.boxes).max())
+    moved = np.abs(ours.boxes - theirs.boxes).max(1)
+    box_difference = float(moved.max())
     if not (score_difference <= tolerance.score and box_difference <= tolerance.candidate_box_px):
         raise _failure(
             name,
             f"candidates differ by {score_difference:.2g} in score and {box_difference:.2g} px; "
             f"{tolerance.score:g} and {tolerance.candidate_box_px:g} px are allowed",
         )
-    return RowComparison(
+    # Where the two best labels nearly tie, either may be the best.
+    clear = theirs.scores - theirs.second_scores > 2 * tolerance.score
+    if (others := np.flatnonzero(clear & (ours.class_ids != theirs.class_ids))).size:
+        raise _failure(
+            name,
+            f"{others.size} candidates have other labels, such as {ours.class_ids[others[0]]} "
+            f"instead of {theirs.class_ids[others[0]]}",
+        )
+    compared = RowComparison(
         count=len(ours.scores),
         max_score_difference=score_difference,
         max_box_difference_px=box_difference,
     )
-
-
-class _Edge:
-    """Tells a real difference from one that the original would make too, a hair further on."""
-
-    def __init__(
-        self, seen: Seen, score_threshold: float, iou_threshold: float, tolerance: Tolerance
-    ) -> None:
-        self._seen = seen
-        self._tolerance = tolerance
-        self.theirs = seen.detect(score_threshold, iou_threshold)
-        self._thresholds = (score_threshold, iou_threshold)
-
-    def compare(self, ours: Found, name: str) -> tuple[list[tuple[int, int]], int]:
-        """Return the pairs of (our, their) index that match, and how many were excused."""
-        theirs = self.theirs
-        pairs = match(ours, theirs, self._tolerance)
-        alone = sorted(set(range(len(ours.scores))) - {mine for mine, _ in pairs})
-        missing = sorted(set(range(len(theirs.scores))) - {other for _, other in pairs})
-        neighbours = self._neighbours() if alone or missing else []
-        for side, answer, indices in (
-            ("here", ours, alone),
-            ("in PyTorch", theirs, missing),
-        ):
-            for index in indices:
-                one = _only(answer, index)
-                # Excused if a slightly different threshold changes the original's mind on it.
-                known = [bool(match(one, other, self._tolerance)) for other in neighbours]
-                if all(known) or not any(known):
-                    raise _failure(
-                        name,
-                        f"class {one.class_ids[0]} with score {one.scores[0]:.4f} at "
-                        f"{np.round(one.boxes[0], 1).tolist()} is only found {side}",
-                    )
-        return pairs, len(alone) + len(missing)
-
-    def _neighbours(self) -> list[Found]:
-        """Return what the original answers around the thresholds, and with its near ties turned."""
-        score, iou = self._thresholds
-        step = self._tolerance.score
-        answers = [
-            self._seen.detect(max(score + ds, 0.0), min(max(iou + di, 0.0), 1.0))
-            for ds in (-step, 0, step)
-            for di in (-step, 0, step)
-        ]
-        return answers + [_turned(self._seen, score, iou, step, seed) for seed in range(8)]
-
-
-def _turned(seen: Seen, score: float, iou: float, step: float, seed: int) -> Found:
-    """Return the original's answer with every score moved by less than a step.
-
-    Where the two best classes of a candidate nearly tie, the second may win.
-    """
-    own = seen.candidates
-    random = np.random.default_rng(seed)
-    moved = random.uniform(-0.5, 0.5, own.scores.shape) * step
-    ties = own.scores - own.second_scores <= step
-    second = ties & (random.random(own.scores.shape) < 0.5)
-    other = replace(
-        own,
-        scores=own.scores + moved.astype(np.float32),
-        class_ids=np.where(second, own.second_ids, own.class_ids),
-    )
-    return seen.detect(score, iou, other)
+    return compared, moved
 
 
 def match(ours: Found, theirs: Found, tolerance: Tolerance) -> list[tuple[int, int]]:
@@ -307,11 +278,6 @@ def match(ours: Found, theirs: Found, tolerance: Tolerance) -> list[tuple[int, i
         if mine not in pairs and other not in pairs.values():
             pairs[mine] = other
     return list(pairs.items())
-
-
-def _only(found: Found, index: int) -> Found:
-    one = slice(index, index + 1)
-    return Found(found.boxes[one], found.scores[one], found.class_ids[one])
 
 
 def _picture(

@@ -1,5 +1,6 @@
 """YOLOv5, the original: anchor-based detectors and ImageNet classifiers of ultralytics/yolov5."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import torchvision
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
-from export import random_weights
+from export import modules, random_weights
 from export.checkpoint import YoloCheckpoint
 from export.description import read_description
-from export.errors import ExportError
+from export.errors import CheckpointError, ExportError
+from export.evaluation import evaluate
 from export.original import (
     Candidates,
     Floats,
@@ -37,6 +39,7 @@ from export.yolov5_modules import (
     build_classifier,
     build_detector,
     describe,
+    read_network,
 )
 from server.card import (
     CenterSquare,
@@ -82,15 +85,16 @@ def build_yolov5(
     else:
         _require(checkpoint, "yolov5", name)
         require_size(name, checkpoint.state)
-        with torch.device("meta"):  # Takes no memory, however large the description says it is.
-            network = build_detector(read_description(checkpoint.yaml))
+        check_yaml(checkpoint)
+        network = read_network(checkpoint.model)
         load_state(network, checkpoint.state, name)
         labels = checkpoint.names
     head = network.head
-    assert isinstance(head, Detect)
+    if not isinstance(head, Detect):
+        raise ExportError(f"the checkpoint's last layer is no Detect, which {name} ends in")
     if (scales := len(head.m)) != (4 if p6 else 3):
         raise ExportError(f"the checkpoint detects at {scales} scales; {name} is another model")
-    side = size or (1280 if p6 else 640)
+    side = size or multiple(own_size(checkpoint) or (1280 if p6 else 640), max(head.strides))
     if side % max(head.strides):
         raise ExportError(f"the input size {side} is no multiple of {max(head.strides)}")
     if len(labels) != head.outputs - 5:
@@ -113,7 +117,9 @@ def build_yolov5(
         facts=facts(name, network, weights, real_time=True),
         provenance=provenance,
     )
-    reference = YoloReference(lambda x: head.decode(network(x)), side, _candidates, unletterbox)
+    # Of random weights there is no file to read a second time.
+    rows = evaluation(checkpoint) if checkpoint else lambda x: head.decode(network(x))
+    reference = YoloReference(rows, side, _candidates, unletterbox)
     return Original(draft, network.with_head(SplitDetect(head)), reference)
 
 
@@ -143,10 +149,13 @@ def build_yolov5_classifier(
         _require(checkpoint, "yolov5-cls", name)
         labels = checkpoint.names or imagenet_labels()
         require_size(name, checkpoint.state)
-        # These checkpoints carry no description: the name has to do.
-        network = build_classifier(describe(name[6], 80), len(labels))
+        network = read_network(checkpoint.model)
         load_state(network, checkpoint.state, name)
-    side = size or 224
+        if not isinstance(network.head, Classify):
+            raise ExportError(f"the checkpoint's last layer is no Classify, which {name} ends in")
+        if (classes := network.head.linear.out_features) != len(labels):
+            raise ExportError(f"the checkpoint names {len(labels)} of its {classes} classes")
+    side = size or own_size(checkpoint) or 224
     draft = ModelDocument(
         name=name,
         task=Task.CLASSIFICATION,
@@ -164,7 +173,36 @@ def build_yolov5_classifier(
         facts=facts(name, network, weights, real_time=None),
         provenance=provenance,
     )
-    return Original(draft, network, _ClassifierReference(network, side))
+    logits = evaluation(checkpoint) if checkpoint else network
+    return Original(draft, network, _ClassifierReference(logits, side))
+
+
+def check_yaml(checkpoint: YoloCheckpoint) -> None:
+    """Raise CheckpointError unless a checkpoint's yaml, if it has one, describes its modules."""
+    if checkpoint.yaml is None:
+        return
+    description = read_description(checkpoint.yaml)
+    layers = modules.sequence(*modules.children(checkpoint.model, "model"))
+    rows = [*description["backbone"], *description["head"]]
+    told = [(row[2].removeprefix("nn."), row[0]) for row in rows]
+    there = [(modules.kind(layer), _plain(layer.state.get("f"))) for layer in layers]
+    if told != there:
+        pairs = enumerate(zip(told, there, strict=False))
+        index = next((i for i, (one, other) in pairs if one != other), min(len(told), len(there)))
+        raise CheckpointError(
+            f"its yaml has {len(told)} layers and its model {len(there)}, and they differ at layer "
+            f"{index}; save it again as it was trained"
+        )
+
+
+def evaluation(checkpoint: YoloCheckpoint) -> Callable[[Tensor], Tensor]:
+    """Return what evaluates a checkpoint by a path of its own, for a receipt."""
+    return lambda images: evaluate(checkpoint.model, images)
+
+
+def own_size(checkpoint: YoloCheckpoint | None) -> int | None:
+    """Return the size that a checkpoint was trained at, if it says so."""
+    return checkpoint.image_size if checkpoint else None
 
 
 def require_size(name: str, state: dict[str, Tensor]) -> None:
@@ -270,11 +308,13 @@ class _Seen:
     place: Place
     unletterbox: Callable[[Floats, Place], Floats]
 
-    def detect(
-        self, score_threshold: float, iou_threshold: float, candidates: Candidates | None = None
-    ) -> Found:
+    def in_picture(self, boxes: Floats) -> Floats:
+        """Return boxes in pixels of the picture."""
+        return self.unletterbox(boxes, self.place)
+
+    def detect(self, score_threshold: float, iou_threshold: float) -> Found:
         """Return what YOLOv5 returns: best class per box, suppression by torchvision."""
-        seen = candidates or self.candidates
+        seen = self.candidates
         which = np.flatnonzero(seen.scores > score_threshold)
         which = which[np.argsort(-seen.scores[which], kind="stable")][:30_000]
         # Labels are kept apart by moving each to its own place, 7680 pixels from the next.
@@ -282,8 +322,7 @@ class _Seen:
         moved = moved + torch.from_numpy(seen.class_ids[which])[:, None] * 7680
         kept = torchvision.ops.nms(moved, torch.from_numpy(seen.scores[which]), iou_threshold)
         best = which[kept[:300].numpy()]
-        boxes = self.unletterbox(seen.boxes[best], self.place)
-        return Found(boxes, seen.scores[best], seen.class_ids[best])
+        return Found(self.in_picture(seen.boxes[best]), seen.scores[best], seen.class_ids[best])
 
 
 def letterboxed_pictures() -> Tensor:
@@ -347,6 +386,15 @@ def _spreads(network: Network) -> list[random_weights.Spread]:
     return spreads
 
 
+def _plain(source: object) -> object:
+    return list(source) if isinstance(source, tuple) else source
+
+
+def multiple(side: int, stride: int) -> int:
+    """Return a side, made larger where it is no multiple of the stride, as YOLOv5 does."""
+    return math.ceil(side / stride) * stride
+
+
 def _require(checkpoint: YoloCheckpoint, kind: str, name: str) -> None:
     if checkpoint.kind != kind:
         raise ExportError(
@@ -359,7 +407,7 @@ def _require(checkpoint: YoloCheckpoint, kind: str, name: str) -> None:
 class _ClassifierReference:
     """YOLOv5's classification pipeline: centre square, OpenCV's resize, ImageNet's mean."""
 
-    network: nn.Module
+    network: Callable[[Tensor], Tensor]
     side: int
 
     @torch.inference_mode()

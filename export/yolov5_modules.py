@@ -1,4 +1,4 @@
-"""YOLOv5's network (v6.0 to v7.0), built from its own description: backbone, head, multiples.
+"""YOLOv5's network (v6.0 to v7.0), built from a checkpoint's own modules, or from our description.
 
 Our own blocks, with the names that checkpoints use: those of `ultralytics` have changed
 under YOLOv5 (SPPF lost its first activation), and these few need nothing but torch.
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.errors import ExportError
-
-# [from, repeats, module, arguments], as in models/yolov5*.yaml of ultralytics/yolov5.
-Layer = Sequence[Any]
+from export import modules
+from export.description import Layer
+from export.errors import CheckpointError
+from export.pickled import Inert, StoredTensor, shown
 
 # Depth and width multiples of each size; the same source.
 MULTIPLES = {
@@ -97,26 +97,25 @@ def describe(size: str, classes: int, p6: bool = False) -> dict[str, Any]:
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch norm, SiLU."""
+    """Convolution without bias, batch norm, activation."""
 
-    def __init__(self, c_in: int, c_out: int, k: int = 1, s: int = 1, p: int | None = None) -> None:
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, act: nn.Module) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, k, s, k // 2 if p is None else p, bias=False)
-        # Checkpoints don't carry eps; YOLOv5 trains with this one instead of torch's 1e-5.
-        self.bn = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.03)
-        self.act = nn.SiLU()
+        self.conv = conv
+        self.bn = bn
+        self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 convolution, around which the input may pass."""
+    """Two convolutions, around which the input may pass."""
 
-    def __init__(self, channels: int, shortcut: bool) -> None:
+    def __init__(self, cv1: Conv, cv2: Conv, shortcut: bool) -> None:
         super().__init__()
-        self.cv1 = Conv(channels, channels, 1)
-        self.cv2 = Conv(channels, channels, 3)
+        self.cv1 = cv1
+        self.cv2 = cv2
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,13 +126,12 @@ class Bottleneck(nn.Module):
 class C3(nn.Module):
     """A cross-stage partial block with three convolutions: half goes through bottlenecks."""
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True) -> None:
+    def __init__(self, cv1: Conv, cv2: Conv, cv3: Conv, m: Sequence[nn.Module]) -> None:
         super().__init__()
-        half = c_out // 2
-        self.cv1 = Conv(c_in, half)
-        self.cv2 = Conv(c_in, half)
-        self.cv3 = Conv(2 * half, c_out)
-        self.m = nn.Sequential(*(Bottleneck(half, shortcut) for _ in range(n)))
+        self.cv1 = cv1
+        self.cv2 = cv2
+        self.cv3 = cv3
+        self.m = nn.Sequential(*m)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
@@ -142,11 +140,11 @@ class C3(nn.Module):
 class SPPF(nn.Module):
     """Spatial pyramid pooling, fast: three poolings in a row instead of three sizes."""
 
-    def __init__(self, c_in: int, c_out: int, k: int = 5) -> None:
+    def __init__(self, cv1: Conv, cv2: Conv, m: nn.MaxPool2d) -> None:
         super().__init__()
-        self.cv1 = Conv(c_in, c_in // 2)
-        self.cv2 = Conv(c_in // 2 * 4, c_out)
-        self.m = nn.MaxPool2d(k, 1, k // 2)
+        self.cv1 = cv1
+        self.cv2 = cv2
+        self.m = m
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = [self.cv1(x)]
@@ -170,11 +168,11 @@ class Detect(nn.Module):
 
     anchors: Tensor
 
-    def __init__(self, classes: int, anchors: int, widths: Sequence[int]) -> None:
+    def __init__(self, classes: int, anchors: int, m: Sequence[nn.Conv2d]) -> None:
         super().__init__()
         self.outputs = classes + 5
-        self.m = nn.ModuleList(nn.Conv2d(width, self.outputs * anchors, 1) for width in widths)
-        self.register_buffer("anchors", torch.zeros(len(widths), anchors, 2))
+        self.m = nn.ModuleList(m)
+        self.register_buffer("anchors", torch.zeros(len(m), anchors, 2))
         self.strides: tuple[int, ...] = ()
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
@@ -232,10 +230,10 @@ class SplitDetect(nn.Module):
 class Classify(nn.Module):
     """The classification head: convolution, mean over the image, linear layer."""
 
-    def __init__(self, c_in: int, classes: int) -> None:
+    def __init__(self, conv: Conv, linear: nn.Linear) -> None:
         super().__init__()
-        self.conv = Conv(c_in, 1280)
-        self.linear = nn.Linear(1280, classes)
+        self.conv = conv
+        self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.conv(x).mean((2, 3)))
@@ -276,23 +274,15 @@ class Network(nn.Module):
 
 
 def build_detector(description: dict[str, Any]) -> Network:
-    """Return the network of a description, in evaluation mode, its strides measured.
-
-    Raises ExportError for a module that YOLOv5's own models don't use.
-    """
+    """Return the network of a description of our own, in evaluation mode, its strides measured."""
     layers, steps = _layers([*description["backbone"], *description["head"]], description)
-    network = Network(layers, steps)
+    network = Network(layers, steps).eval()
     head = network.head
-    if not isinstance(head, Detect):
-        raise ExportError("the checkpoint's description ends in no Detect layer")
-    network.eval()
-    with torch.inference_mode():
-        side = 256
-        head.strides = tuple(side // raw.shape[2] for raw in network(torch.zeros(1, 3, side, side)))
-    if isinstance(description["anchors"], Sequence):
-        anchors = torch.tensor(description["anchors"], dtype=torch.float32)
-        scale = torch.tensor(head.strides, dtype=torch.float32)[:, None, None]
-        head.anchors.copy_(anchors.view(head.anchors.shape) / scale)
+    assert isinstance(head, Detect)
+    head.strides = _measured(network)
+    anchors = torch.tensor(description["anchors"], dtype=torch.float32)
+    scale = torch.tensor(head.strides, dtype=torch.float32)[:, None, None]
+    head.anchors.copy_(anchors.view(head.anchors.shape) / scale)
     return network
 
 
@@ -300,54 +290,189 @@ def build_classifier(description: dict[str, Any], classes: int) -> Network:
     """Return the classifier of a description: its backbone, whose pooling becomes the head."""
     backbone = description["backbone"]
     # As YOLOv5 does it: the tenth layer (SPPF, or the last of a shorter one) gives way.
-    body = list(backbone[: min(10, len(backbone)) - 1])
-    layers, steps = _layers(body, description)
-    width = _width_of(layers[-1])
-    return Network([*layers, Classify(width, classes)], [*steps, _Step((-1,))]).eval()
+    layers, steps = _layers(backbone[: min(10, len(backbone)) - 1], description)
+    last = layers[-1].cv3 if isinstance(layers[-1], C3) else layers[-1]
+    assert isinstance(last, Conv)
+    # The head is added after YOLOv5 has set eps: its own is torch's.
+    head = Classify(_conv(last.conv.out_channels, 1280, eps=1e-5), nn.Linear(1280, classes))
+    return Network([*layers, head], [*steps, _Step((-1,))]).eval()
+
+
+def read_network(model: Inert) -> Network:
+    """Return the network that a checkpoint's modules describe, in evaluation mode, on "meta".
+
+    Its numbers are not loaded yet, and take no memory. Raises CheckpointError for a module or an
+    attribute that isn't known, and where the layers don't fit together.
+    """
+    modules.attributes(model, **dict.fromkeys(model.state, lambda _: True))
+    layers, steps = [], []
+    with torch.device("meta"):
+        for index, layer in enumerate(modules.sequence(*modules.children(model, "model"))):
+            source = layer.state.get("f")
+            sources = source if isinstance(source, list | tuple) else [source]
+            if not all(type(one) is int and -1 <= one < index for one in sources):
+                raise CheckpointError(f"layer {index} doesn't say what it reads; save it again")
+            layers.append(_read_layer(layer))
+            steps.append(_Step(tuple(sources)))
+            several = isinstance(layers[-1], Concat | Detect)
+            if several != isinstance(source, list | tuple):
+                raise CheckpointError(f"layer {index} reads {len(sources)} others; none does")
+        network = Network(layers, steps).eval()
+        try:
+            head = network.head
+            if isinstance(head, Detect):
+                head.strides = _measured(network)
+            else:
+                network(torch.zeros(1, 3, 224, 224))
+        except (RuntimeError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"its layers don't fit together: {shown(str(error), 100)}; save it again"
+            ) from None
+    if isinstance(head, Detect):
+        _check_strides(modules.sequence(*modules.children(model, "model"))[-1], head.strides)
+    return network
+
+
+def _measured(network: Network) -> tuple[int, ...]:
+    side = 256
+    with torch.inference_mode():
+        return tuple(side // raw.shape[2] for raw in network(torch.zeros(1, 3, side, side)))
+
+
+def _check_strides(head: Inert, measured: tuple[int, ...]) -> None:
+    stored = head.state.get("stride")
+    strides = stored.tensor().tolist() if isinstance(stored, StoredTensor) else None
+    if strides != list(measured):
+        raise CheckpointError(
+            f"its head says that its strides are {strides}, and its layers make them "
+            f"{list(measured)}; save it again"
+        )
+
+
+def _read_layer(layer: Inert) -> nn.Module:
+    match modules.kind(layer):
+        case "Conv":
+            return _read_conv(layer)
+        case "C3":
+            modules.attributes(layer)
+            *convs, inner = modules.children(layer, "cv1", "cv2", "cv3", "m")
+            first, second, third = map(_read_conv, convs)
+            return C3(
+                first, second, third, [_read_bottleneck(one) for one in modules.sequence(inner)]
+            )
+        case "SPPF":
+            modules.attributes(layer)
+            cv1, cv2, pool = modules.children(layer, "cv1", "cv2", "m")
+            return SPPF(_read_conv(cv1), _read_conv(cv2), modules.max_pool(pool))
+        case "Upsample":
+            return modules.upsample(layer)
+        case "Concat":
+            modules.attributes(layer, d=(1,))
+            return Concat()
+        case "Detect":
+            return _read_detect(layer)
+        case "Classify":
+            return _read_classify(layer)
+    raise modules.unknown(layer)
+
+
+def _read_conv(module: Inert) -> Conv:
+    if modules.kind(module) != "Conv":
+        raise modules.unknown(module)
+    modules.attributes(module)
+    if "bn" not in module.state["_modules"]:
+        raise CheckpointError(
+            "its convolutions are fused with their batch norms; give the checkpoint as it was "
+            "trained, before `fuse()`"
+        )
+    conv, bn, act = modules.children(module, "conv", "bn", "act")
+    return Conv(modules.conv2d(conv), modules.batch_norm(bn), modules.activation(act))
+
+
+def _read_bottleneck(module: Inert) -> Bottleneck:
+    if modules.kind(module) != "Bottleneck":
+        raise modules.unknown(module)
+    (shortcut,) = modules.required(modules.attributes(module, add=(True, False)), module, "add")
+    cv1, cv2 = map(_read_conv, modules.children(module, "cv1", "cv2"))
+    return Bottleneck(cv1, cv2, shortcut)
+
+
+def _read_detect(layer: Inert) -> Detect:
+    anything = dict.fromkeys(
+        # What it remembers of the last picture, and how it ran; none changes an answer.
+        ("grid", "anchor_grid", "inplace", "onnx_dynamic", "dynamic", "export", "stride"),
+        lambda _: True,
+    )
+    natural = dict.fromkeys(("nc", "no", "nl", "na"), modules.is_natural)
+    own = modules.attributes(layer, **anything, **natural)
+    classes, outputs, scales, anchors = modules.required(own, layer, "nc", "no", "nl", "na")
+    convs = [modules.conv2d(conv) for conv in modules.sequence(*modules.children(layer, "m"))]
+    stored = layer.state["_buffers"].get("anchors")
+    shape = stored.shape if isinstance(stored, StoredTensor) else ()
+    fits = shape == (scales, anchors, 2) and outputs == classes + 5 and len(convs) == scales
+    if not fits or any(conv.out_channels != anchors * outputs for conv in convs):
+        raise CheckpointError(
+            f"its head of {classes} classes, {scales} scales and {anchors} anchors doesn't fit "
+            f"its anchors of shape {list(shape)} and its {len(convs)} convolutions; save it again"
+        )
+    return Detect(classes, anchors, convs)
+
+
+def _read_classify(layer: Inert) -> Classify:
+    modules.attributes(layer)
+    conv, pool, drop, linear = modules.children(layer, "conv", "pool", "drop", "linear")
+    modules.attributes(pool, output_size=(1, (1, 1)))
+    modules.attributes(drop, p=lambda _: True, inplace=(True, False))
+    if (modules.kind(pool), modules.kind(drop)) != ("AdaptiveAvgPool2d", "Dropout"):
+        raise modules.unknown(pool)
+    return Classify(_read_conv(conv), modules.linear(linear))
 
 
 def _layers(
     layers: Sequence[Layer], description: dict[str, Any]
 ) -> tuple[list[nn.Module], list[_Step]]:
     depth, width = description["depth_multiple"], description["width_multiple"]
-    anchors = description["anchors"]
-    per_scale = len(anchors[0]) // 2 if isinstance(anchors, Sequence) else int(anchors)
     widths: list[int] = []
-    modules: list[nn.Module] = []
+    built: list[nn.Module] = []
     steps: list[_Step] = []
     for source, repeats, kind, arguments in layers:
         sources = tuple(source) if isinstance(source, Sequence) else (source,)
         c_in = [widths[s] if widths else 3 for s in sources]
         n = max(round(repeats * depth), 1) if repeats > 1 else repeats
+        c_out = math.ceil(arguments[0] * width / 8) * 8 if kind in ("Conv", "C3", "SPPF") else 0
         module: nn.Module
         match kind:
-            case "Conv" | "C3" | "SPPF":
-                c_out = math.ceil(arguments[0] * width / 8) * 8
-                rest = list(arguments[1:])
-                if kind == "C3":
-                    module = C3(c_in[0], c_out, n, *rest)
-                else:
-                    module = (Conv if kind == "Conv" else SPPF)(c_in[0], c_out, *rest)
+            case "Conv":
+                module = _conv(c_in[0], c_out, *arguments[1:])
+            case "C3":
+                half, shortcut = c_out // 2, arguments[1:] != [False]
+                cv1, cv2 = _conv(c_in[0], half), _conv(c_in[0], half)
+                cv3 = _conv(2 * half, c_out)
+                inner = [
+                    Bottleneck(_conv(half, half), _conv(half, half, 3), shortcut) for _ in range(n)
+                ]
+                module = C3(cv1, cv2, cv3, inner)
+            case "SPPF":
+                half, k = c_in[0] // 2, arguments[1]
+                pool = nn.MaxPool2d(k, 1, k // 2)
+                module = SPPF(_conv(c_in[0], half), _conv(half * 4, c_out), pool)
             case "nn.Upsample":
-                # YOLOv5's own files say None as a word.
-                c_out, module = c_in[0], nn.Upsample(None, *arguments[1:])
+                c_out, module = c_in[0], nn.Upsample(*arguments)
             case "Concat":
                 c_out, module = sum(c_in), Concat()
-            case "Detect":
-                c_out, module = 0, Detect(description["nc"], per_scale, c_in)
             case _:
-                raise ExportError(
-                    f"the checkpoint uses the module {kind}; YOLOv5's own models use Conv, C3, "
-                    "SPPF, nn.Upsample, Concat and Detect only"
-                )
-        modules.append(module)
+                anchors, classes = len(description["anchors"][0]) // 2, description["nc"]
+                outputs = (classes + 5) * anchors
+                module = Detect(classes, anchors, [nn.Conv2d(c, outputs, 1) for c in c_in])
+        built.append(module)
         steps.append(_Step(sources))
         widths.append(c_out)
-    return modules, steps
+    return built, steps
 
 
-def _width_of(layer: nn.Module) -> int:
-    """Return how many channels a layer gives."""
-    last = layer.cv3 if isinstance(layer, C3) else layer
-    assert isinstance(last, Conv)
-    return last.conv.out_channels
+def _conv(
+    c_in: int, c_out: int, k: int = 1, s: int = 1, p: int | None = None, eps: float = 1e-3
+) -> Conv:
+    """Return a convolution as YOLOv5 makes it, whose training sets eps and momentum."""
+    conv = nn.Conv2d(c_in, c_out, k, s, k // 2 if p is None else p, bias=False)
+    return Conv(conv, nn.BatchNorm2d(c_out, eps=eps, momentum=0.03), nn.SiLU())

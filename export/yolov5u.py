@@ -1,6 +1,7 @@
 """YOLOv5u: ultralytics' anchor-free rebuild of YOLOv5, from ultralytics' own code."""
 
 import os
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -8,20 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import random_weights
+from export import modules, random_weights
 from export.checkpoint import YoloCheckpoint
-from export.description import SILU, read_description
+from export.description import ACTIVATIONS, read_description
 from export.errors import ExportError
 from export.original import Candidates, Floats, Original, candidates
+from export.pickled import Inert
 from export.weights import Weights
 from export.yolov5 import (
     SIZES,
     Place,
     YoloReference,
+    check_yaml,
     coco_labels,
+    evaluation,
     facts,
     letterboxed_pictures,
     load_state,
+    multiple,
+    own_size,
     require_size,
 )
 from export.yolov5_modules import describe
@@ -38,6 +44,19 @@ from server.card import (
 )
 from server.labels import name_of_label_set
 
+# Of a head: what it remembers of the last picture and how it ran. None changes an answer.
+_UNIMPORTANT = (
+    *("anchors", "strides", "stride", "shape", "inplace", "export", "format", "dynamic", "legacy"),
+    *("max_det", "xyxy", "end2end", "agnostic_nms"),
+)
+_WIRING = {"i", "f", "type", "np"}
+_LEAVES: dict[str, Callable[[Inert], nn.Module]] = {
+    "Conv2d": modules.conv2d,
+    "BatchNorm2d": modules.batch_norm,
+    "MaxPool2d": modules.max_pool,
+    "Upsample": modules.upsample,
+    **dict.fromkeys(ACTIVATIONS, modules.activation),
+}
 NAMES = tuple(f"yolov5{size}u" for size in SIZES)
 
 
@@ -65,12 +84,14 @@ def build_yolov5u(
             )
         require_size(name, checkpoint.state)
         labels = checkpoint.names
+        check_yaml(checkpoint)
         module = _detection_model(_checked(name, checkpoint))
+        _conform(module.model, *modules.children(checkpoint.model, "model"))
         load_state(module, checkpoint.state, name)
     module.eval()
     module.model[-1].export = True  # the decoded rows alone, without the training outputs
     module.model[-1].format = "onnx"
-    side = size or 640
+    side = size or multiple(own_size(checkpoint) or 640, 32)
     draft = ModelDocument(
         name=name,
         task=Task.OBJECT_DETECTION,
@@ -84,7 +105,8 @@ def build_yolov5u(
         facts=_facts(name, module, weights),
         provenance=provenance,
     )
-    return Original(draft, module, YoloReference(module, side, _candidates, _unletterbox))
+    rows = evaluation(checkpoint) if checkpoint else module
+    return Original(draft, module, YoloReference(rows, side, _candidates, _unletterbox))
 
 
 def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
@@ -107,11 +129,28 @@ def _checked(name: str, checkpoint: YoloCheckpoint) -> dict[str, Any]:
     for key in ("nc", "depth_multiple", "width_multiple", "backbone", "head"):
         if _plain(given[key]) != _plain(own[key]):
             raise ExportError(f"the checkpoint's {key} is not {name}'s: it is another model")
-    if given["activation"] != SILU:
-        raise ExportError(
-            f"the checkpoint's activation is {given['activation'].name}; {name} has SiLU"
-        )
     return own
+
+
+def _conform(module: nn.Module, stored: Inert) -> None:
+    """Give ultralytics' module the parts that a checkpoint's own has, or refuse it by name.
+
+    ultralytics' classes change: its SPPF once had an activation that it has no more. Parts that
+    compute are taken from the checkpoint; what is around them must be of the same class and say
+    the same of itself. The numbers are loaded later.
+    """
+    modules.require_same(module, stored, _UNIMPORTANT)
+    for name in [name for name, _ in module.named_children()]:
+        (part,) = (child for key, child in stored.state["_modules"].items() if key == name)
+        if read := _LEAVES.get(modules.kind(part)):
+            old = module.get_submodule(name)
+            with torch.device("meta"):
+                new = read(part)
+            for key in _WIRING & vars(old).keys():  # which layers it reads
+                setattr(new, key, vars(old)[key])
+            setattr(module, name, new)
+        else:
+            _conform(module.get_submodule(name), part)
 
 
 def _description(name: str, classes: int) -> dict[str, Any]:

@@ -297,8 +297,9 @@ class RowComparison(_Part):
 class ReceiptPicture(_Part):
     """How one picture fared; boxes in pixels of the original image.
 
-    Where there is no tolerance, boxes are compared that share a label and overlap by half;
-    only_here and only_in_original count the others.
+    excused: labels or boxes on which near-ties decided otherwise than in the original; of
+    boxes, only_here and only_in_original say which. Where there is no tolerance, boxes are
+    compared that share a label and overlap by half, and those two count the others.
     """
 
     name: str
