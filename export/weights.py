@@ -99,7 +99,7 @@ def find(
     looked = ""
     if given is not None:
         if path := _look_up(name, given):
-            return Weights(path, path.name, _sha256(path))
+            return Weights(path, path.name, _sha256_as_named(path))
         looked = f" The folder {given} was looked in, but holds no {name}.pth or {name}.pt."
     if release is None:
         raise WeightsError(f"no published weights are known for {name!r}.{looked} {_ADVICE}")
@@ -147,6 +147,20 @@ def _verify(path: Path, release: Release) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_as_named(path: Path) -> str:
+    """Return a given file's SHA-256; raises WeightsError if its name says another.
+
+    torchvision's names end in its first eight digits: resnet50-0676ba61.pth.
+    """
+    sha256, named = _sha256(path), re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    if named and not sha256.startswith(named[1]):
+        raise WeightsError(
+            f"{path.name} is damaged: its SHA-256 begins with {sha256[:8]}, not {named[1]} as its "
+            "name says; download it again, or rename it if you changed it"
+        )
+    return sha256
 
 
 class _Interrupted(WeightsError):

@@ -301,3 +301,14 @@ def test_yolov5_comes_from_ultralytics_releases(name: str, url: str) -> None:
 def test_unreleased_name_is_refused(name: str) -> None:
     with pytest.raises(WeightsError, match="releases no"):
         yolov5_release(name)
+
+
+def test_a_published_file_is_held_against_the_hash_in_its_name(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    whole = tmp_path / f"resnet18-{digest[:8]}.pth"
+    whole.write_bytes(b"weights")
+    assert find("resnet18", None, whole, tmp_path, Progress(disable=True)).sha256 == digest
+    damaged = tmp_path / "resnet18-f37072fd.pth"
+    damaged.write_bytes(b"weights")
+    with pytest.raises(WeightsError, match=r"is damaged: .* not f37072fd as its name says"):
+        find("resnet18", None, damaged, tmp_path, Progress(disable=True))
