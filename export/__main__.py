@@ -144,7 +144,7 @@ def _read_names(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"--class-names {path} can't be read: {error}") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from visavis.dataset import Labelled
 
 from export.errors import ExportError
-from export.labelled import Labelled
 from export.original import ClassifierReference, DetectorReference, Found
 from export.served import ServedFile, found, read_image
 from server.card import ModelDocument, Task

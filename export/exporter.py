@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from export.graph import embed, write_graph
 from export.labelled import read_labelled
 from export.original import Original
 from export.precision import PRECISIONS
-from export.served import ServedFile
+from export.served import ServedFile, read_image
 from export.weights import Release, Weights, cache_folder, find, yolov5_release
 from server import golden
 from server.card import (
@@ -112,14 +112,17 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
     real = None
     if request.calibration is not None:
         real = read_labelled(request.calibration, request.labels, request.task)
-    proofs = pictures.read_pictures(list(request.pictures)) | pictures.synthetic_pictures()
+    given = pictures.read_pictures(list(request.pictures))
+    proofs = given | pictures.synthetic_pictures()
     asked = len(real.accuracy) if real else 0
-    steps = 2 + asked + len(request.precisions) * (1 + len(proofs) + asked)
+    steps = 3 + asked + len(request.precisions) * (1 + len(proofs) + asked)
     task = progress.add_task(request.name or request.architecture, total=steps)
 
     def advance() -> None:
         progress.advance(task)
 
+    _require_decodable(given, real.paths if real else ())
+    advance()
     original = _original(request, progress)
     advance()
     with tempfile.TemporaryDirectory(prefix="visavis-export-") as folder:
@@ -131,6 +134,7 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
         if real and real.accuracy:
             answer = accuracy.of_original(original.reference)
             truth = accuracy.measure(answer, real.accuracy, original.draft, advance)
+            variants.require_sense(truth, real, original.draft)
         for precision in request.precisions:
             converted = Path(folder, f"{precision}.onnx")
             draft = variants.convert(original.draft, precision, graph, converted, real)
@@ -150,6 +154,17 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
             candidates.append((embed(document, converted, candidate), candidate))
             advance()
         return tuple(_put(request.out, document, path) for document, path in candidates)
+
+
+def _require_decodable(encoded: Mapping[str, bytes], paths: Iterable[Path]) -> None:
+    """Raise ExportError, naming the picture, before any work is done for nothing."""
+    for name, data in encoded.items():
+        read_image(name, data)
+    for path in paths:
+        try:
+            read_image(str(path), path.read_bytes())
+        except OSError as error:
+            raise ExportError(f"the picture {path} can't be read: {error.strerror}") from None
 
 
 def _check(request: Request) -> None:

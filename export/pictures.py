@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFilter
+from visavis.dataset import is_picture
 
 from export.errors import ExportError
 
@@ -24,7 +25,6 @@ _SHAPES = {
     "16-bit": (310, 205, "I;16", "PNG", 1),
     "cmyk": (260, 380, "CMYK", "JPEG", 1),
 }
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def synthetic_pictures() -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def read_pictures(paths: list[Path]) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            files = sorted(filter(is_picture, path.iterdir()))
             if not files:
                 raise ExportError(f"the folder {path} holds no JPEG, PNG or WebP picture")
         elif path.is_file():

@@ -1,5 +1,6 @@
 """Variants of a model: its graph in another precision, and what that costs in accuracy."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+# Labels of another model give less than either; so may a handful of hard pictures.
+_CHANCE_MAP = 0.01
+_FEWEST_FOR_SENSE = 10
 
 
 def convert(
@@ -79,6 +85,27 @@ def measure(
         # Only int8 was made with pictures.
         held_out=real.held_out or document.precision != "int8",
     )
+
+
+def require_sense(original: accuracy.Figures, real: Pictures, document: ModelDocument) -> None:
+    """Raise AccuracyFailed where the PyTorch original is no better than chance on the pictures.
+
+    Whatever a file loses against such a baseline, it would pass. A few pictures prove nothing.
+    """
+    count, value = len(real.accuracy), original.value
+    if document.provenance.random_weights or count < _FEWEST_FOR_SENSE:
+        return
+    if document.task is Task.OBJECT_DETECTION:
+        metric, chance = "mAP50-95", _CHANCE_MAP
+    else:
+        metric, each = "top-1", 1 / len(document.label_set.labels)
+        chance = each + 2 * math.sqrt(each * (1 - each) / count)
+    if value < chance:
+        raise AccuracyFailed(
+            f"the PyTorch original itself reaches {value:.2%} {metric} on {count} pictures of "
+            f"{real.name}, no more than chance: the labels are not this model's, or the pictures "
+            "are not what it was trained on; check the class ids, or leave the labels out"
+        )
 
 
 def hold(name: str, measured: Accuracy, limits: Limits) -> None:

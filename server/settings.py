@@ -5,11 +5,13 @@ A flag beats the environment (`VISAVIS_` and the name in capitals), which beats 
 """
 
 import ipaddress
+import json
 import re
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,9 +23,10 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from server.budget import Budget
@@ -82,7 +85,10 @@ class Tuning(BaseModel):
 class Settings(BaseSettings):
     """The server's settings; each field's description is its documentation."""
 
-    model_config = SettingsConfigDict(env_prefix="VISAVIS_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="VISAVIS_", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
+    file: ClassVar[Path | None] = None
 
     models: Path = Field(Path("models"), description="the model repository, a folder")
     grpc: str = Field("127.0.0.1:8001", description="HOST:PORT or unix:PATH to listen on")
@@ -94,10 +100,10 @@ class Settings(BaseSettings):
         description="HOST:PORT for Connect, gRPC-Web, JSON, metrics and the playground; "
         "without it, none of them",
     )
-    http_hosts: tuple[str, ...] = Field(
+    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names under which the HTTP door on loopback may be addressed too"
     )
-    cors_origins: tuple[str, ...] = Field(
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins whose pages may call over HTTP, such as https://example.org"
     )
     device: Literal["auto", Device] = Field(
@@ -246,6 +252,16 @@ class Settings(BaseSettings):
         "info", description="what is logged; debug: every call"
     )
 
+    @field_validator("http_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _list(cls, given: object) -> object:
+        """Return a list from the environment: separated by commas, or in JSON."""
+        if not isinstance(given, str):
+            return given
+        if given.lstrip().startswith("["):
+            return json.loads(given)
+        return [part.strip() for part in given.split(",") if part.strip()]
+
     @field_validator("grpc")
     @classmethod
     def _address(cls, address: str) -> str:
@@ -322,7 +338,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the file last; pydantic calls this."""
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        from_file = InitSettingsSource(settings_cls, _read_toml(cls.file))
+        return (init_settings, env_settings, from_file)
+
+
+def _read_toml(file: Path | None) -> dict[str, Any]:
+    """Return what a settings file holds; Notepad begins it with a byte order mark."""
+    if file is None or not file.is_file():
+        return {}
+    return tomllib.loads(file.read_text("utf-8-sig"))
 
 
 def is_local(address: str) -> bool:
@@ -333,7 +357,7 @@ def is_local(address: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
@@ -346,7 +370,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
         raise StartupError(f"the settings file {config} does not exist")
 
     class FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=config or DEFAULT_FILE)
+        file = config or DEFAULT_FILE
 
     try:
         return FromFile(**flags)
@@ -358,5 +382,9 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
             for e in error.errors()
         )
         raise StartupError(f"settings: {wrong}") from None
+    except OSError as error:
+        raise StartupError(
+            f"the settings file {config or DEFAULT_FILE} can't be read: {error.strerror}"
+        ) from None
     except ValueError as error:  # TOML syntax
         raise StartupError(f"the settings file {config or DEFAULT_FILE}: {error}") from None

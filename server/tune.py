@@ -102,7 +102,9 @@ def write(path: Path, found: dict[str, Tuning]) -> None:
     Raises StartupError if it can't be read or written.
     """
     try:
-        document = tomlkit.parse(path.read_text("utf-8")) if path.is_file() else tomlkit.document()
+        document = (
+            tomlkit.parse(path.read_text("utf-8-sig")) if path.is_file() else tomlkit.document()
+        )
         tables = document.setdefault("tuning", tomlkit.table(is_super_table=True))
         for name, tuning in found.items():
             tables[name] = tuning.model_dump()

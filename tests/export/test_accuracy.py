@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from visavis.dataset import Labelled, Truth
 
 from export import accuracy
 from export.errors import ExportError
-from export.labelled import Labelled, Truth
 from export.original import Found
 from tests.server import graphs
 

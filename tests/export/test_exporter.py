@@ -11,6 +11,7 @@ import torch
 import torchvision
 from rich.progress import Progress
 
+from export import exporter
 from export.errors import AccuracyFailed, ExportError, ReceiptFailed
 from export.exporter import NAMES, Exported, Request, export
 from export.pictures import read_pictures, synthetic_pictures
@@ -207,6 +208,24 @@ def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
     with pytest.raises(ExportError, match=r"broken\.jpg"):
         run(Request("resnet18", tmp_path, "random", pictures=(tmp_path / "broken.jpg",)))
+
+
+@pytest.mark.parametrize("given", ["calibration", "images"])
+def test_a_picture_that_is_none_is_named_before_any_work(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "b.png").write_bytes(synthetic_pictures()["synthetic tiny"])
+    (folder / "a.jpg").write_text("no picture")
+    request = Request("resnet18", tmp_path / "out", "random")
+    if given == "calibration":
+        request = replace(request, calibration=folder)
+    else:
+        request = replace(request, pictures=(folder,))
+    monkeypatch.setattr(exporter, "_original", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ExportError, match=r"a\.jpg.*only JPEG, PNG and WebP"):
+        run(request)
 
 
 def test_pictures_of_one_name_are_all_proven(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from visavis.dataset import Truth
 
 from export.errors import ExportError
-from export.labelled import CALIBRATION_PICTURES, Truth, read_labelled
+from export.labelled import CALIBRATION_PICTURES, read_labelled
 from server.card import Task
 
 CLASSES, BOXES = Task.CLASSIFICATION, Task.OBJECT_DETECTION
@@ -99,9 +100,9 @@ def test_too_few_others_are_joined_by_those_of_the_calibration(tmp_path: Path) -
         (BOXES, "names.txt", "is no folder of YOLO's text files.*--class-names"),
         (BOXES, "empty", "holds no FILE.txt for any picture"),
         (CLASSES, "nowhere.csv", "nowhere.csv is no file"),
-        (CLASSES, "names.txt", "needs the columns file and class_index"),
+        (CLASSES, "names.txt", "has no column class_index and no column file"),
         (CLASSES, "others.csv", "names no picture of"),
-        (BOXES, "boxes", "000.txt is not in YOLO's format: each line is `class cx cy width"),
+        (BOXES, "boxes", "000.txt, line 1: has 3 columns; a box has 5, `class cx cy width height`"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(

@@ -1,10 +1,16 @@
 """How much accuracy a variant may lose."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from visavis.dataset import Labelled
+
+from export.accuracy import Figures
 from export.errors import AccuracyFailed
-from export.variants import Limits, hold
-from server.card import Accuracy
+from export.labelled import Pictures
+from export.variants import Limits, hold, require_sense
+from server.card import Accuracy, ModelDocument
+from tests.server import graphs
 
 
 def test_a_lower_accuracy_fails_only_beyond_what_chance_explains() -> None:
@@ -20,3 +26,40 @@ def test_a_lower_accuracy_fails_only_beyond_what_chance_explains() -> None:
     hold("boxes", measured, Limits(map_drop=1.6))
     with pytest.raises(AccuracyFailed, match=r"boxes loses 2\.00 ± 0\.50 points of mAP50-95, 1\.4"):
         hold("boxes", measured, Limits(map_drop=1.4))
+
+
+def pictures(count: int) -> Pictures:
+    labelled = tuple(Labelled(Path(f"{index}.jpg"), 0) for index in range(count))
+    return Pictures("street", count, (), labelled)
+
+
+# The classifier of the tests knows three colours: chance is a third.
+@pytest.mark.parametrize(
+    ("document", "count", "value"),
+    [
+        (graphs.classifier_document(), 100, 0.40),
+        (graphs.classifier_document(), 1000, 0.36),
+        (graphs.detector_document(), 128, 0.0),
+        (graphs.detector_document(), 128, 0.009),
+    ],
+)
+def test_an_original_no_better_than_chance_is_no_baseline(
+    document: ModelDocument, count: int, value: float
+) -> None:
+    with pytest.raises(AccuracyFailed, match=f"{value:.2%} .* on {count} pictures of street, no"):
+        require_sense(Figures(value), pictures(count), document)
+
+
+@pytest.mark.parametrize(
+    ("document", "count", "value"),
+    [
+        (graphs.classifier_document(), 100, 0.45),
+        (graphs.classifier_document(), 9, 0.0),
+        (graphs.detector_document(), 128, 0.02),
+        (graphs.detector_document(), 3, 0.0),
+    ],
+)
+def test_an_original_better_than_chance_or_hardly_tried_is_one(
+    document: ModelDocument, count: int, value: float
+) -> None:
+    require_sense(Figures(value), pictures(count), document)

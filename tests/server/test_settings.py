@@ -1,5 +1,6 @@
 """Where settings come from, and what is said of wrong ones."""
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,42 @@ def test_a_named_file_is_read_instead_of_the_default_one() -> None:
     write('grpc = "127.0.0.1:1"\n')
     other = write('grpc = "127.0.0.1:2"\n', "other.toml")
     assert load_settings({}, other).grpc == "127.0.0.1:2"
+
+
+def test_a_byte_order_mark_of_the_file_is_no_part_of_it() -> None:
+    Path("visavis.toml").write_bytes(codecs.BOM_UTF8 + b"queue_size = 10\r\n")
+    assert load_settings({}).queue_size == 10
+
+
+def test_a_file_that_cannot_be_decoded_is_named() -> None:
+    Path("visavis.toml").write_bytes("queue_size = 10\n".encode("utf-16"))
+    with pytest.raises(StartupError, match=r"visavis\.toml"):
+        load_settings({})
+
+
+def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose writes them for `${NAME:-}`."""
+    for name in ("GRPC", "QUEUE_SIZE", "TOKENS", "HTTP_HOSTS", "LOW_MEMORY"):
+        monkeypatch.setenv(f"VISAVIS_{name}", "")
+    assert load_settings({}).model_dump() == Settings().model_dump()
+
+
+@pytest.mark.parametrize("given", ["a.example, B.example", '["a.example", "B.example"]'])
+def test_lists_in_the_environment_are_commas_or_json(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISAVIS_HTTP_HOSTS", given)
+    assert load_settings({}).http_hosts == ("a.example", "B.example")
+
+
+def test_a_list_that_is_broken_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_CORS_ORIGINS", '["https://a.example"')
+    with pytest.raises(StartupError, match="cors_origins"):
+        load_settings({})
+
+
+def test_localhost_in_capitals_is_local() -> None:
+    assert load_settings({"grpc": "LocalHost:8001"}).grpc == "LocalHost:8001"
 
 
 def test_a_named_file_must_exist() -> None:

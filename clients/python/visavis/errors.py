@@ -2,6 +2,7 @@
 
 VisavisError
 ├── InvalidSettings   (before any call)    address, TLS or token can't be used as given
+├── InvalidData       (before any call)    a folder of pictures, or a file of labels, is wrong
 ├── InvalidRequest    INVALID_ARGUMENT     the request is wrong; `field` says where
 ├── ModelNotFound     NOT_FOUND            no such model or version; the text lists them
 ├── AccessDenied      UNAUTHENTICATED      the token is missing or not good for this
@@ -60,6 +61,12 @@ class VisavisError(Exception):
 
 class InvalidSettings(VisavisError, ValueError):
     """The address, the TLS files or the token can't be used as given."""
+
+    default_code = "INVALID_ARGUMENT"
+
+
+class InvalidData(VisavisError, ValueError):
+    """A folder of pictures or a file of labels can't be read as given; the text says where."""
 
     default_code = "INVALID_ARGUMENT"
 

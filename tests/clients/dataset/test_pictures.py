@@ -1,0 +1,55 @@
+"""Which files of people's folders are pictures."""
+
+from pathlib import Path
+
+from visavis.dataset import find_pictures
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def test_pictures_of_all_folders_are_found_in_order(tmp_path: Path) -> None:
+    expected = [touch(tmp_path / name) for name in ("a.JPG", "b/c.jpeg", "b/d/e.png", "f.webp")]
+    touch(tmp_path / "labels.csv")
+    assert find_pictures(tmp_path) == expected
+
+
+def test_what_file_managers_leave_is_passed_over(tmp_path: Path) -> None:
+    wanted = touch(tmp_path / "p1.jpg")
+    for name in (
+        "._p1.jpg",
+        ".Trash/p2.jpg",
+        "@eaDir/p1.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/p1.jpg",
+        "$RECYCLE.BIN/p3.jpg",
+        ".thumbnails/p1.png",
+        "Thumbs.db",
+    ):
+        touch(tmp_path / name)
+    assert find_pictures(tmp_path) == [wanted]
+
+
+def test_a_folder_called_like_a_picture_is_entered(tmp_path: Path) -> None:
+    inside = touch(tmp_path / "street.jpg" / "a.png")
+    assert find_pictures(tmp_path) == [inside]
+
+
+def test_linked_folders_and_files_are_followed_and_circles_end(tmp_path: Path) -> None:
+    touch(tmp_path / "store" / "1.jpg")
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "folder").symlink_to(tmp_path / "store")
+    (given / "again").symlink_to(tmp_path / "store")
+    (given / "file.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    (given / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "store" / "up").symlink_to(given)
+    found = [path.relative_to(given).as_posix() for path in find_pictures(given)]
+    assert [path for path in found if "up" not in path] == [
+        "again/1.jpg",
+        "file.jpg",
+        "folder/1.jpg",
+    ]
+    assert len(found) < 20
