@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 import subprocess
 import threading
@@ -5,6 +6,7 @@ from concurrent import futures
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import visavis
 from google.rpc import code_pb2
@@ -261,3 +263,38 @@ def test_tls_with_own_authority_carries_a_token(tmp_path: Path):
         assert client.list_models()
     assert fake.metadata["authorization"] == "Bearer secret"
     server.stop(None).wait()
+
+
+def test_async_client_made_before_any_loop_works_in_every_loop(fake: FakeServer):
+    client = AsyncClient(fake.address, timeout=20)
+
+    async def names() -> list[str]:
+        found = [card.name for card in await client.list_models()]
+        await client.close()
+        return found
+
+    expected = [card.name for card in canned.CARDS]
+    assert asyncio.run(names()) == asyncio.run(names()) == expected
+
+
+def test_async_client_of_two_loops_at_once_keeps_them_apart(fake: FakeServer):
+    client = AsyncClient(fake.address, timeout=20)
+    both_called = threading.Barrier(2)
+
+    async def call() -> int:
+        await client.list_models()
+        await asyncio.to_thread(both_called.wait, 20)
+        await client.list_models()
+        await client.close()
+        return fake.calls["ListModels"]
+
+    with futures.ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(asyncio.run, call()) for _ in range(2)]
+        assert max(each.result(20) for each in done) == 4
+
+
+@pytest.mark.parametrize("method", ["classify", "detect", "compare"])
+def test_every_call_takes_the_arrays_of_opencv(method: str, client: Client, fake: FakeServer):
+    model = {} if method == "compare" else {"model": "resnet50"}
+    getattr(client, method)(np.zeros((4, 7, 3), np.uint8), channels="BGR", **model)
+    assert fake.requests[0].image.raw.format == pb.PIXEL_FORMAT_BGR

@@ -46,6 +46,18 @@ def test_array_that_is_not_contiguous_arrives_row_by_row(turn):
     assert image_message(pixels).raw.data == np.ascontiguousarray(pixels).tobytes()
 
 
+def test_colours_of_opencv_are_named_and_the_pixels_stay_as_they_are():
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    raw = image_message(pixels, "BGR").raw
+    assert raw.format == pb.PIXEL_FORMAT_BGR
+    assert raw.data == pixels.tobytes()
+
+
+def test_channels_that_are_neither_rgb_nor_bgr_are_refused():
+    with pytest.raises(InvalidRequest, match="channels is 'RGBA'; choose RGB, or BGR"):
+        image_message(np.zeros((4, 7, 3), np.uint8), "RGBA")  # type: ignore[arg-type]
+
+
 def test_array_of_two_dimensions_is_grey():
     raw = image_message(np.zeros((4, 7), np.uint8)).raw
     assert (raw.format, raw.width, raw.height) == (pb.PIXEL_FORMAT_GRAY, 7, 4)

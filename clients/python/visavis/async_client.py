@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self, Unpack
+from weakref import WeakKeyDictionary
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,12 +17,22 @@ from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
 
-class AsyncClient:
-    """A connection to one server, for the event loop in which it is made.
+class _Connection:
+    """A channel, and the stubs that call over it."""
 
-    Use it in an `async with` statement, or await `close`. The parameters, the errors and the
-    retries are those of `Client`. Pictures are read in a worker thread. Cancelling a task
-    cancels its call, and the server drops the work.
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        # The generated stubs have no types.
+        self.vision: Any = vision_pb2_grpc.VisionServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+
+class AsyncClient:
+    """A client of one server that connects with its first call, once for each event loop.
+
+    It can be made before a loop runs, for example at import. Use it in an `async with` statement,
+    or await `close`. The parameters, the errors and the retries are those of `Client`. Pictures
+    are read in a worker thread. Cancelling a task cancels its call, and the server drops the work.
     """
 
     def __init__(
@@ -37,14 +48,12 @@ class AsyncClient:
         self._address = address
         self._timeout = connection.checked_timeout(timeout)
         self._metadata = connection.call_metadata(where, tls, token)
-        options = connection.channel_options(where)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(where.target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(where.target, credentials, options)
-        # The generated stubs have no types.
-        self._stub: Any = vision_pb2_grpc.VisionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._target = where.target
+        self._credentials = credentials
+        self._options = connection.channel_options(where)
+        # A channel of grpc.aio belongs to the loop in which it is made.
+        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection]
+        self._connections = WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,8 +67,12 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way end as Cancelled."""
-        await self._channel.close(grace=None)
+        """Close the running loop's connection; calls under way end as Cancelled.
+
+        A later call connects again.
+        """
+        if found := self._connections.pop(asyncio.get_running_loop(), None):
+            await found.channel.close(grace=None)
 
     async def classify(
         self,
@@ -71,7 +84,7 @@ class AsyncClient:
     ) -> results.ClassifyResult:
         """Return the labels that one model gives the whole image."""
         request = await asyncio.to_thread(calls.classify_request, image, model, **options)
-        return reading.classify_result(await self._call(self._stub.Classify, request, timeout))
+        return reading.classify_result(await self._call("Classify", request, timeout))
 
     async def detect(
         self,
@@ -83,7 +96,7 @@ class AsyncClient:
     ) -> results.DetectResult:
         """Return the objects that one model finds in the image."""
         request = await asyncio.to_thread(calls.detect_request, image, model, **options)
-        return reading.detect_result(await self._call(self._stub.Detect, request, timeout))
+        return reading.detect_result(await self._call("Detect", request, timeout))
 
     async def compare(
         self,
@@ -94,7 +107,7 @@ class AsyncClient:
     ) -> results.Comparison:
         """Return every capable model's answer about one image, side by side."""
         request = await asyncio.to_thread(calls.compare_request, image, **options)
-        return reading.comparison(await self._call(self._stub.Compare, request, timeout))
+        return reading.comparison(await self._call("Compare", request, timeout))
 
     async def compare_stream(
         self,
@@ -111,7 +124,9 @@ class AsyncClient:
         request = await asyncio.to_thread(calls.compare_stream_request, image, **options)
         with statuses.translated(self._address, seconds):
             metadata = connection.traced(self._metadata)
-            call = self._stub.CompareStream(request, timeout=seconds, metadata=metadata)
+            call = self._connection().vision.CompareStream(
+                request, timeout=seconds, metadata=metadata
+            )
             try:
                 async for message in call:
                     event = reading.stream_event(message)
@@ -122,7 +137,7 @@ class AsyncClient:
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return the cards of all models by name, without labels and receipts."""
-        response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout)
+        response = await self._call("ListModels", pb.ListModelsRequest(), timeout)
         return tuple(read_model(card) for card in response.models)
 
     async def get_model(
@@ -130,7 +145,7 @@ class AsyncClient:
     ) -> Model:
         """Return one model's card, with its labels and its receipt."""
         request = calls.get_model_request(model, version)
-        return read_model((await self._call(self._stub.GetModel, request, timeout)).model)
+        return read_model((await self._call("GetModel", request, timeout)).model)
 
     async def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return as soon as the server has loaded its models.
@@ -143,21 +158,29 @@ class AsyncClient:
         with statuses.translated(self._address, seconds):
             while True:
                 remaining = max(0.0, give_up_at - time.monotonic())
-                response = await self._health.Check(
+                response = await self._connection().health.Check(
                     request, timeout=remaining, metadata=self._metadata, wait_for_ready=True
                 )
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     return
                 await asyncio.sleep(connection.READY_POLL_S)
 
-    async def _call(
-        self, method: Callable[..., Any], request: object, timeout: float | None
-    ) -> Any:
+    async def _call(self, method: str, request: object, timeout: float | None) -> Any:
         seconds = self._seconds(timeout)
+        call = getattr(self._connection().vision, method)
         with statuses.translated(self._address, seconds):
-            return await method(
-                request, timeout=seconds, metadata=connection.traced(self._metadata)
-            )
+            return await call(request, timeout=seconds, metadata=connection.traced(self._metadata))
+
+    def _connection(self) -> _Connection:
+        """Return the running loop's connection."""
+        loop = asyncio.get_running_loop()
+        if (found := self._connections.get(loop)) is None:
+            if self._credentials is None:
+                channel = grpc.aio.insecure_channel(self._target, self._options)
+            else:
+                channel = grpc.aio.secure_channel(self._target, self._credentials, self._options)
+            found = self._connections[loop] = _Connection(channel)
+        return found
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else connection.checked_timeout(timeout)

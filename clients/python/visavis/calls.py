@@ -10,21 +10,26 @@ from google.protobuf.message import Message
 
 from visavis.cards import TASKS, Task
 from visavis.errors import FieldViolation, InvalidRequest
-from visavis.images import ImageSource, image_message
+from visavis.images import Channels, ImageSource, image_message
 from visavis.v1 import vision_pb2 as pb
 
 _Request = TypeVar("_Request", bound=Message)
 
 
 class ClassifyOptions(TypedDict, total=False):
-    """Options of `classify`: version and top_k from 1 on; annotate asks for a picture."""
+    """Options of `classify`: version and top_k from 1 on; annotate asks for a picture.
 
+    channels: the order of an array's colours, "BGR" for OpenCV's; without it, "RGB".
+    """
+
+    channels: Channels
     version: int | None
     top_k: int | None
     annotate: bool
 
 
 class _DetectorOptions(TypedDict, total=False):
+    channels: Channels
     score_threshold: float | None
     iou_threshold: float | None
     max_detections: int | None
@@ -37,7 +42,8 @@ class DetectOptions(_DetectorOptions, total=False):
     """Options of `detect`.
 
     score_threshold, iou_threshold: from 0 to 1. max_detections: from 1 to 1000. labels: names
-    of those to keep. class_agnostic: boxes of different labels drop each other too.
+    of those to keep. class_agnostic: boxes of different labels drop each other too. channels:
+    as for `classify`.
     """
 
     version: int | None
@@ -60,20 +66,23 @@ def classify_request(
     image: ImageSource, model: str, **options: Unpack[ClassifyOptions]
 ) -> pb.ClassifyRequest:
     """Return the request for one model's labels. Raises InvalidRequest, OSError."""
-    return _built(pb.ClassifyRequest, image=image_message(image), model=model, **options)
+    given = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.ClassifyRequest, image=given, model=model, **options)
 
 
 def detect_request(
     image: ImageSource, model: str, **options: Unpack[DetectOptions]
 ) -> pb.DetectRequest:
     """Return the request for one model's boxes. Raises InvalidRequest, OSError."""
-    return _built(pb.DetectRequest, image=image_message(image), model=model, **options)
+    given = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.DetectRequest, image=given, model=model, **options)
 
 
 def compare_request(image: ImageSource, **options: Unpack[CompareOptions]) -> pb.CompareRequest:
     """Return the request for all models' answers. Raises InvalidRequest, OSError."""
     tasks = task_values(options.pop("tasks", ()))
-    return _built(pb.CompareRequest, image=image_message(image), tasks=tasks, **options)
+    given = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.CompareRequest, image=given, tasks=tasks, **options)
 
 
 def compare_stream_request(
@@ -81,7 +90,8 @@ def compare_stream_request(
 ) -> pb.CompareStreamRequest:
     """Return the request for all models' answers, one by one. Raises InvalidRequest, OSError."""
     tasks = task_values(options.pop("tasks", ()))
-    return _built(pb.CompareStreamRequest, image=image_message(image), tasks=tasks, **options)
+    given = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.CompareStreamRequest, image=given, tasks=tasks, **options)
 
 
 def get_model_request(model: str, version: int | None) -> pb.GetModelRequest:

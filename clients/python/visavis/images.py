@@ -7,26 +7,34 @@ it an array of numpy's or a picture of Pillow's.
 import math
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from visavis.connection import MESSAGE_BYTES_MAX
 from visavis.errors import FieldViolation, InvalidRequest
 from visavis.v1 import vision_pb2 as pb
 
 # Bytes of a JPEG, PNG or WebP file; the path of one; or upright uint8 pixels, RGB [H, W, 3]
-# or grey [H, W]. For BGR and NV12: a `visavis.v1.vision_pb2.Image`. Arrays have no common
-# type without numpy, hence Any.
+# or grey [H, W]. OpenCV's arrays are BGR: they need channels="BGR". For NV12: a
+# `visavis.v1.vision_pb2.Image`. Arrays have no common type without numpy, hence Any.
 ImageSource: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | pb.Image | Any
 
+Channels: TypeAlias = Literal["RGB", "BGR"]
+"""In which order an array [H, W, 3] has its colours; cv2.imread gives BGR, Pillow RGB."""
+
+_FORMATS = {"RGB": pb.PIXEL_FORMAT_RGB, "BGR": pb.PIXEL_FORMAT_BGR}
 _SIDE_MAX = 65535
 _BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # The rest of the request fits too.
 
 
-def image_message(source: ImageSource) -> pb.Image:
+def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
     """Return the picture as the contract wants it.
 
-    Raises InvalidRequest for what is no picture, and OSError for a path that can't be read.
+    channels: of an array [H, W, 3]; encoded pictures and messages say it themselves. Raises
+    InvalidRequest for what is no picture, and OSError for a path that can't be read.
     """
+    if channels not in _FORMATS:
+        message = f"channels is {channels!r}; choose RGB, or BGR for OpenCV's arrays"
+        raise InvalidRequest(message, violations=(FieldViolation("channels", message),))
     if isinstance(source, pb.Image):
         return source
     if isinstance(source, str | PathLike):
@@ -38,9 +46,11 @@ def image_message(source: ImageSource) -> pb.Image:
     if len(shape) == 2:
         pixel_format = pb.PIXEL_FORMAT_GRAY
     elif len(shape) == 3 and shape[2] == 3:
-        pixel_format = pb.PIXEL_FORMAT_RGB
+        pixel_format = _FORMATS[channels]
     else:
-        raise _invalid(f"image has shape {shape}; use RGB [H, W, 3] or grey [H, W]{_hint(shape)}")
+        raise _invalid(
+            f"image has shape {shape}; use {channels} [H, W, 3] or grey [H, W]{_hint(shape)}"
+        )
     height, width = shape[:2]
     if not (0 < height <= _SIDE_MAX and 0 < width <= _SIDE_MAX):
         raise _invalid(f"image has shape {shape}; height and width go from 1 to {_SIDE_MAX}")
