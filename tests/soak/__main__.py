@@ -11,7 +11,8 @@ from visavis.bench.report import machine
 
 from tests.benchmark.site import CACHE, ROOT, Site, data_folder
 
-from .trials import TRIALS, Row, Soak
+from .report import Row, Soak
+from .trials import TRIALS
 
 _console = Console(highlight=False)
 

@@ -1,0 +1,283 @@
+"""What strangers send, and the files that they leave, for long."""
+
+import asyncio
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from visavis import Client
+from visavis.bench.channels import Channels
+from visavis.bench.load import OK, Outcome, closed_loop
+from visavis.bench.workload import calls_of
+
+from tests.benchmark.site import ROOT
+from tests.export.forgeries import KINDS
+from tests.faults import costly
+from tests.faults.attacks import HungUp, RawConnection
+from tests.faults.calls import channel, health
+from tests.faults.memory_group import memory_group
+from tests.faults.process import ServerProcess, started
+from tests.faults.reloading import put
+from tests.faults.sizes import large_requests, longest_health_s
+from tests.server import graphs
+from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+
+_LARGEST_MESSAGE = 32 << 20
+
+
+def full_pipe(soak: Soak) -> Sequence[Row]:
+    """Calls that are each logged into a pipe that nobody reads."""
+    seconds = 60 * soak.length
+    folder = soak.folder / "logged"
+    put(folder, "colors", 1)
+    picture = soak.folder / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    calls = calls_of("classify", ("colors",), [picture])
+
+    async def call(address: str) -> Counter[str]:
+        async with Channels(address, 8, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 8, 3.0, seconds)
+        return Counter(outcome.code for outcome in window.outcomes)
+
+    debug = ("--log-level", "debug")
+    with started(folder, soak.folder, subprocess.PIPE, *debug) as (process, port):
+        address = f"127.0.0.1:{port}"
+        with Client(address) as client:
+            client.wait_until_ready(60)
+        codes = asyncio.run(call(address))
+        began = time.monotonic()
+        process.terminate()
+        code, took_s = process.wait(60), time.monotonic() - began
+    return [
+        Row(
+            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe that nobody reads",
+            "all answered",
+            str(dict(codes)),
+            set(codes) == {OK},
+        ),
+        Row(
+            "its SIGTERM after them",
+            "exit code 0 within 5 s",
+            f"exit code {code} after {took_s:.1f} s",
+            code == 0 and took_s < 5.0,
+        ),
+    ]
+
+
+def worst_picture(soak: Soak) -> Sequence[Row]:
+    """A search for the picture below the limits that takes longest, 5 minutes in each format."""
+    rows = []
+    for form in costly.FORMATS:
+        outcome = costly.searched_elsewhere(300 * soak.length, 1, form)
+        worst_ms, beyond_mib = outcome["worst_ms"], outcome["beyond_mib"]
+        rows.append(
+            Row(
+                f"worst picture of {outcome['tried']:,} in {form}",
+                "within 500 ms of CPU, and 50 MiB of the memory that it announces",
+                f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
+                worst_ms < 500 and beyond_mib < 50,
+            )
+        )
+    return rows
+
+
+def poison_at_start(soak: Soak) -> Sequence[Row]:
+    """Starts with one model that is good among others that hang, crash or fill the memory."""
+    folder, timeout_s = soak.folder / "poison", 5.0
+    kinds = {
+        "endless": graphs.loop_without_end,
+        "huge": graphs.huge_constant,
+        "unknown": graphs.unknown_operator,
+        "garbage": lambda: np.random.default_rng(0).bytes(1 << 20),
+        "empty": lambda: b"",
+    }
+    for name, make in kinds.items():
+        graphs.put(folder, name, 1, make())
+    os.mkfifo(_beside(folder, "fifo"))
+    _beside(folder, "device").symlink_to("/dev/zero")
+    os.truncate(graphs.put(folder, "sparse", 1, b""), 1 << 40)
+    put(folder, "colors", 1)
+    bad = {*kinds, "fifo", "device", "sparse"}
+    took_s, named = [], []
+    for _ in range(max(1, round(5 * soak.length))):
+        began = time.monotonic()
+        with ServerProcess(folder, soak.folder, VISAVIS_LOAD_TIMEOUT_S=str(timeout_s)) as server:
+            took_s.append(time.monotonic() - began)
+            entries = [json.loads(line) for line in server.log.splitlines()]
+            named.append({e["model"].split("/")[0] for e in entries if e["event"] == "refused"})
+    return [
+        Row(
+            f"{len(took_s)} starts with {len(bad)} bad models and a good one",
+            "the good one served, all others named, ready within 40 s",
+            f"{min(map(len, named))} named, ready in {max(took_s):.1f} s at most",
+            all(each == bad for each in named) and max(took_s) < 40,
+        )
+    ]
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """Return where a model's file is to be made, in a folder that is there."""
+    path = folder / name / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def loop_lag(soak: Soak) -> Sequence[Row]:
+    """Health, while requests arrive that hold as much of one thing as a message takes."""
+    folder = soak.folder / "sizes"
+    put(folder, "colors", 1)
+    rounds = max(1, round(20 * soak.length))
+    requests = large_requests(_LARGEST_MESSAGE - 1000)
+    longest_s, codes = 0.0, set[str]()
+    with soak.server(folder, "--max-message-bytes", str(_LARGEST_MESSAGE)) as server:
+        for _ in range(rounds):
+            took_s, ended = asyncio.run(longest_health_s(server.address, requests))
+            longest_s, codes = max(longest_s, took_s), codes | ended
+    return [
+        Row(
+            f"{rounds * len(requests)} requests of 32 MiB full of labels, tasks, elements, or of "
+            "endless shapes: the longest wait for health",
+            "below 1 s",
+            f"{longest_s * 1e3:.0f} ms; {', '.join(sorted(codes))}",
+            longest_s < 1.0 and "INTERNAL" not in codes,
+        )
+    ]
+
+
+def short_memory(soak: Soak) -> Sequence[Row]:
+    """64 callers with JPEGs of some 2 MB in 700 MB, 64 with raw 4K frames in 2 GB."""
+    chance = np.random.default_rng(0)
+    photograph = soak.folder / "photograph.jpg"
+    noise = chance.integers(0, 255, (1300, 1700, 3), np.uint8)
+    Image.fromarray(noise).save(photograph, quality=92)
+    frame = soak.folder / "frame.png"
+    Image.fromarray(noise).resize((3840, 2160)).save(frame)
+    return [
+        *_in_short_memory(soak, "JPEGs of 2 MB, in 700 MB", photograph, 700_000_000, False),
+        *_in_short_memory(soak, "raw 4K frames, in 2 GB", frame, 2_000_000_000, True),
+    ]
+
+
+def _in_short_memory(
+    soak: Soak, what: str, picture: Path, limit_bytes: int, raw: bool
+) -> Sequence[Row]:
+    seconds = max(10.0, 60 * soak.length)
+    calls = calls_of("classify", ("resnet50",), [picture], raw=raw)
+    with soak.server(soak.site.fp32) as server:
+        peak = asyncio.run(peak_per_s(server, calls, seconds / 2))
+
+    async def load(server: ServerProcess) -> Counter[str]:
+        async with Channels(server.address, 64, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 64, 3.0, seconds)
+        return Counter(outcome.code for outcome in window.outcomes)
+
+    with memory_group(limit_bytes) as group:
+        server = ServerProcess(soak.site.fp32, soak.folder)
+        group.take(server.process.pid)
+        with server:
+            codes = asyncio.run(load(server))
+            lives = server.process.poll() is None
+    goodput = codes[OK] / seconds / peak
+    others = {c: n for c, n in codes.items() if c not in (OK, REFUSED)}
+    return [
+        Row(
+            f"64 callers with {what}, for {seconds:.0f} s",
+            "answered or refused, never killed; 90% of what 8 callers get without a limit",
+            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused {others or ''}; at most "
+            f"{group.peak_mib:.0f} MiB{'' if lives else '; KILLED'}",
+            lives and not others and goodput >= 0.9,
+        )
+    ]
+
+
+def stalled_senders(soak: Soak) -> Sequence[Row]:
+    """Twenty connections with 16 half-sent messages each, and a neighbour beside them."""
+    picture = soak.folder / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    seconds = 40 * soak.length
+    calls = calls_of("classify", ("slow",), [picture])
+    healths: list[float] = []
+    over = threading.Event()
+
+    def attack(server: ServerProcess) -> None:
+        with suppress(HungUp), closing(RawConnection(server.port)) as attacker:
+            while not over.is_set():
+                while attacker.calls < 16 and not over.is_set():
+                    attacker.stall(attacker.open_call(), 4 << 20)
+                attacker.events(0.2)
+
+    async def neighbours(server: ServerProcess) -> list[Outcome]:
+        async def watch_health() -> None:
+            async with channel(server.address) as one:
+                while True:
+                    began = time.monotonic()
+                    await health(one)
+                    healths.append(time.monotonic() - began)
+                    await asyncio.sleep(0.2)
+
+        watching = asyncio.create_task(watch_health())
+        async with Channels(server.address, 1, 60.0) as channels:
+            window = await closed_loop(channels.send, [calls], 1, 3.0, seconds)
+        watching.cancel()
+        return list(window.outcomes)
+
+    with soak.server(soak.slow) as server, ThreadPoolExecutor(20) as threads:
+        attacks = [threads.submit(attack, server) for _ in range(20)]
+        outcomes = asyncio.run(neighbours(server))
+        over.set()
+        for each in attacks:
+            each.result()
+    answered = sorted(took_s(outcome) for outcome in outcomes if outcome.code == OK)
+    p99_s = answered[int(0.99 * len(answered))] if answered else math.inf
+    health_s = sorted(healths)[int(0.99 * len(healths))]
+    return [
+        Row(
+            f"20 connections with 16 half-sent messages, for {seconds:.0f} s: a neighbour",
+            "every call answered, p99 below 4 s; health p99 below 1 s",
+            f"{len(answered)} of {len(outcomes)} answered, p99 {p99_s:.2f} s; health p99 "
+            f"{health_s:.2f} s",
+            len(answered) == len(outcomes) and p99_s < 4 and health_s < 1,
+        )
+    ]
+
+
+def forged_checkpoints(soak: Soak) -> Sequence[Row]:
+    """Checkpoints with a payload at every text, name and number, of each kind that is exported."""
+    counts = {kind: max(5, round(1500 * soak.length)) for kind in KINDS}
+    with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tests.export.forgeries", "7", folder),
+                *(f"{kind}={count}" for kind, count in counts.items()),
+            ],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "HOME": folder},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        marks = list(Path(folder).rglob("PWNED"))
+    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b'{"kind"')]
+    return [
+        Row(
+            f"{counts[report['kind']]:,} forged checkpoints of {report['kind']}",
+            "read or refused in a sentence; no program started, nothing compiled, imported or "
+            "written, 200 MiB at most",
+            f"{report['outcomes']}, {len(report['watched'])} forbidden events, slowest "
+            f"{report['slowest_s']} s, {report['grown_mib']:+} MiB"
+            + "".join(f"; {odd}" for odd in (report["odd"] + report["watched"])[:3]),
+            not (report["odd"] or report["watched"] or marks) and report["grown_mib"] < 200,
+        )
+        for report in reports
+    ]

@@ -1,0 +1,206 @@
+"""More than can be answered, reloads and damaged pictures, for long."""
+
+import asyncio
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from visavis.bench.channels import Channels
+from visavis.bench.load import OK, open_loop
+from visavis.bench.workload import Call, calls_of
+
+from server.cores import usable_cores
+from tests.benchmark.site import send_all
+from tests.faults.calls import channel, health
+from tests.faults.conftest import SLOW_S
+from tests.faults.mutants import decoded_elsewhere, real_pictures
+from tests.faults.process import ServerProcess
+from tests.faults.reloading import put, reload_under_callers
+from tests.server import graphs
+from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+
+
+def overload_of_a_slow_model(soak: Soak) -> Sequence[Row]:
+    """Ten times of what can be answered, for a minute, of a model that takes 100 ms."""
+    picture = soak.folder / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    with soak.server(soak.slow) as server:
+        calls = calls_of("classify", ("slow",), [picture])
+        return asyncio.run(_overload(soak, server, "a model of 100 ms", calls, 10 * SLOW_S, 0.9))
+
+
+def overload_of_resnet(soak: Soak) -> Sequence[Row]:
+    """The same of ResNet-50, where a refusal costs something beside a run."""
+    with soak.server(soak.site.fp32) as server:
+        calls = calls_of("classify", ("resnet50",), soak.site.pictures)
+        return asyncio.run(_overload(soak, server, "ResNet-50", calls, 2.0, 0.7))
+
+
+async def _overload(
+    soak: Soak,
+    server: ServerProcess,
+    what: str,
+    calls: Sequence[Call],
+    deadline_s: float,
+    least: float,
+) -> Sequence[Row]:
+    seconds = 60 * soak.length
+    before = await peak_per_s(server, calls, seconds / 4)
+    statuses: list[int] = []
+
+    async def watch_health() -> None:
+        async with channel(server.address) as one:
+            while True:
+                statuses.append(await health(one))
+                await asyncio.sleep(0.5)
+
+    watching = asyncio.create_task(watch_health())
+    began, cpu_s = time.monotonic(), time.process_time()
+    async with Channels(server.address, 32, deadline_s) as channels:
+        window = await open_loop(channels.send, [calls], 10 * before, 3.0, seconds, seed=1)
+    watching.cancel()
+    # Whoever sends ten times too much takes cores too, where it runs on the same ones.
+    own = (time.process_time() - cpu_s) / (time.monotonic() - began) / usable_cores()
+    # A machine that is shared is not as fast at one time as at another.
+    peak = (before + await peak_per_s(server, calls, seconds / 4)) / 2
+    codes = Counter(outcome.code for outcome in window.outcomes)
+    goodput = codes[OK] / seconds / peak
+    refusals_ms = [1e3 * took_s(o) for o in window.outcomes if o.code == REFUSED]
+    others = {c: n for c, n in codes.items() if c not in (OK, REFUSED)}
+    late = sum(others.values()) / max(1, codes[OK] + sum(others.values()))
+    p50_ms = statistics.median(refusals_ms) if refusals_ms else 0.0
+    return [
+        Row(
+            f"{what}, 10 times too much for {seconds:.0f} s: answered in time",
+            f"at least {least:.0%} of the peak, but for the cores that the calls' sender takes",
+            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused; the sender took "
+            f"{own:.0%} of the cores",
+            goodput >= least * (1 - own),
+        ),
+        Row(
+            f"{what}: let in, and yet not answered in time",
+            "few",
+            f"{late:.1%} {others or ''}",
+            late < 0.1,
+        ),
+        Row(f"{what}: a refusal, p50", "below 5 ms", f"{p50_ms:.1f} ms", p50_ms < 5.0),
+        Row(
+            f"{what}: health meanwhile",
+            "SERVING",
+            f"{Counter(statuses)[1]} of {len(statuses)} answers",
+            set(statuses) == {1},
+        ),
+    ]
+
+
+def reloads(soak: Soak) -> Sequence[Row]:
+    """Fifty reloads under 32 callers, with ResNet-50 beside that changes as often."""
+    count = max(3, round(50 * soak.length))
+    folder = soak.folder / "reloaded"
+    put(folder, "colors", 1)
+    (resnet,) = (soak.site.fp32 / "resnet50").glob("*/model.onnx")
+    target = folder / "large" / "1" / "model.onnx"
+    target.parent.mkdir(parents=True)
+    shutil.copy(resnet, target)
+    with soak.server(folder, "--watch-s", "0.2") as server:
+
+        async def touch() -> None:
+            while True:
+                await asyncio.sleep(5)
+                await asyncio.to_thread(_replace, resnet, target)
+
+        async def reload() -> dict[str, list[object]]:
+            touching = asyncio.create_task(touch())
+            report = await reload_under_callers(server, folder, count, 32, first=2)
+            touching.cancel()
+            await asyncio.sleep(5)  # The last that was replaced is freed.
+            return report
+
+        # One first, so that what a first reload takes for good is not counted.
+        asyncio.run(reload_under_callers(server, folder, 1, 8))
+        before = server.rss_mib
+        report = asyncio.run(reload())
+        grown = server.rss_mib - before
+    return [
+        Row(
+            f"{count} reloads under 32 callers",
+            "no failure, no answer that mixes versions",
+            f"{len(report['failures'])} failures, {len(report['mixed'])} mixed, "
+            f"{len(report['versions'])} versions answered",
+            not (report["failures"] or report["mixed"]),
+        ),
+        Row("memory after them", "within 50 MiB", f"{grown:+.0f} MiB", grown < 50),
+    ]
+
+
+def _replace(source: Path, target: Path) -> None:
+    new = target.with_name("new")
+    shutil.copy(source, new)
+    new.rename(target)
+
+
+def memory(soak: Soak) -> Sequence[Row]:
+    """Twenty thousand requests of all sizes and methods."""
+    count = round(20_000 * soak.length)
+    chance = np.random.default_rng(0)
+    pictures = []
+    for number in range(60):
+        width, height = (int(side) for side in 2 ** chance.uniform(0, 11, 2))
+        picture = soak.folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}"
+        noise = chance.integers(0, 255, (max(1, height // 8), max(1, width // 8), 3), np.uint8)
+        Image.fromarray(noise).resize((width, height)).save(picture)
+        pictures.append(picture)
+    folder = soak.folder / "mixed"
+    put(folder, "colors", 1)
+    boxes, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document())
+    graphs.put(folder, "boxes", 1, boxes)
+    calls = [
+        call
+        for trio in zip(
+            calls_of("classify", ("colors",), pictures),
+            calls_of("detect", ("boxes",), pictures),
+            calls_of("compare", ("colors", "boxes"), pictures),
+            strict=True,
+        )
+        for call in trio
+    ]
+    with soak.server(folder) as server:
+        asyncio.run(send_all(server.address, calls, count // 2))
+        half = server.rss_mib
+        asyncio.run(send_all(server.address, calls, count - count // 2))
+        grown = server.rss_mib - half
+    seen = f"{grown:+.1f} MiB ({half:.0f} at half)"
+    return [
+        Row(f"{count:,} mixed requests, the second half", "below 20 MiB more", seen, grown < 20)
+    ]
+
+
+def damaged_pictures(soak: Soak) -> Sequence[Row]:
+    """Mutants of real pictures, 50,000 in each format."""
+    count = round(50_000 * soak.length)
+    rows = []
+    for form in ("JPEG", "PNG", "WEBP"):
+        with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
+            outcome = decoded_elsewhere(
+                count, 7, real_pictures(soak.site.images, Path(folder), form)
+            )
+        kinds, longest_ms = outcome["kinds"], outcome["longest_ms"]
+        rows.append(
+            Row(
+                f"{count:,} mutants of {form} pictures",
+                "decoded or refused, within 500 ms, below 200 MiB, for good below 20",
+                f"{dict(kinds)}, longest {longest_ms} ms, peak {outcome['peak_mib']} MiB, "
+                f"for good {outcome['grown_mib']}",
+                set(kinds) <= {"decoded", "refused"}
+                and float(str(longest_ms)) < 500
+                and outcome["peak_mib"] < 200
+                and outcome["grown_mib"] < 20,
+            )
+        )
+    return rows
