@@ -117,6 +117,7 @@ class Work:
     # Among those that are due at the same time.
     place: int = 0
     started: float = 0.0
+    prepare_s: float = 0.0
     run_s: float = 0.0
     batch: int = 0
     charged_s: float = 0.0

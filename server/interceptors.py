@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -14,6 +15,7 @@ from google.protobuf.message import DecodeError
 from server.calls import REQUEST_ID, Call, Calls, cancel, request_id_of
 from server.errors import InvalidRequest, Stopping, VisavisError
 from server.intake import Intake, Place
+from server.pace import Pace
 from server.settings import MessageLimits
 from server.statuses import code_of, status_of
 from server.wire import require_few_fields
@@ -22,7 +24,6 @@ HEALTH = "/grpc.health.v1.Health/"
 """What the paths of its methods begin with."""
 
 _DOOR = "grpc"
-_LARGE_BYTES = 1 << 20
 _TENSORS = "/inference."
 
 # Quoted: only the stubs know their parameters.
@@ -55,6 +56,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         self._admission = admission
         self._max_message_bytes = max_message_bytes
         self._limits = limits
+        self._pace = Pace()
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -83,13 +85,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         weigh = _weigher(method)
 
         async def take(context: Context, place: Place) -> Any:
-            message = await place.message(context.read, self._max_message_bytes, weigh)
+            read = partial(self._read, context)
+            message = await place.message(read, self._max_message_bytes, weigh)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return message
-            if len(message) > _LARGE_BYTES:
-                # gRPC has just copied it in this step of the loop, and parsing copies it again.
-                await asyncio.sleep(0)
-            return _parse(parse, bytes(message), self._limits)
+            # Parsing copies it once more.
+            await self._pace.turn()
+            with self._pace.spending():
+                return _parse(parse, bytes(message), self._limits)
 
         async def request(context: Context, place: Place) -> Any:
             if admit is not None:
@@ -161,6 +164,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _read(self, context: Context) -> Any:
+        return await self._pace.paced(context.read())
 
     @staticmethod
     def _enter(intake: Intake, context: Context) -> Place:

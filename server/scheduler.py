@@ -527,17 +527,20 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001  it is for the callers to know
             return [], [*failed, *((work, None, error) for work in ready)]
         for work in tuple(ready):
+            began = time.monotonic()
             try:
                 engine.prepare(work.job)
             except Exception as error:  # noqa: BLE001  as above
                 ready.remove(work)
                 failed.append((work, None, error))
+            work.prepare_s = time.monotonic() - began
             if time.monotonic() - self._untold.since > _UNTOLD_S:
                 self._tell_last()
         with self._lock:
             for work in works:
                 if work not in ready:
-                    self._charge(work, 0.0)
+                    # Pictures that take long and are then refused cost their sender turns too.
+                    self._charge(work, work.prepare_s)
         return ready, failed
 
     def _claim_all(self, engine: Engine, threads: int) -> bool:
@@ -587,7 +590,7 @@ class Scheduler:
                     self._work_s.add(engine, each_s)
             for work in works:
                 work.run_s, work.batch = seconds, len(works)
-                self._charge(work, each_s)
+                self._charge(work, work.prepare_s + each_s)
         return [(work, output, failure) for work, output in zip(works, outputs, strict=True)]
 
     def _tell_last(self) -> None:
@@ -619,7 +622,7 @@ class Scheduler:
             return work, None, wrong
 
     def _charge(self, work: Work, seconds: float) -> None:
-        """Let a piece of work have cost so much; before it ran, what is expected."""
+        """Let a piece of work have cost so many seconds; before it ran, what is expected."""
         self._queue.charge(work, seconds - work.charged_s)
         work.charged_s = seconds
 

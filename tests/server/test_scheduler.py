@@ -711,6 +711,35 @@ async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
     assert engine.batches[2] == ["soon"]
 
 
+@pytest.mark.parametrize("job", ["bad picture", "large picture"])
+async def test_pictures_that_take_long_to_prepare_cost_their_sender_turns(
+    make: Any, clock: Clock, job: str
+) -> None:
+    """Whether they are answered or refused; else a neighbour would wait for all of them."""
+    scheduler, greedy, neighbour = make(), Recorder("greedy"), Slow(clock, seconds=0.1)
+    order: list[str] = []
+
+    def prepare(job: str) -> None:
+        order.append("greedy")
+        clock.pass_by(1.0)
+
+    greedy.on_prepare, neighbour.on_prepare = prepare, lambda job: order.append("neighbour")
+    for _ in range(3):
+        await ask(scheduler, neighbour, "usual")
+        await neighbour.running()
+    order.clear()
+    neighbour.may_end.clear()
+    running = ask(scheduler, neighbour, "holds the core")
+    await neighbour.running()
+    crowd = [ask(scheduler, greedy, job) for _ in range(20)]
+    await asyncio.sleep(0)
+    answer = ask(scheduler, neighbour, "waits")
+    await asyncio.sleep(0)
+    neighbour.may_end.set()
+    await asyncio.gather(running, answer, *crowd, return_exceptions=True)
+    assert order.index("neighbour", 1) <= 3
+
+
 async def test_a_queue_is_bounded_in_seconds_too(make: Any, clock: Clock) -> None:
     scheduler, engine = make(queue_s=2.5), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
