@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from server import memory
 from server.budget import Budget, Held
 from server.errors import DeadlineExceeded, Overloaded
 
@@ -21,6 +22,11 @@ UNREAD_BYTES: Final = 16 << 10
 
 CALL_BYTES: Final = 64 << 10
 """What every call is counted with: what comes unread, its headers, a small answer, our objects."""
+
+# After messages of so many bytes what they left goes back to the system. gRPC puts large ones
+# together from small pieces, which the allocator would keep: 100 MiB and more.
+_GIVE_BACK_BYTES: Final = 64 << 20
+_LARGE_BYTES: Final = 4 << 20
 
 # How often calls that wait for room look whether there is any: threads give it back too.
 _LOOK_S: Final = 0.1
@@ -196,6 +202,8 @@ class Intake:
         self._queue: dict[str, _Connection] = {}
         self._evicting: Place | None = None
         self._look: asyncio.TimerHandle | None = None
+        # Of large messages, since memory was given back.
+        self._left_bytes = 0
 
     def enter(self, peer: str) -> Place:
         """Return a place for a call of a connection; raises Overloaded if there is no room."""
@@ -213,6 +221,11 @@ class Intake:
     def leave(self, place: Place) -> None:
         """Give back all that a call holds."""
         place.held.release()
+        if place.taken_bytes > _LARGE_BYTES:
+            self._left_bytes += place.taken_bytes
+            if self._left_bytes > _GIVE_BACK_BYTES:
+                self._left_bytes = 0
+                asyncio.get_running_loop().run_in_executor(None, memory.give_back)
         connection = place.connection
         connection.calls -= 1
         if not connection.calls:

@@ -25,6 +25,8 @@ HEALTH = "/grpc.health.v1.Health/"
 
 _DOOR = "grpc"
 _TENSORS = "/inference."
+# Of a message: its bytes, and what they are parsed to.
+_COPIES = 2
 
 # Quoted: only the stubs know their parameters.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -86,7 +88,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
         async def take(context: Context, place: Place) -> Any:
             read = partial(self._read, context)
-            message = await place.message(read, self._max_message_bytes, weigh)
+            message = await place.message(read, _COPIES * self._max_message_bytes, weigh)
             if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
                 return message
             # Parsing copies it once more.
@@ -196,8 +198,8 @@ def _weigher(method: str) -> Callable[[Any], int]:
     """Return what says how many bytes a message of a method takes while its call goes on."""
     if method.startswith(HEALTH):
         return lambda message: 0
-    # A tensor is read, and written into the place of its batch.
-    copies = 3 if method.startswith(_TENSORS) else 1
+    # A tensor is also written into the place of its batch.
+    copies = _COPIES + method.startswith(_TENSORS)
     eof = grpc.aio.EOF  # type: ignore[attr-defined]
     return lambda message: 0 if message is eof else copies * len(message)
 

@@ -3,7 +3,10 @@
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+# Each arena keeps what was freed in it for itself. gRPC's threads put messages together from small
+# pieces: in eight arenas for each core, messages of 32 MiB left 2 GB behind.
+_ARENAS = 4
 # Buffers as large as the first go back to the system as soon as they are freed: to keep larger
 # ones leaves holes, with 8 MiB 27 MiB for good after 700 damaged JPEGs. What is free at the end of
 # a heap goes back beyond the second: where a picture of 1280x1024 gave back all that it had had,
@@ -22,6 +25,7 @@ def keep_little(low_memory: bool = False) -> None:
 
     Left alone, it comes to keep much: its thresholds grow with what it is asked for.
     """
+    _call("mallopt", _M_ARENA_MAX, _ARENAS)
     _call("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
     _call("mallopt", _M_TRIM_THRESHOLD, _KEPT_BYTES_IF_LOW if low_memory else _KEPT_BYTES)
 

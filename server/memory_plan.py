@@ -61,7 +61,7 @@ def plan_memory(settings: Settings, taken_bytes: int, usable: int | None) -> Mem
 
 def health_bytes(settings: Settings) -> int:
     """Return what health checks may hold, which have a budget of their own."""
-    return settings.max_message_bytes + _HEALTH_UNREAD_BYTES
+    return _ASSEMBLY_COPIES * settings.max_message_bytes + _HEALTH_UNREAD_BYTES
 
 
 def expected_bytes(models: Iterable[Path]) -> int:
