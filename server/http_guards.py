@@ -1,6 +1,7 @@
 """What every HTTP request passes before it is answered."""
 
 import json
+import re
 from base64 import b64encode
 from typing import Final
 
@@ -40,6 +41,11 @@ _ASSEMBLY_COPIES: Final = 2
 _JSON_COPIES: Final = 6
 
 
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^][:@/\s]+)(:\d{1,5})?")
+# Connect's milliseconds, or gRPC's number with a unit.
+_TIMEOUT = re.compile(r"\d{1,10}|\d{1,8}[HMSmun]")
+
+
 class Entrance:
     """What holds for everything: a request id, headers that keep browsers safe, a known host.
 
@@ -52,7 +58,7 @@ class Entrance:
     def __init__(self, app: ASGIApp, only_local: bool, hosts: tuple[str, ...]) -> None:
         self._app = app
         self._only_local = only_local
-        self._hosts = hosts
+        self._hosts = frozenset(map(str.lower, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; ASGI calls this."""
@@ -77,6 +83,10 @@ class Entrance:
                 "its setting http_hosts\n",
                 403,
             )
+        if not all(map(_TIMEOUT.fullmatch, _values(headers, "connect-timeout-ms", "grpc-timeout"))):
+            app = PlainTextResponse(
+                "connect-timeout-ms takes up to 10 digits, grpc-timeout up to 8 and a unit\n", 400
+            )
         if _ends_ambiguously(scope):
             # Somebody in between may see another request in what follows: it is not read.
             app = PlainTextResponse(
@@ -87,8 +97,10 @@ class Entrance:
         await app(scope, receive, send_with_headers)
 
     def _is_known(self, host: str) -> bool:
-        name = host if host.rpartition("]")[2].count(":") else f"{host}:80"
-        return is_local(name) or name.rpartition(":")[0] in self._hosts
+        if (match := _HOST.fullmatch(host)) is None:
+            return False
+        name = match["name"].lower()
+        return is_local(f"{name}:80") or name in self._hosts
 
 
 class Authenticated:
@@ -226,5 +238,6 @@ def _refusal(error: VisavisError, scope: Scope) -> Response:
     )
 
 
-def _values(headers: list[tuple[bytes, bytes]], name: str) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if key == name.encode()]
+def _values(headers: list[tuple[bytes, bytes]], *names: str) -> list[str]:
+    wanted = [name.encode() for name in names]
+    return [value.decode("latin-1") for key, value in headers if key in wanted]

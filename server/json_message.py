@@ -44,6 +44,8 @@ def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
     Raises InvalidRequest if it holds more than the limits allow, or a long text where the message
     has no bytes; ValueError, RecursionError or json_format.ParseError if it is no such message.
     """
+    if data.lstrip()[:1] != b"{":
+        raise InvalidRequest("request", "the JSON of a request must be an object: {...}")
     text, cut = _without_long_texts(data, limits)
     message = json_format.Parse(text, message_class())
     for part, field, value in _bytes_fields(message):

@@ -205,10 +205,17 @@ def _reports() -> Iterator[None]:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
+# gRPC reports a client that hangs up as an error of the server.
+_HANG_UPS = ("ExecuteBatchError",)
+
+
 class _Forward(logging.Handler):
     """Makes an entry of what a library gives to `logging`."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None and kind.__name__ in _HANG_UPS:
+            return
         try:
             log = _log.error if record.levelno >= logging.ERROR else _log.warning
             text = record.getMessage()

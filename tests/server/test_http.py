@@ -199,9 +199,9 @@ async def test_an_error_has_its_status_and_the_details_of_grpc(web: Served) -> N
     [
         (b'{"topk": 3}', 'no field named "topk"'),
         (b"{", "Failed to load JSON"),
-        (b"[" * 50_000, "the request is no message"),
-        (b"[" * 100_000, "more than 65536 bytes of brackets"),
-        (b"\xff\xfe", "the request is no message"),
+        (b'{"model": ' + b"[" * 50_000, "the request is no message"),
+        (b'{"model": ' + b"[" * 100_000, "more than 65536 bytes of brackets"),
+        (b"\xff\xfe", "must be an object"),
     ],
 )
 async def test_a_body_that_is_no_request_is_refused(web: Served, body: bytes, words: str) -> None:
@@ -311,13 +311,19 @@ async def test_open_health_opens_the_probes_alone(models: Path, tokens: Path) ->
         assert (await ask(app, "/metrics")).status == 401
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "10.0.0.1:8000", "", "["])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:80", "10.0.0.1:8000", "", "["),
+        *("127.0.0.1:80@evil.example", "127.0.0.1/evil.example", "localhost:80:80"),
+    ],
+)
 async def test_a_name_that_leads_here_from_elsewhere_is_refused(web: Served, host: str) -> None:
     answered = await ask(web.app, "/", host=host)
     assert answered.status in (400, 403)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:80", "[::1]"])
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "[::1]:80", "[::1]"])
 async def test_this_machine_s_names_are_known(web: Served, host: str) -> None:
     assert (await ask(web.app, "/", host=host)).status == 200
 
@@ -326,6 +332,24 @@ async def test_a_name_can_be_made_known(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", http_hosts=("vision.example",)))
     async with served_by(app):
         assert (await ask(app, "/", host="vision.example")).status == 200
+        assert (await ask(app, "/", host="Vision.Example:8000")).status == 200
+
+
+@pytest.mark.parametrize("header", ["connect_timeout_ms", "grpc_timeout"])
+@pytest.mark.parametrize("timeout", ["soon", "-1", "9" * 4000, "1e3", ""])
+async def test_a_timeout_that_is_none_is_refused_in_few_words(
+    web: Served, header: str, timeout: str
+) -> None:
+    answered = await call(web.app, "ListModels", {}, **{header: timeout})
+    assert answered.status == 400
+    assert len(answered.body) < 512
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"1", b'"text"', b"true", b" "])
+async def test_json_that_is_no_object_says_so(web: Served, body: bytes) -> None:
+    answered = await ask(web.app, f"{RPC}ListModels", body, **JSON)
+    assert answered.status == 400
+    assert b"must be an object" in answered.body
 
 
 async def test_only_pages_of_known_origins_may_call(models: Path) -> None:

@@ -90,6 +90,11 @@ except ZeroDivisionError:
     logging.getLogger('grpc').exception('failed')
 thread = threading.Thread(target=lambda: 1 / 0, name='core')
 thread.start(); thread.join()
+class ExecuteBatchError(Exception): pass
+try:
+    raise ExecuteBatchError
+except ExecuteBatchError:
+    logging.getLogger('grpc._cython.cygrpc').exception('a client hung up')
 class Odd:
     def __del__(self): 1 / 0
 Odd()
@@ -100,6 +105,7 @@ print('printed', file=sys.stderr)
     said = {entry.get("library"): entry for entry in found if entry["event"] == "library wrote"}
     assert r"old\n{\"event\": \"forged\"}".replace('\\"', '"') in said["py.warnings"]["text"]
     assert said["asyncio"]["text"] == "lost task"
+    assert "grpc._cython.cygrpc" not in said
     assert "ZeroDivisionError" in said["grpc"]["exception"]
     assert said[None]["text"] == "printed"
     (thread,) = (entry for entry in found if entry["event"] == "thread ended by an error")
