@@ -12,7 +12,7 @@ import structlog
 
 from server import memory
 from server.errors import CannotLoad, CannotLoadNow, ModelFileError, ModelNotFound, StartupError
-from server.model_files import Look, ModelFile, Stamp, look_at
+from server.model_files import Look, ModelFile, Stamp, look_at, stamp
 from server.repository import Loader, Repository
 from server.served_model import ServedModel
 from server.trial import Trial
@@ -161,10 +161,11 @@ class Watcher:
             if file in found or look.kept_by(file, self._homes)
         }
         for file, now in found.items():
-            refused = file in self._refused and self._refused[file].holds(now)
-            if file in settled and not (
-                refused or self._serves(file, now) or file.name in self._unloaded
-            ):
+            known = self._serves(file, now) or self._has_refused(file, now)
+            if known or file not in settled or file.name in self._unloaded:
+                continue
+            # Those before it may have taken long: what has gone meanwhile is not waited for.
+            if await asyncio.to_thread(stamp, file.path) == now:
                 await self._take(file, now)
 
     async def _drop_removed(self, look: Look) -> None:
@@ -187,6 +188,9 @@ class Watcher:
 
     def _serves(self, file: ModelFile, seen: Stamp) -> bool:
         return file in self._served and self._served[file].origin.stamp == seen
+
+    def _has_refused(self, file: ModelFile, seen: Stamp) -> bool:
+        return file in self._refused and self._refused[file].holds(seen)
 
     async def _take(self, file: ModelFile, found: Stamp) -> str:
         """Serve a file in place of what was served under its name and version.

@@ -345,3 +345,21 @@ async def test_what_passed_its_trial_is_what_is_loaded(
     assert made == []
     await watched.look(times=2)
     assert watched.versions() == {"colors": [1, 2]}
+
+
+async def test_files_that_go_while_another_is_tried_are_not_tried(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [graphs.put(watched.folder, f"model{i}", 1, b"no model") for i in range(4)]
+    tried: list[str] = []
+    take = Watcher._take
+
+    async def take_long(watcher: Watcher, file: ModelFile, found: Any) -> str:
+        tried.append(file.name)
+        for path in paths[1:]:
+            path.unlink(missing_ok=True)
+        return await take(watcher, file, found)
+
+    monkeypatch.setattr(Watcher, "_take", take_long)
+    await watched.look(times=2)
+    assert tried == ["model0"]
