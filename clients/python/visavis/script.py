@@ -14,6 +14,8 @@ def main() -> int:
     if sys.argv[1:2] == ["serve"]:  # it takes them over when it can drain
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: os._exit(0))
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: None)
     from visavis.commands import main as run
 
     return run()
