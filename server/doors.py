@@ -29,7 +29,7 @@ METRICS_CONNECTIONS = 64
 # What is open besides connections: model files, trials, logs, and what libraries open.
 _OTHER_DESCRIPTORS = 128
 # Calls that the loop has not seen yet, and so nobody has counted.
-_MAX_UNSEEN_CALLS = 8192
+_MAX_UNSEEN_CALLS = 32768
 # How long streams may go on when their connection has reached its age.
 _AGE_GRACE_MS = 600_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
