@@ -170,8 +170,8 @@ def test_as_process_1_it_ends_in_its_first_second_too(
 @pytest.mark.skipif(not _can_unshare(), reason="namespaces for processes take root")
 def test_as_process_1_it_leaves_no_zombies(as_process_1: Callable[..., FirstProcess]) -> None:
     # Children of a shell that has ended before they do are process 1's.
-    server = as_process_1(before="sh -c 'for i in 1 2 3; do sleep 1 & done';")
-    assert len(server.first.children()) >= 3
+    server = as_process_1(before="sh -c 'for i in 1 2 3; do sleep 2 & done';")
+    until(lambda: len(server.first.children()) >= 3, "process 1 has not got the children")
     until(lambda: "ready" in server.log(), "it is not ready")
     until(lambda: len(server.first.children()) == 1, f"{server.first.children()} are left")
     assert server.end() == 0, server.log()
