@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import Any, Final, TypeVar
@@ -12,6 +11,8 @@ Result = TypeVar("Result")
 
 # In one turn of the loop; what takes longer by itself is alone in its turn.
 _MOST_S: Final = 0.005
+# What takes less is not counted: a small message, of which a turn never has many.
+_COUNTED_S: Final = 0.0001
 
 
 class Pace:
@@ -30,31 +31,32 @@ class Pace:
         while self._spent_s > _MOST_S:
             await asyncio.sleep(0)
 
-    @contextmanager
-    def spending(self) -> Iterator[None]:
-        """Count the time that this takes as time of the loop's turn."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            if not self._spent_s:
-                asyncio.get_running_loop().call_soon(self._begin_turn)
-            self._spent_s += time.perf_counter() - began
+    def spend(self, since: float) -> None:
+        """Count the time since then, on time.perf_counter()'s clock, as time of the loop's turn."""
+        spent_s = time.perf_counter() - since
+        if spent_s < _COUNTED_S:
+            return
+        if not self._spent_s:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._spent_s += spent_s
 
     @coroutine
     def paced(self, work: Coroutine[Any, Any, Result]) -> Generator[Any, Any, Result]:
         """Return what a coroutine returns; each time that it may go on, it waits for a turn."""
         step = partial(work.send, None)
         while True:
+            began = time.perf_counter()
             try:
-                with self.spending():
-                    awaited = step()
+                awaited = step()
             except StopIteration as done:
                 result: Result = done.value
                 return result
+            finally:
+                self.spend(began)
             try:
                 yield awaited
-                yield from self.turn().__await__()
+                while self._spent_s > _MOST_S:
+                    yield  # until the loop's next turn
             except BaseException as error:  # noqa: BLE001  cancellation too: it is the coroutine's
                 step = partial(work.throw, error)
             else:

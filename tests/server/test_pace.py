@@ -41,8 +41,8 @@ async def test_small_work_shares_a_turn() -> None:
 
     async def run(name: str) -> None:
         await pace.turn()
-        with pace.spending():
-            log.append(name)
+        pace.spend(time.perf_counter() - 0.001)
+        log.append(name)
 
     async with asyncio.TaskGroup() as group:
         for name in "abc":
@@ -50,6 +50,15 @@ async def test_small_work_shares_a_turn() -> None:
         await asyncio.sleep(0)
         log.append("other")
     assert log == ["a", "b", "c", "other"]
+
+
+async def test_small_messages_without_number_wait_for_no_turn() -> None:
+    pace = Pace()
+    for _ in range(1000):
+        pace.spend(time.perf_counter())
+    waiting = pace.turn()
+    with pytest.raises(StopIteration):
+        waiting.send(None)
 
 
 async def test_what_the_work_raises_and_its_cancellation_are_its_own() -> None:
