@@ -1,7 +1,10 @@
 """The script `visavis` before it imports the command."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +30,46 @@ def test_only_a_server_takes_signals_before_its_imports(command: str, fatal: lis
         [sys.executable, "-c", _SIGNALS, command], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == fatal
+
+
+# The same, as a file that can be started again.
+_SCRIPT = """#!{python}
+import json, os, pathlib, signal, sys, types
+from visavis import script
+script._LARGE_PAGES = pathlib.Path({large_pages!r})
+stand_in = types.ModuleType("visavis.commands")
+def command():
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    print(json.dumps([os.environ.get("GLIBC_TUNABLES"), len(blocked), sys.argv[1:], os.getpid()]))
+stand_in.main = command
+sys.modules["visavis.commands"] = stand_in
+script.main()
+"""
+_ASKS = "glibc.malloc.hugetlb=1"
+
+
+@pytest.mark.parametrize(
+    ("system", "command", "already", "then"),
+    [
+        ("always [madvise] never", "serve", {}, _ASKS),
+        ("[always] madvise never", "serve", {}, None),
+        ("always madvise [never]", "serve", {}, None),
+        (None, "serve", {}, None),
+        ("always [madvise] never", "detect", {}, None),
+        ("always [madvise] never", "serve", {"GLIBC_TUNABLES": "other"}, "other"),
+    ],
+)
+def test_a_server_asks_for_large_pages_where_the_system_gives_them_if_asked(
+    tmp_path: Path, system: str | None, command: str, already: dict[str, str], then: str | None
+) -> None:
+    large_pages, script = tmp_path / "enabled", tmp_path / "visavis"
+    if system is not None:
+        large_pages.write_text(system)
+    script.write_text(_SCRIPT.format(python=sys.executable, large_pages=str(large_pages)))
+    script.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], **already}
+    started = subprocess.Popen(
+        [str(script), command, "--option"], env=environment, stdout=subprocess.PIPE
+    )
+    output, _ = started.communicate(timeout=60)
+    assert json.loads(output) == [then, 0, [command, "--option"], started.pid]
