@@ -2,6 +2,6 @@
 
 import sys
 
-from visavis.commands import main
+from visavis.script import main
 
 sys.exit(main())

@@ -1,6 +1,6 @@
-"""The script `visavis`: it takes signals before it imports anything that takes time.
+"""The script `visavis`, and `python -m visavis`: what comes before all imports that take time.
 
-In a container it is process 1, for which the kernel discards signals that have no handler: a
+A server takes signals. In a container it is process 1, for which the kernel discards signals that have no handler: a
 server that is stopped in its first second would hear nothing of it.
 """
 
@@ -43,7 +43,6 @@ def _ask_for_large_pages() -> None:
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     # A signal that comes meanwhile waits for its handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPPING, *_IGNORED))
-    try:
-        os.execv(sys.argv[0], sys.argv)
-    except OSError:  # it was not started as a script
-        return
+    if os.access(sys.argv[0], os.X_OK):
+        os.execv(sys.argv[0], sys.argv)  # so that the process is still called visavis
+    os.execv(sys.executable, sys.orig_argv)
