@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -74,6 +75,7 @@ class Watched:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=ROOT,
+            env={**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},  # as `visavis serve`
         )
         where = self._heard()
         self.http: str = where["http"]
