@@ -23,6 +23,7 @@ from visavis.bench.load import OK, Outcome, closed_loop
 from visavis.bench.workload import calls_of
 
 from tests.benchmark.site import ROOT
+from tests.clients.dataset import odd
 from tests.export.forgeries import KINDS
 from tests.faults import costly
 from tests.faults.attacks import HungUp, RawConnection
@@ -280,4 +281,18 @@ def forged_checkpoints(soak: Soak) -> Sequence[Row]:
             not (report["odd"] or report["watched"] or marks) and report["grown_mib"] < 200,
         )
         for report in reports
+    ]
+
+
+def odd_folders(soak: Soak) -> Sequence[Row]:
+    """Folders of pictures and labels as many tools write them, half of them with a fault."""
+    number = max(100, round(10_000 * soak.length))
+    counts, wrong = odd.tried(7, number)
+    return [
+        Row(
+            f"{number:,} folders of labels, half of them with a fault",
+            "read as they were meant, or refused by file and line",
+            f"{dict(counts)}, {len(wrong)} wrong" + "".join(f"; {each}" for each in wrong[:3]),
+            not wrong,
+        )
     ]

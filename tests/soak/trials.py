@@ -16,4 +16,5 @@ TRIALS: dict[str, Trial] = {
     "700-mb": attacks.short_memory,
     "stalled-senders": attacks.stalled_senders,
     "checkpoints": attacks.forged_checkpoints,
+    "labels": attacks.odd_folders,
 }
