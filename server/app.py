@@ -174,7 +174,7 @@ class App:
         await self._server.start()
         for door in self._http_servers:
             await door.start()
-        loader = Loader(self._planner, self.scheduler, self.settings.cache_dir.expanduser())
+        loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())
         models: list[tuple[ModelFile, ServedModel]] = []
         refused: dict[ModelFile, Refusal] = {}
         for file, seen in self._look.files.items():

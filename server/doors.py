@@ -14,6 +14,7 @@ from typing import Self
 import grpc
 import structlog
 
+from server.addresses import UNIX, why_not
 from server.errors import StartupError
 from server.intake import UNREAD_BYTES
 from server.settings import Settings
@@ -92,7 +93,7 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
 def bind(server: grpc.aio.Server, settings: Settings, certificates: "Certificates | None") -> int:
     """Listen where the settings say; returns the port. Raises StartupError."""
     address = settings.grpc
-    if address.startswith("unix:") and _somebody_listens(address.removeprefix("unix:")):
+    if address.startswith(UNIX) and _somebody_listens(address.removeprefix(UNIX)):
         raise StartupError(f"can't listen on {address}: another server does; choose another path")
     try:
         if certificates is None:
@@ -100,8 +101,7 @@ def bind(server: grpc.aio.Server, settings: Settings, certificates: "Certificate
         return server.add_secure_port(address, certificates.credentials())
     except RuntimeError as error:
         raise StartupError(
-            f"can't listen on {address}: it is in use, or no address of this machine; "
-            "choose another with --grpc"
+            f"can't listen on {address}: {why_not(address)}; choose another with --grpc"
         ) from error
 
 

@@ -13,13 +13,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from visavis.v1 import vision_pb2
 
+from server.addresses import is_local
 from server.calls import REQUEST_ID, Calls
 from server.connect import ConnectService
 from server.doors import Certificates
 from server.http_guards import Arriving, Authenticated, Entrance
 from server.http_server import HttpServer, metrics_of
 from server.intake import Intake
-from server.settings import Settings, is_local
+from server.settings import Settings
 from server.tokens import Tokens
 from server.vision_service import VisionService
 

@@ -9,10 +9,10 @@ from google.rpc import code_pb2
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.addresses import is_local
 from server.calls import REQUEST_ID, Calls, request_id_of
 from server.errors import InvalidRequest, Stopping, Unauthenticated, VisavisError
 from server.intake import CALL_BYTES, Intake, Place
-from server.settings import is_local
 from server.statuses import status_of
 from server.tokens import Tokens
 

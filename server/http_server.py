@@ -18,11 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from server.addresses import is_local, listen, why
 from server.doors import METRICS_CONNECTIONS
 from server.errors import StartupError
 from server.http_connection import Connection
 from server.http_guards import Entrance
-from server.settings import Settings, is_local
+from server.settings import Settings
 
 _log = structlog.get_logger()
 
@@ -44,8 +45,8 @@ class HttpServer:
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         address: str = getattr(settings, setting)
-        self._socket = _bound(address, setting)
-        self.address = f"{address.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
+        self._sockets = _listening(address, setting)
+        self.address = f"{address.rpartition(':')[0]}:{self._sockets[0].getsockname()[1]}"
         self._open: set[Connection] = set()
         config = uvicorn.Config(
             app,
@@ -75,14 +76,15 @@ class HttpServer:
 
     async def start(self) -> None:
         """Take connections."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        self._serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
         while not (self._server.started or self._serving.done()):
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
         """Close all connections; calls under way must have ended."""
         if self._serving is None:
-            self._socket.close()
+            for each in self._sockets:
+                each.close()
             return
         self._server.should_exit = True
         await self._serving
@@ -121,14 +123,11 @@ def metrics_of(registry: CollectorRegistry) -> Callable[[Request], Response]:
     return metrics
 
 
-def _bound(address: str, setting: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listening(address: str, setting: str) -> list[socket.socket]:
     try:
-        return socket.create_server((host, int(port)), family=family)
+        return listen(address)
     except OSError as error:
         what = "HTTP" if setting == "http" else setting
         raise StartupError(
-            f"can't serve {what} on {address}: {error.strerror}; choose another with --{setting}"
+            f"can't serve {what} on {address}: {why(error)}; choose another with --{setting}"
         ) from None

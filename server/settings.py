@@ -4,7 +4,6 @@ A flag beats the environment (`VISAVIS_` and the name in capitals), which beats 
 (`visavis.toml`), which beats the default. Nothing else reads any of them.
 """
 
-import ipaddress
 import json
 import re
 import sys
@@ -23,12 +22,14 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from server.addresses import UNIX, is_local, normalized
 from server.budget import Budget
 from server.cores import usable_cores
 from server.errors import StartupError
@@ -131,7 +132,7 @@ class Settings(BaseSettings):
         description="seconds that a core may take for one batch; one that takes longer while work "
         "waits is stuck, and liveness fails",
     )
-    tuning: dict[str, Tuning] = Field(
+    tuning: Annotated[dict[str, Tuning], NoDecode] = Field(
         default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
     )
     max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
@@ -259,17 +260,44 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         if given.lstrip().startswith("["):
-            return json.loads(given)
+            return _from_json(given)
         return [part.strip() for part in given.split(",") if part.strip()]
+
+    @field_validator("tuning", mode="before")
+    @classmethod
+    def _table(cls, given: object) -> object:
+        """Return a table from the environment: in JSON."""
+        return _from_json(given) if isinstance(given, str) else given
+
+    @field_validator("device", "log_format", "log_level", mode="before")
+    @classmethod
+    def _word(cls, given: object) -> object:
+        """Return one of the words that are known; capitals mean nothing."""
+        return given.lower() if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """Return origins as browsers write them: in small letters, and without a path."""
+        written = tuple(origin.lower().removesuffix("/") for origin in origins)
+        for origin in written:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(f"{origin[:80]!r} is no origin, such as https://example.org")
+        return written
+
+    @field_validator("http_hosts")
+    @classmethod
+    def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return names without a port: whatever the port, the name is what counts."""
+        for host in hosts:
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/\s]+)(:[0-9]{1,5})?", host):
+                raise ValueError(f"{host[:80]!r} is no name of a host, such as gpu.example.org")
+        return tuple(re.sub(r":[0-9]+$", "", host).lower() for host in hosts)
 
     @field_validator("grpc")
     @classmethod
     def _address(cls, address: str) -> str:
-        if not re.fullmatch(r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):\d{1,5}", address):
-            raise ValueError("it must be HOST:PORT, [IPv6]:PORT or unix:PATH")
-        if not address.startswith("unix:") and int(address.rpartition(":")[2]) > 65535:
-            raise ValueError("a port is 0 to 65535")
-        return address
+        return normalized(address)
 
     @field_validator("trace")
     @classmethod
@@ -281,9 +309,9 @@ class Settings(BaseSettings):
     @field_validator("metrics", "http")
     @classmethod
     def _http_address(cls, address: str | None) -> str | None:
-        if address is not None and address.startswith("unix:"):
+        if address is not None and address.startswith(UNIX):
             raise ValueError("it must be HOST:PORT or [IPv6]:PORT")
-        return address if address is None else cls._address(address)
+        return address if address is None else normalized(address)
 
     @model_validator(mode="after")
     def _doors(self) -> Self:
@@ -328,6 +356,29 @@ class Settings(BaseSettings):
         """What is refused before a message is parsed."""
         return MessageLimits(self.max_message_fields, self.max_message_text_bytes)
 
+    def engine_dir(self) -> Path:
+        """Return where TensorRT keeps its engines, which only TensorRT needs to exist.
+
+        Raises StartupError if it can't be written.
+        """
+        try:
+            folder = self.cache_dir.expanduser()
+        except RuntimeError:  # a user without a home, as in a container
+            if self.device == "tensorrt":
+                raise StartupError(
+                    f"cache_dir is {self.cache_dir}, and this user has no home folder; set "
+                    "cache_dir, or the variable HOME"
+                ) from None
+            return self.cache_dir
+        if self.device == "tensorrt":
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StartupError(
+                    f"TensorRT's engines can't be kept in {folder}: {error.strerror}; set cache_dir"
+                ) from None
+        return folder
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -337,7 +388,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the file last; pydantic calls this."""
+        """Put the file last; pydantic calls this.
+
+        A variable of blanks is as good as none, as Compose's `${X:-}` makes them.
+        """
+        assert isinstance(env_settings, EnvSettingsSource)
+        env_settings.env_vars = {
+            name: text
+            for name, value in env_settings.env_vars.items()
+            if (text := (value or "").strip())
+        }
         from_file = InitSettingsSource(settings_cls, _read_toml(cls.file))
         return (init_settings, env_settings, from_file)
 
@@ -349,15 +409,11 @@ def _read_toml(file: Path | None) -> dict[str, Any]:
     return tomllib.loads(file.read_text("utf-8-sig"))
 
 
-def is_local(address: str) -> bool:
-    """Say whether only this machine reaches an address: HOST:PORT or unix:PATH."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
+def _from_json(text: str) -> Any:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from None
 
 
 def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
@@ -376,10 +432,11 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
         return FromFile(**flags)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {str(e['input'])[:80]!r}"
+            f"{'.'.join(map(str, e['loc']))}: {message}, got {str(e['input'])[:128]!r}"
             if e["loc"]
-            else e["msg"].removeprefix("Value error, ")
+            else message
             for e in error.errors()
+            for message in [e["msg"].removeprefix("Value error, ")]
         )
         raise StartupError(f"settings: {wrong}") from None
     except OSError as error:

@@ -69,7 +69,7 @@ def _tune(
         found: dict[str, Tuning] = {}
         for name in names or newest:
             with (
-                Tuner(newest[name], planner, goal, settings.cache_dir.expanduser()) as tuner,
+                Tuner(newest[name], planner, goal, settings.engine_dir()) as tuner,
                 Progress(
                     TextColumn("{task.description}"),
                     BarColumn(),

@@ -200,7 +200,9 @@ async def test_a_port_that_something_else_holds_is_refused(models: Path) -> None
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         address = f"127.0.0.1:{holder.getsockname()[1]}"
-        with pytest.raises(StartupError, match=f"can't listen on {address}: it is in use"):
+        with pytest.raises(
+            StartupError, match=f"can't listen on {address}: another process listens there"
+        ):
             App(settings(models, grpc=address))
 
 

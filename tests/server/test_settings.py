@@ -73,7 +73,7 @@ def test_lists_in_the_environment_are_commas_or_json(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISAVIS_HTTP_HOSTS", given)
-    assert load_settings({}).http_hosts == ("a.example", "B.example")
+    assert load_settings({}).http_hosts == ("a.example", "b.example")
 
 
 def test_a_list_that_is_broken_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +82,80 @@ def test_a_list_that_is_broken_json_is_named(monkeypatch: pytest.MonkeyPatch) ->
         load_settings({})
 
 
-def test_localhost_in_capitals_is_local() -> None:
-    assert load_settings({"grpc": "LocalHost:8001"}).grpc == "LocalHost:8001"
+@pytest.mark.parametrize("value", [" ", "\t", "\r"])
+def test_variables_of_blanks_count_as_unset(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"VISAVIS_{name.upper()}", value)
+    assert load_settings({}).model_dump() == Settings().model_dump()
+
+
+def test_blanks_around_a_variable_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an env_file with Windows' line breaks leaves them."""
+    given = {"GRPC": " localhost:1\r", "CORES": "3 ", "LOW_MEMORY": " true\r", "TOKENS": "t\r"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"VISAVIS_{name}", value)
+    settings = load_settings({})
+    assert (settings.grpc, settings.cores, settings.low_memory) == ("localhost:1", 3, True)
+    assert settings.tokens == Path("t")
+
+
+def test_words_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_LOG_LEVEL", "INFO")
+    settings = load_settings({"device": "CPU", "log_format": "Json"})
+    assert (settings.device, settings.log_format, settings.log_level) == ("cpu", "json", "info")
+
+
+def test_origins_are_written_as_browsers_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_CORS_ORIGINS", "HTTPS://A.Example/,http://localhost:3000, *")
+    origins = load_settings({}).cors_origins
+    assert origins == ("https://a.example", "http://localhost:3000", "*")
+
+
+@pytest.mark.parametrize("origin", ["a.example", "https://", "https://a.example/app", "//a"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(StartupError, match=r"cors_origins: .*is no origin, such as https://"):
+        load_settings({"cors_origins": [origin]})
+
+
+def test_a_host_with_a_port_is_known_by_its_name() -> None:
+    hosts = load_settings({"http_hosts": ["GPU.example:8002", "[::1]:8002"]}).http_hosts
+    assert hosts == ("gpu.example", "[::1]")
+    with pytest.raises(StartupError, match="http_hosts: 'https://a' is no name of a host"):
+        load_settings({"http_hosts": ["https://a"]})
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, without HOME."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_only_tensorrt_is_refused() -> None:
+    assert load_settings({}).engine_dir() == Path("~/.cache/visavis/engines")
+    with pytest.raises(StartupError, match="this user has no home folder; set cache_dir"):
+        load_settings({"device": "tensorrt"}).engine_dir()
+
+
+def test_a_folder_for_engines_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "engines"
+    assert load_settings({"cache_dir": folder}).engine_dir() == folder
+    with pytest.raises(StartupError, match=f"in {folder}: Not a directory; set cache_dir"):
+        load_settings({"cache_dir": folder, "device": "tensorrt"}).engine_dir()
+
+
+def test_a_table_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_TUNING", '{"resnet50": {"batch": 2}}')
+    assert load_settings({}).tuning["resnet50"].batch == 2
+    monkeypatch.setenv("VISAVIS_TUNING", "batch=2")
+    with pytest.raises(StartupError, match=r"tuning: it is no JSON .*got 'batch=2'"):
+        load_settings({})
 
 
 def test_a_named_file_must_exist() -> None:
@@ -135,7 +207,13 @@ def test_a_wrong_value_is_named_with_its_setting(
         ":8001",
         "host:http",
         "::1:8001",
+        "2001:db8::1",
         "[::1]",
+        "[::1",
+        "[127.0.0.1]:80",
+        "[::1%]:80",
+        "127.0.0.1:65536",
+        "http://127.0.0.1:80",
         "unix:",
     ],
 )
@@ -145,7 +223,15 @@ def test_an_address_that_is_not_whole_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:0", "localhost:8001", "0.0.0.0:80", "[::1]:8001", "unix:/run/v.sock"]
+    "address",
+    [
+        "127.0.0.1:0",
+        "localhost:8001",
+        "0.0.0.0:80",
+        "[::1]:8001",
+        "[fe80::1%eth0]:8001",
+        "unix:/run/v.sock",
+    ],
 )
 def test_an_address_is_a_host_with_a_port_or_a_unix_socket(address: str) -> None:
     assert load_settings({"grpc": address, "insecure": True}).grpc == address
@@ -170,7 +256,38 @@ def test_a_public_bind_takes_both_or_says_insecure(doors: dict[str, str]) -> Non
     assert load_settings({"grpc": "0.0.0.0:8001", **doors}).grpc == "0.0.0.0:8001"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("LocalHost:8001", "localhost:8001"),
+        ("[2001:DB8::A]:08001", "[2001:db8::a]:8001"),
+        ("unix:///run/V.sock", "unix:/run/V.sock"),
+    ],
+)
+def test_an_address_has_one_form(given: str, address: str) -> None:
+    assert load_settings({"grpc": given, "insecure": True}).grpc == address
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("::1:8001", "an IPv6 address stands in brackets"),
+        ("localhost", "it has no port"),
+        ("[1.2.3.4]:80", r"\[1.2.3.4\] is no IPv6 address"),
+        ("a..b:80", "'a..b' is no host name"),
+        ("unix://run/v.sock", "it must be unix:///PATH"),
+        ("unix:/" + "ä" * 60, "at most 107 bytes, and this one has 121"),
+    ],
+)
+def test_what_is_wrong_about_an_address_is_said(address: str, words: str) -> None:
+    with pytest.raises(StartupError, match=words):
+        load_settings({"grpc": address})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "[::1%lo]:1", "[::ffff:127.0.0.1]:1"],
+)
 def test_loopback_needs_neither(address: str) -> None:
     assert load_settings({"grpc": address}).grpc == address
 

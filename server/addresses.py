@@ -1,0 +1,184 @@
+"""Where doors listen: HOST:PORT, [IPv6]:PORT or unix:PATH, and why one of them can't."""
+
+import errno
+import ipaddress
+import os
+import re
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+UNIX: Final = "unix:"
+"""What the address of a Unix socket begins with."""
+
+# sockaddr_un holds so many, and a zero at the end.
+_MAX_PATH_BYTES: Final = 107
+_FORMS: Final = "HOST:PORT, [IPv6]:PORT or unix:PATH"
+# An address of a host that this machine does not have is left out where it has another one.
+_NOT_HERE: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
+_WHY: Final = {
+    errno.EADDRINUSE: "another process listens there",
+    errno.EADDRNOTAVAIL: "no network interface of this machine has this address",
+    errno.EAFNOSUPPORT: "this machine has no IPv6",
+}
+# Another process may take the port that the first socket was given from the second.
+_ATTEMPTS: Final = 8
+
+
+def normalized(address: str) -> str:
+    """Return an address in the one form that is used from here on: the host in small letters.
+
+    Raises ValueError, saying what it must be.
+    """
+    if address.startswith(UNIX):
+        return UNIX + _checked_path(address.removeprefix(UNIX))
+    host, colon, port = address.rpartition(":")
+    if address and (not colon or address.endswith("]")):
+        raise ValueError(f"it has no port; it must be {_FORMS}")
+    in_brackets = host.startswith("[") and host.endswith("]")
+    if ":" in host and not in_brackets and _is_ipv6(address.strip("[]"), host):
+        raise ValueError(f"an IPv6 address stands in brackets; it must be {_FORMS}")
+    if in_brackets:
+        literal, percent, zone = host[1:-1].partition("%")
+        if not (_is_ipv6(literal) and re.fullmatch(r"[\w.-]+" if percent else "", zone)):
+            raise ValueError(f"{host} is no IPv6 address; it must be {_FORMS}")
+        host = f"[{literal.lower()}{percent}{zone}]"
+    elif not re.fullmatch(r"[^\s:/\[\]%]+", host):
+        raise ValueError(f"it must be {_FORMS}")
+    else:
+        host = host.lower()
+        try:
+            host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{host[:64]!r} is no host name: {error}") from None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"a port is a number from 0 to 65535; it must be {_FORMS}")
+    return f"{host}:{int(port)}"
+
+
+def is_local(address: str) -> bool:
+    """Say whether only this machine reaches an address."""
+    if address.startswith(UNIX):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(literal, "ipv4_mapped", None) or literal).is_loopback
+
+
+def listen(address: str) -> list[socket.socket]:
+    """Return sockets that listen at HOST:PORT: at all addresses of the host, with one port.
+
+    `[::]` takes IPv4 too, as gRPC does. Raises OSError; see `why`.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(OSError):
+            return _listening(places)
+        if int(port):
+            break
+    return _listening(places)
+
+
+def why(error: OSError) -> str:
+    """Return in words why nothing can listen at an address."""
+    if isinstance(error, socket.gaierror):
+        return f"the host can't be resolved ({error.strerror})"
+    return _WHY.get(error.errno or 0, error.strerror or str(error))
+
+
+def why_not(address: str) -> str:
+    """Return in words why nothing can listen at an address, by trying to."""
+    try:
+        if not address.startswith(UNIX):
+            for each in listen(address):
+                each.close()
+        elif trouble := _trouble_at(Path(address.removeprefix(UNIX))):
+            return trouble
+    except OSError as error:
+        return why(error)
+    return "gRPC can't use it"
+
+
+def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
+    """Return a socket for each place that this machine has; raises OSError."""
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, (host, port, *rest) in places:
+            new = None
+            try:
+                new = socket.socket(family, socket.SOCK_STREAM)
+                new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+                # Where the port is 0, all take the one that the first was given.
+                new.bind((host, port or (sockets and sockets[0].getsockname()[1]) or 0, *rest))
+                new.listen(socket.SOMAXCONN)
+                sockets.append(new)
+            except OSError as error:
+                if new is not None:
+                    new.close()
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
+
+
+def _is_ipv6(*texts: str) -> bool:
+    """Say whether one of some texts is an IPv6 address."""
+    for text in texts:
+        with suppress(ValueError):
+            ipaddress.IPv6Address(text)
+            return True
+    return False
+
+
+def _checked_path(path: str) -> str:
+    """Return the path of a Unix socket; gRPC's `unix:///PATH` is understood too."""
+    if path.startswith("//"):
+        if not path.startswith("///"):
+            raise ValueError("the path of unix:// is absolute: it must be unix:///PATH")
+        path = path.removeprefix("//")
+    if not path or "\0" in path:
+        raise ValueError(f"it must be {_FORMS}")
+    if (size := len(os.fsencode(path))) > _MAX_PATH_BYTES:
+        raise ValueError(
+            f"the path of a Unix socket has at most {_MAX_PATH_BYTES} bytes, and this one has "
+            f"{size}; choose a shorter one"
+        )
+    return path
+
+
+def _trouble_at(path: Path) -> str:
+    """Return why no socket can be made at a path, or nothing."""
+    folder = path.parent
+    if not folder.is_dir():
+        is_there = "is no folder" if folder.exists() else "does not exist; make it first"
+        return f"its folder {folder} {is_there}"
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return "what lies there is no socket"
+    except FileNotFoundError:
+        pass
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(str(path))
+        except OSError as error:
+            return f"no socket can be made in {folder} ({error.strerror})"
+        path.unlink()
+    return ""
