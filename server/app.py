@@ -39,6 +39,7 @@ from server.served_model import ServedModel
 from server.settings import Settings
 from server.tokens import Tokens
 from server.trial import Trial
+from server.views import IMAGE_VIEW
 from server.vision_service import VisionService
 from server.watcher import Refusal, Watcher
 
@@ -106,6 +107,8 @@ class App:
         )
         limits = replace(settings.image_limits, budget=self._budget)
         self._models = Models()
+        # Models whose picture view has the name of another model.
+        self._shadowed: set[str] = set()
         self._service = VisionService(self._models, self.scheduler, limits)
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
             CallInterceptor(
@@ -190,7 +193,8 @@ class App:
                 f"none of the models in {self.settings.models} can be served; "
                 f"the first: {next(iter(refused.values())).why}"
             )
-        await self._publish(Repository(model for _, model in models))
+        why = {file: refusal.why for file, refusal in refused.items()}
+        await self._publish(Repository((model for _, model in models), why))
         self._metrics.loaded_at_start = len(models)
         self._plan_memory()
         self._watcher = self._metrics.watcher = watcher = Watcher(
@@ -355,6 +359,11 @@ class App:
 
     async def _publish(self, repository: Repository) -> None:
         """Answer from these models from now on; calls under way keep those that they have."""
+        shadowed = set(filter(lambda name: repository.knows(name + IMAGE_VIEW), repository.names()))
+        for name in sorted(shadowed - self._shadowed):
+            why = f"{name}{IMAGE_VIEW} is a model of its own; rename it to serve both"
+            _log.warning("no picture view", model=name, why=why)
+        self._shadowed = shadowed
         self._models.serve(repository)
         self._metrics.models = repository.all()
         await self._health.ready(repository.names())
@@ -444,11 +453,13 @@ def _missing(setting: str, extra: str, error: ModuleNotFoundError) -> StartupErr
 
 def _model_files(settings: Settings) -> Look:
     look = look_at(settings.models)
-    for path, why in look.unread.items():
-        _log.warning("can't be read", path=str(path), why=why)
+    passed_over = look.not_served()
+    for why in passed_over:
+        _log.warning("passed over", why=why)
     if not look.files:
+        first = f" ({passed_over[0]})" if passed_over else ""
         raise StartupError(
-            f"the model repository {settings.models} holds no <name>/<version>/model.onnx; "
+            f"the model repository {settings.models} holds no <name>/<version>/model.onnx{first}; "
             f"export one with `visavis export resnet50 yolov5n --out {settings.models}`"
         )
     return look

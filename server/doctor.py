@@ -7,7 +7,7 @@ from server.cores import usable_cores
 from server.errors import StartupError
 from server.families import resize
 from server.memory_plan import expected_bytes, plan_here
-from server.model_files import scan
+from server.model_files import look_at
 from server.planning import planner_of
 from server.providers import PROVIDERS, choose
 from server.repository import read_document
@@ -59,14 +59,16 @@ def _plans() -> Iterator[Row]:
     try:
         settings = load_settings({})
         planner, _ = planner_of(settings)
-        files = scan(settings.models)
+        look = look_at(settings.models)
     except StartupError as error:
         yield "models", "info", str(error)
         return
-    memory = plan_here(settings, expected_bytes(file.path for file in files))
+    for why in look.not_served():
+        yield "passed over", "missing", why
+    memory = plan_here(settings, expected_bytes(file.path for file in look.files))
     state = "missing" if memory.is_short else "ok"
     yield "memory for calls", state, f"{memory.budget_bytes >> 20} MiB: {memory.why}"
-    for file in files:
+    for file in look.files:
         name = f"model {file.name}/{file.version}"
         try:
             opened = VerifiedFile(file.path)

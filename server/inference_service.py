@@ -1,7 +1,6 @@
 """The Open Inference Protocol v2 with Triton's additions, so that its clients work unchanged."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.metadata import version
 from typing import Final, Protocol
@@ -19,12 +18,13 @@ from server.errors import (
     Unavailable,
     VisavisError,
 )
+from server.model_files import version_of
 from server.models import Models
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
 from server.settings import ImageLimits
 from server.statuses import message_of
-from server.views import ImageView, TensorView, View, classified
+from server.views import IMAGE_VIEW, ImageView, TensorView, View, classified
 from server.wire import delimited
 
 _EXTENSIONS: Final = (
@@ -35,7 +35,8 @@ _EXTENSIONS: Final = (
     "parameters",
     "statistics",
 )
-_IMAGE_VIEW: Final = "_image"
+# Of the reason why a model is not served: the log has the whole.
+_MAX_REASON_LENGTH: Final = 512
 # Of one stream: asked before the first is answered.
 _AT_ONCE: Final = 16
 
@@ -167,14 +168,22 @@ class InferenceService:
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        """List every version of every model, in both views."""
+        """List every version of every model, in both views; those that are not served say why."""
+        repository = self._models.repository
+        states = {(m.name, m.version): "READY" for m in repository.all()}
+        if not request.ready:
+            states = dict.fromkeys(repository.not_served, "UNAVAILABLE") | states
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
-                    name=model.name + view, version=str(model.version), state="READY"
+                    name=name + view,
+                    version=str(number),
+                    state=state,
+                    reason=repository.not_served.get((name, number), "")[:_MAX_REASON_LENGTH],
                 )
-                for model in self._models.repository.all()
-                for view in ("", _IMAGE_VIEW)
+                for (name, number), state in sorted(states.items())
+                for view in ("", IMAGE_VIEW)
+                if not (view and repository.knows(name + view))
             ]
         )
 
@@ -246,16 +255,13 @@ class InferenceService:
     def _find(self, name: str, number: str, field: str = "name") -> tuple[ServedModel, View]:
         """Return the model and the view that a name stands for; number: "", or its version."""
         repository = self._models.repository
-        if number and not re.fullmatch(r"[1-9][0-9]{0,8}", number):
+        version = version_of(number)
+        if number and version is None:
             raise InvalidRequest(
                 "model_version", f"the version is {number[:32]!r}; it must be a positive integer"
             )
-        of_image = name.endswith(_IMAGE_VIEW) and name not in repository.names()
-        model = repository.get(
-            name.removesuffix(_IMAGE_VIEW) if of_image else name,
-            int(number) if number else None,
-            field,
-        )
+        of_image = name.endswith(IMAGE_VIEW) and not repository.knows(name)
+        model = repository.get(name.removesuffix(IMAGE_VIEW) if of_image else name, version, field)
         if of_image:
             return model, ImageView(model, self._limits)
         return model, TensorView(model, self._max_message_bytes)

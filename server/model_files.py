@@ -3,15 +3,40 @@
 import errno
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from server.errors import ModelFileError
 
 # One path segment: no separators, no leading dot, nothing that a terminal would obey.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-_VERSION_PATTERN = r"[1-9][0-9]{0,8}"
+_NAME_RULE: Final = (
+    "a model's name begins with a letter or digit, and has at most 128 of A-Z a-z 0-9 . _ -"
+)
+# The contract's versions are int32: seconds since 1970 fit.
+_HOME: Final = "/1/model.onnx"
+_LARGEST_VERSION: Final = 2**31 - 1
+_VERSION_DIGITS: Final = len(str(_LARGEST_VERSION))
+# What people take for a model's file.
+_MODEL_SUFFIXES: Final = (
+    ".onnx",
+    ".pt",
+    ".pth",
+    ".engine",
+    ".plan",
+    ".tflite",
+    ".pb",
+    ".safetensors",
+)
+# What systems and file managers put beside people's files; so is what begins with a dot.
+_LEFT_ALONE: Final = frozenset(
+    ("lost+found", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+)
+# A file under way has such a name, and another one when it is whole.
+_UNDER_WAY: Final = (".part", ".tmp", ".partial")
 
 Stamp = tuple[int, ...]
 """What changes when a file does."""
@@ -36,12 +61,23 @@ class Look:
 
     files: the model files, by name and version, each with its stamp. folders: device and inode of
     each folder that could be read. unread: paths that are there and can't be read, and why.
+    passed_over: what was perhaps meant to be a model, and why it is none.
     """
 
     root: Path
     files: dict[ModelFile, Stamp] = field(default_factory=dict)
     folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     unread: dict[Path, str] = field(default_factory=dict)
+    passed_over: dict[Path, str] = field(default_factory=dict)
+
+    def not_served(self, kept: Iterable[ModelFile] = ()) -> list[str]:
+        """Return for each path that is not served its name and the reason, sorted.
+
+        kept: files that are served though they were not found; their folders are left out.
+        """
+        reasons = self.passed_over | {p: f"can't be read: {why}" for p, why in self.unread.items()}
+        known = {path for file in kept for path in (file.path, *file.path.parents[:2])}
+        return [f"{path}: {why}" for path, why in sorted(reasons.items()) if path not in known]
 
     def homes(self) -> dict[Path, tuple[int, int]]:
         """Return device and inode of the folders that model files were found in."""
@@ -68,11 +104,19 @@ class Look:
         return ""
 
 
+def version_of(text: str) -> int | None:
+    """Return the version that a text names: a positive int32 in decimal; None: it is none."""
+    if len(text) > _VERSION_DIGITS or not re.fullmatch(r"[1-9][0-9]*", text):
+        return None
+    return version if (version := int(text)) <= _LARGEST_VERSION else None
+
+
 def look_at(root: Path) -> Look:
     """Return what a repository holds now.
 
-    Versions are plain positive integers; other folders are left alone. Raises ModelFileError if
-    the repository is no folder, or can't be read.
+    What lies elsewhere, or is called otherwise, is passed over, with the reason; files that are
+    no models are left alone. Raises ModelFileError if the repository is no folder, or can't be
+    read.
     """
     look = Look(root)
     names = _listed(root, look)
@@ -88,16 +132,19 @@ def look_at(root: Path) -> Look:
         )
     found: list[ModelFile] = []
     for name in names:
-        if not re.fullmatch(NAME_PATTERN, name):
-            continue
-        for version in _listed(root / name, look):
-            if re.fullmatch(_VERSION_PATTERN, version):
-                found.append(ModelFile(name, int(version), root / name / version / "model.onnx"))
+        if re.fullmatch(NAME_PATTERN, name):
+            found += _versions(root, name, look)
+        elif _is_folder(root / name, look):
+            look.passed_over[root / name] = f"{_NAME_RULE}; rename it"
+        else:
+            _pass_over(root / name, f"<name>{_HOME}", look)
     for file in sorted(found, key=lambda file: (file.name, file.version)):
         if (status := _status(file.path.parent, look)) is not None:
             look.folders[file.path.parent] = status.st_dev, status.st_ino
         if (status := _status(file.path, look)) is not None:
             look.files[file] = stamp(file.path, status)
+        elif look.unread.keys().isdisjoint((file.path, file.path.parent)):
+            _miss(file.path, look)
     return look
 
 
@@ -124,7 +171,7 @@ def _listed(folder: Path, look: Look) -> list[str]:
     if (status := _status(folder, look)) is None:
         return []
     try:
-        names = [path.name for path in folder.iterdir()]
+        names = sorted(path.name for path in folder.iterdir() if not _is_left_alone(path.name))
     except NotADirectoryError:
         return []
     except OSError as error:
@@ -132,6 +179,76 @@ def _listed(folder: Path, look: Look) -> list[str]:
         return []
     look.folders[folder] = status.st_dev, status.st_ino
     return names
+
+
+def _versions(root: Path, name: str, look: Look) -> list[ModelFile]:
+    """Return what the folder of a model holds; a look notes what else lies there."""
+    folder = root / name
+    entries = _listed(folder, look)
+    if folder not in look.folders:
+        _pass_over(folder, f"{_stem(name)}{_HOME}", look)
+        return []
+    found: list[ModelFile] = []
+    strange = False
+    for entry in entries:
+        if (version := version_of(entry)) is not None:
+            found.append(ModelFile(name, version, folder / entry / "model.onnx"))
+        elif _is_folder(folder / entry, look):
+            look.passed_over[folder / entry] = _no_version(entry)
+            strange = True
+        else:
+            strange |= _pass_over(folder / entry, f"{name}{_HOME}", look)
+    if not (found or strange):
+        look.passed_over[folder] = f"it holds no version; the model's file is {name}{_HOME}"
+    return found
+
+
+def _no_version(entry: str) -> str:
+    """Return why the name of a folder is no version."""
+    if not re.fullmatch(r"[0-9]+", entry):
+        return "the folder of a version is called 1, 2 or another whole number; rename it"
+    if not (digits := entry.lstrip("0")):
+        return "versions begin at 1; rename it"
+    if version_of(digits) is None:
+        return f"a version is at most {_LARGEST_VERSION}; rename it"
+    return f"a version begins with no zero; rename it to {digits}"
+
+
+def _miss(path: Path, look: Look) -> None:
+    """Note why the folder of a version has no model's file."""
+    folder = path.parent
+    others = _listed(folder, look)
+    if folder in look.unread or any(other.endswith(_UNDER_WAY) for other in others):
+        return
+    if not folder.is_dir():
+        look.passed_over[folder] = f"it is no folder; the model's file is {folder.name}/{path.name}"
+        return
+    named = sorted(other for other in others if other.lower().endswith(_MODEL_SUFFIXES))
+    instead = f"; it holds {named[0][:64]}" if named else ""
+    look.passed_over[folder] = f"it holds no {path.name}{instead}"
+
+
+def _pass_over(path: Path, place: str, look: Look) -> bool:
+    """Note a file that lies where no model's file is looked for; say whether it is one."""
+    if path in look.unread:
+        return True
+    if path.suffix.lower() not in _MODEL_SUFFIXES:
+        return False
+    look.passed_over[path] = f"a model's file is looked for at {place}; move it there"
+    return True
+
+
+def _is_left_alone(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_ALONE
+
+
+def _is_folder(path: Path, look: Look) -> bool:
+    status = _status(path, look)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _status(path: Path, look: Look) -> os.stat_result | None:

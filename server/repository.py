@@ -1,6 +1,6 @@
 """The models of a repository: files that are verified, loaded, and served."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from server.served_model import Origin, ServedModel
 from server.session import Session, Sessions
 from server.ultralytics_file import document_of
 from server.verified_file import VerifiedFile
+
+_WHERE_WHY = "the server's log and RepositoryIndex say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +119,25 @@ def _named(file: ModelFile) -> Iterator[None]:
 
 
 class Repository:
-    """The models that are served: an immutable picture of all versions."""
+    """The models that are served: an immutable picture of all versions.
 
-    def __init__(self, models: Iterable[ServedModel]) -> None:
+    not_served: files of the folder that are refused or unloaded, and why; where an earlier file
+    of the same version is still served, why the new one is not.
+    """
+
+    def __init__(
+        self, models: Iterable[ServedModel], not_served: Mapping[ModelFile, str] | None = None
+    ) -> None:
+        self.not_served = {(f.name, f.version): why for f, why in (not_served or {}).items()}
+        self._known_names = {name for name, _ in self.not_served}
         self._models: dict[str, dict[int, ServedModel]] = {}
         for model in sorted(models, key=lambda m: (m.name, m.version)):
             self._models.setdefault(model.name, {})[model.version] = model
+        self._known_names |= self._models.keys()
+
+    def knows(self, name: str) -> bool:
+        """Say whether the folder holds a model of this name, served or not."""
+        return name in self._known_names
 
     def names(self) -> list[str]:
         """Return the names of all models, sorted."""
@@ -146,6 +161,8 @@ class Repository:
         Raises ModelNotFound on `field`, with the names or versions that exist.
         """
         versions = self._models.get(name)
+        if versions is None and name in self._known_names:
+            raise ModelNotFound(f"model {name} is not served now: {_WHERE_WHY}", field)
         if versions is None:
             raise ModelNotFound(
                 f"there is no model {name[:128]!r}; there are {listed(self._models)}",
@@ -153,6 +170,10 @@ class Repository:
             )
         if version is None:
             return versions[max(versions)]
+        if version not in versions and (name, version) in self.not_served:
+            raise ModelNotFound(
+                f"version {version} of model {name} is not served now: {_WHERE_WHY}", "version"
+            )
         if version not in versions:
             raise ModelNotFound(
                 f"model {name} has no version {version}; it has {', '.join(map(str, versions))}",

@@ -1,7 +1,8 @@
 """How a model looks through the Open Inference Protocol: as tensors, or as a taker of pictures.
 
 Each model has both views: `NAME` takes its input and gives its numbers, whatever the graph's
-outputs are; `NAME_image` takes encoded pictures and gives labels and boxes.
+outputs are; `NAME_image` takes encoded pictures and gives labels and boxes, unless a
+model of its own is called so.
 """
 
 import math
@@ -22,6 +23,9 @@ from server.results import Answer, Classified, Detected, Options, Picture
 from server.served_model import ServedModel, output_names
 from server.settings import ImageLimits
 from server.tensors import Array, datatype_of
+
+IMAGE_VIEW: Final = "_image"
+"""What the name of a model's picture view ends with, unless a model has that name itself."""
 
 _MAX_BATCH: Final = 16
 # Of a message, besides the tensors that it carries.

@@ -85,9 +85,11 @@ class Watcher:
         self._homes = look.homes()
         self._missing: set[ModelFile] = set()
         self._told: set[tuple[str, str]] = set()
+        # Told when two looks have found it: a folder that is being copied is not whole yet.
+        self._passed_over = self._told_passed_over = frozenset(look.not_served())
         self._trouble = ""
         # What clients have unloaded stays so, until they load it again.
-        self._unloaded: set[str] = set()
+        self._unloaded: dict[str, set[ModelFile]] = {}
         self._one_at_a_time = asyncio.Lock()
         self.loads = 0
         self.refusals = 0
@@ -130,7 +132,7 @@ class Watcher:
                 raise ModelNotFound(
                     f"the repository holds no model {name[:128]!r}", field="model_name"
                 )
-            self._unloaded.discard(name)
+            self._unloaded.pop(name, None)
             changed = {f: s for f, s in found.items() if not self._serves(f, s)}
             wrong = [why for f, s in changed.items() if (why := await self._take(f, s))]
             if wrong:
@@ -142,7 +144,7 @@ class Watcher:
             files = [file for file in self._served if file.name == name]
             if not files:
                 raise ModelNotFound(f"no model {name[:128]!r} is served", field="model_name")
-            self._unloaded.add(name)
+            self._unloaded[name] = set(files)
             for file in files:
                 _log.info("unloaded", model=str(file))
                 self._leave(self._served.pop(file))
@@ -151,15 +153,20 @@ class Watcher:
     async def look(self) -> None:
         """Load what is new and settled, drop what was removed."""
         look = await asyncio.to_thread(look_at, self._folder)
-        found = look.files
+        found, not_served = look.files, self._not_served()
         settled = {file for file, now in found.items() if self._last_look.get(file) == now}
         self._last_look = found
+        self._tell_passed_over(frozenset(look.not_served(self._served)))
         await self._drop_removed(look)
         self._refused = {
             file: refused
             for file, refused in self._refused.items()
             if file in found or look.kept_by(file, self._homes)
         }
+        for name in self._unloaded:
+            self._unloaded[name] = {file for file in found if file.name == name}
+        if self._not_served() != not_served:
+            await self._publish_all()
         for file, now in found.items():
             known = self._serves(file, now) or self._has_refused(file, now)
             if known or file not in settled or file.name in self._unloaded:
@@ -167,6 +174,14 @@ class Watcher:
             # Those before it may have taken long: what has gone meanwhile is not waited for.
             if await asyncio.to_thread(stamp, file.path) == now:
                 await self._take(file, now)
+
+    def _tell_passed_over(self, now: frozenset[str]) -> None:
+        """Log once what two looks have passed over, with the reason."""
+        told = self._told_passed_over & now
+        new = (now & self._passed_over) - told
+        for why in sorted(new):
+            _log.warning("passed over", why=why)
+        self._passed_over, self._told_passed_over = now, told | new
 
     async def _drop_removed(self, look: Look) -> None:
         """Serve no more what this look and the last one have seen to be removed."""
@@ -209,6 +224,7 @@ class Watcher:
             if before is None or (before.stamp, before.why) != (found, str(error)):
                 serving = file in self._served
                 _log.error("refused", model=str(file), why=str(error), serving=serving)
+                await self._publish_all()
             return str(error)
         replaced = self._served.get(file)
         self._served[file] = model
@@ -230,7 +246,12 @@ class Watcher:
             trial.stop()
 
     async def _publish_all(self) -> None:
-        await self._publish(Repository(self._served.values()))
+        await self._publish(Repository(self._served.values(), self._not_served()))
+
+    def _not_served(self) -> dict[ModelFile, str]:
+        """Return the files of the folder that are not served, and why."""
+        unloaded = {file: "unloaded" for files in self._unloaded.values() for file in files}
+        return {file: refusal.why for file, refusal in self._refused.items()} | unloaded
 
     def _leave(self, model: ServedModel) -> None:
         """Note when the last answer of a model is given, and give its memory back then."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from google.protobuf import message_factory
+from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2
 
 from server import grpc_service_pb2 as pb
@@ -27,6 +28,7 @@ from .pictures import BLUE, GREEN, RED, plain
 from .serving import Served, image, served_by, settings, violations
 from .test_app import Blocked
 
+COLORS, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 Array = np.ndarray[Any, Any]
@@ -432,17 +434,25 @@ async def test_administration_is_off_until_asked_for(triton: Stub) -> None:
 
 @pytest_asyncio.fixture
 async def administered(tmp_path: Path) -> AsyncIterator[Stub]:
-    file, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
     for name in ("colors", "others"):
-        graphs.put(tmp_path, name, 1, file)
+        graphs.put(tmp_path, name, 1, COLORS)
     async with served_by(App(settings(tmp_path, admin=True, load_timeout_s=60))) as served:
         yield Stub(served.channel)
 
 
 async def index(stub: Stub) -> list[str]:
-    models = (await stub.RepositoryIndex(pb.RepositoryIndexRequest())).models
+    """Return what is ready."""
+    models = (await stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))).models
     assert {model.state for model in models} == {"READY"}
     return [f"{model.name}/{model.version}" for model in models]
+
+
+async def not_served(stub: Stub) -> dict[str, str]:
+    """Return the reason of each that is not ready."""
+    models = (await stub.RepositoryIndex(pb.RepositoryIndexRequest())).models
+    away = [model for model in models if model.state != "READY"]
+    assert {model.state for model in away} <= {"UNAVAILABLE"}
+    return {f"{model.name}/{model.version}": model.reason for model in away}
 
 
 async def test_models_are_unloaded_and_loaded_again(administered: Stub, tmp_path: Path) -> None:
@@ -450,11 +460,17 @@ async def test_models_are_unloaded_and_loaded_again(administered: Stub, tmp_path
     unload = pb.RepositoryModelUnloadRequest(model_name="colors")
     await administered.RepositoryModelUnload(unload)
     assert await index(administered) == ["others/1", "others_image/1"]
+    assert await not_served(administered) == dict.fromkeys(
+        ("colors/1", "colors_image/1"), "unloaded"
+    )
+    ask = administered.ModelInfer(request_of("colors", "images", tensor_of(RED)))
+    assert "model colors is not served now" in str((await refused(ask)).details())
     assert (await refused(administered.RepositoryModelUnload(unload))).code() is NOT_FOUND
     file, _ = graphs.export(graphs.classifier(gain=20), graphs.classifier_document())
     graphs.put(tmp_path, "colors", 2, file)
     await administered.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="colors"))
     assert (await index(administered))[:2] == ["colors/1", "colors_image/1"]
+    assert await not_served(administered) == {}
     answer = await administered.ModelInfer(request_of("colors", "images", tensor_of(RED)))
     assert answer.model_version == "2"
     np.testing.assert_allclose(outputs(answer)["logits"][0, 0], 20)
@@ -469,10 +485,54 @@ async def test_a_file_that_cannot_be_loaded_says_why_and_leaves_the_rest(
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "colors/2/model.onnx" in str(error.details())
     assert "colors/1" in await index(administered)
+    away = await not_served(administered)
+    assert away.keys() == {"colors/2", "colors_image/2"}
+    assert "colors/2/model.onnx" in away["colors/2"]
+    ask = request_of("colors", "images", tensor_of(RED), model_version="2")
+    error = await refused(administered.ModelInfer(ask))
+    assert "version 2 of model colors is not served now" in str(error.details())
     unknown = pb.RepositoryModelLoadRequest(model_name="../secret")
     assert (await refused(administered.RepositoryModelLoad(unknown))).code() is NOT_FOUND
     load.parameters["config"].string_param = "{}"
     assert (await refused(administered.RepositoryModelLoad(load))).code() is INVALID
+
+
+async def test_a_model_refused_at_the_start_is_listed_with_its_reason(tmp_path: Path) -> None:
+    graphs.put(tmp_path, "broken", 1, b"nonsense")
+    graphs.put(tmp_path, "colors", 1718000000, COLORS)
+    async with served_by(App(settings(tmp_path))) as served:
+        stub = Stub(served.channel)
+        away = await not_served(stub)
+        assert "broken/1/model.onnx" in away["broken/1"]
+        assert await index(stub) == ["colors/1718000000", "colors_image/1718000000"]
+        request = request_of("colors", "images", tensor_of(RED), model_version="1718000000")
+        assert outputs(await stub.ModelInfer(request))["logits"].argmax() == 0
+
+
+async def test_a_picture_view_never_takes_the_name_of_a_model(tmp_path: Path) -> None:
+    """Neither while that model is served, nor when it is not."""
+    graphs.put(tmp_path, "cats", 1, COLORS)
+    graphs.put(tmp_path, "cats_image", 3, COLORS)
+    with capture_logs() as logs:
+        async with served_by(App(settings(tmp_path, admin=True))) as served:
+            stub = Stub(served.channel)
+            assert await index(stub) == ["cats/1", "cats_image/3", "cats_image_image/3"]
+            answer = await stub.ModelInfer(request_of("cats_image", "images", tensor_of(RED)))
+            assert answer.model_version == "3"
+            await stub.RepositoryModelUnload(
+                pb.RepositoryModelUnloadRequest(model_name="cats_image")
+            )
+            request = pb.ModelReadyRequest(name="cats_image")
+            assert not (await stub.ModelReady(request)).ready
+            error = await refused(stub.ModelInfer(request_of("cats_image", "IMAGE", encoded(RED))))
+            assert error.code() is NOT_FOUND and "not served now" in str(error.details())
+            assert await not_served(stub) == dict.fromkeys(
+                ("cats_image/3", "cats_image_image/3"), "unloaded"
+            )
+    told = [entry for entry in logs if entry["event"] == "no picture view"]
+    assert [(entry["model"], entry["why"]) for entry in told] == [
+        ("cats", "cats_image is a model of its own; rename it to serve both")
+    ]
 
 
 async def test_tensors_and_pictures_share_runs(served: Served, triton: Stub) -> None:

@@ -98,6 +98,83 @@ def test_a_link_whose_target_is_gone_removes_nothing(root: Path) -> None:
     assert "a link that leads nowhere" in kept(before, "other", 1)
 
 
+NAME_RULE = "a model's name begins with a letter or digit, and has at most 128 of A-Z a-z 0-9"
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "why"),
+    [
+        ("zero/01/model.onnx", "zero/01", "a version begins with no zero; rename it to 1"),
+        ("zero/00/model.onnx", "zero/00", "versions begin at 1; rename it"),
+        ("late/1718000000000/model.onnx", "late/1718000000000", "at most 2147483647; rename it"),
+        ("v/v1/model.onnx", "v/v1", "is called 1, 2 or another whole number; rename it"),
+        ("v/٣/model.onnx", "v/٣", "is called 1, 2 or another whole number; rename it"),
+        ("two words/1/model.onnx", "two words", NAME_RULE),
+        ("modèle/1/model.onnx", "modèle", NAME_RULE),
+        ("-flag/1/model.onnx", "-flag", NAME_RULE),
+        ("n" * 129 + "/1/model.onnx", "n" * 129, NAME_RULE),
+        ("flat/model.onnx", "flat/model.onnx", "looked for at flat/1/model.onnx; move it there"),
+        ("yolov5n.onnx", "yolov5n.onnx", "looked for at yolov5n/1/model.onnx; move it there"),
+        ("my model.ONNX", "my model.ONNX", "looked for at <name>/1/model.onnx; move it there"),
+        ("yolo/1/best.onnx", "yolo/1", "it holds no model.onnx; it holds best.onnx"),
+        ("caps/1/MODEL.ONNX", "caps/1", "it holds no model.onnx; it holds MODEL.ONNX"),
+        ("deep/1/onnx/model.onnx", "deep/1", "it holds no model.onnx"),
+        ("file/1", "file/1", "it is no folder; the model's file is 1/model.onnx"),
+        ("readme/notes.txt", "readme", "it holds no version; the model's file is readme/1/model"),
+    ],
+)
+def test_what_was_meant_to_be_a_model_is_named_with_the_reason(
+    root: Path, path: str, named: str, why: str
+) -> None:
+    before = look_at(root)
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).touch()
+    look = look_at(root)
+    assert look.files == before.files
+    (said,) = look.not_served()
+    assert said.startswith(f"{root / named}: ") and why in said
+
+
+@pytest.mark.parametrize("at", ["dangling", "dangling model", "x/1", "x/01", "x/1/model.onnx"])
+def test_a_link_that_leads_nowhere_is_named(root: Path, at: str) -> None:
+    (root / at).parent.mkdir(parents=True, exist_ok=True)
+    (root / at).symlink_to("nowhere")
+    assert look_at(root).not_served() == [f"{root / at}: can't be read: a link that leads nowhere"]
+
+
+@pytest.mark.parametrize("at", ["empty", "empty/1"])
+def test_an_empty_folder_is_named(root: Path, at: str) -> None:
+    (root / at).mkdir(parents=True)
+    (said,) = look_at(root).not_served()
+    assert said.startswith(f"{root / at}: it holds no ")
+
+
+def test_what_people_do_not_mean_to_serve_is_left_alone(root: Path) -> None:
+    for path in (
+        "README.md",
+        "visavis.toml",
+        ".git/config",
+        ".DS_Store",
+        "._colors",
+        "lost+found/#1",
+        "@eaDir/colors/x",
+        "colors/config.pbtxt",
+        "colors/.cache/x",
+        "colors/1/labels.txt",
+        "colors/3/model.onnx.part",
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    assert look_at(root).not_served() == []
+
+
+def test_seconds_since_1970_are_a_version(root: Path) -> None:
+    graphs.put(root, "colors", 1718000000, b"")
+    graphs.put(root, "colors", 2147483647, b"")
+    versions = [file.version for file in look_at(root).files if file.name == "colors"]
+    assert versions == [1, 2, 1718000000, 2147483647]
+
+
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
 def test_a_repository_that_cannot_be_read_is_an_error(
     root: Path, error: int, monkeypatch: pytest.MonkeyPatch

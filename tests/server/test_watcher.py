@@ -206,11 +206,12 @@ async def test_a_bad_file_leaves_the_old_version_serving_and_is_reported_by_name
     assert re.search(reason, log["why"]), log["why"]
 
 
-async def test_a_link_to_nowhere_is_left_alone(watched: Watched) -> None:
+async def test_a_link_to_nowhere_is_named_once(watched: Watched) -> None:
     path = watched.folder / "colors" / "2" / "model.onnx"
     path.parent.mkdir()
     path.symlink_to("/nowhere")  # it may lead somewhere tomorrow
-    assert await watched.look(times=4) == []
+    (entry,) = await watched.look(times=4)
+    assert entry["why"].endswith("colors/2/model.onnx: can't be read: a link that leads nowhere")
     assert watched.versions() == {"colors": [1]}
 
 
@@ -363,3 +364,33 @@ async def test_files_that_go_while_another_is_tried_are_not_tried(
     monkeypatch.setattr(Watcher, "_take", take_long)
     await watched.look(times=2)
     assert tried == ["model0"]
+
+
+async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
+    watched: Watched,
+) -> None:
+    folder = watched.folder / "pets" / "01"
+    folder.mkdir(parents=True)
+    assert await watched.look(1) == []
+    (entry,) = await watched.look(3)
+    assert entry["event"] == "passed over"
+    assert entry["why"] == f"{folder}: a version begins with no zero; rename it to 1"
+    folder.rmdir()
+    folder.parent.rmdir()
+    assert await watched.look(2) == []
+    folder.mkdir(parents=True)
+    assert len(await watched.look(2)) == 1
+
+
+async def test_what_is_refused_is_published_with_its_reason_until_it_is_gone(
+    watched: Watched,
+) -> None:
+    file = graphs.put(watched.folder, "pets", 1, b"nonsense")
+    await watched.look()
+    assert str(file) in watched.published.not_served["pets", 1]
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.parent.rmdir()
+    await watched.look()
+    assert watched.published.not_served == {}
+    assert watched.published.names() == ["colors"]
