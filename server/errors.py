@@ -4,6 +4,7 @@ VisavisError
 ├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
 │   └── ModelIncapable                        the model can't do that task
 ├── Forbidden             PERMISSION_DENIED   the server's settings don't allow it
+├── Unimplemented         UNIMPLEMENTED       the protocol has the method, this server has not
 ├── Unauthenticated       UNAUTHENTICATED     the call carries no token that is known
 ├── ModelNotFound         NOT_FOUND           no such model or version
 ├── CannotLoad            FAILED_PRECONDITION the model's file can't be served
@@ -46,6 +47,12 @@ class Forbidden(VisavisError):
     """The server's settings don't allow it; the text names the setting."""
 
     code = "PERMISSION_DENIED"
+
+
+class Unimplemented(VisavisError):
+    """The protocol has this method, and this server does not; the text says what to do instead."""
+
+    code = "UNIMPLEMENTED"
 
 
 class Unauthenticated(VisavisError):

@@ -1,10 +1,13 @@
 """Between the domain and the Open Inference Protocol's messages."""
 
+from collections.abc import Mapping
+from math import inf
 from typing import Any, Final
 
 from server import grpc_service_pb2 as pb
 from server.card import Task, Yolov5Heads
 from server.errors import InvalidRequest, listed
+from server.parameters import Parameters, number, truth, whole
 from server.scheduler import Statistics
 from server.served_model import ServedModel
 from server.stages import Histogram
@@ -16,18 +19,29 @@ PLATFORM: Final = "onnxruntime_onnx"
 _STRIDE: Final = 32
 
 
-def read_parameters(request: pb.ModelInferRequest) -> dict[str, Any]:
-    """Return a request's parameters by name."""
+def read_parameters(given: Mapping[str, pb.InferParameter]) -> Parameters:
+    """Return parameters by name, each as the value that was sent."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
-        for name, value in request.parameters.items()
+        for name, value in given.items()
     }
 
 
-def read_timeout_s(parameters: dict[str, Any]) -> float | None:
-    """Return how long a request may take, by its own parameters; None: they don't say."""
-    microseconds = parameters.get("timeout")
-    return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
+def read_timeout_s(parameters: Parameters) -> float | None:
+    """Return how long a request may take, by its own parameters; None: they don't say.
+
+    Raises InvalidRequest if they say it in other words than microseconds.
+    """
+    microseconds = number(parameters, "timeout")
+    return microseconds / 1e6 if microseconds and 0 < microseconds < inf else None
+
+
+def wants_final_response(request: pb.ModelInferRequest) -> bool:
+    """Say whether the last response to a request is to say that it is the last."""
+    name = "triton_enable_empty_final_response"
+    if name not in request.parameters:
+        return False
+    return truth(read_parameters({name: request.parameters[name]}), name) is True
 
 
 def read_wanted(request: pb.ModelInferRequest, view: View, task: Task) -> dict[str, int]:
@@ -46,7 +60,8 @@ def read_wanted(request: pb.ModelInferRequest, view: View, task: Task) -> dict[s
             )
         if "shared_memory_region" in output.parameters:
             raise InvalidRequest(f"{field}.parameters", "shared memory is not served")
-        best = output.parameters["classification"].int64_param
+        parameters = read_parameters(output.parameters)
+        best = whole(parameters, "classification", f"{field}.parameters") or 0
         if best and not (isinstance(view, TensorView) and task is Task.CLASSIFICATION):
             raise InvalidRequest(
                 f"{field}.parameters", "classification is for a classifier's scores alone"

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 with Triton's additions, so that its clients work unchanged."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Final, Protocol
 
@@ -16,6 +16,7 @@ from server.errors import (
     InvalidRequest,
     ModelNotFound,
     Unavailable,
+    Unimplemented,
     VisavisError,
 )
 from server.model_files import version_of
@@ -51,6 +52,15 @@ class Administration(Protocol):
     async def unload(self, name: str) -> None:
         """Serve a model no more; raises VisavisError."""
         ...
+
+
+def _not_served(why: str) -> Callable[["InferenceService", Message, Context], Awaitable[Message]]:
+    """Return a method that the protocol has and this server has not."""
+
+    async def refuse(service: "InferenceService", request: Message, context: Context) -> Message:
+        raise Unimplemented(why)
+
+    return refuse
 
 
 class InferenceService:
@@ -206,13 +216,31 @@ class InferenceService:
         await self._administrator().unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
+    _no_shared_memory = _not_served(
+        "shared memory is not served: the server reads no memory of its callers; send tensors in "
+        "the request itself"
+    )
+    SystemSharedMemoryStatus = _no_shared_memory
+    SystemSharedMemoryRegister = _no_shared_memory
+    SystemSharedMemoryUnregister = _no_shared_memory
+    CudaSharedMemoryStatus = _no_shared_memory
+    CudaSharedMemoryRegister = _no_shared_memory
+    CudaSharedMemoryUnregister = _no_shared_memory
+    TraceSetting = _not_served(
+        "trace settings are not served: start the server with --trace, and it sends traces to an "
+        "OpenTelemetry collector"
+    )
+    LogSettings = _not_served(
+        "log settings are not served: start the server with other --log-level and --log-format"
+    )
+
     async def _infer(
         self, request: tensors.Request, context: Context, response: pb.ModelInferResponse
     ) -> bytes:
         """Return `response` in wire form, with the answer added."""
         message = request.message
         model, view = self._find(message.model_name, message.model_version, "model_name")
-        parameters = inference_messages.read_parameters(message)
+        parameters = inference_messages.read_parameters(message.parameters)
         wanted = inference_messages.read_wanted(message, view, model.task)
         timeout_s = inference_messages.read_timeout_s(parameters)
         call = call_of("ModelInfer", context, timeout_s)
@@ -233,10 +261,9 @@ class InferenceService:
 
     async def _streamed(self, request: tensors.Request, context: Context) -> bytes:
         response = pb.ModelInferResponse()
-        final = request.message.parameters.get("triton_enable_empty_final_response")
-        if final is not None and final.bool_param:
-            response.parameters["triton_final_response"].bool_param = True
         try:
+            if inference_messages.wants_final_response(request.message):
+                response.parameters["triton_final_response"].bool_param = True
             written = await self._infer(request, context, response)
         except VisavisError as error:
             # By its id the client knows whose error it is.

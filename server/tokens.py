@@ -20,7 +20,7 @@ from server.errors import StartupError
 from server.plain_text import escaped
 from server.watched_files import WatchedFiles
 
-_LINE = re.compile(r"sha256:([0-9a-f]{64})(?:\s+(\S.*))?")
+_LINE = re.compile(r"sha256:([0-9a-fA-F]{64})(?:\s+(\S.*))?")
 # Every call is compared with each, in the loop: 0.2 ms.
 _MAX_TOKENS = 1024
 _app = new_app()
@@ -64,7 +64,8 @@ class Tokens:
             return "this server wants a token: send authorization: Bearer TOKEN, once"
         (value,) = authorization
         value = value.encode() if isinstance(value, str) else value
-        scheme, _, token = value.partition(b" ")
+        scheme, _, token = value.strip().replace(b"\t", b" ").partition(b" ")
+        token = token.strip()
         if scheme.lower() != b"bearer" or not token:
             return "the authorization must be: Bearer TOKEN"
         return "" if self.know(token) else "the token is not known here"
@@ -72,9 +73,11 @@ class Tokens:
 
 def _hashes(path: Path, contents: bytes) -> tuple[bytes, ...]:
     try:
-        lines = contents.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise StartupError(f"the tokens in {path} can't be read: {error}") from None
+        lines = contents.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise StartupError(
+            f"the tokens in {path} can't be read: it is no UTF-8; save it as UTF-8"
+        ) from None
     hashes = []
     for number, line in enumerate(lines, 1):
         if not (text := line.strip()) or text.startswith("#"):

@@ -7,7 +7,7 @@ model of its own is called so.
 
 import math
 from asyncio import to_thread
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ from server.card import ModelDocument, Task, Yolov5Heads
 from server.errors import InvalidRequest, listed
 from server.fair_queue import Call
 from server.image import decode
+from server.parameters import Parameters, number, truth, whole
 from server.results import Answer, Classified, Detected, Options, Picture
 from server.served_model import ServedModel, output_names
 from server.settings import ImageLimits
@@ -30,6 +31,13 @@ IMAGE_VIEW: Final = "_image"
 _MAX_BATCH: Final = 16
 # Of a message, besides the tensors that it carries.
 _ENVELOPE_BYTES: Final = 64 << 10
+_OPTIONS: Final[Mapping[str, Callable[[Parameters, str], Any]]] = {
+    "top_k": whole,
+    "max_detections": whole,
+    "score_threshold": number,
+    "iou_threshold": number,
+    "class_agnostic": truth,
+}
 _IMAGE: Final = "IMAGE"
 _FLOATS: Final = ("FP32", "FP16")
 
@@ -62,7 +70,7 @@ class View(Protocol):
         ...
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
     ) -> dict[str, Array]:
         """Return the outputs by name, with the batch in front.
 
@@ -89,7 +97,7 @@ class TensorView:
         self.max_batch = max(1, min(_MAX_BATCH, fits))
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
     ) -> dict[str, Array]:
         """Return the model's numbers for one input [b, 3, height, width]."""
         (spec,) = self.inputs
@@ -129,7 +137,7 @@ class ImageView:
         self.outputs = (*common, *boxes) if detects else common
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Mapping[str, Any], call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
     ) -> dict[str, Array]:
         """Return labels, scores and class ids [b, n]; of detectors also boxes [b, n, 4].
 
@@ -185,20 +193,13 @@ def _only(inputs: Mapping[str, Array], name: str) -> Array:
     return inputs[name]
 
 
-def _options(parameters: Mapping[str, Any], document: ModelDocument) -> Options:
+def _options(parameters: Parameters, document: ModelDocument) -> Options:
     """Return what a request's parameters choose; those of other names are left alone."""
-    kinds: dict[str, type] = {"top_k": int, "max_detections": int}
-    kinds |= {"score_threshold": float, "iou_threshold": float}
-    chosen: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        if (value := parameters.get(name)) is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, kind)):
-            raise InvalidRequest(
-                f"parameters[{name}]",
-                f"{name} is {str(value)[:64]!r}; it must be a number ({kind.__name__})",
-            )
-        chosen[name] = value
+    chosen: dict[str, Any] = {
+        name: value
+        for name, read in _OPTIONS.items()
+        if (value := read(parameters, name)) is not None
+    }
     options = Options(**chosen)
     labels = len(document.label_set.labels)
     return replace(options, top_k=min(options.top_k, labels))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import product
 from pathlib import Path
@@ -71,6 +72,27 @@ async def ends(served: Served, method: MethodDescriptor, request: bytes) -> grpc
         message_factory.GetMessageClass(method.output_type).FromString(answer)
     call.cancel()
     return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "words"),
+    [
+        ("SharedMemory", 6, "shared memory is not served: .*send tensors in the request itself"),
+        ("TraceSetting", 1, "trace settings are not served: .*--trace"),
+        ("LogSettings", 1, "log settings are not served: .*--log-level"),
+    ],
+)
+async def test_what_triton_has_and_this_server_has_not_says_what_to_do(
+    served: Served, part: str, count: int, words: str
+) -> None:
+    methods = [method for method in METHODS if part in method.name]
+    assert len(methods) == count
+    for method in methods:
+        call = served.channel.unary_unary(f"/{method.containing_service.full_name}/{method.name}")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(EMPTY)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert re.match(words, str(error.value.details()))
 
 
 async def test_over_grpc_no_method_breaks(everything: Served, logged: list[Any]) -> None:

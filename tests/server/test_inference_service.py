@@ -2,12 +2,14 @@
 
 import ast
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import PIL.Image
 import pytest
 import pytest_asyncio
 from google.protobuf import message_factory
@@ -284,6 +286,40 @@ async def test_what_is_not_served_is_said(triton: Stub) -> None:
     assert "top_k is 'many'" in str((await refused(triton.ModelInfer(request))).details())
 
 
+async def test_parameters_may_come_as_texts(triton: Stub) -> None:
+    """KServe's client can't send a float."""
+    texts = {"score_threshold": "0.3", "max_detections": "1", "class_agnostic": "true"}
+    request = request_of("boxes_image", "IMAGE", encoded(RED))
+    for name, text in texts.items():
+        request.parameters[name].string_param = text
+    assert outputs(await triton.ModelInfer(request))["counts"].tolist() == [[1]]
+    request.parameters["score_threshold"].string_param = "1"
+    assert outputs(await triton.ModelInfer(request))["counts"].tolist() == [[0]]
+    request = request_of("colors", "images", tensor_of(GREEN))
+    request.outputs.add(name="logits").parameters["classification"].string_param = "2"
+    (best,) = outputs(await triton.ModelInfer(request)).values()
+    assert best[0, 0] == b"20.000000:1:green"
+    for text in ("soon", ""):
+        request.parameters["timeout"].string_param = text
+        error = await refused(triton.ModelInfer(request))
+        assert violations(error)["parameters[timeout]"] == (
+            f"timeout is {text!r}; it must be a number"
+        )
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "webp"])
+async def test_a_bare_picture_is_taken_where_raw_bytes_are_expected(
+    triton: Stub, suffix: str
+) -> None:
+    picture = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64), BLUE).save(picture, suffix)
+    request = pb.ModelInferRequest(
+        model_name="colors_image", raw_input_contents=[picture.getvalue()]
+    )
+    request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
+    assert outputs(await triton.ModelInfer(request))["labels"][0, 0] == b"blue"
+
+
 async def test_a_classifier_s_scores_may_come_as_triton_writes_its_best(triton: Stub) -> None:
     request = request_of("colors", "images", tensor_of(GREEN))
     request.outputs.add(name="logits").parameters["classification"].int64_param = 2
@@ -374,7 +410,7 @@ async def test_a_stream_answers_in_order_and_an_error_does_not_end_it(triton: St
         request_of("nobody", "images", tensor_of(RED), id="2"),
         request_of("colors", "images", tensor_of(GREEN), id="3"),
     ]
-    asked[2].parameters["triton_enable_empty_final_response"].bool_param = True
+    asked[2].parameters["triton_enable_empty_final_response"].string_param = "True"
     answers = [answer async for answer in triton.ModelStreamInfer(iter(asked))]
     assert [answer.infer_response.id for answer in answers] == ["1", "2", "3"]
     assert "there is no model 'nobody'" in answers[1].error_message

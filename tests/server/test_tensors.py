@@ -115,3 +115,36 @@ def test_an_input_that_comes_twice_or_lies_elsewhere_is_refused() -> None:
     request.inputs[0].parameters["shared_memory_region"].string_param = "secret"
     with pytest.raises(InvalidRequest, match="shared memory is not served"):
         read_inputs(request)
+
+
+@pytest.mark.parametrize("begins", [b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xdb", b"\x89PNG", b"RIFF"])
+def test_a_picture_that_is_the_only_element_may_come_without_its_length(begins: bytes) -> None:
+    picture = begins + bytes(100)
+    (read,) = read_inputs(one("BYTES", [1, 1], raw=picture)).values()
+    assert read.tolist() == [[picture]]
+    with pytest.raises(InvalidRequest, match="takes 2 elements of BYTES, and 1 came"):
+        read_inputs(one("BYTES", [2, 1], raw=picture))
+
+
+@pytest.mark.parametrize("data", [b"RIF", b"GIF89a", b"\x08\x00\x00\x00RIFF", b"RIF\x00"])
+def test_what_is_no_picture_needs_its_length(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="preceded by its length in 4 bytes, little-endian"):
+        read_inputs(one("BYTES", [1], raw=data))
+
+
+def test_an_empty_form_beside_the_one_that_is_used_means_nothing() -> None:
+    number = np.float32(7).tobytes()
+    request = one("FP32", [1], raw=number)
+    request.inputs[0].contents.SetInParent()
+    (read,) = read_inputs(request).values()
+    assert read.tolist() == [7]
+    request = one("FP32", [1], raw=b"", fp32_contents=[7])
+    assert not tensors.Request.FromString(request.SerializeToString()).raw
+    (read,) = read_inputs(request).values()
+    assert read.tolist() == [7]
+
+
+def test_both_forms_at_once_are_refused() -> None:
+    request = one("FP32", [1], raw=np.float32(7).tobytes(), fp32_contents=[7])
+    with pytest.raises(InvalidRequest, match="contents come raw or typed"):
+        read_inputs(request)

@@ -1,5 +1,6 @@
 """Tokens: a file of hashes, that may change while it is in use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,35 @@ def test_the_file_holds_no_token_itself(file: Path) -> None:
     assert new.line.startswith("sha256:") and new.line.endswith(" camera-7")
 
 
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda line: b"\xef\xbb\xbf" + line,
+        lambda line: line + b"\r\n\r\n",
+        lambda line: b"  " + line.replace(b" ", b"\t") + b"  ",
+        lambda line: line[:7] + line[7:71].upper() + line[71:],
+    ],
+)
+def test_a_file_is_read_however_editors_save_it(
+    file: Path, saved: Callable[[bytes], bytes]
+) -> None:
+    new = new_token("new")
+    file.write_bytes(saved(new.line.encode()))
+    assert Tokens(file).know(new.token.encode())
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer {}", "bearer {}", "  Bearer {}  ", "Bearer   {}", "Bearer\t{}\t", "BEARER {}"],
+)
+def test_blanks_around_a_token_mean_nothing(file: Path, header: str) -> None:
+    new = new_token("new")
+    write(file, new.line)
+    assert Tokens(file).refusal([header.format(new.token)]) == ""
+    assert "not known" in Tokens(file).refusal([header.format(new.token + " x")])
+    assert "must be: Bearer TOKEN" in Tokens(file).refusal([header.format("")])
+
+
 def test_a_changed_file_is_read_again(file: Path) -> None:
     old, new = new_token("old"), new_token("new")
     write(file, old.line)
@@ -64,6 +94,7 @@ def test_a_file_that_broke_leaves_the_tokens_that_were(file: Path, damage: str |
         ("\n".join(f"sha256:{i:064x} x" for i in range(1025)), "1025 tokens, the limit is 1024"),
         ("", "holds no token"),
         ("# nobody\n", "holds no token"),
+        ("sha256:\ud800", "is no UTF-8; save it as UTF-8"),
         ("secret\n", "line 1: must be `sha256:HEX NAME`"),
         ("# one\nsha256:abc x\n", "line 2"),
     ],
@@ -72,7 +103,7 @@ def test_a_file_that_lets_nobody_in_ends_the_start(
     file: Path, text: str | None, words: str
 ) -> None:
     if text is not None:
-        file.write_text(text)
+        file.write_text(text, "utf-8", "surrogatepass")
     with pytest.raises(StartupError, match=words):
         Tokens(file)
 
