@@ -51,6 +51,10 @@ def _serve(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Where Prometheus reads /metrics.  [nowhere]"),
     ] = None,
+    triton_metrics: Annotated[
+        bool | None,
+        typer.Option("--triton-metrics", help="Give Triton's metrics too, under its names."),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(

@@ -83,7 +83,7 @@ class App:
         )
         plan = plan_here(settings, expected_bytes(file.path for file in self._look.files))
         self._budget = Budget(plan.budget_bytes, plan.working_bytes)
-        self._metrics = Metrics(self.scheduler, self._budget)
+        self._metrics = Metrics(self.scheduler, self._budget, settings.triton_metrics)
         self._tracing = _tracing(settings.trace) if settings.trace else None
         self._calls = Calls(
             self._metrics.record,
@@ -340,7 +340,7 @@ class App:
             intake,
             tokens,
             certificates,
-            self._metrics.registry,
+            self._metrics.rendered,
         )
 
     def _new_metrics_door(self) -> "HttpServer":
@@ -348,7 +348,7 @@ class App:
             from server.http_server import metrics_door
         except ModuleNotFoundError as error:
             raise _missing("metrics", "http", error) from None
-        return metrics_door(self.settings, self._metrics.registry)
+        return metrics_door(self.settings, self._metrics.rendered)
 
     def _plan_memory(self) -> None:
         """Give calls the memory that the models, now loaded, have left."""

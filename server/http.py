@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,7 +17,7 @@ from server.calls import REQUEST_ID, Calls
 from server.connect import ConnectService
 from server.doors import Certificates
 from server.http_guards import Arriving, Authenticated, Entrance
-from server.http_server import HttpServer, metrics_of
+from server.http_server import HttpServer, Rendered, metrics_of
 from server.intake import Intake
 from server.settings import Settings
 from server.tokens import Tokens
@@ -46,10 +45,10 @@ def http_door(
     intake: Intake,
     tokens: Tokens | None,
     certificates: Certificates | None,
-    registry: CollectorRegistry,
+    rendered: Rendered,
 ) -> HttpServer:
     """Return the door that serves our RPCs over HTTP. Raises StartupError."""
-    app = _application(settings, service, calls, intake, tokens, registry)
+    app = _application(settings, service, calls, intake, tokens, rendered)
     tls = certificates.context if certificates else None
     return HttpServer(app, settings, "http", settings.max_connections, tls)
 
@@ -60,7 +59,7 @@ def _application(
     calls: Calls,
     intake: Intake,
     tokens: Tokens | None,
-    registry: CollectorRegistry,
+    rendered: Rendered,
 ) -> ASGIApp:
     known = [Middleware(Authenticated, tokens=tokens)] if tokens else []
     probed = [] if settings.open_health else known
@@ -80,7 +79,7 @@ def _application(
     app: ASGIApp = Starlette(
         routes=[
             Mount(rpcs.path, arriving, middleware=known),
-            Route("/metrics", metrics_of(registry), middleware=known),
+            Route("/metrics", metrics_of(rendered), middleware=known),
             Route("/livez", alive, middleware=probed),
             Route("/readyz", ready, middleware=probed),
             # What anybody may see, as it holds nothing: the page asks for the token itself.

@@ -10,8 +10,6 @@ from functools import partial
 
 import structlog
 import uvicorn
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +24,9 @@ from server.http_guards import Entrance
 from server.settings import Settings
 
 _log = structlog.get_logger()
+
+Rendered = Callable[[str], tuple[bytes, str]]
+"""Returns the metrics in a form that a header `accept` asks for, and their content type."""
 
 
 class HttpServer:
@@ -105,20 +106,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def metrics_door(settings: Settings, registry: CollectorRegistry) -> HttpServer:
+def metrics_door(settings: Settings, rendered: Rendered) -> HttpServer:
     """Return the door that serves /metrics alone, without tokens. Raises StartupError."""
     assert settings.metrics is not None
-    app = Starlette(routes=[Route("/metrics", metrics_of(registry))])
+    app = Starlette(routes=[Route("/metrics", metrics_of(rendered))])
     entrance = Entrance(app, only_local=is_local(settings.metrics), hosts=settings.http_hosts)
     return HttpServer(entrance, settings, "metrics", METRICS_CONNECTIONS)
 
 
-def metrics_of(registry: CollectorRegistry) -> Callable[[Request], Response]:
+def metrics_of(rendered: Rendered) -> Callable[[Request], Response]:
     """Return what answers /metrics, as Prometheus asks for it."""
 
     def metrics(request: Request) -> Response:
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": kind})
+        text, kind = rendered(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
 
     return metrics
 

@@ -13,6 +13,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -21,6 +22,7 @@ from server.plan import Plan
 from server.scheduler import Scheduler, Statistics
 from server.served_model import ServedModel
 from server.stages import Histogram
+from server.triton_metrics import Measured, triton_text
 from server.watcher import Watcher
 
 _MODEL = ("model", "version")
@@ -46,14 +48,18 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 
 
 class Metrics(Collector):
-    """Counts calls, and reads scheduler and budget when it is asked; models: those to report on."""
+    """Counts calls, and reads scheduler and budget when it is asked.
 
-    def __init__(self, scheduler: Scheduler, budget: Budget) -> None:
+    models: those to report on. triton: whether to give what Triton gives, too, under its names.
+    """
+
+    def __init__(self, scheduler: Scheduler, budget: Budget, triton: bool = False) -> None:
         self.models: Sequence[ServedModel] = ()
         self.watcher: Watcher | None = None
         self.loaded_at_start = 0
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._triton = triton
         self._scheduler = scheduler
         self._budget = budget
         self._calls: Counter[tuple[str, str, str]] = Counter()
@@ -63,6 +69,22 @@ class Metrics(Collector):
         """Note that a call has ended; method: one that exists, never just what a client sent."""
         self._calls[door, method, code] += 1
         self._call_s[door, method].add(seconds)
+
+    def rendered(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as Prometheus asks for them, and their content type.
+
+        accept: the header that says what it takes. With Triton's names, which OpenMetrics does
+        not allow, they come as Triton gives them, whatever is asked for.
+        """
+        encode, kind = choose_encoder("" if self._triton else accept)
+        text: bytes = encode(self._registry)
+        if self._triton:
+            statistics = self._scheduler.statistics()
+            text += triton_text(
+                Measured(model, statistics.get(model, Statistics()), self._scheduler.waiting(model))
+                for model in self.models
+            ).encode()
+        return text, kind
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now; prometheus_client calls this."""

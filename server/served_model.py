@@ -14,7 +14,7 @@ import structlog
 from server import golden, trace
 from server.buffers import Buffers
 from server.card import ClassScores, ModelDocument, Yolov5Heads
-from server.errors import ModelFailed, ModelFileError
+from server.errors import ModelFailed, ModelFileError, VisavisError
 from server.fair_queue import Call, Stop
 from server.families import Family, family_of, preprocess_one
 from server.model_files import Stamp
@@ -228,7 +228,8 @@ class ServedModel:
         try:
             done = [await one(jobs[0])] if len(jobs) == 1 else await _all(map(one, jobs))
         except Exception as error:
-            self.stages.failed.add(time.perf_counter() - started)
+            code = error.code if isinstance(error, VisavisError) else "INTERNAL"
+            self.stages.fail(time.perf_counter() - started, code)
             if isinstance(error, ModelFailed):
                 _log.error("model failed", model=self.name, version=self.version, exc_info=error)
             raise

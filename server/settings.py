@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     metrics: str | None = Field(
         None, description="HOST:PORT where Prometheus reads /metrics; without it, nowhere"
     )
+    triton_metrics: bool = Field(
+        False,
+        description="give Triton's metrics too (nv_inference_…), for its dashboards and "
+        "autoscalers",
+    )
     http: str | None = Field(
         None,
         description="HOST:PORT for Connect, gRPC-Web, JSON, metrics and the playground; "

@@ -1,6 +1,7 @@
 """How long the stages of a model's requests take, for whoever keeps statistics."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from math import inf
@@ -37,7 +38,8 @@ class Histogram:
 class Stages:
     """Of one model: each stage of the requests that were answered, and those that failed.
 
-    last: when the last was answered, in seconds since 1970; 0: none yet.
+    failures: how many failed with each gRPC status. last: when the last was answered, in seconds
+    since 1970; 0: none yet.
     """
 
     def __init__(self) -> None:
@@ -48,6 +50,7 @@ class Stages:
         self.postprocess = Histogram()
         self.total = Histogram()
         self.failed = Histogram()
+        self.failures: Counter[str] = Counter()
         self.last = 0.0
 
     def add(self, timings: Timings, now: float) -> None:
@@ -62,6 +65,11 @@ class Stages:
             (self.total, timings.total_ms),
         ):
             stage.add(ms / 1e3)
+
+    def fail(self, seconds: float, code: str) -> None:
+        """Note one that failed after some seconds; code: its gRPC status."""
+        self.failed.add(seconds)
+        self.failures[code] += 1
 
     def answered(self) -> dict[str, Histogram]:
         """Return the stages by name, in their order."""

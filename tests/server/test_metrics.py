@@ -1,8 +1,10 @@
 """What Prometheus reads of a server."""
 
 import asyncio
+import re
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import grpc
+import numpy as np
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,8 +22,10 @@ from visavis.v1 import vision_pb2 as pb
 from server.app import App
 from server.errors import StartupError
 
-from .pictures import BLACK
+from .pictures import BLACK, RED
 from .serving import Served, image, served_by, settings
+from .test_inference_service import Stub as InferenceStub
+from .test_inference_service import request_of, tensor_of
 
 COLORS = (("model", "colors"), ("version", "2"))
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -157,3 +162,64 @@ async def test_the_metrics_door_serves_metrics_alone(measured: Served, path: str
         await asyncio.to_thread(urllib.request.urlopen, url)
     assert refused.value.code == 404
     refused.value.close()
+
+
+TRITON_COUNTERS = {
+    "nv_inference_request_success",
+    "nv_inference_request_failure",
+    "nv_inference_count",
+    "nv_inference_exec_count",
+    "nv_inference_request_duration_us",
+    "nv_inference_queue_duration_us",
+    "nv_inference_compute_input_duration_us",
+    "nv_inference_compute_infer_duration_us",
+    "nv_inference_compute_output_duration_us",
+}
+
+
+async def test_triton_s_metrics_are_given_on_request_as_triton_gives_them(models: Path) -> None:
+    changes = {"metrics": "127.0.0.1:0", "triton_metrics": True}
+    async with served_by(App(settings(models, **changes))) as served:
+        stub = InferenceStub(served.channel)
+        began = time.perf_counter()
+        batch = np.repeat(tensor_of(RED), 3, axis=0)
+        await stub.ModelInfer(request_of("colors", "images", batch))
+        await served.stub.Classify(pb.ClassifyRequest(image=image(), model="colors"))
+        taken_us = 1e6 * (time.perf_counter() - began)
+        await served.refused("Classify", pb.ClassifyRequest(image=image(BLACK), model="fragile"))
+        broken = pb.Image(encoded=b"\xff\xd8\xff half of a picture")
+        await served.refused("Classify", pb.ClassifyRequest(image=broken, model="colors"))
+        url = f"http://{served.app.metrics_address}/metrics"
+        asked = urllib.request.Request(url, headers={"accept": "application/openmetrics-text"})
+
+        def get() -> tuple[str, str]:
+            with urllib.request.urlopen(asked) as response:
+                return response.headers["content-type"], response.read().decode()
+
+        kind, text = await asyncio.to_thread(get)
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert set(re.findall(r"^# TYPE (nv_\S+) counter$", text, re.M)) == TRITON_COUNTERS
+    assert "# TYPE nv_inference_pending_request_count gauge" in text
+    assert "\nvisavis_cores 2.0\n" in text
+    # Not by prometheus_client: its parser appends _total to the names of counters.
+    values = {
+        (name, tuple(re.findall(r'(\w+)="([^"]*)"', labels))): float(value)
+        for name, labels, value in re.findall(r"^(nv_\w+)\{(.*)\} (\S+)$", text, re.M)
+    }
+    assert values["nv_inference_request_success", COLORS] == 2
+    assert values["nv_inference_count", COLORS] == 4
+    assert 2 <= values["nv_inference_exec_count", COLORS] <= 4
+    assert values["nv_inference_pending_request_count", COLORS] == 0
+    assert 0 < values["nv_inference_request_duration_us", COLORS] < taken_us
+    for stage in ("compute_input", "compute_infer", "compute_output"):
+        assert values[f"nv_inference_{stage}_duration_us", COLORS] > 0
+    failures = {
+        dict(labels)["model"] + "/" + dict(labels)["reason"]: value
+        for (name, labels), value in values.items()
+        if name == "nv_inference_request_failure" and value
+    }
+    assert failures == {"fragile/BACKEND": 1, "colors/OTHER": 1}
+
+
+async def test_triton_s_metrics_are_absent_unless_asked_for(measured: Served) -> None:
+    assert not any(name.startswith("nv_") for name, _ in await scraped(measured))
