@@ -189,6 +189,15 @@ async def test_a_gzip_bomb_is_refused_before_it_is_unpacked(served: Served) -> N
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_requests_are_refused_by_their_algorithm(
+    served: Served, how: grpc.Compression
+) -> None:
+    error = await served.refused("Classify", CLASSIFY, compression=how)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert f"'{how.name.lower()}'" in error.details()
+
+
 async def test_headers_of_a_megabyte_are_refused(served: Served) -> None:
     metadata = [(f"x-{i}", "x" * 60_000) for i in range(16)]
     error = await served.refused("ListModels", LIST, metadata=metadata)
