@@ -20,7 +20,7 @@ _FORMS: Final = "HOST:PORT, [IPv6]:PORT or unix:PATH"
 # An address of a host that this machine does not have is left out where it has another one.
 _NOT_HERE: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 _WHY: Final = {
-    errno.EADDRINUSE: "another process listens there",
+    errno.EADDRINUSE: "something else listens there",
     errno.EADDRNOTAVAIL: "no network interface of this machine has this address",
     errno.EAFNOSUPPORT: "this machine has no IPv6",
 }
@@ -71,14 +71,29 @@ def is_local(address: str) -> bool:
     return (getattr(literal, "ipv4_mapped", None) or literal).is_loopback
 
 
+def numbered(address: str) -> str:
+    """Return an address with its zone, if it has one, by the number of the network interface.
+
+    By their names, the resolver knows zones of link-local addresses alone. Raises OSError if there
+    is no such interface.
+    """
+
+    def number(zone: re.Match[str]) -> str:
+        name = zone[1]
+        return f"%{name if name.isdecimal() else socket.if_nametoindex(name)}]"
+
+    return re.sub(r"%([^]]+)]", number, address)
+
+
 def listen(address: str) -> list[socket.socket]:
     """Return sockets that listen at HOST:PORT: at all addresses of the host, with one port.
 
     `[::]` takes IPv4 too, as gRPC does. Raises OSError; see `why`.
     """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    host, _, port = numbered(address).rpartition(":")
+    found = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     places = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
     for _ in range(_ATTEMPTS - 1):
         with suppress(OSError):
@@ -96,16 +111,16 @@ def why(error: OSError) -> str:
 
 
 def why_not(address: str) -> str:
-    """Return in words why nothing can listen at an address, by trying to."""
+    """Return in words why nothing can listen at an address, by trying to, or nothing."""
     try:
         if not address.startswith(UNIX):
             for each in listen(address):
                 each.close()
-        elif trouble := _trouble_at(Path(address.removeprefix(UNIX))):
-            return trouble
+        else:
+            return _trouble_at(Path(address.removeprefix(UNIX)))
     except OSError as error:
         return why(error)
-    return "gRPC can't use it"
+    return ""
 
 
 def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
@@ -119,7 +134,8 @@ def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.soc
                 new = socket.socket(family, socket.SOCK_STREAM)
                 new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
-                    new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+                    takes_ipv4 = host == "::" or str(host).startswith("::ffff:")
+                    new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not takes_ipv4))
                 # Where the port is 0, all take the one that the first was given.
                 new.bind((host, port or (sockets and sockets[0].getsockname()[1]) or 0, *rest))
                 new.listen(socket.SOMAXCONN)

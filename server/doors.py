@@ -14,7 +14,7 @@ from typing import Self
 import grpc
 import structlog
 
-from server.addresses import UNIX, why_not
+from server.addresses import UNIX, numbered, why_not
 from server.errors import StartupError
 from server.intake import UNREAD_BYTES
 from server.settings import Settings
@@ -93,16 +93,19 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
 def bind(server: grpc.aio.Server, settings: Settings, certificates: "Certificates | None") -> int:
     """Listen where the settings say; returns the port. Raises StartupError."""
     address = settings.grpc
-    if address.startswith(UNIX) and _somebody_listens(address.removeprefix(UNIX)):
+    is_unix = address.startswith(UNIX)
+    if is_unix and _somebody_listens(address.removeprefix(UNIX)):
         raise StartupError(f"can't listen on {address}: another server does; choose another path")
+    # gRPC is content with one of several addresses of a host, whoever listens at the others.
+    if not is_unix and (trouble := why_not(address)):
+        raise _cannot_listen(address, trouble)
     try:
+        place = address if is_unix else numbered(address)
         if certificates is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, certificates.credentials())
+            return server.add_insecure_port(place)
+        return server.add_secure_port(place, certificates.credentials())
     except RuntimeError as error:
-        raise StartupError(
-            f"can't listen on {address}: {why_not(address)}; choose another with --grpc"
-        ) from error
+        raise _cannot_listen(address, why_not(address) or "gRPC can't use it") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,10 @@ def _in_memory(content: bytes) -> Iterator[str]:
     with open(os.memfd_create("pem"), "wb", buffering=0) as file:
         file.write(content)
         yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _cannot_listen(address: str, why: str) -> StartupError:
+    return StartupError(f"can't listen on {address}: {why}; choose another with --grpc")
 
 
 def _somebody_listens(path: str) -> bool:

@@ -9,6 +9,7 @@ import re
 import sys
 import tomllib
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -324,6 +325,10 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_private_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
+        for one, other in combinations(("grpc", "http", "metrics"), 2):
+            address = getattr(self, one)
+            if address == getattr(self, other) and address and not address.endswith(":0"):
+                raise ValueError(f"{one} and {other} are both {address}; give each its own port")
         if self.insecure:
             return self
         authenticated = self.tls_client_ca is not None or self.tokens is not None

@@ -17,6 +17,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from visavis.v1 import vision_pb2 as pb
+from visavis.v1 import vision_pb2_grpc
 
 from server import providers
 from server.app import App
@@ -201,9 +202,44 @@ async def test_a_port_that_something_else_holds_is_refused(models: Path) -> None
         holder.listen()
         address = f"127.0.0.1:{holder.getsockname()[1]}"
         with pytest.raises(
-            StartupError, match=f"can't listen on {address}: another process listens there"
+            StartupError, match=f"can't listen on {address}: something else listens there"
         ):
             App(settings(models, grpc=address))
+
+
+async def test_a_name_is_served_at_all_its_addresses_or_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC itself would take one of them, and leave the other to whoever listens there."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *args: Any, **how: Any) -> list[Any]:
+        both = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+        return [found for each in both for found in real(each, *args, **how)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as holder:
+        address = f"localhost:{holder.getsockname()[1]}"
+        with pytest.raises(StartupError, match=f"can't listen on {address}: something else"):
+            App(settings(models, grpc=address))
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::1%lo]", "[::1%1]", "[::ffff:127.0.0.1]", "[::]"])
+async def test_an_ipv6_address_is_served(models: Path, host: str) -> None:
+    async with served_by(App(settings(models, grpc=f"{host}:0", insecure=True))) as served:
+        assert served.app.address == f"{host}:{served.app.port}"
+        for reached in ("127.0.0.1", "[::1]") if host == "[::]" else (host.replace("lo", "1"),):
+            async with grpc.aio.insecure_channel(f"{reached}:{served.app.port}") as channel:
+                stub = vision_pb2_grpc.VisionServiceStub(channel)
+                assert (await stub.Classify(CLASSIFY, timeout=20)).classifications
+
+
+async def test_a_unix_socket_in_a_folder_that_is_missing_is_refused(
+    models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "none"
+    with pytest.raises(StartupError, match=f"its folder {folder} does not exist; make it first"):
+        App(settings(models, grpc=f"unix:{folder / 'visavis.sock'}"))
 
 
 async def test_a_unix_socket_is_served(models: Path, tmp_path: Path) -> None:

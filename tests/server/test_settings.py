@@ -305,6 +305,13 @@ def test_a_certificate_needs_its_key() -> None:
         load_settings({"tls_client_ca": "ca.pem"})
 
 
+@pytest.mark.parametrize("other", ["http", "metrics"])
+def test_two_doors_are_not_one(other: str) -> None:
+    with pytest.raises(StartupError, match=f"grpc and {other} are both localhost:1; give each"):
+        load_settings({"grpc": "localhost:1", other: "LOCALHOST:01"})
+    load_settings({"grpc": "localhost:0", other: "localhost:0"})
+
+
 def test_every_wrong_value_is_named_at_once() -> None:
     with pytest.raises(StartupError, match=r"device.*queue_size"):
         load_settings({"device": "gpu", "queue_size": 0})
