@@ -30,7 +30,7 @@ from server.intake import Intake
 from server.interceptors import CallInterceptor
 from server.memory_plan import expected_bytes, health_bytes, plan_here
 from server.metrics import Metrics
-from server.model_files import Look, ModelFile, look_at
+from server.model_files import Look, ModelFile, look_at, within_a_model
 from server.models import Models
 from server.planning import planner_of
 from server.repository import Loader, Repository
@@ -456,6 +456,11 @@ def _model_files(settings: Settings) -> Look:
     passed_over = look.not_served()
     for why in passed_over:
         _log.warning("passed over", why=why)
+    if not look.files and within_a_model(settings.models):
+        raise StartupError(
+            f"{settings.models} is the folder of one model, or of one version; name the model "
+            "repository above it with --models"
+        )
     if not look.files:
         first = f" ({passed_over[0]})" if passed_over else ""
         raise StartupError(

@@ -70,14 +70,19 @@ class Look:
     unread: dict[Path, str] = field(default_factory=dict)
     passed_over: dict[Path, str] = field(default_factory=dict)
 
-    def not_served(self, kept: Iterable[ModelFile] = ()) -> list[str]:
+    def not_served(self, kept: Iterable[ModelFile] = (), name: str | None = None) -> list[str]:
         """Return for each path that is not served its name and the reason, sorted.
 
-        kept: files that are served though they were not found; their folders are left out.
+        kept: files that are served though they were not found; their folders are left out. name:
+        of the only model that is asked for.
         """
         reasons = self.passed_over | {p: f"can't be read: {why}" for p, why in self.unread.items()}
         known = {path for file in kept for path in (file.path, *file.path.parents[:2])}
-        return [f"{path}: {why}" for path, why in sorted(reasons.items()) if path not in known]
+        return [
+            f"{path}: {why}"
+            for path, why in sorted(reasons.items())
+            if path not in known and name in (None, path.relative_to(self.root).parts[0])
+        ]
 
     def homes(self) -> dict[Path, tuple[int, int]]:
         """Return device and inode of the folders that model files were found in."""
@@ -146,6 +151,12 @@ def look_at(root: Path) -> Look:
         elif look.unread.keys().isdisjoint((file.path, file.path.parent)):
             _miss(file.path, look)
     return look
+
+
+def within_a_model(folder: Path) -> bool:
+    """Say whether a folder is that of one model, or of one of its versions, and no repository."""
+    versions = (child for child in folder.iterdir() if version_of(child.name) is not None)
+    return any((each / "model.onnx").is_file() for each in (folder, *versions))
 
 
 def scan(root: Path) -> list[ModelFile]:

@@ -308,7 +308,10 @@ class Settings(BaseSettings):
     @field_validator("trace")
     @classmethod
     def _collector(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and not re.fullmatch(r"https?://[^/\s]+", endpoint):
+        if endpoint is None:
+            return None
+        endpoint = endpoint.lower().removesuffix("/")
+        if not re.fullmatch(r"https?://[^/\s]+", endpoint):
             raise ValueError("it must be http://HOST:PORT or https://HOST:PORT")
         return endpoint
 

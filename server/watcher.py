@@ -129,8 +129,10 @@ class Watcher:
                 raise CannotLoad(str(error)) from None
             found = {file: seen for file, seen in look.files.items() if file.name == name}
             if not found:
+                why = "; ".join(look.not_served(name=name))
                 raise ModelNotFound(
-                    f"the repository holds no model {name[:128]!r}", field="model_name"
+                    f"the repository holds no model {name[:128]!r}{why and f' ({why})'}",
+                    field="model_name",
                 )
             self._unloaded.pop(name, None)
             changed = {f: s for f, s in found.items() if not self._serves(f, s)}

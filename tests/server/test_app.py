@@ -177,6 +177,19 @@ async def test_an_empty_repository_ends_the_start_with_what_to_do(tmp_path: Path
         App(settings(tmp_path))
 
 
+async def test_the_reason_why_a_repository_holds_nothing_is_told(tmp_path: Path) -> None:
+    graphs.put(tmp_path, "two words", 1, b"")
+    with pytest.raises(StartupError, match=r"two words: a model's name .* rename it\)"):
+        App(settings(tmp_path))
+
+
+@pytest.mark.parametrize("inside", ["pets", "pets/1"])
+async def test_the_folder_of_one_model_is_no_repository(tmp_path: Path, inside: str) -> None:
+    graphs.put(tmp_path, "pets", 1, b"")
+    with pytest.raises(StartupError, match=f"{tmp_path / inside} is the folder of one model"):
+        App(settings(tmp_path / inside))
+
+
 async def test_a_missing_repository_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="visavis export"):
         App(settings(tmp_path / "nowhere"))

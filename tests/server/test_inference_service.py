@@ -529,6 +529,10 @@ async def test_a_file_that_cannot_be_loaded_says_why_and_leaves_the_rest(
     assert "version 2 of model colors is not served now" in str(error.details())
     unknown = pb.RepositoryModelLoadRequest(model_name="../secret")
     assert (await refused(administered.RepositoryModelLoad(unknown))).code() is NOT_FOUND
+    (tmp_path / "pets" / "01").mkdir(parents=True)
+    misnamed = pb.RepositoryModelLoadRequest(model_name="pets")
+    error = await refused(administered.RepositoryModelLoad(misnamed))
+    assert "a version begins with no zero; rename it to 1" in str(error.details())
     load.parameters["config"].string_param = "{}"
     assert (await refused(administered.RepositoryModelLoad(load))).code() is INVALID
 

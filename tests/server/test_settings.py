@@ -117,6 +117,12 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
         load_settings({"cors_origins": [origin]})
 
 
+def test_a_collector_is_named_in_any_letters() -> None:
+    assert load_settings({"trace": "HTTP://Collector:4317/"}).trace == "http://collector:4317"
+    with pytest.raises(StartupError, match="trace: it must be http://HOST:PORT"):
+        load_settings({"trace": "collector:4317"})
+
+
 def test_a_host_with_a_port_is_known_by_its_name() -> None:
     hosts = load_settings({"http_hosts": ["GPU.example:8002", "[::1]:8002"]}).http_hosts
     assert hosts == ("gpu.example", "[::1]")
