@@ -41,7 +41,7 @@ from server.tokens import Tokens
 from server.trial import Trial
 from server.views import IMAGE_VIEW
 from server.vision_service import VisionService
-from server.watcher import Refusal, Watcher
+from server.watcher import Refusal, Watcher, reasons
 
 if TYPE_CHECKING:
     from server.http_server import HttpServer
@@ -193,7 +193,7 @@ class App:
                 f"none of the models in {self.settings.models} can be served; "
                 f"the first: {next(iter(refused.values())).why}"
             )
-        why = {file: refusal.why for file, refusal in refused.items()}
+        why = reasons(refused, self.settings.models)
         await self._publish(Repository((model for _, model in models), why))
         self._metrics.loaded_at_start = len(models)
         self._plan_memory()

@@ -16,8 +16,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _NAME_RULE: Final = (
     "a model's name begins with a letter or digit, and has at most 128 of A-Z a-z 0-9 . _ -"
 )
-# The contract's versions are int32: seconds since 1970 fit.
 _HOME: Final = "/1/model.onnx"
+# The contract's versions are int32: seconds since 1970 fit.
 _LARGEST_VERSION: Final = 2**31 - 1
 _VERSION_DIGITS: Final = len(str(_LARGEST_VERSION))
 # What people take for a model's file.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -53,6 +54,11 @@ class Refusal:
         """Say whether a file with a stamp is still refused."""
         due = self.again_at is not None and time.monotonic() >= self.again_at
         return self.stamp == stamp and not due
+
+
+def reasons(refused: Mapping[ModelFile, Refusal], root: Path) -> dict[ModelFile, str]:
+    """Return why files are refused, for callers to read: without where the repository lies."""
+    return {file: refusal.why.replace(f"{root}/", "") for file, refusal in refused.items()}
 
 
 class Watcher:
@@ -253,7 +259,7 @@ class Watcher:
     def _not_served(self) -> dict[ModelFile, str]:
         """Return the files of the folder that are not served, and why."""
         unloaded = {file: "unloaded" for files in self._unloaded.values() for file in files}
-        return {file: refusal.why for file, refusal in self._refused.items()} | unloaded
+        return reasons(self._refused, self._folder) | unloaded
 
     def _leave(self, model: ServedModel) -> None:
         """Note when the last answer of a model is given, and give its memory back then."""
