@@ -25,10 +25,9 @@ def theirs() -> DescriptorPool:
     return service_pb2.DESCRIPTOR.pool
 
 
-def test_every_rpc_is_tritons(ours: DescriptorPool, theirs: DescriptorPool) -> None:
-    given = theirs.FindServiceByName(SERVICE).methods_by_name
-    for method in ours.FindServiceByName(SERVICE).methods:
-        assert _rpc(method) == _rpc(given[method.name])
+def test_the_rpcs_are_tritons(ours: DescriptorPool, theirs: DescriptorPool) -> None:
+    given = theirs.FindServiceByName(SERVICE).methods
+    assert set(map(_rpc, ours.FindServiceByName(SERVICE).methods)) == set(map(_rpc, given))
 
 
 def test_every_message_and_enum_is_tritons(ours: DescriptorPool, theirs: DescriptorPool) -> None:

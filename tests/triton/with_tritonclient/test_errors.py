@@ -98,21 +98,34 @@ def refusal(address: str, message: service_pb2.ModelInferRequest) -> grpc.Status
 
 
 @pytest.mark.parametrize(
-    "ask",
+    ("ask", "told"),
     [
-        lambda c: c.get_system_shared_memory_status(),
-        lambda c: c.get_trace_settings("colors"),
-        lambda c: c.get_log_settings(),
+        (lambda c: c.get_system_shared_memory_status(), "shared memory is not served"),
+        (
+            lambda c: c.register_system_shared_memory("region", "/key", 64),
+            "send tensors in the request itself",
+        ),
+        (lambda c: c.unregister_system_shared_memory(), "shared memory is not served"),
+        (lambda c: c.get_cuda_shared_memory_status(), "shared memory is not served"),
+        (lambda c: c.unregister_cuda_shared_memory(), "shared memory is not served"),
+        (lambda c: c.get_trace_settings("colors"), "start the server with --trace"),
+        (lambda c: c.update_trace_settings(settings={"trace_rate": "1"}), "--trace"),
+        (lambda c: c.get_log_settings(), "other --log-level and --log-format"),
+        (lambda c: c.update_log_settings({"log_verbose_level": 1}), "--log-level"),
         # What is compressed can be far larger than it looks.
-        lambda c: c.infer("colors", given(noise()), compression_algorithm="gzip"),
+        (
+            lambda c: c.infer("colors", given(noise()), compression_algorithm="gzip"),
+            "Compression algorithm 'gzip' is disabled",
+        ),
     ],
 )
 def test_what_is_not_served_is_not_implemented(
-    ask: Callable[[Client], Any], client: Client
+    ask: Callable[[Client], Any], told: str, client: Client
 ) -> None:
     with pytest.raises(triton.InferenceServerException) as refused:
         ask(client)
     assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+    assert told in refused.value.message()
 
 
 def test_classification_of_boxes_is_refused_and_not_ignored(client: Client) -> None:

@@ -1,5 +1,7 @@
 """`<name>_image`: encoded pictures in, labels and boxes out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tritonclient import grpc as triton
@@ -72,10 +74,13 @@ def test_boxes_are_in_pixels_of_each_picture(client: triton.InferenceServerClien
         ({"iou_threshold": 0.7}, [0.9, 0.8, 0.4]),
         ({"max_detections": 1}, [0.9]),
         ({"score_threshold": 0.95}, []),
+        ({"score_threshold": "0.95"}, []),
+        ({"iou_threshold": "0.7", "max_detections": "2"}, [0.9, 0.8]),
+        ({"iou_threshold": "1.0", "class_agnostic": "True"}, [0.9, 0.8, 0.4]),
     ],
 )
 def test_a_request_says_what_counts_as_found(
-    parameters: dict[str, float], scores: list[float], client: triton.InferenceServerClient
+    parameters: dict[str, Any], scores: list[float], client: triton.InferenceServerClient
 ) -> None:
     result = client.infer("boxes_image", pictures(picture("red")), parameters=parameters)
     np.testing.assert_allclose(result.as_numpy("scores"), [scores], rtol=1e-5)
