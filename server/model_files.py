@@ -130,6 +130,10 @@ def look_at(root: Path) -> Look:
             f"the model repository {root} can't be read ({look.unread[root]}); "
             "let this user read it, or name another with --models"
         )
+    if root not in look.folders and root.exists():
+        raise ModelFileError(
+            f"{root} is a file; name the folder that holds NAME{_HOME} with --models"
+        )
     if root not in look.folders:
         raise ModelFileError(
             f"the model repository {root} is not a folder; export a model with "

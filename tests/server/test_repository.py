@@ -68,6 +68,12 @@ def test_other_files_and_empty_folders_are_left_alone(tmp_path: Path) -> None:
     assert scan(tmp_path) == []
 
 
+def test_a_file_is_no_repository(tmp_path: Path) -> None:
+    file = graphs.put(tmp_path, "a", 1, b"")
+    with pytest.raises(ModelFileError, match=f"{file} is a file; name the folder that holds NAME"):
+        scan(file)
+
+
 def test_a_missing_repository_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"is not a folder; .*visavis export"):
         scan(tmp_path / "nowhere")
