@@ -88,13 +88,16 @@ def numbered(address: str) -> str:
 def listen(address: str) -> list[socket.socket]:
     """Return sockets that listen at HOST:PORT: at all addresses of the host, with one port.
 
-    `[::]` takes IPv4 too, as gRPC does. Raises OSError; see `why`.
+    `[::]` takes IPv4 too, and IPv4 alone on a machine without IPv6, as gRPC does. Raises OSError;
+    see `why`.
     """
     host, _, port = numbered(address).rpartition(":")
     found = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     places = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+    if places[0][1][0] == "::" and not _has_ipv6():
+        places = [(socket.AF_INET, ("0.0.0.0", int(port)))]
     for _ in range(_ATTEMPTS - 1):
         with suppress(OSError):
             return _listening(places)
@@ -153,6 +156,15 @@ def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.soc
             each.close()
         raise
     return sockets
+
+
+def _has_ipv6() -> bool:
+    """Say whether this machine has IPv6 at all."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_ipv6(*texts: str) -> bool:

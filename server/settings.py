@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -259,6 +260,14 @@ class Settings(BaseSettings):
         "info", description="what is logged; debug: every call"
     )
 
+    @field_validator("models", "tokens", "tls_certificate", "tls_private_key", "tls_client_ca")
+    @classmethod
+    def _path(cls, path: Path | None) -> Path | None:
+        """Return a path with the user's home in the place of ~, as a shell has it."""
+        with suppress(RuntimeError):  # there is no home
+            return path and path.expanduser()
+        return path
+
     @field_validator("http_hosts", "cors_origins", mode="before")
     @classmethod
     def _list(cls, given: object) -> object:
@@ -287,7 +296,7 @@ class Settings(BaseSettings):
         """Return origins as browsers write them: in small letters, and without a path."""
         written = tuple(origin.lower().removesuffix("/") for origin in origins)
         for origin in written:
-            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/*\s]+", origin):
                 raise ValueError(f"{origin[:80]!r} is no origin, such as https://example.org")
         return written
 
@@ -296,7 +305,7 @@ class Settings(BaseSettings):
     def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         """Return names without a port: whatever the port, the name is what counts."""
         for host in hosts:
-            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/\s]+)(:[0-9]{1,5})?", host):
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/*\s]+)(:[0-9]{1,5})?", host):
                 raise ValueError(f"{host[:80]!r} is no name of a host, such as gpu.example.org")
         return tuple(re.sub(r":[0-9]+$", "", host).lower() for host in hosts)
 

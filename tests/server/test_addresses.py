@@ -1,5 +1,6 @@
 """Where doors listen, and what is said where they can't."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,21 @@ def reached(address: str) -> set[str]:
 )
 def test_a_door_listens_at_all_addresses_of_its_host(address: str, hosts: set[str]) -> None:
     assert reached(address) == hosts
+
+
+def test_a_machine_without_ipv6_listens_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *args: Any, **how: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *args, **how)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    (only,) = listen("[::]:0")
+    assert only.getsockname()[0] == "0.0.0.0"
+    only.close()
+    assert why_not("[::1]:0") == "this machine has no IPv6"
 
 
 @pytest.mark.usefixtures("names")

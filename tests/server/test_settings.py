@@ -1,6 +1,7 @@
 """Where settings come from, and what is said of wrong ones."""
 
 import codecs
+import re
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,9 @@ def test_origins_are_written_as_browsers_write_them(monkeypatch: pytest.MonkeyPa
     assert origins == ("https://a.example", "http://localhost:3000", "*")
 
 
-@pytest.mark.parametrize("origin", ["a.example", "https://", "https://a.example/app", "//a"])
+@pytest.mark.parametrize(
+    "origin", ["a.example", "https://", "https://a.example/app", "//a", "https://*.a"]
+)
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     with pytest.raises(StartupError, match=r"cors_origins: .*is no origin, such as https://"):
         load_settings({"cors_origins": [origin]})
@@ -126,8 +129,9 @@ def test_a_collector_is_named_in_any_letters() -> None:
 def test_a_host_with_a_port_is_known_by_its_name() -> None:
     hosts = load_settings({"http_hosts": ["GPU.example:8002", "[::1]:8002"]}).http_hosts
     assert hosts == ("gpu.example", "[::1]")
-    with pytest.raises(StartupError, match="http_hosts: 'https://a' is no name of a host"):
-        load_settings({"http_hosts": ["https://a"]})
+    for wrong in ("https://a", "*", "*.example", "a/b"):
+        with pytest.raises(StartupError, match=rf"http_hosts: '{re.escape(wrong)}' is no name of"):
+            load_settings({"http_hosts": [wrong]})
 
 
 @pytest.fixture
@@ -139,6 +143,15 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+def test_a_home_is_found_in_the_environment_and_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell puts it there."""
+    monkeypatch.setenv("HOME", "/home/us")
+    monkeypatch.setenv("VISAVIS_MODELS", "~/models")
+    write('tokens = "~/tokens"\n')
+    settings = load_settings({})
+    assert (settings.models, settings.tokens) == (Path("/home/us/models"), Path("/home/us/tokens"))
 
 
 @pytest.mark.usefixtures("homeless")
