@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -152,6 +153,7 @@ def look_at(root: Path) -> Look:
             look.folders[file.path.parent] = status.st_dev, status.st_ino
         if (status := _status(file.path, look)) is not None:
             look.files[file] = stamp(file.path, status)
+            _pass_over_beside(file.path, look)
         elif look.unread.keys().isdisjoint((file.path, file.path.parent)):
             _miss(file.path, look)
     return look
@@ -251,6 +253,15 @@ def _pass_over(path: Path, place: str, look: Look) -> bool:
         return False
     look.passed_over[path] = f"a model's file is looked for at {place}; move it there"
     return True
+
+
+def _pass_over_beside(path: Path, look: Look) -> None:
+    """Note other models in the folder of a version, beside the one that is served."""
+    with suppress(OSError):  # It may be a folder whose files can be opened and not listed.
+        for other in path.parent.iterdir():
+            if other.suffix.lower() == ".onnx" and other != path and not _is_left_alone(other.name):
+                why = f"of a version's folder {path.name} alone is served; give it its own folder"
+                look.passed_over[other] = why
 
 
 def _is_left_alone(name: str) -> bool:

@@ -1,10 +1,13 @@
 """What a look at a repository finds, and what it says of files that it doesn't find."""
 
 import errno
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.errors import ModelFileError
 from server.model_files import Look, ModelFile, look_at
@@ -118,6 +121,7 @@ NAME_RULE = "a model's name begins with a letter or digit, and has at most 128 o
         ("my model.ONNX", "my model.ONNX", "looked for at <name>/1/model.onnx; move it there"),
         ("yolo/1/best.onnx", "yolo/1", "it holds no model.onnx; it holds best.onnx"),
         ("caps/1/MODEL.ONNX", "caps/1", "it holds no model.onnx; it holds MODEL.ONNX"),
+        ("colors/1/best.onnx", "colors/1/best.onnx", "model.onnx alone is served; give it its own"),
         ("deep/1/onnx/model.onnx", "deep/1", "it holds no model.onnx"),
         ("file/1", "file/1", "it is no folder; the model's file is 1/model.onnx"),
         ("readme/notes.txt", "readme", "it holds no version; the model's file is readme/1/model"),
@@ -133,6 +137,30 @@ def test_what_was_meant_to_be_a_model_is_named_with_the_reason(
     assert look.files == before.files
     (said,) = look.not_served()
     assert said.startswith(f"{root / named}: ") and why in said
+
+
+NAMES = ("cats", "two words", "1", "01", "x.onnx", ".git")
+VERSIONS = ("1", "01", "v1", "1718000000", "model.onnx", "x.ONNX", ".x")
+FILES = ("model.onnx", "best.onnx", "MODEL.ONNX", "notes.txt", ".model.onnx")
+PATHS = st.tuples(st.sampled_from(NAMES), st.sampled_from(VERSIONS), st.sampled_from(FILES))
+
+
+@given(st.lists(st.builds(lambda path, depth: path[:depth], PATHS, st.integers(1, 3)), max_size=8))
+def test_no_model_is_passed_over_in_silence(paths: list[tuple[str, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for path in (root.joinpath(*parts) for parts in paths):
+            if not (path.exists() or any(above.is_file() for above in path.parents)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        look = look_at(root)
+        served = {file.path for file in look.files}
+        named = {Path(said.partition(": ")[0]) for said in look.not_served()}
+        for path in root.rglob("*"):
+            hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+            if path.suffix.lower() == ".onnx" and path.is_file() and not hidden:
+                assert (path in served) != bool(named & {path, *path.parents})
+        assert all(path.exists() for path in named)
 
 
 @pytest.mark.parametrize("at", ["dangling", "dangling model", "x/1", "x/01", "x/1/model.onnx"])
