@@ -1,7 +1,7 @@
 """The script `visavis`, and `python -m visavis`: what comes before all imports that take time.
 
-A server takes signals. In a container it is process 1, for which the kernel discards signals that have no handler: a
-server that is stopped in its first second would hear nothing of it.
+A server takes signals. In a container it is process 1, for which the kernel discards signals that
+have no handler: a server that is stopped in its first second would hear nothing of it.
 """
 
 import os
