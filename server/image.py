@@ -25,6 +25,8 @@ from server.webp_file import read_webp
 # 7,500 damaged JPEGs would leave 30 MiB behind.
 memory.keep_little()
 cv2.setNumThreads(1)  # Parallelism is across images: the scheduler has a thread for each core.
+# Every picture's size is checked before; Pillow would warn above its own limit, and then raise.
+PillowImage.MAX_IMAGE_PIXELS = None
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # By orientation: what OpenCV calls upside down, left to right, and both.
@@ -79,6 +81,7 @@ def decode_file(file: PictureFile, field: str = "image.encoded") -> Image:
         else:
             stored = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODED_AS_STORED)
         if stored is not None:
+            file.check(stored)
             return _turned(_placed(stored, file), file.orientation)
     except (OSError, SyntaxError, ValueError):  # Pillow's
         pass

@@ -15,7 +15,9 @@ import numpy as np
 from server import exif
 from server.errors import InvalidRequest
 from server.exif import UPRIGHT
+from server.jpeg_end import PROBE, PROBE_WITH_RESTARTS, decoded_share, ends_in_grey
 from server.picture_file import PictureFile, check_cost, check_size
+from server.results import Image
 from server.settings import ImageLimits
 
 # An honest file has some 20, and one more for each 64 KB of a colour profile.
@@ -35,8 +37,15 @@ _SEQUENTIAL, _PROGRESSIVE, _LOSSLESS = (
 )
 _FRAMES = _SEQUENTIAL | _PROGRESSIVE | _LOSSLESS
 _ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB})
+# Of arithmetic coding, zeros at the end need not be written; lossless files have none to fill.
+_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})
+# What zeros are decoded to, as RGB and as RGB of four inks.
+_GREY, _INKS_GREY = 128, 64
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restarts have no length
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
+# In a scan's data libjpeg reads up to one of these and no further.
+_STOPS = re.compile(rb"\xff+[^\x00\xff]")
+_STOPS_WITH_RESTARTS = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 # A version other than 1 makes libjpeg complain on stderr.
 _JFIF_1 = b"JFIF\0\1"
 
@@ -65,6 +74,7 @@ class _Frame:
     height: int
     components: dict[int, _Component]
     mcus: int
+    mcu: tuple[int, int]  # height and width in pixels
     cost_ns: float = 0.0
     scan_bytes: int = 0
     scans: int = 0
@@ -124,6 +134,7 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     """
     frame: _Frame | None = None
     kept = [(0, 2)]
+    scans: dict[tuple[int, int], int] = {}  # Where the data of each kept scan begins.
     orientation, restart_mcus = UPRIGHT, 0
     has_jfif = has_exif = False
     position, skipped = 2, 0
@@ -133,9 +144,12 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
             if len(data) - position >= _MAX_SKIPPED_BYTES:
                 raise _damaged(field, f"no segment begins at byte {position} or soon after")
             break  # The file ends here: libjpeg decides what that is worth.
-        skipped += marker.start() - position
+        between = data[position : marker.start()]
+        skipped += len(between)
         if skipped > _MAX_SKIPPED_BYTES:
             raise _damaged(field, f"over {_MAX_SKIPPED_BYTES} bytes lie between its segments")
+        if frame is not None and frame.scans and between.strip(b"\0\xff"):
+            raise _damaged(field, f"{len(between)} bytes after a scan belong to no segment")
         kind, start, position = data[marker.start() + 1], marker.start(), marker.end()
         if kind == _EOI:
             kept.append((start, position))
@@ -158,6 +172,7 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
                 raise InvalidRequest(field, f"the JPEG has more than {limits.jpeg_scans} scans")
             begun, position = position, _end_of_scan(data, position)
             frame.scan_bytes += position - begun
+            scans[start, position] = begun
         elif kind in _FRAMES:
             if frame is not None:
                 raise _damaged(field, "it has two frame headers")
@@ -197,13 +212,30 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     # Pillow holds CMYK and RGB in 4 bytes each, and copies the RGB twice.
     pixel_bytes = (14 if is_cmyk else 3) + (3 if orientation != UPRIGHT else 0)
     slices = _merged(kept)
+    # Looking at its end takes two more runs through all scans, and two copies of the file.
+    looks = 3 if frame.in_parts else 2
+    can_check = frame.kind in _HUFFMAN and looks * frame.whole_cost_ns <= 1e6 * limits.decode_ms
+    mcu = frame.mcu
+
+    def check(pixels: Image) -> None:
+        if can_check and ends_in_grey(pixels, mcu, _INKS_GREY if is_cmyk else _GREY):
+            probed = _probed(data, kept, scans, has_restarts=restart_mcus > 0)
+            if (share := decoded_share(_cut(data, slices), probed)) < 1:
+                raise _damaged(
+                    field,
+                    f"its data ends after {int(100 * share)} % of the picture; send the whole file",
+                )
+
     return PictureFile(
         frame.width,
         frame.height,
-        working_bytes=pixels * pixel_bytes + (128 * frame.blocks if frame.in_parts else 0),
+        working_bytes=pixels * pixel_bytes
+        + (128 * frame.blocks if frame.in_parts else 0)
+        + (2 * len(data) if can_check else 0),
         minimal=lambda: _cut(data, slices),
         orientation=orientation,
         is_cmyk=is_cmyk,
+        check=check,
     )
 
 
@@ -229,6 +261,7 @@ def _read_frame(kind: int, segment: bytes, field: str) -> _Frame:
         height,
         {number: _Component(mcus * across * down) for number, (across, down) in factors.items()},
         mcus,
+        (8 * rows, 8 * columns),
     )
 
 
@@ -276,6 +309,27 @@ def _cut(data: bytes, slices: list[tuple[int, int]]) -> memoryview:
     whole = memoryview(data)
     parts = [whole[start:end] for start, end in slices]
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+
+
+def _probed(
+    data: bytes,
+    slices: list[tuple[int, int]],
+    scans: dict[tuple[int, int], int],
+    *,
+    has_restarts: bool,
+) -> bytes:
+    """Return the slices of a file with more data wherever that of a scan may end."""
+    stops, probe = _STOPS, PROBE
+    if has_restarts:
+        stops, probe = _STOPS_WITH_RESTARTS, PROBE_WITH_RESTARTS
+    parts = []
+    for start, end in slices:
+        begun = scans.get((start, end), end)
+        scan = stops.sub(lambda found: probe + found[0], data[begun:end], count=1)
+        parts += [data[start:begun], scan]
+        if begun < end:
+            parts.append(probe)
+    return b"".join(parts)
 
 
 def _damaged(field: str, why: str) -> InvalidRequest:

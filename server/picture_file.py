@@ -6,6 +6,7 @@ from typing import Final
 
 from server.errors import InvalidRequest
 from server.exif import UPRIGHT
+from server.results import Image
 from server.settings import ImageLimits
 
 MAX_SIDE: Final = 65535
@@ -19,6 +20,8 @@ class PictureFile:
     working_bytes: the most that decoding holds at once beside the file, the pixels included.
     minimal: returns a file with the same pixels and nothing else in it, for the decoder. May raise
     InvalidRequest.
+    check: is given the pixels as the decoder gave them; raises InvalidRequest if the file did not
+    have all of them.
     place: left and top of these pixels on a black canvas of width * height, if they don't fill it.
     """
 
@@ -29,6 +32,7 @@ class PictureFile:
     orientation: int = UPRIGHT
     is_cmyk: bool = False
     place: tuple[int, int] = (0, 0)
+    check: Callable[[Image], None] = lambda pixels: None
 
 
 def check_size(

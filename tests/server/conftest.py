@@ -1,9 +1,11 @@
 """A repository of tiny models, and a server for it behind a real channel."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import cv2
 import hypothesis
 import pytest
 import pytest_asyncio
@@ -33,6 +35,24 @@ def default_logs() -> Iterator[None]:
     """Leave no configuration of the logs behind."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Fail a test that takes more than 2 s of CPU where it was 9 or more."""
+    began = time.thread_time()
+    yield
+    assert time.thread_time() - began < 2
+
+
+@pytest.fixture
+def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test if anything is decoded."""
+
+    def decoded(*args: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decoded)
 
 
 @pytest.fixture(scope="session")

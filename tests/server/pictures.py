@@ -1,10 +1,17 @@
-"""Pictures, as Pillow writes them."""
+"""Pictures as Pillow writes them, and what is made of them."""
 
 import io
+import struct
 from typing import Any
 
+import cv2
 import numpy as np
+import pytest
 from PIL import Image
+
+from server.errors import InvalidRequest
+from server.image import decode
+from server.settings import ImageLimits
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
@@ -39,3 +46,28 @@ def smooth(height: int, width: int) -> np.ndarray[Any, Any]:
 def opened(data: bytes) -> np.ndarray[Any, Any]:
     """Return what Pillow reads: uint8 RGB [height, width, 3]."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def cmyk(**how: Any) -> bytes:
+    """Return a JPEG of four inks."""
+    return encoded(Image.fromarray(smooth(40, 50)).convert("CMYK"), "JPEG", **how)
+
+
+def segment(kind: int, content: bytes = b"") -> bytes:
+    """Return a segment of a JPEG."""
+    return bytes((0xFF, kind)) + struct.pack(">H", len(content) + 2) + content
+
+
+def seen_by_opencv(data: bytes) -> np.ndarray[Any, Any]:
+    """Return what OpenCV makes of the file as it is."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return image
+
+
+def refusal(data: bytes, limits: ImageLimits | None = None) -> str:
+    """Return why a file is refused; fail if it isn't, or names another field."""
+    with pytest.raises(InvalidRequest) as refused:
+        decode(data, limits or ImageLimits())
+    assert refused.value.field == "image.encoded"
+    return str(refused.value)

@@ -5,7 +5,6 @@ import struct
 import zlib
 from contextlib import suppress
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -16,28 +15,10 @@ from server.errors import InvalidRequest
 from server.image import decode
 from server.settings import ImageLimits
 
-from .pictures import encoded, noise, opened, smooth
+from .pictures import encoded, noise, opened, refusal, smooth
 
 LIMITS = ImageLimits()
 SCAN = re.compile(rb"\xff\xda")
-
-
-@pytest.fixture
-def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail the test if anything is decoded."""
-
-    def decoded(*args: object) -> None:
-        raise AssertionError("it was decoded")
-
-    monkeypatch.setattr(cv2, "imdecode", decoded)
-
-
-def refusal(data: bytes, limits: ImageLimits = LIMITS) -> str:
-    """Return why a file is refused; fail if it isn't, or names another field."""
-    with pytest.raises(InvalidRequest) as refused:
-        decode(data, limits)
-    assert refused.value.field == "image.encoded"
-    return str(refused.value)
 
 
 def gif() -> bytes:

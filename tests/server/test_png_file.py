@@ -1,11 +1,8 @@
 """PNG files: the pixels of the original, bit for bit, at a cost that its header bounds."""
 
 import struct
-import time
 import zlib
-from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +11,7 @@ from server.errors import InvalidRequest
 from server.image import decode, read_file
 from server.settings import ImageLimits
 
-from .pictures import encoded, noise
+from .pictures import encoded, noise, refusal, seen_by_opencv
 
 LIMITS = ImageLimits()
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -74,29 +71,6 @@ def png(
             chunk(b"IEND"),
         )
     )
-
-
-def seen_by_opencv(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
-    """Return what OpenCV makes of the file as it is."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert image is not None
-    return image
-
-
-def refusal(data: bytes, limits: ImageLimits = LIMITS) -> str:
-    """Return why a file is refused; fail if it isn't, or names another field."""
-    with pytest.raises(InvalidRequest) as refused:
-        decode(data, limits)
-    assert refused.value.field == "image.encoded"
-    return str(refused.value)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """Fail a test that takes more than 2 s of CPU where it was 9 to 52."""
-    began = time.thread_time()
-    yield
-    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize(("color", "depth"), KINDS)

@@ -2,12 +2,9 @@
 
 import re
 import struct
-import time
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +17,7 @@ from server.settings import ImageLimits
 from server.webp_lossless import MAX_GROUPS, count_groups
 from tests.faults.costly import many_groups
 
-from .pictures import encoded, noise, smooth
+from .pictures import encoded, noise, refusal, seen_by_opencv, smooth
 
 LIMITS = ImageLimits()
 ANIMATED = {"save_all": True}
@@ -49,29 +46,6 @@ def extended(data: bytes, *parts: tuple[bytes, bytes], flags: int = 0) -> bytes:
     """Return a simple file of 50x40 pixels as an extended one, with more chunks."""
     header = bytes((flags, 0, 0, 0)) + (49).to_bytes(3, "little") + (39).to_bytes(3, "little")
     return riff((b"VP8X", header), *parts, *chunks(data), *parts)
-
-
-def seen_by_opencv(data: bytes) -> np.ndarray[Any, Any]:
-    """Return what OpenCV makes of the file as it is."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert image is not None
-    return image
-
-
-def refusal(data: bytes) -> str:
-    """Return why a file is refused; fail if it isn't, or names another field."""
-    with pytest.raises(InvalidRequest) as refused:
-        decode(data, LIMITS)
-    assert refused.value.field == "image.encoded"
-    return str(refused.value)
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """Fail a test that takes more than 2 s of CPU."""
-    began = time.thread_time()
-    yield
-    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("channels", [3, 4])
