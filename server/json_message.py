@@ -5,12 +5,13 @@ for 4.6 s in whichever thread they are read, and a picture of 22 MB in base64 fo
 texts are cut out first and their base64 is converted piece by piece; what remains is short.
 """
 
+import json
 import secrets
 from base64 import b64encode
 from binascii import a2b_base64
 from collections.abc import Iterator
 from string import ascii_letters, digits
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -33,30 +34,41 @@ _MAX_BACKSLASHES: Final = 64
 _MARK_BYTES: Final = 18
 
 _URLSAFE: Final = bytes.maketrans(b"-_", b"+/")
-# As Python's decoder does, characters outside of the alphabet are dropped.
-_ALPHABET: Final = (ascii_letters + digits + "+/-_").encode()
-_FOREIGN: Final = bytes(set(range(256)) - set(_ALPHABET))
+_ALPHABET: Final = (ascii_letters + digits + "+/-_=").encode()
+# As \u002b.
+_LONGEST_ESCAPE: Final = 6
 
 
 def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
     """Return the message of a JSON text; for a thread, as its cost grows with the text.
 
-    Raises InvalidRequest if it holds more than the limits allow, or a long text where the message
-    has no bytes; ValueError, RecursionError or json_format.ParseError if it is no such message.
+    Raises InvalidRequest if it holds more than the limits allow, a long text where the message
+    has no bytes, or text that is no base64 where it has; ValueError, RecursionError or
+    json_format.ParseError if it is no such message.
     """
     if data.lstrip()[:1] != b"{":
         raise InvalidRequest("request", "the JSON of a request must be an object: {...}")
     text, cut = _without_long_texts(data, limits)
-    message = json_format.Parse(text, message_class())
-    for part, field, value in _bytes_fields(message):
-        if value in cut:
-            setattr(part, field.name, _from_base64(cut.pop(value)))
+    try:
+        parsed = json.loads(text.decode(), object_pairs_hook=_without_repeated_names)
+    except ValueError as error:
+        raise ValueError(f"Failed to load JSON: {error}") from None
+    long: dict[bytes, bytes] = {}
+    for path, base64 in _base64_texts(parsed, message_class.DESCRIPTOR):
+        if base64 in cut:
+            long[a2b_base64(base64)] = _from_base64(cut.pop(base64), path)
+        else:
+            _from_base64(base64.encode(), path)
     for left in cut.values():
         raise InvalidRequest(
             "request",
             f"the request has a text of {len(left)} bytes where no image belongs; the limit is "
             f"{_LONG_BYTES}",
         )
+    message = json_format.ParseDict(parsed, message_class())
+    for part, field, value in _bytes_fields(message):
+        if value in long:
+            setattr(part, field.name, long.pop(value))
     return message
 
 
@@ -82,10 +94,17 @@ def write(message: Message) -> bytes:
     return b"".join([*pieces, left])
 
 
-def _without_long_texts(data: bytes, limits: MessageLimits) -> tuple[bytes, dict[bytes, bytes]]:
+def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError if it has a name twice, of which JSON keeps the last."""
+    if len(named := dict(pairs)) < len(pairs):
+        raise ValueError("an object of the JSON has one name twice")
+    return named
+
+
+def _without_long_texts(data: bytes, limits: MessageLimits) -> tuple[bytes, dict[str, bytes]]:
     """Return JSON with a mark in base64 in place of each long text, and the texts by mark."""
     pieces: list[bytes] = []
-    cut: dict[bytes, bytes] = {}
+    cut: dict[str, bytes] = {}
     quotes = structure = text_bytes = position = kept = 0
     while (start := data.find(b'"', position)) >= 0:
         structure += start - position
@@ -93,9 +112,9 @@ def _without_long_texts(data: bytes, limits: MessageLimits) -> tuple[bytes, dict
         end, escaped = _end_of_text(data, start, _QUOTES * limits.fields - quotes)
         quotes += 2 + escaped
         if end - start > _LONG_BYTES:
-            mark = secrets.token_bytes(_MARK_BYTES)
-            pieces += [data[kept:start], b64encode(mark)]
-            cut[mark] = data[start:end]
+            mark = b64encode(secrets.token_bytes(_MARK_BYTES))
+            pieces += [data[kept:start], mark]
+            cut[mark.decode()] = data[start:end]
             kept = end
         else:
             text_bytes += end - start
@@ -134,24 +153,86 @@ def _end_of_text(data: bytes, start: int, most: int) -> tuple[int, int]:
     raise ValueError("a text does not end")
 
 
-def _from_base64(text: bytes) -> bytes:
-    """Return the bytes of base64 as it stands in JSON; raises ValueError."""
-    decoded, left, position = [], b"", 0
+def _base64_texts(parsed: object, descriptor: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts that stand for bytes in a message's JSON, each with its field's path.
+
+    What isn't shaped as the message is passed over: protobuf refuses it.
+    """
+    if not isinstance(parsed, dict):
+        return
+    for field in descriptor.fields:
+        for name in {field.json_name, field.name} & parsed.keys():
+            value = parsed[name]
+            values = value if field.is_repeated and isinstance(value, list) else [value]
+            for item in values:
+                if field.message_type is not None:
+                    yield from _base64_texts(item, field.message_type, f"{path}{field.name}.")
+                elif field.type == FieldDescriptor.TYPE_BYTES and isinstance(item, str):
+                    yield f"{path}{field.name}", item
+
+
+def _from_base64(text: bytes, field: str) -> bytes:
+    """Return the bytes of base64 as it stands in JSON: as protobuf has it, for URLs or not.
+
+    Padding may be missing. Raises InvalidRequest on the field for anything else: Python's own
+    decoder drops characters that don't belong there, and makes other bytes of the rest.
+    """
+    if text.startswith((b"data:", b"http://", b"https://")):
+        raise InvalidRequest(
+            field,
+            f"{field} begins with {text[: text.find(b':') + 1].decode()!r}; it must be base64 "
+            "alone: of a data: URI what follows `base64,`, of a URL the bytes of its picture",
+        )
+    decoded: list[bytes] = []
+    left = b""
+    for piece in _unescaped(text, field):
+        if foreign := piece.translate(None, _ALPHABET):
+            raise _no_base64(field, foreign)
+        left += piece.translate(_URLSAFE)
+        whole = len(left) // 4 * 4
+        if b"===" in left or (decoded and len(decoded[-1]) % 3 and left):
+            raise _no_base64(field)  # Padding is two characters at most, and the end.
+        decoded.append(_decoded(left[:whole], field))
+        left = left[whole:]
+    decoded.append(_decoded(left + b"=" * (-len(left) % 4), field))
+    return b"".join(decoded)
+
+
+def _unescaped(text: bytes, field: str) -> Iterator[bytes]:
+    """Yield a text of JSON piece by piece, without its escapes: .NET, for one, escapes a +."""
+    position = 0
     while position < len(text):
         end = position + _PIECE_BYTES
-        if text[end - 1 : end] == b"\\":
-            end += 1
+        if end < len(text):
+            # No escape is divided.
+            escape = text.rfind(b"\\", max(position + 1, end - _LONGEST_ESCAPE), end)
+            end = escape if escape > 0 else end
         piece, position = text[position:end], end
         if b"\\" in piece:
-            piece = piece.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")
-            if b"\\" in piece:
-                raise ValueError("base64 with an escaped character that is not part of it")
-        left += piece.translate(_URLSAFE, _FOREIGN)
-        whole = len(left) // 4 * 4
-        decoded.append(a2b_base64(left[:whole]))
-        left = left[whole:]
-    decoded.append(a2b_base64(left + b"=" * (-len(left) % 4)))
-    return b"".join(decoded)
+            try:
+                piece = json.loads(b'"' + piece + b'"').encode()
+            except ValueError:
+                raise _no_base64(field, b"\\") from None
+        yield piece
+
+
+def _decoded(base64: bytes, field: str) -> bytes:
+    try:
+        return a2b_base64(base64, strict_mode=True)
+    except ValueError:
+        raise _no_base64(field) from None
+
+
+def _no_base64(field: str, foreign: bytes = b"") -> InvalidRequest:
+    """Return why a text is no base64; foreign: characters of it that don't belong there."""
+    if foreign:
+        first = foreign.decode(errors="replace")[0]
+        why = f"it has the character {first!r}"
+        if first == " ":
+            why += ", which a form encoder makes of +"
+    else:
+        why = "its length or its padding with = is wrong; it may be cut off"
+    return InvalidRequest(field, f"{field} is not base64: {why}")
 
 
 def _bytes_fields(message: Message) -> Iterator[tuple[Message, FieldDescriptor, bytes]]:
