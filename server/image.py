@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from server import memory
+from server import foreign_file, memory
 from server.errors import InvalidRequest, Overloaded
 from server.jpeg_file import read_jpeg
 from server.picture_file import MAX_SIDE, PictureFile, check_size
@@ -66,9 +66,7 @@ def read_file(data: bytes, limits: ImageLimits, field: str = "image.encoded") ->
         return read_png(data, limits, field)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return read_webp(data, limits, field)
-    raise InvalidRequest(
-        field, f"the image starts with {data[:8].hex(' ')}; only JPEG, PNG and WebP are read"
-    )
+    raise InvalidRequest(field, foreign_file.named(data))
 
 
 def decode_file(file: PictureFile, field: str = "image.encoded") -> Image:

@@ -94,6 +94,8 @@ def test_message_of_the_contract_is_passed_on():
         (None, "image is a NoneType"),
         (4, "image is a int"),
         ("https://example.org/bus.jpg", "download it and pass its bytes"),
+        ("s3://bucket/bus.jpg", "download it and pass its bytes"),
+        ("data:image/png;base64,iVBORw0KGgo=", "decode its base64 and pass its bytes"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_the_reason(source: object, text: str):

@@ -5,6 +5,7 @@ it an array of numpy's or a picture of Pillow's.
 """
 
 import math
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,8 @@ ImageSource: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | 
 Channels: TypeAlias = Literal["RGB", "BGR"]
 """In which order an array [H, W, 3] has its colours; cv2.imread gives BGR, Pillow RGB."""
 
+# A path with a colon is a path still.
+_URL = re.compile(r"data:[^/]*/|[a-z][a-z0-9+.-]*://")
 _FORMATS = {"RGB": pb.PIXEL_FORMAT_RGB, "BGR": pb.PIXEL_FORMAT_BGR}
 _SIDE_MAX = 65535
 _BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # The rest of the request fits too.
@@ -60,8 +63,9 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
 
 
 def _file_bytes(path: str | PathLike[str]) -> bytes:
-    if isinstance(path, str) and path.startswith(("http://", "https://", "data:")):
-        raise _invalid(f"image is a URL, {path[:60]!r}; download it and pass its bytes")
+    if isinstance(path, str) and (url := _URL.match(path)):
+        what = "decode its base64" if url[0].startswith("data:") else "download it"
+        raise _invalid(f"image is a URL, {path[:60]!r}; {what} and pass its bytes")
     return Path(path).read_bytes()
 
 
