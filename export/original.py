@@ -1,6 +1,7 @@
 """What a family hands over: a PyTorch original, the graph to export, and the draft of its card."""
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from export.pickled import shown
 from export.weights import Weights
 from server.card import ModelDocument
+from server.image import read_file
+from server.settings import ImageLimits
 
 Floats = npt.NDArray[np.float32]
 
-# Pictures for a receipt are one's own; the server has limits of its own.
+# Pictures for a receipt are one's own, of any size; the server's limits are for strangers.
+LIMITS = ImageLimits(encoded_bytes=1 << 30, decoded_bytes=1 << 31, decode_ms=math.inf)
 PillowImage.MAX_IMAGE_PIXELS = None
 _Turn = PillowImage.Transpose
 # What undoes each EXIF orientation.
@@ -109,16 +113,14 @@ class Original:
 def upright(encoded: bytes) -> PillowImage.Image:
     """Return a picture as RGB, turned as a person sees it, as the originals are given it.
 
-    Turned by EXIF alone (Pillow would also believe XMP), 16 bits cut to 8 (Pillow would clip
-    grey ones to white).
+    Turned as the server turns it: Pillow believes XMP too, and reads other types of EXIF's
+    orientation differently. 16 bits are cut to 8; Pillow would clip grey ones to white.
     """
+    turn = _TURNS.get(read_file(encoded, LIMITS).orientation)
     picture: PillowImage.Image = PillowImage.open(io.BytesIO(encoded))
     picture.load()
-    exif = PillowImage.Exif()
-    exif.load(picture.info.get("exif", b""))
     if picture.mode.startswith("I"):
         picture = PillowImage.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    turn = _TURNS.get(exif.get(0x0112, 1))
     return (picture if turn is None else picture.transpose(turn)).convert("RGB")
 
 

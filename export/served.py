@@ -1,13 +1,12 @@
 """An exported file, answering through the very code that will serve it."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from export.errors import ExportError
-from export.original import Found
+from export.original import LIMITS, Found
 from server.card import ModelDocument
 from server.errors import InvalidRequest
 from server.families import family_of, preprocess_one
@@ -15,10 +14,6 @@ from server.image import decode
 from server.results import Classified, Detected, Image, Options, Tensor
 from server.served_model import output_names
 from server.session import Session
-from server.settings import ImageLimits
-
-# What is exported may be of any size; the server's limits are for strangers.
-_LIMITS = ImageLimits(encoded_bytes=1 << 30, decoded_bytes=1 << 31, decode_ms=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class ServedFile:
 def read_image(name: str, encoded: bytes) -> Image:
     """Return a picture as the server decodes it; raises ExportError, naming it, if it can't."""
     try:
-        return decode(encoded, _LIMITS)
+        return decode(encoded, LIMITS)
     except InvalidRequest as error:
         raise ExportError(f"the picture {name!r}: {error}") from None
 

@@ -87,7 +87,7 @@ def _serve(
         int | None, typer.Option(help="Largest encoded image.  [16777216]")
     ] = None,
     max_decoded_bytes: Annotated[
-        int | None, typer.Option(help="Largest decoded image.  [75000000]")
+        int | None, typer.Option(help="Largest decoded image.  [150000000]")
     ] = None,
     max_jpeg_scans: Annotated[
         int | None, typer.Option(help="Most scans of a progressive JPEG.  [100]")

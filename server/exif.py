@@ -1,4 +1,7 @@
-"""Which way up a picture is: all that is read of its EXIF block."""
+"""Which way up a picture is: all that is read of its EXIF block.
+
+visavis.bench.exif follows the same rule, and so does the page's orientation.js.
+"""
 
 from typing import Final, Literal
 
@@ -13,9 +16,10 @@ def orientation(block: bytes) -> int:
     """Return the orientation in a TIFF block, 1 to 8 as EXIF defines it; 1 if it gives none.
 
     The first entry for it in the first directory counts, as BYTE, SHORT or LONG. A block that is
-    damaged, or no TIFF at all, reads as if it weren't there. Looks at 64 KiB at most.
+    damaged, or no TIFF at all, reads as if it weren't there. Looks at 64 KiB at most, behind the
+    "Exif" that JPEG puts before it and some writers of PNG and WebP too.
     """
-    block = bytes(block[:0xFFFF])
+    block = bytes(block[:0xFFFF]).removeprefix(b"Exif\0\0")
     order: Literal["little", "big"]
     match block[:4]:
         case b"II*\0":

@@ -98,7 +98,8 @@ def read_png(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     frame = canvas = _read_header(data, limits, field)
     palette: bytes | None = None
     image_data: list[memoryview] = []
-    orientation, place = UPRIGHT, None
+    orientation: int | None = None
+    place = None
     is_animated = has_begun = has_control = False
     for kind, content in _chunks(data, field):
         if kind == b"IDAT":
@@ -109,7 +110,7 @@ def read_png(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
             if palette is not None or has_begun or len(content) % 3 or len(content) > 768:
                 raise _damaged(field, "its palette is repeated, late or of an odd length")
             palette = bytes(content)
-        elif kind == b"eXIf":
+        elif kind == b"eXIf" and orientation is None:
             orientation = exif.orientation(bytes(content[: 1 << 16]))
         elif kind == b"acTL" and not has_begun:
             is_animated = int.from_bytes(content[:4]) > 1
@@ -132,13 +133,14 @@ def read_png(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     cost_ns += pixels * (_INTERLACED_PIXEL_NS if canvas.is_interlaced else 0)
     check_cost(cost_ns, "send the PNG smaller, or as a JPEG", limits, field)
     # A frame of an animation lies on a canvas; a turned picture is another.
+    orientation = UPRIGHT if orientation is None or is_animated else orientation
     copies = 1 + (place is not None or orientation != UPRIGHT)
     return PictureFile(
         canvas.width,
         canvas.height,
         working_bytes=frame.raw_bytes + 3 * pixels * copies,
         minimal=lambda: _minimal(frame, palette, image_data, cost_ns, limits, field),
-        orientation=UPRIGHT if is_animated else orientation,
+        orientation=orientation,
         place=place or (0, 0),
     )
 

@@ -54,9 +54,9 @@ class ImageLimits:
     """
 
     encoded_bytes: int = 16 << 20
-    decoded_bytes: int = 75_000_000
+    decoded_bytes: int = 150_000_000
     jpeg_scans: int = 100
-    decode_ms: float = 500.0
+    decode_ms: float = 600.0
     budget: Budget = _ENDLESS
 
 
@@ -146,15 +146,15 @@ class Settings(BaseSettings):
         16 << 20, description="largest encoded image"
     )
     max_decoded_bytes: Annotated[int, Field(ge=1, le=3 << 28)] = Field(
-        75_000_000,
-        description="largest decoded image: width * height * channels; OpenCV itself decodes up "
-        "to 2^28 pixels",
+        150_000_000,
+        description="largest decoded image: width * height * channels; a small file can ask for "
+        "gigabytes. A phone's 48 megapixels are 146 MB; OpenCV itself decodes up to 2^28 pixels",
     )
     max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
         100, description="most scans of a progressive JPEG"
     )
     max_decode_ms: Annotated[float, Field(gt=0)] = Field(
-        500.0,
+        600.0,
         description="CPU time that decoding one image may take, computed from its structure "
         "before: a small file can ask for a minute; raise it for large progressive JPEGs",
     )

@@ -37,7 +37,7 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     canvas: tuple[int, int] | None = None
     place: tuple[int, int] | None = None
     frame: tuple[bytes, memoryview] | None = None
-    orientation = UPRIGHT
+    orientation: int | None = None
     is_animated = False
     end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     for kind, content in _chunks(memoryview(data)[_RIFF_HEADER_BYTES:end], field):
@@ -55,7 +55,7 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
                     frame = kind, within
                     break
             break
-        elif kind == b"EXIF":
+        elif kind == b"EXIF" and orientation is None:
             orientation = exif.orientation(bytes(content[: 1 << 16]))
     if frame is None:
         raise _damaged(field, "it has no image data")
@@ -77,6 +77,7 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         cost_ns = pixels * _LOSSLESS_PIXEL_NS + len(content) * _LOSSLESS_BYTE_NS
         cost_ns += groups * _GROUP_NS + symbols * _SYMBOL_NS
     check_cost(cost_ns, "send the WebP smaller, or as a JPEG", limits, field)
+    orientation = UPRIGHT if orientation is None else orientation
     copies = 1 + (place is not None or orientation != UPRIGHT)
     return PictureFile(
         canvas_width,

@@ -13,6 +13,8 @@ from visavis.cards import read_model
 from visavis.errors import InvalidRequest, InvalidSettings
 from visavis.v1 import vision_pb2 as pb
 
+from tests.server.pictures import EXIF_BLOCKS, with_exif
+
 from . import canned
 from .fakes import FakeServer, refusal
 
@@ -139,6 +141,24 @@ def test_raw_pixels_are_sent_upright(visavis: Command, fake: FakeServer, tmp_pat
     raw = fake.requests[-1].image.raw
     assert (raw.format, raw.width, raw.height) == (pb.PIXEL_FORMAT_RGB, 1, 2)
     assert raw.data == bytes([255, 0, 0, 0, 0, 255])
+
+
+@pytest.mark.parametrize(("blocks", "turned"), EXIF_BLOCKS)
+def test_raw_pixels_are_turned_as_the_server_turns_them(
+    visavis: Command, fake: FakeServer, tmp_path: Path, blocks: list[bytes], turned: bool
+):
+    (tmp_path / "a.jpg").write_bytes(with_exif("JPEG", *blocks))
+    assert visavis("bench", tmp_path / "a.jpg", *CLASSIFY, "--raw") == 0
+    raw = fake.requests[-1].image.raw
+    assert (raw.width, raw.height) == ((10, 20) if turned else (20, 10))
+
+
+def test_a_file_that_no_raw_pixels_come_from_is_refused_by_name(
+    visavis: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], fake: FakeServer
+):
+    (tmp_path / "a.jpg").write_bytes(b"<html>")
+    assert visavis("bench", tmp_path / "a.jpg", *CLASSIFY, "--raw") == 1
+    assert "can't decode" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from .mutants import _peak_mib, _rss_mib
 
 Genes = dict[str, Any]
 LIMITS = ImageLimits()
-_SIDES = (1, 500, 2500, 3500, 4300, 4990, 4990, 4990, 4990, 65_535)
+_SIDES = (1, 500, 2500, 3500, 4990, 6048, 7000, 7000, 8064, 65_535)
 
 
 def noise(count: int, kind: int, seed: int) -> bytes:
@@ -423,7 +423,7 @@ def search(form: str, seconds: float, seed: int) -> dict[str, object]:
         if stale > 30:
             current_ms, stale = 0.0, 0
         # Building is what takes time: no description that is refused by its size.
-        if genes["width"] * genes["height"] > 25_000_000:
+        if genes["width"] * genes["height"] > 50_000_000:
             continue
         try:
             data = build(genes)

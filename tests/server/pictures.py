@@ -2,7 +2,8 @@
 
 import io
 import struct
-from typing import Any
+import zlib
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from server.errors import InvalidRequest
 from server.image import decode
 from server.settings import ImageLimits
 
+Order = Literal["<", ">"]
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
 
@@ -71,3 +73,47 @@ def refusal(data: bytes, limits: ImageLimits | None = None) -> str:
         decode(data, limits or ImageLimits())
     assert refused.value.field == "image.encoded"
     return str(refused.value)
+
+
+def block(*entries: bytes, order: Order = "<", count: int | None = None) -> bytes:
+    """Return an EXIF block of one directory."""
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    number = len(entries) if count is None else count
+    return start + struct.pack(order + "H", number) + b"".join(entries) + bytes(4)
+
+
+def entry(value: int, kind: int = 3, tag: int = 0x0112, order: Order = "<") -> bytes:
+    """Return an entry of one number: BYTE is 1, SHORT 3, LONG 4."""
+    number = struct.pack(order + {1: "B", 3: "H", 4: "I"}.get(kind, "H"), value)
+    return struct.pack(order + "HHI", tag, kind, 1) + number.ljust(4, b"\0")
+
+
+# EXIF blocks of one picture, and whether they turn it by a quarter.
+EXIF_BLOCKS: list[tuple[list[bytes], bool]] = [
+    ([], False),
+    ([block(entry(6))], True),
+    ([b"Exif\0\0" + block(entry(6))], True),
+    ([block(entry(6, kind=4, order=">"), order=">")], True),
+    ([block(entry(1), entry(6))], False),
+    ([block(entry(6)), block(entry(1))], True),
+    ([block(entry(1)), block(entry(6))], False),
+    ([b"junk" * 9, block(entry(6))], False),
+]
+
+
+def with_exif(form: str, *blocks: bytes) -> bytes:
+    """Return a file of 20x10 pixels with EXIF blocks, as JPEG, PNG or WebP."""
+    plain = encoded(noise(10, 20, 3), form)
+    if form == "JPEG":
+        segments = (segment(0xE1, b"Exif\0\0" + one) for one in blocks)
+        return plain[:2] + b"".join(segments) + plain[2:]
+    if form == "PNG":
+        chunks = (
+            struct.pack(">I", len(one)) + kind + one + struct.pack(">I", zlib.crc32(kind + one))
+            for kind, one in ((b"eXIf", one) for one in blocks)
+        )
+        return plain[:33] + b"".join(chunks) + plain[33:]
+    header = struct.pack("<4sI4x", b"VP8X", 10) + b"\x13\0\0" + b"\x09\0\0"
+    exif = (b"EXIF" + struct.pack("<I", len(one)) + one + b"\0" * (len(one) % 2) for one in blocks)
+    body = b"WEBP" + header + plain[12:] + b"".join(exif)
+    return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -1,28 +1,14 @@
 """EXIF blocks: one rule for all formats, whatever a decoder makes of them."""
 
-import struct
-from typing import Literal
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.exif import orientation
+from server.image import decode
+from server.settings import ImageLimits
 
-Order = Literal["<", ">"]
-
-
-def block(*entries: bytes, order: Order = "<", count: int | None = None) -> bytes:
-    """Return a TIFF block of one directory."""
-    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
-    number = len(entries) if count is None else count
-    return start + struct.pack(order + "H", number) + b"".join(entries) + bytes(4)
-
-
-def entry(value: int, kind: int = 3, tag: int = 0x0112, order: Order = "<") -> bytes:
-    """Return an entry of one number: BYTE is 1, SHORT 3, LONG 4."""
-    number = struct.pack(order + {1: "B", 3: "H", 4: "I"}.get(kind, "H"), value)
-    return struct.pack(order + "HHI", tag, kind, 1) + number.ljust(4, b"\0")
+from .pictures import EXIF_BLOCKS, Order, block, entry, with_exif
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -54,6 +40,7 @@ def test_of_two_orientations_the_first_counts() -> None:
         b"II*\0\xff\xff\xff\xff" + block(entry(6))[8:],
         block(count=0xFFFF),
         block(entry(6), order="<").replace(b"II*\0", b"MM\0*"),
+        b"Exif\0\0junk" * 9,
     ],
 )
 def test_junk_reads_as_if_it_were_not_there(junk: bytes) -> None:
@@ -63,3 +50,16 @@ def test_junk_reads_as_if_it_were_not_there(junk: bytes) -> None:
 @given(st.binary(max_size=300), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b""]))
 def test_any_bytes_give_an_orientation(tail: bytes, head: bytes) -> None:
     assert orientation(head + tail) in range(1, 9)
+
+
+def test_what_jpeg_puts_before_a_block_is_no_part_of_it() -> None:
+    assert orientation(b"Exif\0\0" + block(entry(6))) == 6
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("blocks", "turned"), EXIF_BLOCKS)
+def test_every_format_is_turned_by_its_first_block(
+    form: str, blocks: list[bytes], turned: bool
+) -> None:
+    shape = (20, 10, 3) if turned else (10, 20, 3)
+    assert decode(with_exif(form, *blocks), ImageLimits()).shape == shape

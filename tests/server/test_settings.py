@@ -31,7 +31,7 @@ def test_defaults_are_safe_and_local() -> None:
     assert settings.models == Path("models")
     assert settings.device == "auto"
     assert settings.reflection is False
-    assert settings.image_limits == ImageLimits(16 << 20, 75_000_000, 100)
+    assert settings.image_limits == ImageLimits(16 << 20, 150_000_000, 100)
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(

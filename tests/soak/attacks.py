@@ -86,9 +86,9 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
         rows.append(
             Row(
                 f"worst picture of {outcome['tried']:,} in {form}",
-                "within 500 ms of CPU, and 50 MiB of the memory that it announces",
+                "within 600 ms of CPU, and 50 MiB of the memory that it announces",
                 f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
-                worst_ms < 500 and beyond_mib < 50,
+                worst_ms < 600 and beyond_mib < 50,
             )
         )
     return rows

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visavis import calls
+from visavis.bench.exif import orientation
 from visavis.cards import Model, Task
 from visavis.errors import FieldViolation, InvalidRequest, InvalidSettings
 from visavis.images import image_message
@@ -77,13 +78,31 @@ def _image(path: Path, *, raw: bool) -> pb.Image:
 
 def _pixels(path: Path) -> pb.Image:
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ModuleNotFoundError:
         raise InvalidSettings(
             "raw pixels need Pillow; install it: pip install 'visavis[bench]'"
         ) from None
-    with Image.open(io.BytesIO(path.read_bytes())) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as file:
+            picture = file.convert("RGB")
+            # Pillow puts JPEG's header before the blocks of PNGs too.
+            block = file.info.get("exif", b"").removeprefix(b"Exif\0\0")
+            way = turns.get(orientation(block))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _invalid(f"can't decode {path}: {error}") from error
+    if way is not None:
+        picture = picture.transpose(way)
     return pb.Image(
         raw=pb.RawImage(
             format=pb.PIXEL_FORMAT_RGB,
