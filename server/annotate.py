@@ -2,10 +2,13 @@
 
 import colorsys
 import io
+import unicodedata
 from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
 
 from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont, features
 
 from server.results import Classified, Detected, Image
 
@@ -16,6 +19,11 @@ _PANEL = 960
 _COLUMNS = 4
 # JPEG's own limit is 65,500; nobody looks at a picture as long as that.
 _MAX_SIDE = 16_384
+# Latin, Greek, Cyrillic, Georgian, Armenian, Arabic, Hebrew and more. Pillow's own font, Aileron,
+# looks better and has little beyond ASCII.
+_WIDE_FONT = Path(__file__).with_name("fonts") / "DejaVuSans.ttf"
+# A code point that no font has a glyph for.
+_NO_CHARACTER = "\U0010ffff"
 _PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
 
 
@@ -71,8 +79,9 @@ def side_by_side(
     for index, (title, note, result) in enumerate(panels):
         left = margin + index % columns * (width + margin)
         top = margin + index // columns * (size[1] + header + margin)
-        draw.text((left, top), _clip(draw, title, _font(24), width), _INK, _font(24))
-        draw.text((left, top + 32), _clip(draw, note, _font(17), width), "#a8afbc", _font(17))
+        large, small_font = _font(24, title), _font(17, note)
+        draw.text((left, top), _clip(draw, title, large, width), _INK, large)
+        draw.text((left, top + 32), _clip(draw, note, small_font, width), "#a8afbc", small_font)
         panel = PillowImage.new("RGB", (width, size[1]), "#22252c")
         corner = (width - size[0]) // 2
         answered = small.copy()
@@ -96,7 +105,7 @@ def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> N
     """Draw boxes; scale: pixels of the picture per pixel of the original."""
     draw = ImageDraw.Draw(picture)
     line = min(max(2, round(max(picture.size) / 400)), 8)
-    font = _font(_font_size(picture))
+    size = _font_size(picture)
     # The best last, so that it lies on top.
     for found in reversed(result.detections):
         box = found.box
@@ -108,7 +117,8 @@ def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> N
         )
         color = _color(found.class_id)
         draw.rectangle(corners, outline=color, width=line)
-        text = f"{_one_line(found.label)} {found.score:.2f}"
+        text = f"{_name(found.label, found.class_id)} {found.score:.2f}"
+        font = _font(size, text)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         height, pad = bottom - top + 2 * line, line * 2
         # Above the box where there is room, else inside it; never off the right edge.
@@ -137,7 +147,9 @@ def _draw_labels(picture: PillowImage.Image, result: Classified) -> None:
         draw.rectangle((margin, y + line - 5, margin + bar, y + line - 2), fill=_BAR)
         score = f"{label.score:.1%}"
         room = right - margin - scores - size
-        draw.text((margin, y), _clip(draw, label.label, font, room), _INK, font)
+        name = _name(label.label, label.class_id)
+        named = _font(size, name)
+        draw.text((margin, y), _clip(draw, name, named, room), _INK, named)
         draw.text((right - draw.textlength(score, font), y), score, _INK, font)
 
 
@@ -160,10 +172,43 @@ def _font_size(picture: PillowImage.Image) -> int:
     return min(max(12, round(max(picture.size) / 45)), 64)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)  # Aileron, which Pillow carries
+def _name(label: str, class_id: int) -> str:
+    """Return a label on one line, or the class id where it can't be drawn."""
+    text = _one_line(label)
+    can_be_drawn = _has_glyphs(text, wide=False) or (
+        _has_glyphs(text, wide=True) and (_can_shape() or not _is_shaped(text))
+    )
+    return text if can_be_drawn else f"class {class_id}"
+
+
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Return the font for a text."""
+    if not _has_glyphs(text, wide=False):
+        return ImageFont.truetype(_WIDE_FONT, size)
+    font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
+
+
+def _has_glyphs(text: str, *, wide: bool) -> bool:
+    return text.isascii() or all(_has_glyph(character, wide) for character in text)
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str, wide: bool) -> bool:
+    font = ImageFont.truetype(_WIDE_FONT, 16) if wide else ImageFont.load_default(16)
+    drawn, missing = (font.getmask(each) for each in (character, _NO_CHARACTER))
+    return drawn.size != missing.size or bytes(drawn) != bytes(missing)
+
+
+def _is_shaped(text: str) -> bool:
+    """Say whether a text is wrong if its characters are drawn one by one, from left to right."""
+    return any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
+
+
+@cache
+def _can_shape() -> bool:
+    return bool(features.check("raqm"))
 
 
 def _color(class_id: int) -> tuple[int, int, int]:

@@ -159,3 +159,36 @@ def test_a_row_holds_four_panels(count: int, columns: int, rows: int) -> None:
 def test_a_row_holds_two_panels_of_a_wide_picture(count: int, columns: int, rows: int) -> None:
     sheet = pixels(side_by_side(black(100, 320), [("a", "b", NOTHING)] * count))
     assert sheet.shape[:2] == (rows * (100 + 64 + 16) + 16, columns * (320 + 16) + 16)
+
+
+@pytest.mark.parametrize(
+    ("label", "other"),
+    [("Кошка", "Ошкак"), ("γάτα", "άτγα"), ("ქართული", "არქთული"), ("naïve", "naive"), ("ş", "ł")],
+)
+def test_a_name_in_another_alphabet_is_drawn_letter_by_letter(label: str, other: str) -> None:
+    image, box = black(200, 300), (10, 50, 200, 150)
+    drawn = annotate(image, detected(box, label=label))
+    assert drawn != annotate(image, detected(box, label=other))
+    assert drawn != annotate(image, detected(box, label="class 0"))
+    assert annotate(image, classified(label)) != annotate(image, classified(other))
+
+
+@pytest.mark.parametrize("label", ["日本語", "แมว", "बिल्ली", "🐈", "cat 猫"])
+def test_a_name_that_no_font_here_can_draw_is_its_class_id(label: str) -> None:
+    image, box = black(200, 300), (10, 50, 200, 150)
+    expected = annotate(image, detected(box, label="class 0"))
+    assert annotate(image, detected(box, label=label)) == expected
+    assert annotate(image, classified("a", label)) == annotate(image, classified("a", "class 1"))
+
+
+@pytest.mark.parametrize("label", ["חתול", "قطة"])
+@pytest.mark.parametrize("can_shape", [True, False])
+def test_a_name_from_right_to_left_is_drawn_only_by_an_engine_that_knows_how(
+    monkeypatch: pytest.MonkeyPatch, label: str, can_shape: bool
+) -> None:
+    monkeypatch.setattr("server.annotate._can_shape", lambda: can_shape)
+    image, box = black(200, 300), (10, 50, 200, 150)
+    is_id = annotate(image, detected(box, label=label)) == annotate(
+        image, detected(box, label="class 0")
+    )
+    assert is_id is not can_shape
