@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFilter
-from visavis.dataset import is_picture
+from visavis.dataset import chosen_pictures
+from visavis.errors import InvalidData
 
 from export.errors import ExportError
 
@@ -42,14 +43,12 @@ def read_pictures(paths: list[Path]) -> dict[str, bytes]:
     """
     pictures: dict[str, bytes] = {}
     for path in paths:
-        if path.is_dir():
-            files = sorted(filter(is_picture, path.iterdir()))
-            if not files:
-                raise ExportError(f"the folder {path} holds no JPEG, PNG or WebP picture")
-        elif path.is_file():
-            files = [path]
-        else:
+        if not path.exists():
             raise ExportError(f"the picture {path} does not exist")
+        try:
+            files = chosen_pictures([path])
+        except InvalidData as error:
+            raise ExportError(str(error)) from None
         for file in files:
             name, number = file.name, 1
             while name in pictures:

@@ -103,6 +103,28 @@ def test_file_that_is_missing_is_named_and_the_next_one_answered(
     assert "person" in out
 
 
+def test_a_folder_stands_for_the_pictures_in_it(
+    visavis: Command, fake: FakeServer, pictures: list[Path], tmp_path: Path, capsys: Captured
+):
+    folder = tmp_path / "folder"
+    for name in ("b.jpg", "a/c.jpg", "._b.jpg", ".Trash/d.jpg", "@eaDir/b.jpg", "Thumbs.db"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    assert visavis("detect", folder, pictures[0]) == 0
+    assert visavis("compare", folder) == 0
+    kinds = pb.DetectRequest, pb.CompareRequest
+    asked = [each.image.encoded for each in fake.requests if isinstance(each, kinds)]
+    assert sorted(asked) == sorted([b"a", *[b"a/c.jpg", b"b.jpg"] * 2])
+    (folder / "empty").mkdir()
+    assert visavis("compare", folder / "empty") == 1
+    assert "empty holds no JPEG, PNG or WebP picture" in capsys.readouterr().err
+
+
+def test_a_url_is_refused_as_one(visavis: Command, capsys: Captured):
+    assert visavis("classify", "https://example.org/a.jpg", "--model", "resnet50") == 1
+    assert "image is a URL" in capsys.readouterr().err
+
+
 def test_picture_comes_from_stdin(
     visavis: Command, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):

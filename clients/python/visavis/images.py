@@ -41,7 +41,7 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
     if isinstance(source, pb.Image):
         return source
     if isinstance(source, str | PathLike):
-        return pb.Image(encoded=_checked_size(_file_bytes(source)))
+        return pb.Image(encoded=_checked_size(file_bytes(source)))
     pixels = _view(source)
     shape = list(pixels.shape or ())
     if len(shape) == 1:
@@ -62,7 +62,8 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
     return pb.Image(raw=raw)
 
 
-def _file_bytes(path: str | PathLike[str]) -> bytes:
+def file_bytes(path: str | PathLike[str]) -> bytes:
+    """Return what is in a file; raises InvalidRequest for a URL, and OSError as reading does."""
     if isinstance(path, str) and (url := _URL.match(path)):
         what = "decode its base64" if url[0].startswith("data:") else "download it"
         raise _invalid(f"image is a URL, {path[:60]!r}; {what} and pass its bytes")

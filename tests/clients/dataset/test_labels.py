@@ -43,8 +43,9 @@ def boxes(folder: Path, text: str | bytes) -> object:
         "file\tclass_index\na.jpg\t281\ncats/c.jpg\t3\n",
         'File, Class_Index, name\n"a.jpg", 281.0, "a cat, sitting"\ncats/c.jpg, 3, other\n',
         "class_index,file\n281,./a.jpg\n\n3,cats/c.jpg\n",
+        "sep=;\r\nfile;class_index;\r\na.jpg;281;\r\ncats/c.jpg;3;\r\n;;\r\n",
     ],
-    ids=["plain", "excel", "european excel", "tabs", "spaced and quoted", "other order"],
+    ids=["plain", "excel", "european excel", "tabs", "spaced", "other order", "hint and rest"],
 )
 def test_a_csv_file_of_any_spreadsheet_is_read(text: str | bytes, folder: Path) -> None:
     assert classes(folder, text) == {"a.jpg": 281, "cats/c.jpg": 3}
@@ -76,6 +77,53 @@ def test_a_wrong_row_is_refused_by_file_and_line(
         classes(folder, text)
 
 
+def test_lines_are_counted_with_the_hint_that_excel_wants(folder: Path) -> None:
+    with pytest.raises(InvalidData, match=r"labels\.csv, line 3: class_index is 'cat'"):
+        classes(folder, "sep=;\nfile;class_index\na.jpg;cat\n")
+
+
+@pytest.mark.parametrize("written", ["caf\u00e9.jpg", "cafe\u0301.jpg"])
+def test_accents_are_the_same_however_they_are_written(written: str, tmp_path: Path) -> None:
+    for name in ("caf\u00e9.jpg", "cafe\u0301.jpg"):
+        folder = tmp_path / str(len(name))
+        folder.mkdir()
+        (folder / name).write_bytes(b"")
+        assert classes(folder, f"file,class_index\n{written},7\n") == {name: 7}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5;0.5;0.25;0.2;0.1\n",
+        "5;0,5;0,25;0,2;0,1\r\n",
+        "5,0 0,5 0,25 0,2 0,1",
+        "5\t.5\t.25\t.2\t.1",
+    ],
+)
+def test_semicolons_tabs_and_decimal_commas_are_read(text: str, folder: Path) -> None:
+    assert boxes(folder, text) == (Truth(5, 0.5, 0.25, 0.2, 0.1),)
+
+
+def test_what_file_managers_leave_among_labels_is_passed_over(folder: Path) -> None:
+    labels = folder.parent / "text"
+    for name in ("._a.txt", ".Trash/a.txt", "@eaDir/a.txt", "__MACOSX/a.txt"):
+        (labels / name).parent.mkdir(parents=True, exist_ok=True)
+        (labels / name).write_bytes(b"\0\5\x16\7")
+    (labels / "mine").mkdir()
+    (labels / "mine" / "a.txt").write_text("1 .5 .5 .1 .1")
+    found = read_boxes(folder, find_pictures(folder), labels)
+    assert found[0].truth == (Truth(1, 0.5, 0.5, 0.1, 0.1),)
+
+
+def test_a_linked_folder_of_labels_is_entered(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "a.txt").write_text("1 .5 .5 .1 .1")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "linked").symlink_to(tmp_path / "store")
+    found = read_boxes(folder, find_pictures(folder), tmp_path / "text")
+    assert found[0].truth == (Truth(1, 0.5, 0.5, 0.1, 0.1),)
+
+
 def test_a_polygon_becomes_the_box_around_it(folder: Path) -> None:
     (truth,) = boxes(folder, "7 0.25 0.5 0.5 0.25 0.75 0.5 0.5 1.0\n")
     assert truth == Truth(7, 0.5, 0.625, 0.5, 0.75)
@@ -100,8 +148,8 @@ def test_class_ids_with_a_decimal_point_a_mark_and_blank_lines_are_read(folder: 
         ("0 .5 .5 .1\n", "line 1: has 4 columns"),
         ("0 .5 .5 .1 .1 .9\n", "line 1: has 6 columns"),
         ("0\n", "line 1: has 1 columns"),
-        ("0,.5,.5,.1,.1\n", "line 1: has 1 columns"),
-        ("0 0,5 0,5 0,1 0,1\n", "line 1: '0,5' is no fraction"),
+        ("0,.5,.5,.1,.1\n", "line 1: has commas between the columns"),
+        ("0 0,5 0,5 320,0 0,1\n", "line 1: '320,0' is no fraction"),
         ("cat .5 .5 .1 .1\n", "line 1: the class is 'cat'; it must be a whole number from 0"),
         ("1.5 .5 .5 .1 .1\n", "line 1: the class is '1.5'"),
         ("\xff\xfe0".encode("latin-1"), "is not UTF-8"),

@@ -24,6 +24,7 @@ from visavis.commands.bench_tables import bench_table
 from visavis.commands.console import plain, stderr, stdout
 from visavis.commands.failures import exit_codes
 from visavis.commands.serve import application_installed
+from visavis.dataset import chosen_pictures
 from visavis.errors import InvalidSettings, ServerFailed
 
 _MIXED = "mixed"
@@ -131,7 +132,9 @@ def bench(
     pictures: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PICTURE", help="JPEG, PNG or WebP files, sent in turns.", show_default=False
+            metavar="PICTURE",
+            help="JPEG, PNG or WebP files, or folders of them, sent in turns.",
+            show_default=False,
         ),
     ],
     server: Server = None,
@@ -162,6 +165,7 @@ def bench(
         raise typer.BadParameter("several methods have no common limit", param_hint="--limit")
     graphs = dict(_graph(text) for text in limit_graph or ())
     with exit_codes():
+        pictures = chosen_pictures(pictures)
         if (limit or server is None) and not application_installed():
             needed = "--limit" if server else "to serve models, it"
             raise InvalidSettings(

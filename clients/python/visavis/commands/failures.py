@@ -21,6 +21,7 @@ EXIT_CODES = {
 
 _REFUSED = (
     errors.InvalidRequest,
+    errors.InvalidData,
     errors.ModelNotFound,
     errors.AccessDenied,
     errors.Unsupported,

@@ -10,7 +10,9 @@ from visavis.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 Pictures = Annotated[
     list[str],
     typer.Argument(
-        metavar="PICTURE", help="JPEG, PNG or WebP files; - is stdin.", show_default=False
+        metavar="PICTURE",
+        help="JPEG, PNG or WebP files, or folders of them; - is stdin.",
+        show_default=False,
     ),
 ]
 Server = Annotated[

@@ -1,5 +1,6 @@
 """Several pictures, asked about at once and answered in their order."""
 
+import dataclasses
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from visavis.commands.annotations import Annotations
 from visavis.commands.console import complain, plain, stdout
 from visavis.commands.failures import exit_code, exit_codes, json_line, sentence
 from visavis.commands.progress import Progress
+from visavis.dataset import chosen_pictures
 from visavis.errors import (
     FieldViolation,
     InvalidRequest,
@@ -24,6 +26,7 @@ from visavis.errors import (
     ServerFailed,
     VisavisError,
 )
+from visavis.images import file_bytes
 from visavis.results import ClassifyResult, Comparison, DetectResult
 
 Answer: TypeAlias = ClassifyResult | DetectResult | Comparison
@@ -57,6 +60,7 @@ def answer(
     with exit_codes():
         if job.pictures.count("-") > 1:
             raise InvalidSettings("stdin (-) can be read only once")
+        job = dataclasses.replace(job, pictures=_chosen(job.pictures))
         annotations = Annotations(job.annotate, job.pictures)
         first_failure: VisavisError | None = None
         # The client closes first and cancels its calls, so that Ctrl-C need not wait for them.
@@ -81,6 +85,18 @@ def answer(
                     first_failure = first_failure or failure
         if first_failure:
             raise typer.Exit(exit_code(first_failure))
+
+
+def _chosen(names: list[str]) -> list[str]:
+    """Return the names of pictures, those in folders in the folders' place."""
+    chosen: list[str] = []
+    for name in names:
+        # A name that is no folder stays as it was typed.
+        if name != "-" and Path(name).is_dir():
+            chosen += map(str, chosen_pictures([Path(name)]))
+        else:
+            chosen.append(name)
+    return chosen
 
 
 def _prepared(
@@ -108,7 +124,7 @@ def _in_order(
 
 def _encoded(name: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return sys.stdin.buffer.read() if name == "-" else file_bytes(name)
     except OSError as error:
         message = f"can't read it: {error.strerror or error}"
         raise InvalidRequest(message, violations=(FieldViolation("image", message),)) from error

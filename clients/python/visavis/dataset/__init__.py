@@ -4,6 +4,14 @@ Nothing here decodes a picture or needs NumPy: export, `compare` and `bench` sha
 """
 
 from visavis.dataset.labels import Labelled, Truth, read_boxes, read_classes
-from visavis.dataset.pictures import find_pictures, is_picture
+from visavis.dataset.pictures import chosen_pictures, find_pictures, is_picture
 
-__all__ = ["Labelled", "Truth", "find_pictures", "is_picture", "read_boxes", "read_classes"]
+__all__ = [
+    "Labelled",
+    "Truth",
+    "chosen_pictures",
+    "find_pictures",
+    "is_picture",
+    "read_boxes",
+    "read_classes",
+]

@@ -5,17 +5,21 @@ Every row is checked, and refused by its file and line.
 
 import csv
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
 
 # Converters round: a box at the edge may end a little outside. Pixels are far beyond this.
 _TOLERANCE: Final = 0.01
 _DELIMITERS: Final = ",;\t"
+# Tells Excel, in a line before the first one, what separates the columns.
+_EXCEL_HINTS: Final = frozenset(f"sep={delimiter}" for delimiter in _DELIMITERS)
 # A class and x, y of each corner; with fewer corners it is no area.
 _POLYGON_COLUMNS: Final = 7
 
@@ -48,14 +52,18 @@ def read_classes(folder: Path, pictures: Iterable[Path], labels: Path) -> tuple[
     """
     class_ids: dict[Path, tuple[int, int]] = {}
     for line, name, class_id in _csv_rows(labels):
-        path = folder / name.replace("\\", "/")
+        path = _composed(folder / name.replace("\\", "/"))
         if path in class_ids:
             raise InvalidData(
                 f"{labels}, line {line}: {name} has a class in line {class_ids[path][1]} already; "
                 "keep one of the two lines"
             )
         class_ids[path] = class_id, line
-    found = tuple(Labelled(path, class_ids[path][0]) for path in pictures if path in class_ids)
+    found = tuple(
+        Labelled(path, class_ids[known][0])
+        for path in pictures
+        if (known := _composed(path)) in class_ids
+    )
     if not found:
         raise InvalidData(
             f"{labels} names no picture of {folder}; its paths must begin at that folder"
@@ -72,7 +80,7 @@ def read_boxes(
     picture's path, or else beside the picture. A picture without a file has no object; where no
     picture has one, nothing is returned. Raises InvalidData, by file and line, for a row that is
     neither `class cx cy width height` nor a polygon `class x1 y1 x2 y2 x3 y3 ...`, as fractions
-    of the picture, and for one that repeats another.
+    of the picture, and for one that repeats another. Semicolons and decimal commas are read.
     """
     where = _beside(pictures) if labels is None else _below(labels, folder, pictures)
     if not where:
@@ -84,10 +92,11 @@ def read_boxes(
 
 def _csv_rows(labels: Path) -> Iterator[tuple[int, str, int]]:
     """Yield line, file and class id of each row."""
-    text = _text(labels)
-    first = text.lstrip().partition("\n")[0]
+    lines = _text(labels).splitlines()
+    before = 1 if lines and lines[0].lower() in _EXCEL_HINTS else 0
+    first = next(filter(None, lines[before:]), "")
     delimiter = max(_DELIMITERS, key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.DictReader(lines[before:], delimiter=delimiter, skipinitialspace=True)
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     if missing := {"file", "class_index"} - set(reader.fieldnames):
         raise InvalidData(
@@ -96,16 +105,21 @@ def _csv_rows(labels: Path) -> Iterator[tuple[int, str, int]]:
         )
     try:
         for row in reader:
-            where = f"{labels}, line {reader.line_num}"
+            line = reader.line_num + before
+            where = f"{labels}, line {line}"
+            if not any(row.values()):
+                continue  # Excel's way to write an empty row.
             name, given = (row["file"] or "").strip(), row["class_index"] or ""
             if not name or None in row:
                 raise InvalidData(
                     f"{where}: must be a file and its class, such as `cat.jpg{delimiter}281`, "
                     f"with as many columns as the first line"
                 )
-            yield reader.line_num, name, _class_id(given, where, "class_index")
+            yield line, name, _class_id(given, where, "class_index")
     except csv.Error as error:
-        raise InvalidData(f"{labels}, line {reader.line_num}: is no CSV: {error}") from None
+        raise InvalidData(
+            f"{labels}, line {reader.line_num + before}: is no CSV: {error}"
+        ) from None
 
 
 def _beside(pictures: Iterable[Path]) -> dict[Path, Path]:
@@ -131,8 +145,9 @@ def _usual_place(picture: Path) -> Path:
 def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
     """Return where there are files of labels, by picture: at the same path, else of its name."""
     texts: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in sorted(labels.rglob("*.txt")):
-        texts[path.stem].append(path)
+    for path in sorted(find_files(labels)):
+        if path.suffix == ".txt":
+            texts[path.stem].append(path)
     found = {}
     for picture in pictures:
         same_path = labels / picture.relative_to(folder).with_suffix(".txt")
@@ -162,9 +177,10 @@ def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, P
 def _objects(path: Path) -> tuple[Truth, ...]:
     found: dict[Truth, int] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
-        if not (columns := line.split()):
+        if not line.strip():
             continue
         where = f"{path}, line {number}"
+        columns = [column.strip() for column in line.split(";")] if ";" in line else line.split()
         truth = _object(columns, where)
         if truth in found:
             raise InvalidData(
@@ -176,6 +192,11 @@ def _objects(path: Path) -> tuple[Truth, ...]:
 
 
 def _object(columns: Sequence[str], where: str) -> Truth:
+    if len(columns) == 1 and "," in columns[0]:
+        raise InvalidData(
+            f"{where}: has commas between the columns, or blanks are missing; separate columns by "
+            "blanks, as in `0 0.5 0.5 0.2 0.1`"
+        )
     is_polygon = len(columns) >= _POLYGON_COLUMNS and len(columns) % 2 == 1
     if len(columns) != 5 and not is_polygon:
         raise InvalidData(
@@ -210,7 +231,7 @@ def _class_id(text: str, where: str, what: str) -> int:
 
 def _fraction(text: str, where: str) -> float:
     try:
-        number = float(text)
+        number = float(text.replace(",", "."))  # a decimal comma
     except ValueError:
         number = math.nan
     if not -_TOLERANCE <= number <= 1 + _TOLERANCE:  # NaN is refused too
@@ -219,6 +240,11 @@ def _fraction(text: str, where: str) -> float:
             f"{where}: {text[:40]!r} is no fraction of the picture, from 0 to 1{hint}"
         )
     return number
+
+
+def _composed(path: Path) -> Path:
+    """Return a path with its accents as most write them; macOS gives them as marks of their own."""
+    return Path(unicodedata.normalize("NFC", str(path)))
 
 
 def _text(path: Path) -> str:

@@ -1,9 +1,11 @@
 """The pictures in a folder, without what file managers and cameras leave beside them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+
+from visavis.errors import InvalidData
 
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 # Thumbnails of Synology, archives of macOS, and the bins of Windows; everything that begins with
@@ -24,19 +26,41 @@ def find_pictures(folder: Path) -> list[Path]:
     Linked files and folders count; a folder that links back to one above it is entered once.
     Hidden files and folders, and those of thumbnails and bins, are passed over.
     """
-    return sorted(_pictures(folder, frozenset()))
+    return sorted(filter(is_picture, find_files(folder)))
 
 
-def _pictures(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def find_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and those below it, as find_pictures looks for them."""
+    return _files(folder, frozenset())
+
+
+def chosen_pictures(given: Iterable[Path]) -> list[Path]:
+    """Return files as they are given, and the pictures in folders in their place.
+
+    Raises InvalidData for a folder without any.
+    """
+    chosen: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            chosen.append(path)
+        elif found := find_pictures(path):
+            chosen += found
+        else:
+            raise InvalidData(f"the folder {path} holds no JPEG, PNG or WebP picture")
+    return chosen
+
+
+def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     # Only the folders on the way here: two links to one folder are two folders of pictures.
     real = os.path.realpath(folder)
     if real in above:
         return
     for path in folder.iterdir():
-        if is_picture(path):
+        if path.is_dir():
+            if not _is_foreign(path.name):
+                yield from _files(path, above | {real})
+        elif path.is_file() and not path.name.startswith("."):
             yield path
-        elif path.is_dir() and not _is_foreign(path.name):
-            yield from _pictures(path, above | {real})
 
 
 def _is_foreign(name: str) -> bool:
