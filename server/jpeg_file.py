@@ -209,8 +209,10 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         field,
     )
     pixels, is_cmyk = frame.width * frame.height, len(frame.components) == 4
-    # Pillow holds CMYK and RGB in 4 bytes each, and copies the RGB twice.
+    # Pillow holds CMYK and RGB in 4 bytes each, and copies the RGB twice. OpenCV holds the pixels
+    # twice, once the coefficients are gone.
     pixel_bytes = (14 if is_cmyk else 3) + (3 if orientation != UPRIGHT else 0)
+    kept_bytes = 128 * frame.blocks if frame.in_parts else 0
     slices = _merged(kept)
     # Looking at its end takes two more runs through all scans, and two copies of the file.
     looks = 3 if frame.in_parts else 2
@@ -230,7 +232,7 @@ def read_jpeg(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         frame.width,
         frame.height,
         working_bytes=pixels * pixel_bytes
-        + (128 * frame.blocks if frame.in_parts else 0)
+        + (kept_bytes if is_cmyk else max(kept_bytes, 3 * pixels))
         + (2 * len(data) if can_check else 0),
         minimal=lambda: _cut(data, slices),
         orientation=orientation,

@@ -132,8 +132,8 @@ def read_png(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     cost_ns += pixels * (0 if canvas.color in (_RGB, _RGBA) else _CONVERTED_PIXEL_NS)
     cost_ns += pixels * (_INTERLACED_PIXEL_NS if canvas.is_interlaced else 0)
     check_cost(cost_ns, "send the PNG smaller, or as a JPEG", limits, field)
-    # OpenCV has a canvas of its own beside the pixels. A frame of an animation lies on another one;
-    # a turned picture is one more.
+    # OpenCV holds the pixels twice. A frame of an animation lies on a canvas; a turned picture is
+    # another.
     orientation = UPRIGHT if orientation is None or is_animated else orientation
     copies = 2 + (place is not None or orientation != UPRIGHT)
     return PictureFile(

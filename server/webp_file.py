@@ -78,7 +78,8 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         cost_ns += groups * _GROUP_NS + symbols * _SYMBOL_NS
     check_cost(cost_ns, "send the WebP smaller, or as a JPEG", limits, field)
     orientation = UPRIGHT if orientation is None else orientation
-    copies = 1 + (place is not None or orientation != UPRIGHT)
+    # OpenCV holds pixels twice; a canvas and a turned picture are others.
+    copies = 2 + (place is not None or orientation != UPRIGHT)
     return PictureFile(
         canvas_width,
         canvas_height,
