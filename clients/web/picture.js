@@ -1,20 +1,31 @@
 // A picture from a file, wherever the file came from.
 
+import { orientation, withoutExif } from "./orientation.js";
+
 // What the server takes; anything else that the browser can show is sent as PNG.
 const SENT_AS_THEY_ARE = ["image/jpeg", "image/png", "image/webp"];
+// By EXIF's orientation: what turns a canvas of this width and height upright.
+const TURNS = {
+  2: (w) => [-1, 0, 0, 1, w, 0],
+  3: (w, h) => [-1, 0, 0, -1, w, h],
+  4: (w, h) => [1, 0, 0, -1, 0, h],
+  5: () => [0, 1, 1, 0, 0, 0],
+  6: (w, h) => [0, 1, -1, 0, h, 0],
+  7: (w, h) => [0, -1, -1, 0, h, w],
+  8: (w) => [0, -1, 1, 0, 0, w],
+};
 
 /**
  * Return a file as a picture: `url` shows it, `encoded` is what is sent, in base64.
  *
- * width, height: upright, as the browser and the server turn it by its EXIF orientation.
+ * width, height: upright, as the server turns it by its EXIF orientation.
  * Throws Error if the browser can't show it.
  */
 export async function read(file) {
-  const url = URL.createObjectURL(file);
+  let url;
   try {
-    const image = new Image();
-    image.src = url;
-    await image.decode();
+    url = URL.createObjectURL(await upright(file));
+    const image = await shown(url);
     if (!SENT_AS_THEY_ARE.includes(file.type)) {
       const png = await still(image, image.naturalWidth, image.naturalHeight, "image/png");
       URL.revokeObjectURL(url);
@@ -29,9 +40,39 @@ export async function read(file) {
       encoded: await base64(file),
     };
   } catch (error) {
-    URL.revokeObjectURL(url);
+    if (url) URL.revokeObjectURL(url);
     throw new Error(`${file.name} is no picture that this browser can show`, { cause: error });
   }
+}
+
+/** Return what the browser shows as the server sees it: the file, or a copy that is turned. */
+async function upright(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const { turn, isUsual } = SENT_AS_THEY_ARE.includes(file.type)
+    ? orientation(bytes)
+    : { isUsual: true };
+  if (isUsual) return file;
+  const bare = withoutExif(bytes);
+  if (turn === 1) return bare;
+  const url = URL.createObjectURL(bare);
+  try {
+    const image = await shown(url);
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const canvas = new OffscreenCanvas(...(turn < 5 ? [width, height] : [height, width]));
+    const context = canvas.getContext("2d");
+    context.setTransform(...TURNS[turn](width, height));
+    context.drawImage(image, 0, 0);
+    return await canvas.convertToBlob({ type: "image/png" });
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+async function shown(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return image;
 }
 
 /** Return what an image or a video shows now, as an encoded file. Throws Error if it can't be. */

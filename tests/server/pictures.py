@@ -101,9 +101,10 @@ EXIF_BLOCKS: list[tuple[list[bytes], bool]] = [
 ]
 
 
-def with_exif(form: str, *blocks: bytes) -> bytes:
-    """Return a file of 20x10 pixels with EXIF blocks, as JPEG, PNG or WebP."""
-    plain = encoded(noise(10, 20, 3), form)
+def with_exif(form: str, *blocks: bytes, picture: np.ndarray[Any, Any] | None = None) -> bytes:
+    """Return a file with EXIF blocks, as JPEG, PNG or WebP; of 20x10 pixels if not given."""
+    picture = noise(10, 20, 3) if picture is None else picture
+    plain = encoded(picture, form)
     if form == "JPEG":
         segments = (segment(0xE1, b"Exif\0\0" + one) for one in blocks)
         return plain[:2] + b"".join(segments) + plain[2:]

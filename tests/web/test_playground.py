@@ -5,12 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from visavis import Client
 from visavis.results import DetectionAgreement, ModelAnswer
 
+from server.image import decode
+from server.settings import ImageLimits
 from server.tokens import new_token
+from tests.server.pictures import EXIF_BLOCKS, block, entry, with_exif
 
 from .conftest import Open, Playground, painted
 from .page import Page
@@ -18,6 +22,17 @@ from .page import Page
 CLASSIFICATION, DETECTION = "TASK_CLASSIFICATION", "TASK_OBJECT_DETECTION"
 # In pixels of the picture, which is shown at half its size.
 DRAWN_WITHIN = 2.5
+# Returns the colours near the four corners of the picture that the page shows.
+PIXELS = """async () => {
+  const image = document.getElementById("thumbnail");
+  await image.decode();
+  const { naturalWidth: w, naturalHeight: h } = image;
+  const context = new OffscreenCanvas(w, h).getContext("2d");
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, w, h);
+  return [[2, 2], [w - 3, 2], [2, h - 3], [w - 3, h - 3]].map(
+    ([x, y]) => [...data.slice(4 * (y * w + x), 4 * (y * w + x) + 3)]);
+}"""
 Seen = dict[str, Any]
 
 
@@ -91,6 +106,35 @@ def test_a_picture_that_lies_on_its_side_is_shown_as_the_server_sees_it(
     seen = page.pick(sideways)
     assert "480 × 640 px" in seen["picture"]
     assert_shows_boxes(seen, detectors(client, sideways))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_odd_exif_turns_the_picture_on_the_page_as_the_server_turns_it(
+    page: Page, tmp_path: Path, form: str
+) -> None:
+    for number, (blocks, turned) in enumerate(EXIF_BLOCKS):
+        file = tmp_path / f"odd{number}.{form.lower()}"
+        file.write_bytes(with_exif(form, *blocks))
+        page.do("choose", selector="#pick", file=str(file))
+        page.until(f"document.getElementById('picture-name').textContent === {file.name!r}")
+        seen = page.look()
+        assert ("10 × 20 px" if turned else "20 × 10 px") in seen["picture"], number
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_pixels_are_turned_on_the_page_as_the_server_turns_them(
+    page: Page, tmp_path: Path, turn: int
+) -> None:
+    colors = np.zeros((2, 2, 3), np.uint8)
+    colors[0, 0, 0] = colors[0, 1, 1] = colors[1, 0, 2] = 255
+    data = with_exif("PNG", block(entry(turn, kind=4)), picture=colors.repeat(20, 0).repeat(10, 1))
+    (tmp_path / "a.png").write_bytes(data)
+    page.pick(tmp_path / "a.png")
+    expected = decode(data, ImageLimits())
+    height, width = expected.shape[:2]
+    shown = page.evaluate(PIXELS)
+    for at, (y, x) in enumerate(((2, 2), (2, width - 3), (height - 3, 2), (height - 3, width - 3))):
+        assert shown[at] == expected[y, x].tolist(), at
 
 
 def test_what_the_server_does_not_read_is_sent_as_png(
