@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visavis.dataset import Labelled, find_pictures, read_boxes, read_classes
+from visavis.dataset import (
+    Labelled,
+    find_pictures,
+    read_boxes,
+    read_classes,
+    without_pictures,
+)
 from visavis.errors import InvalidData
 
 from export.errors import ExportError
@@ -55,7 +61,7 @@ def read_labelled(folder: Path, labels: Path | None, task: Task) -> Pictures:
         raise ExportError(f"--calibration {folder} is not a folder; give one of real pictures")
     files = find_pictures(folder)
     if not files:
-        raise ExportError(f"--calibration {folder} holds no JPEG, PNG or WebP picture")
+        raise ExportError(f"--calibration {folder} {without_pictures(folder)}")
     try:
         labelled = _labelled(folder, files, labels, task)
     except InvalidData as error:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from visavis.dataset import find_pictures
+import pytest
+from visavis.dataset import chosen_pictures, find_pictures
+from visavis.errors import InvalidData
 
 
 def touch(path: Path) -> Path:
@@ -30,6 +32,19 @@ def test_what_file_managers_leave_is_passed_over(tmp_path: Path) -> None:
     ):
         touch(tmp_path / name)
     assert find_pictures(tmp_path) == [wanted]
+
+
+def test_files_are_kept_and_folders_give_their_pictures(tmp_path: Path) -> None:
+    inside = touch(tmp_path / "more" / "b.jpg")
+    odd, missing = touch(tmp_path / "odd.txt"), tmp_path / "missing.jpg"
+    assert chosen_pictures([odd, tmp_path / "more", missing]) == [odd, inside, missing]
+
+
+def test_a_folder_of_other_formats_is_refused_with_what_is_in_it(tmp_path: Path) -> None:
+    for name in ("1.HEIC", "2.heic", "a.tif", "notes.txt"):
+        touch(tmp_path / name)
+    with pytest.raises(InvalidData, match=r"WebP picture, but 2 \.heic, 1 \.tif; convert them"):
+        chosen_pictures([tmp_path])
 
 
 def test_a_folder_called_like_a_picture_is_entered(tmp_path: Path) -> None:

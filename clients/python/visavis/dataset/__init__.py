@@ -4,7 +4,12 @@ Nothing here decodes a picture or needs NumPy: export, `compare` and `bench` sha
 """
 
 from visavis.dataset.labels import Labelled, Truth, read_boxes, read_classes
-from visavis.dataset.pictures import chosen_pictures, find_pictures, is_picture
+from visavis.dataset.pictures import (
+    chosen_pictures,
+    find_pictures,
+    is_picture,
+    without_pictures,
+)
 
 __all__ = [
     "Labelled",
@@ -14,4 +19,5 @@ __all__ = [
     "is_picture",
     "read_boxes",
     "read_classes",
+    "without_pictures",
 ]

@@ -1,6 +1,7 @@
 """The pictures in a folder, without what file managers and cameras leave beside them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,9 @@ from typing import Final
 from visavis.errors import InvalidData
 
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_OTHER_SUFFIXES: Final = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jxl", ".jp2", ".dng", ".pdf"}
+)
 # Thumbnails of Synology, archives of macOS, and the bins of Windows; everything that begins with
 # a dot is hidden, macOS' resource forks (`._p1.jpg`) and `.Trash` among it.
 _FOREIGN_FOLDERS: Final = frozenset(
@@ -46,8 +50,19 @@ def chosen_pictures(given: Iterable[Path]) -> list[Path]:
         elif found := find_pictures(path):
             chosen += found
         else:
-            raise InvalidData(f"the folder {path} holds no JPEG, PNG or WebP picture")
+            raise InvalidData(f"the folder {path} {without_pictures(path)}")
     return chosen
+
+
+def without_pictures(folder: Path) -> str:
+    """Return what a folder is that holds none: with pictures of other formats, or without."""
+    others = Counter(path.suffix.lower() for path in find_files(folder))
+    found = {suffix: count for suffix, count in others.items() if suffix in _OTHER_SUFFIXES}
+    holds = "holds no JPEG, PNG or WebP picture"
+    if not found:
+        return holds
+    named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
+    return f"{holds}, but {named}; convert them"
 
 
 def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
