@@ -59,10 +59,10 @@ def read_labelled(folder: Path, labels: Path | None, task: Task) -> Pictures:
     """
     if not folder.is_dir():
         raise ExportError(f"--calibration {folder} is not a folder; give one of real pictures")
-    files = find_pictures(folder)
-    if not files:
-        raise ExportError(f"--calibration {folder} {without_pictures(folder)}")
     try:
+        files = find_pictures(folder)
+        if not files:
+            raise ExportError(f"--calibration {folder} {without_pictures(folder)}")
         labelled = _labelled(folder, files, labels, task)
     except InvalidData as error:
         raise ExportError(str(error)) from None

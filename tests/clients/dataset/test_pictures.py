@@ -47,6 +47,19 @@ def test_a_folder_of_other_formats_is_refused_with_what_is_in_it(tmp_path: Path)
         chosen_pictures([tmp_path])
 
 
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "closed" / "a.jpg")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InvalidData, match=r"closed can't be read: Permission denied"):
+        find_pictures(tmp_path / "closed")
+
+
 def test_a_folder_called_like_a_picture_is_entered(tmp_path: Path) -> None:
     inside = touch(tmp_path / "street.jpg" / "a.png")
     assert find_pictures(tmp_path) == [inside]

@@ -34,7 +34,10 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and those below it, as find_pictures looks for them."""
+    """Yield the files in a folder and those below it, as find_pictures looks for them.
+
+    Raises InvalidData where a folder can't be read.
+    """
     return _files(folder, frozenset())
 
 
@@ -55,7 +58,7 @@ def chosen_pictures(given: Iterable[Path]) -> list[Path]:
 
 
 def without_pictures(folder: Path) -> str:
-    """Return what a folder is that holds none: with pictures of other formats, or without."""
+    """Return why a folder gives no picture, with the other formats that are in it."""
     others = Counter(path.suffix.lower() for path in find_files(folder))
     found = {suffix: count for suffix, count in others.items() if suffix in _OTHER_SUFFIXES}
     holds = "holds no JPEG, PNG or WebP picture"
@@ -70,7 +73,11 @@ def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         return
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise InvalidData(f"the folder {folder} can't be read: {error.strerror}") from None
+    for path in paths:
         if path.is_dir():
             if not _is_foreign(path.name):
                 yield from _files(path, above | {real})
