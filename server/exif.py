@@ -1,6 +1,6 @@
 """Which way up a picture is: all that is read of its EXIF block.
 
-visavis.bench.exif follows the same rule, and so does the page's orientation.js.
+visavis.exif follows the same rule, and so does the page's orientation.js.
 """
 
 from typing import Final, Literal

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image
+from PIL import Image, ImageOps
 from visavis.errors import InvalidRequest
 from visavis.images import image_message
 from visavis.v1 import vision_pb2 as pb
@@ -103,6 +103,21 @@ def test_what_is_no_picture_is_refused_with_the_reason(source: object, text: str
         image_message(source)
     assert text in caught.value.message
     assert caught.value.field == "image"
+
+
+def test_a_picture_of_pillow_that_lies_on_its_side_is_refused_until_it_is_turned(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (7, 4)).save(tmp_path / "sideways.jpg", exif=exif)
+    with Image.open(tmp_path / "sideways.jpg") as picture:
+        with pytest.raises(InvalidRequest, match=r"EXIF orientation 6.*exif_transpose") as caught:
+            image_message(picture)
+        assert caught.value.field == "image"
+        raw = image_message(ImageOps.exif_transpose(picture)).raw
+        assert (raw.width, raw.height) == (4, 7)
+    Image.new("RGB", (7, 4)).save(tmp_path / "upright.jpg")
+    with Image.open(tmp_path / "upright.jpg") as picture:
+        assert image_message(picture).raw.width == 7
 
 
 def test_picture_that_no_message_can_carry_is_refused_before_it_is_sent():

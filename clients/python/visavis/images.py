@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from visavis.connection import MESSAGE_BYTES_MAX
 from visavis.errors import FieldViolation, InvalidRequest
+from visavis.exif import orientation
 from visavis.v1 import vision_pb2 as pb
 
 # Bytes of a JPEG, PNG or WebP file; the path of one; or upright uint8 pixels, RGB [H, W, 3]
@@ -42,6 +43,7 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
         return source
     if isinstance(source, str | PathLike):
         return pb.Image(encoded=_checked_size(file_bytes(source)))
+    _require_upright(source)
     pixels = _view(source)
     shape = list(pixels.shape or ())
     if len(shape) == 1:
@@ -68,6 +70,18 @@ def file_bytes(path: str | PathLike[str]) -> bytes:
         what = "decode its base64" if url[0].startswith("data:") else "download it"
         raise _invalid(f"image is a URL, {path[:60]!r}; {what} and pass its bytes")
     return Path(path).read_bytes()
+
+
+def _require_upright(source: Any) -> None:
+    """Raise InvalidRequest for a picture of Pillow's that its EXIF block would turn."""
+    info = getattr(source, "info", None)
+    block = info.get("exif") if isinstance(info, dict) else None
+    turn = orientation(block.removeprefix(b"Exif\0\0")) if isinstance(block, bytes) else 1
+    if turn != 1:
+        raise _invalid(
+            f"image is a picture with EXIF orientation {turn}, which its pixels may still need; "
+            "pass ImageOps.exif_transpose(image), or the file itself"
+        )
 
 
 def _view(source: Any) -> memoryview:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visavis import calls
-from visavis.bench.exif import orientation
 from visavis.cards import Model, Task
 from visavis.errors import FieldViolation, InvalidRequest, InvalidSettings
+from visavis.exif import orientation
 from visavis.images import image_message
 from visavis.v1 import vision_pb2 as pb
 

@@ -1,9 +1,9 @@
-"""EXIF's orientation as bench reads it: the server's own rule, for any block."""
+"""EXIF's orientation as the SDK reads it: the server's own rule, for any block."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from visavis.bench.exif import orientation
+from visavis.exif import orientation
 
 from server import exif
 from tests.server.pictures import block, entry
