@@ -224,6 +224,17 @@ def test_labels_that_may_belong_to_two_pictures_are_refused(
         read_boxes(images, find_pictures(images), labels)
 
 
+def test_a_file_that_belongs_to_one_picture_by_its_path_is_no_other_ones(tmp_path: Path) -> None:
+    images, labels = tmp_path / "pictures", tmp_path / "labels"
+    for name in ("day/a.jpg", "night/a.jpg"):
+        (images / name).parent.mkdir(parents=True)
+        (images / name).write_bytes(b"")
+    (labels / "day").mkdir(parents=True)
+    (labels / "day" / "a.txt").write_text("1 .5 .5 .1 .1")
+    found = read_boxes(images, find_pictures(images), labels)
+    assert [one.truth for one in found] == [(Truth(1, 0.5, 0.5, 0.1, 0.1),), ()]
+
+
 def test_one_file_of_labels_serves_a_picture_in_two_formats(tmp_path: Path) -> None:
     for name in ("1.jpg", "1.png"):
         (tmp_path / name).write_bytes(b"")

@@ -143,16 +143,21 @@ def _usual_place(picture: Path) -> Path:
 
 
 def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
-    """Return where there are files of labels, by picture: at the same path, else of its name."""
+    """Return where there are files of labels, by picture: at the same path, else of its name.
+
+    A file at the same path as one picture is no other's.
+    """
+    files = {path for path in find_files(labels) if path.suffix == ".txt"}
+    same_paths = {
+        picture: labels / picture.relative_to(folder).with_suffix(".txt") for picture in pictures
+    }
     texts: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in sorted(find_files(labels)):
-        if path.suffix == ".txt":
-            texts[path.stem].append(path)
+    for path in sorted(files.difference(same_paths.values())):
+        texts[path.stem].append(path)
     found = {}
-    for picture in pictures:
-        same_path = labels / picture.relative_to(folder).with_suffix(".txt")
+    for picture, same_path in same_paths.items():
         same_name = texts[picture.stem]
-        if same_path in same_name:
+        if same_path in files:
             found[picture] = same_path
         elif len(same_name) > 1:
             raise InvalidData(
