@@ -180,16 +180,31 @@ def _proof(receipt: "Receipt") -> str:
     if (boxes := receipt.max_box_difference_px) is not None:
         differences += f", boxes within {boxes:.1g} px"
     if receipt.score_tolerance is not None:
-        return f"same answers as PyTorch on {count} pictures, {differences}"
+        same = f"same answers as PyTorch on {count} pictures, {differences}"
+        return same if receipt.rows is None else f"{same}; {_suppressed(receipt)}"
     if boxes is None:
-        same = sum(picture.same_top1 is True for picture in receipt.pictures)
-        return f"same top-1 as PyTorch on {same} of {count} pictures, {differences}"
+        right = sum(picture.same_top1 is True for picture in receipt.pictures)
+        return f"same top-1 as PyTorch on {right} of {count} pictures, {differences}"
     found = sum(picture.compared for picture in receipt.pictures)
     missing = sum(picture.only_in_original for picture in receipt.pictures)
     more = sum(picture.only_here for picture in receipt.pictures)
     return (
         f"{found} boxes as PyTorch on {count} pictures, {missing} missing, {more} more, "
         f"{differences}"
+    )
+
+
+def _suppressed(receipt: "Receipt") -> str:
+    """Return which of a detector's boxes were compared before suppression, and which after."""
+    assert receipt.rows is not None
+    kept, here, there = (
+        sum(getattr(picture, count) for picture in receipt.pictures)
+        for count in ("compared", "only_here", "only_in_original")
+    )
+    ties = f", {here} more and {there} fewer by near-ties" if here or there else ""
+    return (
+        f"before suppression all {receipt.rows.count:,} candidates, within "
+        f"{receipt.rows.max_score_difference:.1g}; after it {kept} boxes{ties}"
     )
 
 

@@ -129,7 +129,9 @@ RECEIPT = pb.Receipt(
             height=700,
             score_threshold=0.01,
             compared=17,
-            excused=1,
+            excused=3,
+            only_here=1,
+            only_in_original=2,
             max_score_difference=3.1e-5,
             max_box_difference_px=0.012,
         )

@@ -3353,8 +3353,8 @@ type ReceiptPicture struct {
 	MaxBoxDifferencePx *float64 `protobuf:"fixed64,8,opt,name=max_box_difference_px,json=maxBoxDifferencePx,proto3,oneof" json:"max_box_difference_px,omitempty"`
 	// Whether the best label is the original's. Absent for detectors.
 	SameTop1 *bool `protobuf:"varint,9,opt,name=same_top1,json=sameTop1,proto3,oneof" json:"same_top1,omitempty"`
-	// Detections without a counterpart of the same label, overlapping by half, in the original's
-	// answer. Counted where there is no tolerance.
+	// Detections without a counterpart in the original's answer: within the tolerance or, where
+	// there is none, of the same label and overlapping by half.
 	OnlyHere int32 `protobuf:"varint,10,opt,name=only_here,json=onlyHere,proto3" json:"only_here,omitempty"`
 	// The original's detections without such a counterpart here.
 	OnlyInOriginal int32 `protobuf:"varint,11,opt,name=only_in_original,json=onlyInOriginal,proto3" json:"only_in_original,omitempty"`

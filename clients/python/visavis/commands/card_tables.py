@@ -178,16 +178,18 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
     if receipt.rows:
         rows = receipt.rows
         yield Text(
-            f"Before NMS, {rows.count:,} candidates: score {rows.max_score_difference:.2g}, "
-            f"box {rows.max_box_difference_px:.2g} px of the model's input."
+            f"Before NMS every candidate is compared, {rows.count:,} of them: score "
+            f"{rows.max_score_difference:.2g}, box {rows.max_box_difference_px:.2g} px of the "
+            "model's input.\nAfter NMS, below: the compared boxes are in both answers. Those only "
+            "here and only there are candidates of the original too, kept or dropped by a near-tie."
         )
     recorded = not receipt.score_tolerance
     classified = any(picture.same_top1 is not None for picture in receipt.pictures)
     table = plain_table()
     table.add_column("picture", overflow="fold")
-    counts: tuple[str, ...] = ("compared", "excused")
-    if recorded:
-        counts = ("same top-1",) if classified else ("compared", "only here", "only there")
+    counts: tuple[str, ...] = ("compared", "only here", "only there")
+    if classified:
+        counts = ("same top-1",) if recorded else ("compared", "excused")
     for header in ("size", *counts, "score diff", "box diff px"):
         table.add_column(header, justify="right")
     for picture in receipt.pictures:
@@ -195,7 +197,7 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
         table.add_row(
             plain(picture.name),
             f"{picture.width} × {picture.height}",
-            *_counts(picture, recorded),
+            *_counts(picture, classified, recorded),
             f"{picture.max_score_difference:.1e}",
             "—" if box is None else f"{box:.1e}",
         )
@@ -203,12 +205,12 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
     yield table
 
 
-def _counts(picture: ReceiptPicture, recorded: bool) -> tuple[str, ...]:
-    if not recorded:
-        return str(picture.compared), str(picture.excused)
-    if picture.same_top1 is not None:
+def _counts(picture: ReceiptPicture, classified: bool, recorded: bool) -> tuple[str, ...]:
+    if not classified:
+        return str(picture.compared), str(picture.only_here), str(picture.only_in_original)
+    if recorded:
         return ("yes" if picture.same_top1 else "no",)
-    return str(picture.compared), str(picture.only_here), str(picture.only_in_original)
+    return str(picture.compared), str(picture.excused)
 
 
 def _accuracy(accuracy: Accuracy) -> str:

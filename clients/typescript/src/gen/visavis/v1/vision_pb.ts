@@ -1885,8 +1885,8 @@ export type ReceiptPicture = Message<"visavis.v1.ReceiptPicture"> & {
   sameTop1?: boolean | undefined;
 
   /**
-   * Detections without a counterpart of the same label, overlapping by half, in the original's
-   * answer. Counted where there is no tolerance.
+   * Detections without a counterpart in the original's answer: within the tolerance or, where
+   * there is none, of the same label and overlapping by half.
    *
    * @generated from field: int32 only_here = 10;
    */
