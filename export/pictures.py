@@ -16,8 +16,8 @@ _SHAPES = {
     "square": (640, 640, "RGB", "JPEG", 1),
     "wide": (1280, 320, "RGB", "JPEG", 1),
     "tall": (230, 900, "RGB", "JPEG", 1),
-    "tiny": (17, 13, "RGB", "PNG", 1),
-    "huge": (4200, 1100, "RGB", "JPEG", 1),
+    "tiny": (13, 9, "RGB", "PNG", 1),
+    "huge": (4096, 1100, "RGB", "JPEG", 1),
     "odd": (333, 251, "RGB", "WEBP", 1),
     "grey": (500, 375, "L", "JPEG", 1),
     "turned": (480, 360, "RGB", "JPEG", 6),
@@ -25,11 +25,12 @@ _SHAPES = {
     "thin": (900, 41, "RGB", "PNG", 1),
     "16-bit": (310, 205, "I;16", "PNG", 1),
     "cmyk": (260, 380, "CMYK", "JPEG", 1),
+    "line": (1, 3000, "RGB", "PNG", 1),
 }
 
 
 def synthetic_pictures() -> dict[str, bytes]:
-    """Return twelve encoded pictures by name: wide, tall, tiny, huge, odd, grey and so on."""
+    """Return thirteen encoded pictures by name: wide, tall, tiny, huge, odd, grey and so on."""
     return {
         f"synthetic {name}": _encode(_draw(width, height, seed), mode, file_format, turn)
         for seed, (name, (width, height, mode, file_format, turn)) in enumerate(_SHAPES.items())

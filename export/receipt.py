@@ -108,6 +108,7 @@ def _classify(
     image: Image,
 ) -> ReceiptPicture:
     theirs = reference.probabilities(encoded)
+    _require_numbers(theirs, name)
     ours = file.answer(image, Options())
     assert isinstance(ours, Classified)
     difference = float(np.abs(ours.probabilities - theirs).max())
@@ -139,6 +140,8 @@ def _detect(
     image: Image,
 ) -> tuple[ReceiptPicture, RowComparison]:
     seen = reference.look(encoded)
+    _require_numbers(seen.candidates.scores, name)
+    _require_numbers(seen.candidates.boxes, name)
     family = Detector(file.document)
     outputs, geometry = file.run(image)
     rows, moved = _compare_rows(family, outputs, seen, tolerance, name)
@@ -182,6 +185,7 @@ def _record_boxes(
 ) -> ReceiptPicture:
     """Compare the boxes that overlap by half and have the same label; count the others."""
     seen = reference.look(encoded)
+    _require_numbers(seen.candidates.scores, name)
     defaults = file.document.detection_defaults
     assert defaults is not None
     score_threshold = _threshold(seen, defaults.score_threshold, name)
@@ -203,6 +207,15 @@ def _record_boxes(
             "only_in_original": agreement.only_in_baseline,
         }
     )
+
+
+def _require_numbers(theirs: Floats, name: str) -> None:
+    """Raise ReceiptFailed where the original itself answers NaN or infinity."""
+    if spoilt := int(np.count_nonzero(~np.isfinite(theirs))):
+        raise ReceiptFailed(
+            f"PyTorch itself gives NaN or infinity on {name!r}, {spoilt} times among "
+            f"{theirs.size} numbers: the weights are spoilt; give those of an earlier checkpoint"
+        )
 
 
 def _detected(found: Found) -> Detected:

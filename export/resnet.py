@@ -100,7 +100,19 @@ def build(
         facts=_facts(name, module, weights),
         provenance=provenance,
     )
-    return Original(draft, module, _Reference(module, resize))
+    reference = _torchvisions(name, classes, module.state_dict() if state is None else state)
+    return Original(draft, module, _Reference(reference, resize))
+
+
+def _torchvisions(name: str, classes: int, state: dict[str, Tensor]) -> nn.Module:
+    """Return torchvision's module once more, sharing nothing with the exported one but tensors.
+
+    A ResNet is what torchvision says it is: this is the outside that a receipt holds it against.
+    """
+    with torch.device("meta"):
+        module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    module.load_state_dict(state, strict=False, assign=True)
+    return module.eval()
 
 
 def imagenet_labels() -> tuple[str, ...]:
