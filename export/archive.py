@@ -66,9 +66,14 @@ def read_archive(path: Path) -> Pickled:
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
     except UnsafeCheckpoint as error:
+        compiled = "torch._dynamo" in str(error) or "torch._TorchCompile" in str(error)
+        place = "belongs to torch.compile" if compiled else "has no place in a checkpoint"
+        model = "model._orig_mod" if compiled else "model"
         raise UnsafeCheckpoint(
-            f"{path.name} is refused, because {error}, which has no place in a checkpoint; nothing "
-            "of it was run. Save its model again as a state_dict, or get it from another source"
+            f"{path.name} is refused, because {error}, which {place}; nothing of it was run. If "
+            "you trust it, load it where it was made and save only the model: "
+            f"torch.save({model}.state_dict(), FILE) of a ResNet, torch.save({{'model': {model}}}, "
+            "FILE) of a YOLO"
         ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{path.name} is refused: {error}") from None
@@ -119,7 +124,10 @@ def _opened(path: Path) -> zipfile.ZipFile:
     names = {info.filename.partition("/")[2] for info in infos}
     complaint = ""
     if "constants.pkl" in names:
-        complaint = "is TorchScript; give the checkpoint that it came from"
+        complaint = (
+            "is TorchScript, which holds no modules to read; give the checkpoint that it was made "
+            "from, such as best.pt instead of best.torchscript"
+        )
     elif "data.pkl" not in names:
         complaint = "is a zip archive, but no torch checkpoint"
     elif len(names) != len(infos):

@@ -16,7 +16,10 @@ from export.pickled import shown
 # [from, repeats, module, arguments], as in models/yolov5*.yaml of ultralytics/yolov5.
 Layer = Sequence[Any]
 
-MODULES = ("Conv", "C3", "SPPF", "nn.Upsample", "Concat", "Detect")
+MODULES = (
+    *("Conv", "Focus", "Bottleneck", "BottleneckCSP", "C3", "SPP", "SPPF"),
+    *("nn.Upsample", "Concat", "Detect"),
+)
 ACTIVATIONS = ("SiLU", "ReLU", "LeakyReLU", "Hardswish", "Identity")
 MAX_LAYERS = 200
 MAX_REPEATS = 100
@@ -119,7 +122,10 @@ def _argument(value: object) -> Any:
     ):
         return value
     if isinstance(value, list | tuple):
-        return [_numbers(one, "arguments") for one in _items(value, "arguments", 8)]
+        items = _items(value, "arguments", 8)
+        if any(isinstance(one, list | tuple) for one in items):
+            return [_numbers(one, "arguments") for one in items]
+        return _numbers(items, "arguments")
     return _number(value, "argument")
 
 

@@ -104,6 +104,28 @@ def _c3(module: Inert, x: Tensor) -> Any:
     return _run(module, torch.cat((_run(module, x, "cv1", "m"), _run(module, x, "cv2")), 1), "cv3")
 
 
+def _focus(module: Inert, x: Tensor) -> Any:
+    even, odd = x[:, :, 0::2], x[:, :, 1::2]
+    parts = (even[..., 0::2], odd[..., 0::2], even[..., 1::2], odd[..., 1::2])
+    return _run(module, torch.cat(parts, 1), "conv")
+
+
+def _bottleneck_csp(module: Inert, x: Tensor) -> Any:
+    joined = torch.cat((_run(module, x, "cv1", "m", "cv3"), _run(module, x, "cv2")), 1)
+    return _run(module, joined, "bn", "act", "cv4")
+
+
+def _conv(module: Inert, x: Tensor) -> Any:
+    fused = "bn" not in module.state["_modules"]
+    return _run(module, x, "conv", "act") if fused else _run(module, x, "conv", "bn", "act")
+
+
+def _spp(module: Inert, x: Tensor) -> Any:
+    x = _run(module, x, "cv1")
+    pooled = [_forward(pool, x) for pool in _children(_child(module, "m"))]
+    return _run(module, torch.cat((x, *pooled), 1), "cv2")
+
+
 def _sppf(module: Inert, x: Tensor) -> Any:
     state = module.state
     pooled = [_run(module, x, "cv1")]
@@ -210,9 +232,12 @@ _FORWARDS: dict[str, Forward] = {
     "MaxPool2d": _max_pool,
     "Upsample": _upsample,
     "Sequential": _sequence,
-    "Conv": lambda module, x: _run(module, x, "conv", "bn", "act"),
+    "Conv": _conv,
+    "Focus": _focus,
     "Bottleneck": _bottleneck,
+    "BottleneckCSP": _bottleneck_csp,
     "C3": _c3,
+    "SPP": _spp,
     "SPPF": _sppf,
     "Concat": lambda module, x: torch.cat(x, module.state["d"]),
     "Classify": _classify,

@@ -171,6 +171,11 @@ def _check(request: Request) -> None:
     """Raise ExportError for what can be seen to be wrong before any work is done."""
     name = request.architecture
     is_resnet = name in resnet.NAMES
+    if name in (yolov5.ANY_DETECTOR, yolov5.ANY_CLASSIFIER) and request.weights in (None, RANDOM):
+        raise ExportError(
+            f"{name} is whatever network a checkpoint of your own holds: give it with --weights "
+            f"FILE, or choose a published size, such as {name.replace('yolov5', 'yolov5n')}"
+        )
     if unknown := [p for p in request.precisions if p not in PRECISIONS]:
         raise ExportError(
             f"--precision {unknown[0]!r} is unknown; choose some of {', '.join(PRECISIONS)}"
@@ -239,7 +244,9 @@ def _original(request: Request, progress: Progress) -> Original:
     return replace(original, draft=original.draft.model_copy(update=update))
 
 
-def _release(name: str, request: Request) -> Release:
+def _release(name: str, request: Request) -> Release | None:
+    if name in (yolov5.ANY_DETECTOR, yolov5.ANY_CLASSIFIER):
+        return None
     if name in resnet.NAMES:
         return resnet.release(name, request.transforms)
     return yolov5_release(name)

@@ -32,7 +32,8 @@ def children(module: Inert, *names: str) -> list[Inert]:
     found = module.state.get("_modules")
     if not isinstance(found, dict) or set(found) != set(names):
         raise CheckpointError(
-            f"{shown(module)} holds {shown(found)}; known is one of {', '.join(names) or 'none'}"
+            f"{shown(module)} holds {shown(found)}; known is one of {', '.join(names) or 'none'}. "
+            "A network of other parts can be exported to ONNX by its own project's code"
         )
     return [_module(found[name]) for name in names]
 
@@ -48,7 +49,7 @@ def sequence(module: Inert) -> list[Inert]:
 def kind(module: Inert) -> str:
     """Return a module's class without its path, if the path is one where YOLO's classes lie."""
     path, _, name = module.class_path.rpartition(".")
-    known = ("torch.nn.modules.", "models.common", "models.yolo", "ultralytics.nn.")
+    known = ("torch.nn.modules.", "models.common", "models.yolo", "ultralytics.nn.", "torchvision.")
     return name if path.startswith(known) else module.class_path
 
 
@@ -104,6 +105,18 @@ def require_same(module: nn.Module, stored: Inert, unimportant: tuple[str, ...])
     for key in (_ADDED.keys() & own.keys()) - there.keys():
         if own[key] != _ADDED[key]:
             raise CheckpointError(f"{shown(stored)} doesn't say its {key}; save it again")
+
+
+def require_equal(module: nn.Module, stored: Inert) -> None:
+    """Raise CheckpointError unless a pickled module, and all inside it, say the same of themselves.
+
+    Left out: how a ResNet was built, which shows in its parts, and what training alone reads.
+    """
+    built = ("inplanes", "dilation", "groups", "base_width")
+    unimportant = built if type(module).__name__ == "ResNet" else ("inplace", "momentum")
+    require_same(module, stored, unimportant)
+    for name, child in module.named_children():
+        require_equal(child, stored.state["_modules"][name])
 
 
 def required(own: dict[str, Any], module: Inert, *names: str) -> list[Any]:

@@ -36,12 +36,14 @@ DTYPES = {
     "Float": torch.float32,
     "Double": torch.float64,
 }
-# The modules and functions that checkpoints of our families name. They are never imported;
-# a file that names others was made for another purpose, and is refused for that.
+# The modules and functions that checkpoints name, of our families and of what people train them
+# with. They are never imported; a file that names others was made for another purpose, and is
+# refused for that.
 _EXPECTED = re.compile(
-    r"(__main__|argparse|collections|datetime|enum|models|numpy|pathlib|torch\.nn|torchvision"
-    r"|ultralytics|utils)\.[\w.]+|types\.SimpleNamespace|_codecs\.encode"
-    r"|builtins\.(bytearray|complex|frozenset|range|set|slice)"
+    r"(__main__|argparse|collections|datetime|enum|models|numpy|pathlib|torchvision|ultralytics"
+    r"|utils|torch\.(nn|optim|amp|cuda\.amp|distributed)|easydict|lightning|omegaconf"
+    r"|pytorch_lightning|timm|yolov6)\.[\w.]+|types\.SimpleNamespace|_codecs\.encode"
+    r"|builtins\.(bytearray|complex|dict|frozenset|getattr|int|list|object|range|set|slice)"
     r"|torch\.(Size|device|Tensor|storage\.UntypedStorage|serialization\._get_layout)"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
     rf"|torch\.(float|double|half|bfloat16|u?int|long|short|bool)\d*|torch\.({'|'.join(DTYPES)})Storage"
@@ -322,6 +324,11 @@ class _Machine:
                 return arguments[0] if arguments else Inert(called.path)
             case "torch._tensor._rebuild_from_type_v2":
                 return self._made(arguments[0], arguments[2])
+            case "builtins.getattr":
+                # What `fuse` leaves in a convolution: its own method under another name.
+                if arguments[1:] != ("forward_fuse",) or not isinstance(arguments[0], Inert):
+                    raise UnsafeCheckpoint("it names builtins.getattr")
+                return Name("forward_fuse")
             case "torch.Size" | "builtins.set" | "builtins.frozenset":
                 return arguments[0] if arguments and isinstance(arguments[0], list | tuple) else ()
             case path if path in _CONTAINERS:

@@ -10,6 +10,7 @@ from torchvision.models.resnet import ResNet
 
 from export import random_weights
 from export.errors import ExportError
+from export.identity import identify_state
 from export.original import (
     Floats,
     Original,
@@ -150,13 +151,22 @@ def _enum(name: str, transforms: str) -> Any:
 
 
 def _classes(name: str, state: dict[str, Tensor]) -> int:
-    try:
+    """Return how many classes a state_dict knows; raises ExportError if it is another model's."""
+    identity = identify_state(state)
+    if name not in identity.names:
+        raise ExportError(f"the weights are {identity.title}, not {name}; {identity.advice}")
+    if "fc.weight" in state:
         return int(state["fc.weight"].shape[0])
-    except KeyError:
+    if head := [key for key in state if key.startswith("fc.")]:
         raise ExportError(
-            f"the weights are no {name}: they hold no fc.weight, but "
-            f"{shown(', '.join(list(state)[:3]))}"
-        ) from None
+            f"the head of this {name} is not the one linear layer of torchvision's, but "
+            f"{shown(', '.join(head), 120)}; if only a Dropout stands before its linear layer, "
+            "save its two tensors as fc.weight and fc.bias"
+        )
+    raise ExportError(
+        f"the weights are those of a {name} without its head, fc.weight and fc.bias, and so name "
+        "no classes; give the weights of the whole classifier"
+    )
 
 
 def _load(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ from rich.progress import Progress, TaskID
 from export.archive import check_torch_file
 from export.errors import WeightsError
 
-SUFFIXES = (".pth", ".pt")
+SUFFIXES = (".pth", ".pt", ".safetensors")
 TRIES = 4
 FIRST_PAUSE_S = 1.0
 TIMEOUT_S = 30.0
@@ -92,7 +92,7 @@ def find(
 ) -> Weights:
     """Return the weights of model `name`: the given ones, else cached ones, else downloaded ones.
 
-    given: a file, used as it is, or a folder that may hold `<name>.pth` or `<name>.pt`.
+    given: a file, used as it is, or a folder that may hold the name with one of SUFFIXES.
     sleep: waits the seconds between two tries of a download.
     Raises WeightsError where there are none, and says what to do.
     """
@@ -100,7 +100,7 @@ def find(
     if given is not None:
         if path := _look_up(name, given):
             return Weights(path, path.name, _sha256_as_named(path))
-        looked = f" The folder {given} was looked in, but holds no {name}.pth or {name}.pt."
+        looked = f" The folder {given} holds no {' or '.join(name + one for one in SUFFIXES)}."
     if release is None:
         raise WeightsError(f"no published weights are known for {name!r}.{looked} {_ADVICE}")
     path = cache / release.filename
@@ -154,7 +154,8 @@ def _sha256_as_named(path: Path) -> str:
 
     torchvision's names end in its first eight digits: resnet50-0676ba61.pth.
     """
-    sha256, named = _sha256(path), re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    # And as browsers number a second download: "resnet50-0676ba61 (1).pth".
+    sha256, named = _sha256(path), re.search(r"-([0-9a-f]{8})(?: ?\(\d+\))?\.pth$", path.name)
     if named and not sha256.startswith(named[1]):
         raise WeightsError(
             f"{path.name} is damaged: its SHA-256 begins with {sha256[:8]}, not {named[1]} as its "

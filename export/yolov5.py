@@ -1,7 +1,6 @@
 """YOLOv5, the original: anchor-based detectors and ImageNet classifiers of ultralytics/yolov5."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +28,8 @@ from export.original import (
     upright,
     weights_license,
 )
+from export.pickled import Inert
+from export.published import SIZES, describe
 from export.resnet import imagenet_labels
 from export.weights import Weights
 from export.yolov5_modules import (
@@ -38,7 +39,6 @@ from export.yolov5_modules import (
     SplitDetect,
     build_classifier,
     build_detector,
-    describe,
     read_network,
 )
 from server.card import (
@@ -56,9 +56,10 @@ from server.card import (
 )
 from server.labels import name_of_label_set
 
-SIZES = "nsmlx"
-DETECTORS = tuple(f"yolov5{size}{six}" for six in ("", "6") for size in SIZES)
-CLASSIFIERS = tuple(f"yolov5{size}-cls" for size in SIZES)
+# Whatever network of YOLOv5's layers a checkpoint holds, of a published size or not.
+ANY_DETECTOR, ANY_CLASSIFIER = "yolov5", "yolov5-cls"
+DETECTORS = (*(f"yolov5{size}{six}" for six in ("", "6") for size in SIZES), ANY_DETECTOR)
+CLASSIFIERS = (*(f"yolov5{size}-cls" for size in SIZES), ANY_CLASSIFIER)
 
 _README = "README of ultralytics/yolov5"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,15 +77,13 @@ def build_yolov5(
     name: one of DETECTORS. size: side of the input in pixels; None: the checkpoint's, 640
     or 1280. Raises ExportError if the checkpoint is of another kind or doesn't fit.
     """
-    p6 = name.endswith("6")
     if checkpoint is None:
         random_weights.seed()
-        network = build_detector(describe(name[6], 80, p6))
+        network = build_detector(describe(name[6], 80, name.endswith("6")))
         labels = coco_labels()
         random_weights.calibrate(network, _spreads(network), letterboxed_pictures())
     else:
-        _require(checkpoint, "yolov5", name)
-        require_size(name, checkpoint.state)
+        require(name, checkpoint)
         check_yaml(checkpoint)
         network = read_network(checkpoint.model)
         load_state(network, checkpoint.state, name)
@@ -92,9 +91,8 @@ def build_yolov5(
     head = network.head
     if not isinstance(head, Detect):
         raise ExportError(f"the checkpoint's last layer is no Detect, which {name} ends in")
-    if (scales := len(head.m)) != (4 if p6 else 3):
-        raise ExportError(f"the checkpoint detects at {scales} scales; {name} is another model")
-    side = size or multiple(own_size(checkpoint) or (1280 if p6 else 640), max(head.strides))
+    usual = 1280 if max(head.strides) > 32 else 640
+    side = size or multiple(own_size(checkpoint) or usual, max(head.strides))
     if side % max(head.strides):
         raise ExportError(f"the input size {side} is no multiple of {max(head.strides)}")
     if len(labels) != head.outputs - 5:
@@ -114,7 +112,7 @@ def build_yolov5(
             strides=head.strides,
         ),
         detection_defaults=DetectionDefaults(score_threshold=0.25, iou_threshold=0.45),
-        facts=facts(name, network, weights, real_time=True),
+        facts=facts(name, checkpoint, network, weights, real_time=True),
         provenance=provenance,
     )
     # Of random weights there is no file to read a second time.
@@ -146,9 +144,8 @@ def build_yolov5_classifier(
         images = random_weights.images(lambda picture: picture.resize((224, 224)))
         random_weights.calibrate(network, [spread], (images - 0.45) / 0.225)
     else:
-        _require(checkpoint, "yolov5-cls", name)
+        require(name, checkpoint)
         labels = checkpoint.names or imagenet_labels()
-        require_size(name, checkpoint.state)
         network = read_network(checkpoint.model)
         load_state(network, checkpoint.state, name)
         if not isinstance(network.head, Classify):
@@ -170,7 +167,7 @@ def build_yolov5_classifier(
             std=_STD,
         ),
         output=ClassScores(layout="logits", tensor="logits"),
-        facts=facts(name, network, weights, real_time=None),
+        facts=facts(name, checkpoint, network, weights, real_time=None),
         provenance=provenance,
     )
     logits = evaluation(checkpoint) if checkpoint else network
@@ -185,7 +182,7 @@ def check_yaml(checkpoint: YoloCheckpoint) -> None:
     layers = modules.sequence(*modules.children(checkpoint.model, "model"))
     rows = [*description["backbone"], *description["head"]]
     told = [(row[2].removeprefix("nn."), row[0]) for row in rows]
-    there = [(modules.kind(layer), _plain(layer.state.get("f"))) for layer in layers]
+    there = [(_repeated(layer), _plain(layer.state.get("f"))) for layer in layers]
     if told != there:
         pairs = enumerate(zip(told, there, strict=False))
         index = next((i for i, (one, other) in pairs if one != other), min(len(told), len(there)))
@@ -205,16 +202,11 @@ def own_size(checkpoint: YoloCheckpoint | None) -> int | None:
     return checkpoint.image_size if checkpoint else None
 
 
-def require_size(name: str, state: dict[str, Tensor]) -> None:
-    """Raise ExportError unless a checkpoint has the width, and the scales, that a name means."""
-    widths = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
-    width = len(state["model.0.conv.weight"]) if "model.0.conv.weight" in state else 0
-    if widths.get(width) != name[6]:
-        raise ExportError(
-            f"the checkpoint starts with {width} channels, as size {widths.get(width, '?')} does; "
-            f"{name} is another: export it under the name of its own size, and call it what you "
-            "like with --name"
-        )
+def require(name: str, checkpoint: YoloCheckpoint) -> None:
+    """Raise ExportError, saying what it is, unless a checkpoint can be exported under a name."""
+    identity = checkpoint.identity
+    if name not in identity.names:
+        raise ExportError(f"the checkpoint is {identity.title}, not {name}; {identity.advice}")
 
 
 def load_state(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
@@ -234,14 +226,24 @@ def coco_labels() -> tuple[str, ...]:
     return tuple(label for label in weights.meta["categories"] if label not in unused)
 
 
-def facts(name: str, module: nn.Module, weights: Weights | None, real_time: bool | None) -> Facts:
+def facts(
+    name: str,
+    checkpoint: YoloCheckpoint | None,
+    module: nn.Module,
+    weights: Weights | None,
+    real_time: bool | None,
+) -> Facts:
     """Return the card's facts for a model of the YOLOv5 family."""
     classifies = name.endswith("-cls")
     license_id, license_source = weights_license(
         weights, "https://github.com/ultralytics", "AGPL-3.0-only"
     )
     return Facts(
-        architecture=re.sub(r"^yolov5(.*)$", r"YOLOv5\1", name),
+        architecture=(
+            checkpoint.identity.title.removeprefix("a ")
+            if checkpoint
+            else name.replace("yolov5", "YOLOv5")
+        ),
         organization="Ultralytics",
         category="computer vision",
         modality="image to labels" if classifies else "image to boxes with labels",
@@ -386,6 +388,13 @@ def _spreads(network: Network) -> list[random_weights.Spread]:
     return spreads
 
 
+def _repeated(layer: Inert) -> str:
+    """Return a layer's class, of one that is repeated in a row that of each."""
+    if modules.kind(layer) == "Sequential" and (parts := modules.sequence(layer)):
+        return modules.kind(parts[0])
+    return modules.kind(layer)
+
+
 def _plain(source: object) -> object:
     return list(source) if isinstance(source, tuple) else source
 
@@ -393,14 +402,6 @@ def _plain(source: object) -> object:
 def multiple(side: int, stride: int) -> int:
     """Return a side, made larger where it is no multiple of the stride, as YOLOv5 does."""
     return math.ceil(side / stride) * stride
-
-
-def _require(checkpoint: YoloCheckpoint, kind: str, name: str) -> None:
-    if checkpoint.kind != kind:
-        raise ExportError(
-            f"the checkpoint is of kind {checkpoint.kind}, {name} needs {kind}; "
-            "export it under the name of its own kind"
-        )
 
 
 @dataclass(frozen=True, slots=True)

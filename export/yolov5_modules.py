@@ -1,10 +1,9 @@
-"""YOLOv5's network (v6.0 to v7.0), built from a checkpoint's own modules, or from our description.
+"""YOLOv5's network, built from a checkpoint's own modules, or from our description.
 
 Our own blocks, with the names that checkpoints use: those of `ultralytics` have changed
 under YOLOv5 (SPPF lost its first activation), and these few need nothing but torch.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,98 +14,34 @@ from torch import Tensor, nn
 from export import modules
 from export.description import Layer
 from export.errors import CheckpointError
-from export.pickled import Inert, StoredTensor, shown
-
-# Depth and width multiples of each size; the same source.
-MULTIPLES = {
-    "n": (0.33, 0.25),
-    "s": (0.33, 0.5),
-    "m": (0.67, 0.75),
-    "l": (1, 1),
-    "x": (1.33, 1.25),
-}
-
-# Detecting at three scales, strides 8 to 32 (640 px), and at four, strides 8 to 64 (1280 px).
-P5_ANCHORS = (
-    (10, 13, 16, 30, 33, 23),
-    (30, 61, 62, 45, 59, 119),
-    (116, 90, 156, 198, 373, 326),
-)
-P6_ANCHORS = (
-    (19, 27, 44, 40, 38, 94),
-    (96, 68, 86, 152, 180, 137),
-    (140, 301, 303, 264, 238, 542),
-    (436, 615, 739, 380, 925, 792),
-)
-_STEM: list[Layer] = [
-    [-1, 1, "Conv", [64, 6, 2, 2]],
-    [-1, 1, "Conv", [128, 3, 2]],
-    [-1, 3, "C3", [128]],
-    [-1, 1, "Conv", [256, 3, 2]],
-    [-1, 6, "C3", [256]],
-    [-1, 1, "Conv", [512, 3, 2]],
-    [-1, 9, "C3", [512]],
-]
-_P5_END: list[Layer] = [[-1, 1, "Conv", [1024, 3, 2]], [-1, 3, "C3", [1024]]]
-_P6_END: list[Layer] = [[-1, 1, "Conv", [768, 3, 2]], [-1, 3, "C3", [768]], *_P5_END]
-_SPPF: list[Layer] = [[-1, 1, "SPPF", [1024, 5]]]
-
-
-def _up(skip: int, squeeze: int, width: int) -> list[Layer]:
-    """Return the layers that go one scale up and join the backbone's layer `skip`."""
-    return [
-        [-1, 1, "Conv", [squeeze, 1, 1]],
-        [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
-        [[-1, skip], 1, "Concat", [1]],
-        [-1, 3, "C3", [width, False]],
-    ]
-
-
-def _down(skip: int, squeeze: int, width: int) -> list[Layer]:
-    """Return the layers that go one scale down and join the layer `skip`."""
-    return [
-        [-1, 1, "Conv", [squeeze, 3, 2]],
-        [[-1, skip], 1, "Concat", [1]],
-        [-1, 3, "C3", [width, False]],
-    ]
-
-
-def describe(size: str, classes: int, p6: bool = False) -> dict[str, Any]:
-    """Return the description of a published size: n, s, m, l or x, with three or four scales."""
-    depth, width = MULTIPLES[size]
-    if p6:
-        head = [*_up(8, 768, 768), *_up(6, 512, 512), *_up(4, 256, 256)]
-        head += [*_down(20, 256, 512), *_down(16, 512, 768), *_down(12, 768, 1024)]
-        detect: Layer = [[23, 26, 29, 32], 1, "Detect", ["nc", "anchors"]]
-    else:
-        head = [
-            *_up(6, 512, 512),
-            *_up(4, 256, 256),
-            *_down(14, 256, 512),
-            *_down(10, 512, 1024),
-        ]
-        detect = [[17, 20, 23], 1, "Detect", ["nc", "anchors"]]
-    return {
-        "nc": classes,
-        "depth_multiple": depth,
-        "width_multiple": width,
-        "anchors": P6_ANCHORS if p6 else P5_ANCHORS,
-        "backbone": [*_STEM, *(_P6_END if p6 else _P5_END), *_SPPF],
-        "head": [*head, detect],
-    }
+from export.pickled import Inert, Name, StoredTensor, shown
+from export.published import deepened, widened
 
 
 class Conv(nn.Module):
-    """Convolution without bias, batch norm, activation."""
+    """Convolution, batch norm (None: fused with the convolution), activation."""
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, act: nn.Module) -> None:
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, act: nn.Module) -> None:
         super().__init__()
         self.conv = conv
         self.bn = bn
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        y = self.conv(x)
+        return self.act(y if self.bn is None else self.bn(y))
+
+
+class Focus(nn.Module):
+    """Every second pixel as a channel of its own, then a convolution: the stem before v6.0."""
+
+    def __init__(self, conv: Conv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x[..., line::2, column::2] for column in (0, 1) for line in (0, 1)]
+        return self.conv(torch.cat(parts, 1))
 
 
 class Bottleneck(nn.Module):
@@ -135,6 +70,43 @@ class C3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class BottleneckCSP(nn.Module):
+    """A cross-stage partial block with four convolutions, that of the releases before v4.0."""
+
+    def __init__(
+        self,
+        outer: tuple[Conv, Conv],
+        inner: tuple[nn.Conv2d, nn.Conv2d],
+        bn: nn.BatchNorm2d,
+        act: nn.Module,
+        m: Sequence[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.cv1, self.cv4 = outer
+        self.cv2, self.cv3 = inner
+        self.bn = bn
+        self.act = act
+        self.m = nn.Sequential(*m)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
+        return self.cv4(self.act(self.bn(joined)))
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling: the map beside its poolings of several sizes."""
+
+    def __init__(self, cv1: Conv, cv2: Conv, m: Sequence[nn.MaxPool2d]) -> None:
+        super().__init__()
+        self.cv1 = cv1
+        self.cv2 = cv2
+        self.m = nn.ModuleList(m)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        return self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], 1))
 
 
 class SPPF(nn.Module):
@@ -353,6 +325,9 @@ def _read_layer(layer: Inert) -> nn.Module:
     match modules.kind(layer):
         case "Conv":
             return _read_conv(layer)
+        case "Focus":
+            modules.attributes(layer)
+            return Focus(*map(_read_conv, modules.children(layer, "conv")))
         case "C3":
             modules.attributes(layer)
             *convs, inner = modules.children(layer, "cv1", "cv2", "cv3", "m")
@@ -360,6 +335,26 @@ def _read_layer(layer: Inert) -> nn.Module:
             return C3(
                 first, second, third, [_read_bottleneck(one) for one in modules.sequence(inner)]
             )
+        case "BottleneckCSP":
+            modules.attributes(layer)
+            names = ("cv1", "cv4", "cv2", "cv3", "bn", "act", "m")
+            cv1, cv4, cv2, cv3, bn, act, inner = modules.children(layer, *names)
+            return BottleneckCSP(
+                (_read_conv(cv1), _read_conv(cv4)),
+                (modules.conv2d(cv2), modules.conv2d(cv3)),
+                modules.batch_norm(bn),
+                modules.activation(act),
+                [_read_bottleneck(one) for one in modules.sequence(inner)],
+            )
+        case "Bottleneck":
+            return _read_bottleneck(layer)
+        case "Sequential":  # one layer, repeated
+            return nn.Sequential(*map(_read_layer, modules.sequence(layer)))
+        case "SPP":
+            modules.attributes(layer)
+            cv1, cv2, pools = modules.children(layer, "cv1", "cv2", "m")
+            sizes = [modules.max_pool(pool) for pool in modules.sequence(pools)]
+            return SPP(_read_conv(cv1), _read_conv(cv2), sizes)
         case "SPPF":
             modules.attributes(layer)
             cv1, cv2, pool = modules.children(layer, "cv1", "cv2", "m")
@@ -379,14 +374,12 @@ def _read_layer(layer: Inert) -> nn.Module:
 def _read_conv(module: Inert) -> Conv:
     if modules.kind(module) != "Conv":
         raise modules.unknown(module)
-    modules.attributes(module)
-    if "bn" not in module.state["_modules"]:
-        raise CheckpointError(
-            "its convolutions are fused with their batch norms; give the checkpoint as it was "
-            "trained, before `fuse()`"
-        )
-    conv, bn, act = modules.children(module, "conv", "bn", "act")
-    return Conv(modules.conv2d(conv), modules.batch_norm(bn), modules.activation(act))
+    modules.attributes(module, forward=(Name("forward_fuse"),))
+    if "bn" in module.state["_modules"]:
+        conv, bn, act = modules.children(module, "conv", "bn", "act")
+        return Conv(modules.conv2d(conv), modules.batch_norm(bn), modules.activation(act))
+    conv, act = modules.children(module, "conv", "act")
+    return Conv(modules.conv2d(conv), None, modules.activation(act))
 
 
 def _read_bottleneck(module: Inert) -> Bottleneck:
@@ -415,7 +408,37 @@ def _read_detect(layer: Inert) -> Detect:
             f"its head of {classes} classes, {scales} scales and {anchors} anchors doesn't fit "
             f"its anchors of shape {list(shape)} and its {len(convs)} convolutions; save it again"
         )
+    for conv in convs:
+        plain = conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
+        if not plain or conv.groups > 1 or conv.bias is None:
+            raise CheckpointError(
+                "its head's convolutions are not those of YOLOv5, 1 × 1 with a bias. A network of "
+                "other parts can be exported to ONNX by its own project's code"
+            )
+    _check_anchors(layer, stored)
     return Detect(classes, anchors, convs)
+
+
+def _check_anchors(head: Inert, anchors: object) -> None:
+    """Raise CheckpointError if a head has its anchors twice, in cells and in pixels, and unequal.
+
+    Before v6.0 the second ones counted.
+    """
+    in_pixels, stride = head.state["_buffers"].get("anchor_grid"), head.state.get("stride")
+    if (
+        isinstance(anchors, StoredTensor)
+        and isinstance(in_pixels, StoredTensor)
+        and isinstance(stride, StoredTensor)
+    ):
+        cells, pixels = anchors.tensor().float(), in_pixels.tensor().float()
+        if pixels.numel() == cells.numel() and stride.elements == len(cells):
+            computed = cells * stride.tensor().float().view(-1, 1, 1)
+            if torch.allclose(pixels.view_as(cells), computed, rtol=1e-2):
+                return
+        raise CheckpointError(
+            "its head holds other anchors in anchor_grid than in anchors; set anchor_grid to "
+            "anchors times the strides, or the reverse, and save it again"
+        )
 
 
 def _read_classify(layer: Inert) -> Classify:
@@ -438,8 +461,8 @@ def _layers(
     for source, repeats, kind, arguments in layers:
         sources = tuple(source) if isinstance(source, Sequence) else (source,)
         c_in = [widths[s] if widths else 3 for s in sources]
-        n = max(round(repeats * depth), 1) if repeats > 1 else repeats
-        c_out = math.ceil(arguments[0] * width / 8) * 8 if kind in ("Conv", "C3", "SPPF") else 0
+        n = deepened(repeats, depth)
+        c_out = widened(arguments[0], width) if kind in ("Conv", "C3", "SPPF") else 0
         module: nn.Module
         match kind:
             case "Conv":

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from export import modules, random_weights
 from export.checkpoint import YoloCheckpoint
 from export.description import ACTIVATIONS, read_description
-from export.errors import ExportError
+from export.errors import CheckpointError, ExportError
 from export.original import Candidates, Floats, Original, candidates
 from export.pickled import Inert
+from export.published import SIZES, describe
 from export.weights import Weights
 from export.yolov5 import (
-    SIZES,
     Place,
     YoloReference,
     check_yaml,
@@ -28,9 +28,8 @@ from export.yolov5 import (
     load_state,
     multiple,
     own_size,
-    require_size,
+    require,
 )
-from export.yolov5_modules import describe
 from server.card import Candidates as CandidatesLayout
 from server.card import (
     DetectionDefaults,
@@ -78,11 +77,7 @@ def build_yolov5u(
         labels = coco_labels()
         random_weights.calibrate(module, _spreads(module), letterboxed_pictures())
     else:
-        if checkpoint.kind != "ultralytics-detect":
-            raise ExportError(
-                f"the checkpoint is of kind {checkpoint.kind}, {name} needs ultralytics-detect"
-            )
-        require_size(name, checkpoint.state)
+        require(name, checkpoint)
         labels = checkpoint.names
         check_yaml(checkpoint)
         module = _detection_model(_checked(name, checkpoint))
@@ -102,15 +97,17 @@ def build_yolov5u(
         ),
         output=CandidatesLayout(layout="ultralytics_rows", tensor="rows"),
         detection_defaults=DetectionDefaults(score_threshold=0.25, iou_threshold=0.7),
-        facts=_facts(name, module, weights),
+        facts=_facts(name, checkpoint, module, weights),
         provenance=provenance,
     )
     rows = evaluation(checkpoint) if checkpoint else module
     return Original(draft, module, YoloReference(rows, side, _candidates, _unletterbox))
 
 
-def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
-    inherited = facts(name, module, weights, real_time=True)
+def _facts(
+    name: str, checkpoint: YoloCheckpoint | None, module: nn.Module, weights: Weights | None
+) -> Facts:
+    inherited = facts(name, checkpoint, module, weights, real_time=True)
     sources = inherited.sources | {
         "architecture": "ultralytics/ultralytics, cfg/models/v5/",
         "release_date": "ultralytics/ultralytics: YOLOv5u came with its version 8, in 2023",
@@ -139,6 +136,11 @@ def _conform(module: nn.Module, stored: Inert) -> None:
     compute are taken from the checkpoint; what is around them must be of the same class and say
     the same of itself. The numbers are loaded later.
     """
+    if type(module).__name__ == "Conv" and "bn" not in stored.state.get("_modules", ("bn",)):
+        raise CheckpointError(
+            "its convolutions are fused with their batch norms; give the checkpoint as it was "
+            "trained, or export it to ONNX with `yolo export model=FILE format=onnx`"
+        )
     modules.require_same(module, stored, _UNIMPORTANT)
     for name in [name for name, _ in module.named_children()]:
         (part,) = (child for key, child in stored.state["_modules"].items() if key == name)

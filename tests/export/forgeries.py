@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from export import exporter
 from export.errors import ExportError
-from export.yolov5_modules import describe
+from export.published import describe
 
 from . import originals
 
@@ -75,13 +75,13 @@ _FORBIDDEN = (
 # The product's own: where ultralytics keeps its settings, and the words of our description, which
 # it parses.
 _OURS = ("visavis-ultralytics-", "(b'nearest', ", "(b'nc', ")
-KINDS = ("yolov5n", "yolov5n-cls", "yolov5nu", "resnet18")
+KINDS = ("yolov5", "yolov5n-cls", "yolov5nu", "resnet18")
 
 
 def genuine(kind: str, folder: Path) -> Path:
     """Return a checkpoint as people have it, of random weights."""
     path = folder / f"{kind}.pt"
-    if kind == "yolov5n":
+    if kind == "yolov5":
         model = originals.DetectionModel(originals.small_yaml() | {"activation": "nn.SiLU()"})
         return originals.save(model, path, opt={"imgsz": 640}, date="2024-01-01")
     if kind == "yolov5n-cls":

@@ -1,7 +1,7 @@
 """YOLOv5 as its authors wrote it, in small: what people's checkpoints are pickled from.
 
-Written after models/common.py and models/yolo.py of ultralytics/yolov5 v7.0, and from nothing of
-the product: it says what a checkpoint's network answers.
+Written after models/common.py and models/yolo.py of ultralytics/yolov5 v7.0, for older layers of
+v5.0 and v3.1, and from nothing of the product: it says what a checkpoint's network answers.
 """
 
 import math
@@ -35,6 +35,28 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
+    def forward_fuse(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class Focus(nn.Module):
+    def __init__(self, c1: int, c2: int, k: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv(c1 * 4, c2, k, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(
+            torch.cat(
+                [
+                    x[..., ::2, ::2],
+                    x[..., 1::2, ::2],
+                    x[..., ::2, 1::2],
+                    x[..., 1::2, 1::2],
+                ],
+                1,
+            )
+        )
+
 
 class Bottleneck(nn.Module):
     def __init__(self, c1: int, c2: int, shortcut: bool = True) -> None:
@@ -58,6 +80,48 @@ class C3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class BottleneckCSP(nn.Module):
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True) -> None:
+        super().__init__()
+        c_ = c2 // 2
+        self.cv1 = Conv(c1, c_, 1, 1)
+        self.cv2 = nn.Conv2d(c1, c_, 1, 1, bias=False)
+        self.cv3 = nn.Conv2d(c_, c_, 1, 1, bias=False)
+        self.cv4 = Conv(2 * c_, c2, 1, 1)
+        self.bn = nn.BatchNorm2d(2 * c_)
+        self.act = nn.LeakyReLU(0.1, inplace=True)
+        self.m = nn.Sequential(*[Bottleneck(c_, c_, shortcut) for _ in range(n)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y1 = self.cv3(self.m(self.cv1(x)))
+        y2 = self.cv2(x)
+        return self.cv4(self.act(self.bn(torch.cat((y1, y2), dim=1))))
+
+
+class SPP(nn.Module):
+    def __init__(self, c1: int, c2: int, k: tuple[int, ...] = (5, 9, 13)) -> None:
+        super().__init__()
+        c_ = c1 // 2
+        self.cv1 = Conv(c1, c_, 1, 1)
+        self.cv2 = Conv(c_ * (len(k) + 1), c2, 1, 1)
+        self.m = nn.ModuleList([nn.MaxPool2d(kernel_size=x, stride=1, padding=x // 2) for x in k])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        return self.cv2(torch.cat([x] + [m(x) for m in self.m], 1))
+
+
+class GhostConv(nn.Module):
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1) -> None:
+        super().__init__()
+        self.cv1 = Conv(c1, c2 // 2, k, s)
+        self.cv2 = Conv(c2 // 2, c2 // 2, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.cv1(x)
+        return torch.cat((y, self.cv2(y)), 1)
 
 
 class SPPF(nn.Module):
@@ -118,6 +182,31 @@ class Detect(nn.Module):
         return torch.cat(z, 1)
 
 
+class OldDetect(Detect):
+    """As v3.0 to v5.0 had it, with the anchors in pixels beside those in cells."""
+
+    def __init__(self, nc: int, anchors: list[list[float]], ch: list[int]) -> None:
+        super().__init__(nc, anchors, ch)
+        del self.anchor_grid, self.inplace
+        self.export = False
+        in_pixels = torch.tensor(anchors).float().view(self.nl, 1, -1, 1, 1, 2)
+        self.register_buffer("anchor_grid", in_pixels)
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        z = []
+        for i in range(self.nl):
+            y = self.m[i](x[i])
+            bs, _, ny, nx = y.shape
+            y = y.view(bs, self.na, self.no, ny, nx).permute(0, 1, 3, 4, 2).contiguous()
+            yv, xv = torch.meshgrid([torch.arange(ny), torch.arange(nx)], indexing="ij")
+            self.grid[i] = torch.stack((xv, yv), 2).view((1, 1, ny, nx, 2)).float()
+            y = y.sigmoid()
+            y[..., 0:2] = (y[..., 0:2] * 2.0 - 0.5 + self.grid[i]) * self.stride[i]
+            y[..., 2:4] = (y[..., 2:4] * 2) ** 2 * self.anchor_grid[i]
+            z.append(y.view(bs, -1, self.no))
+        return torch.cat(z, 1)
+
+
 class Classify(nn.Module):
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__()
@@ -153,7 +242,11 @@ class DetectionModel(BaseModel):
         self.inplace = True
         m = self.model[-1]
         if isinstance(m, Detect):
-            m.stride = torch.tensor([8.0, 16.0, 32.0])
+            sides: list[int] = []
+            with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+                patch.setattr(type(m), "forward", lambda _, x: sides.extend(y.shape[2] for y in x))
+                self(torch.zeros(1, 3, 256, 256))
+            m.stride = torch.tensor([256.0 / side for side in sides])
             m.anchors /= m.stride.view(-1, 1, 1)
             self.stride = m.stride
         initialize_weights(self)
@@ -175,25 +268,64 @@ class ClassificationModel(BaseModel):
 
 def parse_model(d: dict[str, Any], act: nn.Module | None) -> tuple[nn.Sequential, list[int]]:
     ch, layers, save = [3], [], []
+    detect = OldDetect if d["backbone"][0][2] == "Focus" else Detect
     Conv.default_act = act or nn.SiLU()
     for i, (f, n, name, args) in enumerate(d["backbone"] + d["head"]):
         n = max(round(n * d["depth_multiple"]), 1) if n > 1 else n
-        if name in ("Conv", "C3", "SPPF"):
+        if name in BLOCKS:
             c2 = math.ceil(args[0] * d["width_multiple"] / 8) * 8
-            rest = [n, *args[1:]] if name == "C3" else args[1:]
-            m = {"Conv": Conv, "C3": C3, "SPPF": SPPF}[name](ch[f], c2, *rest)
+            rest = args[1:]
+            if name in ("C3", "BottleneckCSP"):
+                rest, n = [n, *rest], 1
+            m: Any = nn.Sequential(
+                *(BLOCKS[name](ch[f] if k == 0 else c2, c2, *rest) for k in range(n))
+            )
+            m = m if n > 1 else m[0]
         elif name == "Concat":
             c2, m = sum(ch[x] for x in f), Concat(*args)
         elif name == "nn.Upsample":
             c2, m = ch[f], nn.Upsample(*args)
         else:
-            c2, m = 0, Detect(d["nc"], d["anchors"], [ch[x] for x in f])
+            c2, m = 0, detect(d["nc"], d["anchors"], [ch[x] for x in f])
         m.i, m.f, m.type = i, f, PATHS.get(type(m), "torch.nn.modules.upsampling.Upsample")
         m.np = sum(x.numel() for x in m.parameters())
         save += [x % i for x in ([f] if isinstance(f, int) else f) if x != -1]
         layers.append(m)
         ch = [c2] if i == 0 else [*ch, c2]
     return nn.Sequential(*layers), sorted(save)
+
+
+BLOCKS: dict[str, Any] = {
+    "Conv": Conv,
+    "Focus": Focus,
+    "Bottleneck": Bottleneck,
+    "BottleneckCSP": BottleneckCSP,
+    "C3": C3,
+    "SPP": SPP,
+    "SPPF": SPPF,
+    "GhostConv": GhostConv,
+}
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Fold each batch norm into its convolution, as `Model.fuse` does before it exports."""
+    for m in model.modules():
+        if isinstance(m, Conv):
+            conv, bn = m.conv, m.bn
+            scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+            fused = nn.Conv2d(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,  # type: ignore[arg-type]
+                conv.stride,  # type: ignore[arg-type]
+                conv.padding,
+            )
+            fused.weight.data = conv.weight.data * scale.data[:, None, None, None]
+            fused.bias.data = (bn.bias - bn.running_mean * scale).data  # type: ignore[union-attr]
+            m.conv = fused.requires_grad_(False)
+            del m.bn
+            m.forward = m.forward_fuse  # type: ignore[method-assign]
+    return model.eval()
 
 
 def initialize_weights(model: nn.Module) -> None:
@@ -204,12 +336,17 @@ def initialize_weights(model: nn.Module) -> None:
 
 PATHS = {
     Conv: "models.common.Conv",
+    Focus: "models.common.Focus",
+    BottleneckCSP: "models.common.BottleneckCSP",
+    SPP: "models.common.SPP",
+    GhostConv: "models.common.GhostConv",
     Bottleneck: "models.common.Bottleneck",
     C3: "models.common.C3",
     SPPF: "models.common.SPPF",
     Concat: "models.common.Concat",
     Classify: "models.common.Classify",
     Detect: "models.yolo.Detect",
+    OldDetect: "models.yolo.Detect",
     DetectionModel: "models.yolo.DetectionModel",
     ClassificationModel: "models.yolo.ClassificationModel",
 }
@@ -236,6 +373,45 @@ def small_yaml(classes: int = 3) -> dict[str, Any]:
             [[-1, 4], 1, "Concat", [1]],
             [-1, 3, "C3", [64, False]],
             [[3, 9, 6], 1, "Detect", ["nc", "anchors"]],
+        ],
+    }
+
+
+def yaml_of_5_0(size: tuple[float, float], block: str = "C3", classes: int = 3) -> dict[str, Any]:
+    """Return models/yolov5s.yaml of v5.0; with BottleneckCSP it is that of v3.1."""
+    return {
+        "nc": classes,
+        "depth_multiple": size[0],
+        "width_multiple": size[1],
+        "anchors": [list(scale) for scale in ANCHORS],
+        "backbone": [
+            [-1, 1, "Focus", [64, 3]],
+            [-1, 1, "Conv", [128, 3, 2]],
+            [-1, 3, block, [128]],
+            [-1, 1, "Conv", [256, 3, 2]],
+            [-1, 9, block, [256]],
+            [-1, 1, "Conv", [512, 3, 2]],
+            [-1, 9, block, [512]],
+            [-1, 1, "Conv", [1024, 3, 2]],
+            [-1, 1, "SPP", [1024, [5, 9, 13]]],
+            [-1, 3, block, [1024, False]],
+        ],
+        "head": [
+            [-1, 1, "Conv", [512, 1, 1]],
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 6], 1, "Concat", [1]],
+            [-1, 3, block, [512, False]],
+            [-1, 1, "Conv", [256, 1, 1]],
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 4], 1, "Concat", [1]],
+            [-1, 3, block, [256, False]],
+            [-1, 1, "Conv", [256, 3, 2]],
+            [[-1, 14], 1, "Concat", [1]],
+            [-1, 3, block, [512, False]],
+            [-1, 1, "Conv", [512, 3, 2]],
+            [[-1, 10], 1, "Concat", [1]],
+            [-1, 3, block, [1024, False]],
+            [[17, 20, 23], 1, "Detect", ["nc", "anchors"]],
         ],
     }
 
@@ -287,7 +463,12 @@ def posing_as(paths: dict[Any, str]) -> Iterator[None]:
 
 def save(model: nn.Module, path: Path, **entries: object) -> Path:
     """Write a checkpoint as YOLOv5's train.py does: the whole model, in half."""
-    with posing_as(PATHS):
+    with posing(model):
         torch.save({"epoch": -1, "model": model.half(), "ema": None, **entries}, path)
     model.float()
     return path
+
+
+def posing(model: nn.Module) -> Any:
+    """Let the classes of a model be pickled under the names that they have in YOLOv5."""
+    return posing_as({one: PATHS[one] for one in map(type, model.modules()) if one in PATHS})

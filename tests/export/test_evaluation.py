@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from export import receipt, yolov5
+from export import receipt, resnet, yolov5
 from export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
 from export.errors import CheckpointError, ExportError, ReceiptFailed
 from export.evaluation import evaluate
@@ -20,7 +21,7 @@ from export.original import Original
 from export.pictures import synthetic_pictures
 from export.served import ServedFile, found, read_image
 from export.yolov5 import build_yolov5, build_yolov5_classifier
-from export.yolov5_modules import Concat, Conv, Network
+from export.yolov5_modules import Classify, Concat, Conv, Network
 from server.card import Provenance
 from server.providers import CPU, Setup
 from server.results import Classified, Options
@@ -46,6 +47,11 @@ def detector(
     return model
 
 
+def fused(model: originals.DetectionModel) -> originals.DetectionModel:
+    originals.fuse(model)
+    return model
+
+
 def upsample(yaml: dict[str, Any], *arguments: Any) -> None:
     yaml["head"][0] = [-1, 1, "nn.Upsample", [None, 2, *arguments]]
 
@@ -62,6 +68,38 @@ def without_shortcut(yaml: dict[str, Any]) -> None:
     yaml["backbone"][2] = [-1, 3, "C3", [64, False]]
 
 
+def small_of_5_0(block: str, width: float = 0.125) -> dict[str, Any]:
+    return originals.yaml_of_5_0((0.33, width), block)
+
+
+def replaced(yaml: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
+    return lambda old: old.update(yaml)
+
+
+def scales(sources: list[int], more: list[list[Any]]) -> Callable[[dict[str, Any]], object]:
+    """Detect at other layers, after more of them in the backbone: P2, P34, P6, P7."""
+
+    def change(yaml: dict[str, Any]) -> None:
+        yaml["backbone"] += more
+        yaml["head"] = [[sources, 1, "Detect", ["nc", "anchors"]]]
+        yaml["anchors"] = [[8.0 * 2**i, 9.0 * 2**i, 20.0 * 2**i, 14.0] for i in range(len(sources))]
+
+    return change
+
+
+def joined_thrice(yaml: dict[str, Any]) -> None:
+    """Join three maps, as yolov5-bifpn.yaml does."""
+    yaml["backbone"][4] = [-1, 1, "Conv", [64, 3, 2]]
+    yaml["head"][1] = [[-1, 4, 4], 1, "Concat", [1]]
+
+
+def repeated(yaml: dict[str, Any]) -> None:
+    """Repeat layers that don't repeat themselves: YOLOv5 puts them in a row."""
+    yaml["backbone"][3:3] = [[-1, 6, "Conv", [64, 3]], [-1, 6, "Bottleneck", [64]]]
+    yaml["head"] = [[[3, 6, 8], 1, "Detect", ["nc", "anchors"]]]
+
+
+DOWN = [[-1, 1, "Conv", [48, 3, 2]], [-1, 1, "Conv", [48, 3, 2]]]
 ODD: dict[str, Callable[[], originals.DetectionModel]] = {
     "as published": detector,
     "ReLU": lambda: detector(nn.ReLU()),
@@ -74,6 +112,19 @@ ODD: dict[str, Callable[[], originals.DetectionModel]] = {
     "pooling of 9": lambda: detector(change=lambda yaml: pooling(yaml, 9)),
     "other anchors": lambda: detector(change=anchors),
     "no shortcut": lambda: detector(change=without_shortcut),
+    "v5.0": lambda: detector(change=replaced(small_of_5_0("C3"))),
+    "v3.1": lambda: detector(nn.Hardswish(), change=replaced(small_of_5_0("BottleneckCSP"))),
+    "v2.0": lambda: detector(nn.LeakyReLU(0.1), change=replaced(small_of_5_0("BottleneckCSP"))),
+    "width 0.3": lambda: detector(change=replaced({"width_multiple": 0.3})),
+    "depth 2": lambda: detector(change=replaced({"depth_multiple": 2.0})),
+    "P2": lambda: detector(change=scales([2, 3, 4, 5], [])),
+    "P34": lambda: detector(change=scales([3, 4], [])),
+    "P6": lambda: detector(change=scales([3, 4, 5, 7], DOWN[:1])),
+    "P7": lambda: detector(change=scales([3, 4, 5, 7, 8], DOWN)),
+    "bifpn": lambda: detector(change=joined_thrice),
+    "repeated layers": lambda: detector(change=repeated),
+    "fused": lambda: fused(detector()),
+    "fused v5.0": lambda: fused(detector(change=replaced(small_of_5_0("C3")))),
 }
 
 
@@ -92,7 +143,8 @@ def rebuilt_rows(original: Original, images: Tensor) -> Tensor:
     layout = original.draft.output
     rows = []
     for scale, (sides, stride) in enumerate(zip(layout.anchors, layout.strides, strict=True)):  # type: ignore[union-attr]
-        maps, weights = outputs[scale + 3], outputs[scale + 6]
+        count = len(layout.strides)  # type: ignore[union-attr]
+        maps, weights = outputs[scale + count], outputs[scale + 2 * count]
         raw = maps @ weights[:, None, :, :-1].mT + weights[:, None, None, :, -1]
         height, width = raw.shape[1:3]
         y = raw.unflatten(3, (len(sides), -1)).sigmoid().permute(0, 3, 1, 2, 4)
@@ -108,7 +160,7 @@ def test_a_detector_is_rebuilt_and_evaluated_as_its_own_modules_say(
     odd: str, tmp_path: Path
 ) -> None:
     checkpoint, theirs = read(ODD[odd](), tmp_path)
-    original = build_yolov5("yolov5n", checkpoint, None, PROVENANCE, 128)
+    original = build_yolov5("yolov5", checkpoint, None, PROVENANCE, 128)
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
         expected = theirs(images)
@@ -124,7 +176,7 @@ def test_a_classifier_keeps_the_eps_of_its_head(tmp_path: Path) -> None:
     with torch.no_grad():
         model.model[-1].conv.bn.running_var.mul_(1e-4)  # type: ignore[union-attr]
     checkpoint, theirs = read(model, tmp_path, opt={"imgsz": 640, "hyp": {}})
-    original = build_yolov5_classifier("yolov5n-cls", checkpoint, None, PROVENANCE, None)
+    original = build_yolov5_classifier("yolov5-cls", checkpoint, None, PROVENANCE, None)
     assert original.draft.input.width == 224  # `hyp` belongs to a detector's training
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
@@ -141,7 +193,7 @@ def test_a_detector_is_exported_at_the_size_of_its_training(
     entries: dict[str, object], side: int, tmp_path: Path
 ) -> None:
     checkpoint, _ = read(detector(), tmp_path, **entries)
-    original = build_yolov5("yolov5n", checkpoint, None, PROVENANCE, None)
+    original = build_yolov5("yolov5", checkpoint, None, PROVENANCE, None)
     assert (original.draft.input.width, original.draft.input.height) == (side, side)
 
 
@@ -162,7 +214,6 @@ def without_yaml(change: Callable[[nn.Module], object]) -> Callable[[nn.Module],
     [
         (lambda m: setattr(m.model[0], "act", nn.GELU()), r"activation .*GELU is unknown"),
         (lambda m: setattr(m.model[0], "bn", nn.GroupNorm(1, 16)), r"GroupNorm is unknown"),
-        (lambda m: delattr(m.model[0], "bn"), "fused with their batch norms"),
         (spoil("model.0.conv", "padding_mode", "reflect"), "padding_mode = 'reflect'"),
         (spoil("model.0.conv", "stride", (3, 2, 1)), "stride = a tuple"),
         (spoil("model.0.bn", "eps", "1e-3"), "eps = '1e-3'"),
@@ -174,6 +225,12 @@ def without_yaml(change: Callable[[nn.Module], object]) -> Callable[[nn.Module],
         (spoil("model.8", "d", 2), "d = 2"),
         (spoil("model.9.m.0", "add", 1), "add = 1"),
         (spoil("model.10", "na", 2), "2 anchors doesn't fit"),
+        (spoil("model.10.m.0", "kernel_size", (3, 3)), "convolutions are not those of YOLOv5"),
+        (spoil("model.10.m.0", "groups", 8), "convolutions are not those of YOLOv5"),
+        (
+            lambda m: m.model[10].m[0].register_parameter("bias", None),
+            "convolutions are not those of YOLOv5",
+        ),
         (spoil("model.10", "stride", torch.tensor([8.0, 16, 64])), r"strides are \[8.0, 16.0, 64"),
         (without_yaml(spoil("model.3", "f", 7)), "layer 3 doesn't say what it reads"),
         (without_yaml(spoil("model.3", "f", [1, 2])), "layer 3 reads 2 others"),
@@ -193,7 +250,7 @@ def test_what_a_module_says_and_is_not_known_is_refused_by_name(
     change(model)
     checkpoint = read_yolo_checkpoint(originals.save(model, tmp_path / "best.pt"))
     with pytest.raises(ExportError, match=complaint) as refused:
-        build_yolov5("yolov5n", checkpoint, None, PROVENANCE, 128)
+        build_yolov5("yolov5", checkpoint, None, PROVENANCE, 128)
     assert isinstance(refused.value, CheckpointError)
 
 
@@ -262,7 +319,7 @@ def test_a_receipt_fails_for_whatever_is_rebuilt_otherwise(
     loaded = yolov5.load_state
     monkeypatch.setattr(yolov5, "load_state", load)
     checkpoint, _ = read(detector(), tmp_path)
-    original = build_yolov5("yolov5n", checkpoint, None, PROVENANCE, 128)
+    original = build_yolov5("yolov5", checkpoint, None, PROVENANCE, 128)
     file = served(original, tmp_path)
     if broken is None:
         made = receipt.prove(original.reference, file, proofs)
@@ -273,17 +330,68 @@ def test_a_receipt_fails_for_whatever_is_rebuilt_otherwise(
         receipt.prove(original.reference, file, proofs)
 
 
-def test_a_classifiers_receipt_fails_for_another_eps(
-    proofs: dict[str, bytes], tmp_path: Path
+def break_pooling(network: Network) -> None:
+    class Strongest(Classify):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.conv(x).amax((2, 3)))
+
+    network.head.__class__ = Strongest
+
+
+CLASSIFIER_BREAKS = (None, break_eps, break_activation, break_layer, break_pooling)
+
+
+@pytest.mark.parametrize("broken", CLASSIFIER_BREAKS)
+def test_a_classifiers_receipt_fails_for_whatever_is_rebuilt_otherwise(
+    broken: Callable[[Network], None] | None, proofs: dict[str, bytes], tmp_path: Path
 ) -> None:
     model = originals.ClassificationModel(detector(), 4, cutoff=7)
     originals.lively(model)
     checkpoint, _ = read(model, tmp_path)
-    original = build_yolov5_classifier("yolov5n-cls", checkpoint, None, PROVENANCE, 64)
-    receipt.prove(original.reference, served(original, tmp_path), proofs)
+    original = build_yolov5_classifier("yolov5-cls", checkpoint, None, PROVENANCE, 64)
     assert isinstance(original.graph, Network)
-    break_eps(original.graph)
+    if broken is None:
+        receipt.prove(original.reference, served(original, tmp_path), proofs)
+        return
+    broken(original.graph)
     with pytest.raises(ReceiptFailed, match="scores differ by"):
+        receipt.prove(original.reference, served(original, tmp_path), proofs)
+
+
+def leak(module: torchvision.models.ResNet) -> None:
+    module.relu = nn.LeakyReLU(0.1)
+
+
+def swap(module: torchvision.models.ResNet) -> None:
+    module.layer1 = nn.Sequential(module.layer1[1], module.layer1[0])
+
+
+@pytest.mark.parametrize("broken", [None, leak, swap, break_eps])
+def test_a_resnets_receipt_fails_for_whatever_is_not_torchvisions(
+    broken: Callable[[Any], None] | None, proofs: dict[str, bytes], tmp_path: Path
+) -> None:
+    module = torchvision.models.resnet18(num_classes=4)
+    originals.lively(module)
+    labels = ("a", "b", "c", "d")
+    original = resnet.build("resnet18", module.state_dict(), None, PROVENANCE, "V1", labels)
+    if broken is None:
+        receipt.prove(original.reference, served(original, tmp_path), proofs)
+        return
+    broken(original.graph)
+    with pytest.raises(ReceiptFailed, match="scores differ by"):
+        receipt.prove(original.reference, served(original, tmp_path), proofs)
+
+
+def test_an_original_that_answers_nan_is_no_baseline(
+    proofs: dict[str, bytes], tmp_path: Path
+) -> None:
+    module = torchvision.models.resnet18(num_classes=4)
+    state = module.state_dict()
+    for name in ("layer1.0.conv1.weight", "layer1.0.bn1.weight", "layer1.1.bn1.weight"):
+        state[name] = torch.full_like(state[name], 1e38)
+    labels = ("a", "b", "c", "d")
+    original = resnet.build("resnet18", state, None, PROVENANCE, "V1", labels)
+    with pytest.raises(ReceiptFailed, match="PyTorch itself gives NaN or infinity on"):
         receipt.prove(original.reference, served(original, tmp_path), proofs)
 
 
@@ -306,7 +414,7 @@ def test_a_detector_gives_what_the_original_project_answered(
     name: str, cases: Path, images: Path, tmp_path: Path
 ) -> None:
     checkpoint = read_yolo_checkpoint(cases / f"{name}.pt")
-    original = build_yolov5("yolov5n", checkpoint, None, PROVENANCE, None)
+    original = build_yolov5("yolov5", checkpoint, None, PROVENANCE, None)
     file = served(original, tmp_path)
     answers = json.loads((cases / f"{name}.json").read_text())["res"]
     total, matched = 0, 0
@@ -330,7 +438,7 @@ def test_a_classifier_gives_what_the_original_project_answered(
     cases: Path, images: Path, tmp_path: Path
 ) -> None:
     checkpoint = read_yolo_checkpoint(cases / "classifier.pt")
-    original = build_yolov5_classifier("yolov5n-cls", checkpoint, None, PROVENANCE, None)
+    original = build_yolov5_classifier("yolov5-cls", checkpoint, None, PROVENANCE, None)
     file = served(original, tmp_path)
     answers = json.loads((cases / "classifier.json").read_text())["res"]
     for answer, encoded in pictures_of(answers, images):
@@ -344,4 +452,4 @@ def test_a_classifier_gives_what_the_original_project_answered(
 def test_names_beyond_the_heads_classes_are_refused(tmp_path: Path) -> None:
     checkpoint, _ = read(detector(), tmp_path)
     with pytest.raises(ExportError, match="names 1 of its 3 classes"):
-        build_yolov5("yolov5n", replace(checkpoint, names=("c",)), None, PROVENANCE, None)
+        build_yolov5("yolov5", replace(checkpoint, names=("c",)), None, PROVENANCE, None)

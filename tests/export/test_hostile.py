@@ -23,7 +23,7 @@ from export.archive import MAX_RECORDS, check_torch_file
 from export.checkpoint import read_checkpoint, read_state_dict, read_yolo_checkpoint
 from export.description import Activation, read_activation, read_description
 from export.errors import CheckpointError, UnsafeCheckpoint
-from export.yolov5_modules import describe
+from export.published import describe
 
 from . import originals
 from .forgeries import EVIL, KINDS, genuine, zipped

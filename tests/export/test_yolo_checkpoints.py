@@ -1,5 +1,6 @@
 """Checkpoints of one's own: other classes, other anchors, each kind under its own name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,18 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from export import receipt, yolov5u
 from export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
-from export.errors import ExportError
+from export.errors import ExportError, ReceiptFailed
 from export.exporter import Request, export
+from export.graph import write_graph
+from export.pictures import synthetic_pictures
+from export.published import P5_ANCHORS, describe
+from export.served import ServedFile
 from export.yolov5 import build_yolov5, build_yolov5_classifier
-from export.yolov5_modules import P5_ANCHORS, describe
 from server.card import Provenance, Yolov5Heads
+from server.providers import CPU, Setup
+from server.session import Session
 
 from . import originals
 
@@ -41,10 +48,11 @@ def custom(file: Path) -> YoloCheckpoint:
 
 
 def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(file: Path, tmp_path: Path) -> None:
-    request = Request("yolov5n", tmp_path, weights=str(file), name="helmets")
+    request = Request("yolov5", tmp_path, weights=str(file), name="helmets")
     (exported,) = export(request, Progress(disable=True))
     document = exported.document
     assert document.name == "helmets"
+    assert document.facts.architecture.startswith("YOLOv5 of no published size (11 layers of 16 ")
     assert document.label_set.labels == ("helmet", "head")
     assert document.input.width == 128
     assert isinstance(document.output, Yolov5Heads)
@@ -56,45 +64,35 @@ def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(file: Path, tmp_
 
 def test_a_checkpoint_that_names_too_few_classes_is_refused(custom: YoloCheckpoint) -> None:
     with pytest.raises(ExportError, match="names 1 of its 2 classes"):
-        build_yolov5("yolov5n", replace(custom, names=("helmet",)), None, PROVENANCE, None)
+        build_yolov5("yolov5", replace(custom, names=("helmet",)), None, PROVENANCE, None)
 
 
 def test_a_checkpoint_of_another_size_is_refused(custom: YoloCheckpoint) -> None:
-    with pytest.raises(ExportError, match="as size n does; yolov5s is another"):
+    complaint = r"no published size \(11 layers .*, 3 scales\), not yolov5s; export it as yolov5,"
+    with pytest.raises(ExportError, match=complaint):
         build_yolov5("yolov5s", custom, None, PROVENANCE, None)
-
-
-def test_a_checkpoint_with_other_scales_is_refused(custom: YoloCheckpoint) -> None:
-    with pytest.raises(ExportError, match="at 3 scales; yolov5n6 is another"):
-        build_yolov5("yolov5n6", custom, None, PROVENANCE, None)
 
 
 def test_a_checkpoint_whose_tensors_do_not_fit_its_modules_is_refused(
     custom: YoloCheckpoint,
 ) -> None:
     state = {**custom.state, "model.0.conv.weight": torch.zeros(16, 3, 3, 3)}
-    with pytest.raises(ExportError, match=r"doesn't fit yolov5n: .* such lines"):
-        build_yolov5("yolov5n", replace(custom, state=state), None, PROVENANCE, None)
-
-
-def test_a_checkpoint_of_another_kind_is_refused_by_name(custom: YoloCheckpoint) -> None:
-    other = replace(custom, kind="ultralytics-detect")
-    with pytest.raises(ExportError, match="ultralytics-detect, yolov5n needs yolov5"):
-        build_yolov5("yolov5n", other, None, PROVENANCE, None)
+    with pytest.raises(ExportError, match=r"doesn't fit yolov5: .* such lines"):
+        build_yolov5("yolov5", replace(custom, state=state), None, PROVENANCE, None)
 
 
 def test_an_unknown_module_is_named(custom: YoloCheckpoint) -> None:
     description = describe("n", 2)
     description["backbone"] = [[-1, 1, "GhostConv", [64, 1, 1]]]
     with pytest.raises(ExportError, match="GhostConv"):
-        build_yolov5("yolov5n", replace(custom, yaml=description), None, PROVENANCE, None)
+        build_yolov5("yolov5", replace(custom, yaml=description), None, PROVENANCE, None)
 
 
 def test_an_input_size_that_is_no_multiple_of_the_stride_is_refused(
     custom: YoloCheckpoint,
 ) -> None:
     with pytest.raises(ExportError, match="650 is no multiple of 32"):
-        build_yolov5("yolov5n", custom, None, PROVENANCE, 650)
+        build_yolov5("yolov5", custom, None, PROVENANCE, 650)
 
 
 @pytest.mark.parametrize(("size", "width"), [("n", 0.25), ("s", 0.5)])
@@ -104,33 +102,64 @@ def test_a_classifier_of_ones_own_is_rebuilt_from_its_modules(
     detector = originals.DetectionModel(originals.small_yaml() | {"width_multiple": width})
     model = originals.ClassificationModel(detector, 2, cutoff=7)
     stored = read_yolo_checkpoint(originals.save(model, tmp_path / "best.pt", opt={"imgsz": 160}))
-    original = build_yolov5_classifier(f"yolov5{size}-cls", stored, None, PROVENANCE, None)
+    original = build_yolov5_classifier("yolov5-cls", stored, None, PROVENANCE, None)
     loaded = original.graph.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in stored.state.items())
     assert original.draft.label_set.labels == ("k0", "k1")
     assert original.draft.input.width == 160
 
 
-@pytest.mark.filterwarnings("ignore")  # ultralytics' own
-def test_a_yolov5u_checkpoint_is_read_without_its_code_and_proven(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
-    from export import yolov5u
-
-    module: Any = yolov5u.build_yolov5u("yolov5nu", None, None, PROVENANCE, None).graph
+@pytest.fixture(scope="module")
+def anchor_free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a YOLOv5u checkpoint of random weights, pickled from ultralytics' own classes."""
+    folder = tmp_path_factory.mktemp("yolov5nu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_CONFIG_DIR", str(folder))
+        module: Any = yolov5u.build_yolov5u("yolov5nu", None, None, PROVENANCE, None).graph
     # As SPPF had it when YOLOv5u was published; ultralytics' own class has none any more.
     module.model[9].cv1.act = torch.nn.SiLU()
     module.names = {i: f"thing {i}" for i in range(80)}
-    file = tmp_path / "yolov5nu.pt"
-    torch.save({"model": module, "ema": None}, file)
-    (exported,) = export(Request("yolov5nu", tmp_path, str(file)), Progress(disable=True))
+    torch.save({"model": module, "ema": None}, folder / "yolov5nu.pt")
+    return folder / "yolov5nu.pt"
+
+
+@pytest.mark.filterwarnings("ignore")  # ultralytics' own
+def test_a_yolov5u_checkpoint_is_read_without_its_code_and_proven(
+    anchor_free: Path, tmp_path: Path
+) -> None:
+    (exported,) = export(Request("yolov5nu", tmp_path, str(anchor_free)), Progress(disable=True))
     document = exported.document
+    assert document.facts.architecture == "YOLOv5nu"
     assert document.label_set.labels[7] == "thing 7"
     assert not document.provenance.random_weights
     assert document.receipt is not None
+    module = torch.load(anchor_free, weights_only=False)["model"]
     with torch.inference_mode():
-        checkpoint = read_yolo_checkpoint(file)
+        checkpoint = read_yolo_checkpoint(anchor_free)
         rebuilt = yolov5u.build_yolov5u("yolov5nu", checkpoint, None, PROVENANCE, None).graph
         images = torch.rand(1, 3, 64, 64)
         assert torch.allclose(rebuilt(images), module(images), atol=1e-4)
+
+
+def relu(module: Any) -> None:
+    module.model[9].cv1.act = torch.nn.ReLU()
+
+
+def stretch(module: Any) -> None:
+    module.model[11].mode = "bilinear"
+
+
+@pytest.mark.filterwarnings("ignore")  # ultralytics' own
+@pytest.mark.parametrize("broken", [relu, stretch])
+def test_a_yolov5us_receipt_fails_for_whatever_is_rebuilt_otherwise(
+    broken: Callable[[Any], None], anchor_free: Path, tmp_path: Path
+) -> None:
+    checkpoint = read_yolo_checkpoint(anchor_free)
+    original = yolov5u.build_yolov5u("yolov5nu", checkpoint, None, PROVENANCE, 64)
+    broken(original.graph)
+    graph = tmp_path / "graph.onnx"
+    write_graph(original.graph, original.draft, graph)
+    file = ServedFile(original.draft, Session(graph, CPU, Setup(tmp_path, threads=2)))
+    picture = {"odd": synthetic_pictures()["synthetic odd"]}
+    with pytest.raises(ReceiptFailed, match="does not give what PyTorch gives"):
+        receipt.prove(original.reference, file, picture)
