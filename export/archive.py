@@ -1,6 +1,7 @@
 """The file around a checkpoint's pickle: torch's zip archive, or what it wrote before 1.6."""
 
 import io
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -14,6 +15,13 @@ MAX_PICKLE_BYTES = 64 << 20
 
 # `PROTO 2`, `LONG1` and the magic number with which torch before 1.6 began a file.
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# How other files begin, and what to do with them. ONNX: its version, and who wrote it.
+_OTHERS = {
+    rb"\x08[\x01-\x20]\x12": "is an ONNX file, which needs no export; put it into the model "
+    "repository as NAME/1/model.onnx",
+    rb"\x1f\x8b|BZh|\xfd7zXZ": "is compressed; unpack it",
+    rb"\x89HDF": "is an HDF5 file, as Keras writes them; visavis exports PyTorch's models only",
+}
 _END = b"PK\x05\x06"
 _END_64, _LOCATOR_64 = b"PK\x06\x06", b"PK\x06\x07"
 _MALFORMED = (
@@ -52,7 +60,12 @@ def check_torch_file(path: Path) -> None:
         with _opened(path):
             pass
     elif not head.startswith(_LEGACY_MAGIC):
-        raise CheckpointError(f"{path.name} is no torch checkpoint: it begins with {head[:8]!r}")
+        other = next((text for start, text in _OTHERS.items() if re.match(start, head)), None)
+        other = other or (
+            f"is no torch checkpoint: it begins with {head[:8]!r}; give a file that torch.save "
+            "wrote, .pt or .pth"
+        )
+        raise CheckpointError(f"{path.name} {other}")
 
 
 def read_archive(path: Path) -> Pickled:
