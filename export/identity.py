@@ -156,7 +156,8 @@ def _ultralytics(model: Inert, kind: str, layers: list[Inert]) -> Identity:
 def _detector(layers: list[Inert]) -> Identity:
     kinds = [_kind(layer) for layer in layers]
     if family := next((_SHARING[kind] for kind in kinds if kind in _SHARING), None):
-        return Identity(f"a {family}", _BY_ITS_PROJECT)
+        # YOLOv7's export writes no class names, without which its ONNX files can't be served.
+        return Identity(f"a {family}", _UNKNOWN if family == "YOLOv7" else _BY_ITS_PROJECT)
     if strange := next((kind for kind in kinds if kind not in _YOLOV5), None):
         return Identity(f"a YOLOv5 with layers of class {shown(strange)}", _BY_ITS_PROJECT)
     outline, activation = [_outline(layer) for layer in layers], _activation(layers[0])

@@ -16,6 +16,8 @@ from export.checkpoint import read_state_dict, read_yolo_checkpoint
 from export.errors import CheckpointError, ExportError
 from export.exporter import Request
 from export.graph import write_graph
+from export.identity import identify
+from export.pickled import Inert
 from export.pictures import synthetic_pictures
 from export.published import MULTIPLES, describe
 from export.served import ServedFile
@@ -94,6 +96,16 @@ def test_a_detector_of_other_layers_is_exported_by_its_own_project(
     for name in ("yolov5", "yolov5n"):
         with pytest.raises(ExportError, match=rf"is {title}, not {name}; .*`export\.py"):
             original(name, path)
+
+
+def test_a_yolov7_is_not_sent_on_to_an_export_that_is_not_served() -> None:
+    layers = {"0": Inert("models.common.RepConv"), "1": Inert("models.yolo.IDetect")}
+    model = Inert("models.yolo.Model")
+    inner = Inert("torch.nn.modules.container.Sequential", state={"_modules": layers})
+    model.state = {"_modules": {"model": inner}}
+    identity = identify(model)
+    assert identity.title == "a YOLOv7"
+    assert identity.advice == "visavis exports torchvision's ResNets and YOLOv5 only"
 
 
 @pytest.fixture(scope="module")
