@@ -20,7 +20,7 @@ from export.errors import CheckpointError
 from export.identity import Identity, identify, identify_state
 from export.pickled import Inert, StoredTensor, check_extent, shown
 from export.safetensors_file import is_safetensors, read_safetensors
-from server.labels import check_labels
+from server.labels import read_labels
 
 # Where trainers put the model in what they save, the moving average of its weights first, as the
 # originals take it.
@@ -109,8 +109,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return _finite(path, _made(_plainly_named(path, stored)))
 
 
-def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
+def read_yolo_checkpoint(path: Path, names: tuple[str, ...] | None = None) -> YoloCheckpoint:
     """Return what a checkpoint of ultralytics/yolov5 (v2.0 to v7.0) or of ultralytics holds.
+
+    names: of the classes, in place of the checkpoint's own, which are not even read then.
 
     Takes the moving average of the weights (`ema`) where there is one, as both originals do.
     Raises CheckpointError, saying what it is, for a bare state_dict and for other models and
@@ -140,7 +142,7 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
         model=model,
         identity=identity,
         state=_finite(path, _made(dict(_stored_tensors(model, "")))),
-        names=_names(stored.get("names", ())),
+        names=_names(stored.get("names")) if names is None else names,
         yaml=stored.get("yaml"),
         image_size=_image_size(options, _KINDS[model.class_path]),
     )
@@ -256,16 +258,15 @@ def _image_size(options: dict[Any, Any], kind: str) -> int | None:
 
 
 def _names(stored: object) -> tuple[str, ...]:
-    by_id = dict(enumerate(stored)) if isinstance(stored, list | tuple) else _fields(stored)
-    if set(by_id) != set(range(len(by_id))):
-        raise CheckpointError(
-            f"class names must be numbered from 0 on, but are {shown(stored)}; give them with "
-            "--class-names FILE"
-        )
+    if not stored:
+        return ()
     try:
-        return check_labels([by_id[class_id] for class_id in range(len(by_id))])
+        return read_labels(stored.state if isinstance(stored, Inert) else stored)
     except ValueError as error:
-        raise CheckpointError(f"{error}; give them with --class-names FILE") from None
+        raise CheckpointError(
+            f"its class names can't be used: {error}; give them with --class-names FILE, one per "
+            "line"
+        ) from None
 
 
 def _is_state_dict(saved: object) -> bool:

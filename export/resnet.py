@@ -73,7 +73,10 @@ def build(
             )
         labels = imagenet_labels()
     if len(labels) != classes:
-        raise ExportError(f"the weights know {classes} classes, --class-names names {len(labels)}")
+        raise ExportError(
+            f"the weights know {classes} classes, --class-names names {len(labels)}; name each "
+            "class once, one per line"
+        )
     random_weights.seed()
     module: ResNet = torchvision.models.get_model(name, weights=None, num_classes=classes)
     if state is None:

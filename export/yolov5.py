@@ -95,8 +95,7 @@ def build_yolov5(
     side = size or multiple(own_size(checkpoint) or usual, max(head.strides))
     if side % max(head.strides):
         raise ExportError(f"the input size {side} is no multiple of {max(head.strides)}")
-    if len(labels) != head.outputs - 5:
-        raise ExportError(f"the checkpoint names {len(labels)} of its {head.outputs - 5} classes")
+    require_names(labels, head.outputs - 5)
     anchors = head.anchors * torch.tensor(head.strides)[:, None, None]
     draft = ModelDocument(
         name=name,
@@ -150,8 +149,7 @@ def build_yolov5_classifier(
         load_state(network, checkpoint.state, name)
         if not isinstance(network.head, Classify):
             raise ExportError(f"the checkpoint's last layer is no Classify, which {name} ends in")
-        if (classes := network.head.linear.out_features) != len(labels):
-            raise ExportError(f"the checkpoint names {len(labels)} of its {classes} classes")
+        require_names(labels, network.head.linear.out_features)
     side = size or own_size(checkpoint) or 224
     draft = ModelDocument(
         name=name,
@@ -172,6 +170,15 @@ def build_yolov5_classifier(
     )
     logits = evaluation(checkpoint) if checkpoint else network
     return Original(draft, network, _ClassifierReference(logits, side))
+
+
+def require_names(labels: tuple[str, ...], classes: int) -> None:
+    """Raise ExportError unless each of a model's classes has a name."""
+    if len(labels) != classes:
+        raise ExportError(
+            f"{len(labels)} of the model's {classes} classes are named; give all names with "
+            "--class-names FILE, one per line"
+        )
 
 
 def check_yaml(checkpoint: YoloCheckpoint) -> None:

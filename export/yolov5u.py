@@ -29,6 +29,7 @@ from export.yolov5 import (
     multiple,
     own_size,
     require,
+    require_names,
 )
 from server.card import Candidates as CandidatesLayout
 from server.card import (
@@ -122,6 +123,7 @@ def _checked(name: str, checkpoint: YoloCheckpoint) -> dict[str, Any]:
     ultralytics evaluates parts of a description as code: it never sees a stranger's.
     """
     given = read_description(checkpoint.yaml)
+    require_names(checkpoint.names, given["nc"])
     own = _description(name, len(checkpoint.names))
     for key in ("nc", "depth_multiple", "width_multiple", "backbone", "head"):
         if _plain(given[key]) != _plain(own[key]):

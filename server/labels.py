@@ -1,6 +1,7 @@
 """Names of label sets: two models that know the same classes share a name."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -13,6 +14,41 @@ _KNOWN = {
     1000: ("imagenet-1k", "tench", "toilet"),
 }
 KNOWN_LABEL_SETS = frozenset(name for name, _, _ in _KNOWN.values())
+
+
+def read_labels(names: object) -> tuple[str, ...]:
+    """Return a stranger's class names by class id: a list, or a dict by class id.
+
+    The ids of a dict are numbers, or text that is one, in any order; they begin at 0 and leave
+    none out. A name may be that of several classes: ImageNet has two cranes. Raises ValueError,
+    saying which, for anything else, and as check_labels does.
+    """
+    if isinstance(names, dict):
+        names = _by_id(names)
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"a list or a dict is needed, not {type(names).__name__}")
+    if not names:
+        raise ValueError("no classes are named")
+    return check_labels(names)
+
+
+def _by_id(names: dict[object, object]) -> list[object]:
+    by_id: dict[int, object] = {}
+    for key, name in names.items():
+        if isinstance(key, str) and re.fullmatch("[0-9]{1,9}", key, re.ASCII):
+            key = int(key)
+        if type(key) is not int:
+            raise ValueError(f"{str(key)[:80]!r} is no class id; 0, 1, 2 and so on are")
+        if key in by_id:
+            raise ValueError(f"class {key} is named twice")
+        by_id[key] = name
+    missing = next((class_id for class_id in range(len(by_id)) if class_id not in by_id), None)
+    if missing is not None:
+        raise ValueError(
+            f"class ids from {min(by_id)} to {max(by_id)} are named, and {missing} is not; ids "
+            "begin at 0 and leave none out"
+        )
+    return [by_id[class_id] for class_id in range(len(by_id))]
 
 
 def check_labels(labels: Sequence[object]) -> tuple[str, ...]:

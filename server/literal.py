@@ -35,7 +35,10 @@ def read_literal(text: str) -> Literal:
     if text[:1] + text[-1:] in ("[]", "()"):
         return [value for value, _ in _items(text[1:-1], pairs=False)]
     if text[:1] + text[-1:] == "{}":
-        return dict(_items(text[1:-1], pairs=True))
+        items = _items(text[1:-1], pairs=True)
+        if len(found := dict(items)) < len(items):
+            raise ValueError("a key is there twice")
+        return found
     value, end = _atom(text, 0)
     if end != len(text):
         raise ValueError(f"something follows at character {end}")

@@ -18,6 +18,7 @@ from server.errors import (
     ModelFileError,
     Overloaded,
     ProviderUnavailable,
+    StartupError,
     VisavisError,
 )
 from server.fair_queue import Stop
@@ -48,6 +49,8 @@ class Session:
     def __init__(self, path: Path | PrivateCopy, provider: Provider, setup: Setup) -> None:
         try:
             self._session = create(path, provider, setup)
+        except StartupError:
+            raise
         except Exception as error:
             kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
             raise kind(f"{path}: ONNX Runtime can't load it: {error}") from error
@@ -65,6 +68,11 @@ class Session:
         self.input_shape = [d if isinstance(d, int) else None for d in model_input.shape]
         self.input_dtype: Literal["float16", "float32"]
         self.input_dtype = "float16" if "float16" in model_input.type else "float32"
+        if self.input_shape and self.input_shape[0] not in (None, 1):
+            raise ModelFileError(
+                f"{path}: takes {self.input_shape[0]} images at once, no more and no less; export "
+                "it with a batch of 1, or with a dynamic one"
+            )
         self.output_shapes = {
             output.name: [d if isinstance(d, int) else None for d in output.shape]
             for output in self._session.get_outputs()

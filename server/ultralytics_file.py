@@ -7,6 +7,7 @@ import numpy as np
 
 from server.card import (
     Candidates,
+    CenterSquare,
     ClassScores,
     DetectionDefaults,
     Facts,
@@ -20,7 +21,7 @@ from server.card import (
     Task,
 )
 from server.errors import ModelFileError
-from server.labels import check_labels, name_of_label_set
+from server.labels import name_of_label_set, read_labels
 from server.literal import Literal, read_literal
 from server.session import Session
 
@@ -28,7 +29,14 @@ from server.session import Session
 _MAX_SIDE = 4096
 # What a file says of its author and licence is shown on its card.
 _MAX_TEXT_LENGTH = 200
-_Layout = OneOf["yolov5_rows", "ultralytics_rows", "end_to_end"]
+# What ultralytics/yolov5's classifiers expect: ImageNet's.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NAMES_ADVICE = (
+    "export the weights with `visavis export`, which takes names from --class-names FILE, or put "
+    "a model.json beside it"
+)
+_PerChannel = tuple[float, float, float]
+_Layout = OneOf["ultralytics_rows", "end_to_end"]
 
 
 def document_of(name: str, metadata: dict[str, str], session: Session, where: str) -> ModelDocument:
@@ -38,49 +46,129 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
     ModelFileError if something is missing, or the task is neither classification nor detection.
     """
     labels = _labels(metadata, where)
-    task = metadata.get("task", "detect")  # ultralytics/yolov5 wrote names and stride only
+    if "task" not in metadata:
+        return _document_of_yolov5(name, labels, metadata, session, where)
+    task = metadata["task"]
     if task not in ("detect", "classify"):
         raise ModelFileError(
             f"{where}: its task is {_line(task)!r}; detect and classify are served"
         )
-    height, width = _input_size(metadata, session, where)
-    by_ultralytics = "task" in metadata
-    tensor = next(iter(session.output_shapes))
+    height, width = _input_size(metadata, session, where, None)
+    resize: ShorterSide | Stretch | Letterbox
+    output: ClassScores | Candidates
     if task == "classify":
         # ultralytics resizes the shorter side to a square input, and stretches to any other.
-        square = width == height
-        resize: ShorterSide | Stretch | Letterbox = ShorterSide(size=width) if square else Stretch()
-        output: ClassScores | Candidates = ClassScores(layout="probabilities", tensor=tensor)
-        defaults = None
+        resize = ShorterSide(size=width) if width == height else Stretch()
+        output = ClassScores(layout="probabilities", tensor=next(iter(session.output_shapes)))
     else:
-        # A graph for any size names no sizes: what it gives for one image does.
-        (probe,) = session.run(np.zeros((1, 3, height, width), np.float32), [tensor])
-        layout = _layout(probe.shape, len(labels), by_ultralytics, where)
-        resize = Letterbox(unpad="exact" if layout == "yolov5_rows" else "rounded")
-        output = Candidates(layout=layout, tensor=tensor)
-        defaults = DetectionDefaults(
-            score_threshold=0.25, iou_threshold=0.7 if by_ultralytics else 0.45
-        )
+        tensor, shape = _probe(session, height, width)
+        resize = Letterbox(unpad="rounded")
+        output = Candidates(layout=_layout(shape, len(labels), metadata, where), tensor=tensor)
     return ModelDocument(
         name=name,
         task=Task.CLASSIFICATION if task == "classify" else Task.OBJECT_DETECTION,
         precision="fp16" if session.input_dtype == "float16" else "fp32",
         label_set=LabelSet(name=name_of_label_set(labels), labels=labels),
-        input=ModelInput(
-            tensor=session.input_name,
-            width=width,
-            height=height,
-            dtype=session.input_dtype,
-            resize=resize,
-        ),
+        input=_input(session, height, width, resize),
         output=output,
-        detection_defaults=defaults,
-        facts=_facts(metadata),
+        detection_defaults=(
+            None
+            if task == "classify"
+            else DetectionDefaults(score_threshold=0.25, iou_threshold=0.7)
+        ),
+        facts=_facts(metadata, "YOLO"),
         provenance=Provenance(
             weights_source="an .onnx file exported by ultralytics",
             exporter=f"ultralytics {_line(metadata.get('version', ''))}".strip(),
         ),
     )
+
+
+def _document_of_yolov5(
+    name: str,
+    labels: tuple[str, ...],
+    metadata: dict[str, str],
+    session: Session,
+    where: str,
+) -> ModelDocument:
+    """Return the document of a file that ultralytics/yolov5 exported.
+
+    It wrote names and stride and nothing else: what the graph gives says what the model does.
+    """
+    # The sizes that its detectors are trained and exported at; P6 models have a stride of 64.
+    usual = 1280 if metadata.get("stride") == "64" else 640
+    height, width = _input_size(metadata, session, where, usual)
+    tensor, shape = _probe(session, height, width)
+    source = "an .onnx file exported by ultralytics/yolov5"
+    classifies = len(shape) == 2
+    any_size = None in session.input_shape[2:]
+    if classifies and any_size:
+        height = width = 224
+    if any_size:
+        source += f" for pictures of any size, served at its usual {height}x{width}"
+    classes = shape[1] if classifies else shape[-1] - 5
+    masks = [out[1] for out in session.output_shapes.values() if len(out) == 4]
+    if not classifies and classes - len(labels) in masks:
+        raise ModelFileError(
+            f"{where}: it is a segmentation model of ultralytics/yolov5; detectors and classifiers "
+            "are served"
+        )
+    if not (classifies or len(shape) == 3) or classes < 1:
+        raise ModelFileError(
+            f"{where}: its output {list(shape)} is neither a detector's, [1, candidates, 5 + "
+            "classes], nor a classifier's, [1, classes]"
+        )
+    _require_names(len(labels), classes, where)
+    return ModelDocument(
+        name=name,
+        task=Task.CLASSIFICATION if classifies else Task.OBJECT_DETECTION,
+        precision="fp16" if session.input_dtype == "float16" else "fp32",
+        label_set=LabelSet(name=name_of_label_set(labels), labels=labels),
+        input=(
+            _input(session, height, width, CenterSquare(), _MEAN, _STD)
+            if classifies
+            else _input(session, height, width, Letterbox(unpad="exact"))
+        ),
+        output=(
+            ClassScores(layout="logits", tensor=tensor)
+            if classifies
+            else Candidates(layout="yolov5_rows", tensor=tensor)
+        ),
+        detection_defaults=(
+            None if classifies else DetectionDefaults(score_threshold=0.25, iou_threshold=0.45)
+        ),
+        facts=_facts(metadata, "YOLOv5"),
+        provenance=Provenance(weights_source=source, exporter="ultralytics/yolov5"),
+    )
+
+
+def _input(
+    session: Session,
+    height: int,
+    width: int,
+    resize: ShorterSide | Stretch | CenterSquare | Letterbox,
+    mean: _PerChannel = (0.0, 0.0, 0.0),
+    std: _PerChannel = (1.0, 1.0, 1.0),
+) -> ModelInput:
+    return ModelInput(
+        tensor=session.input_name,
+        width=width,
+        height=height,
+        dtype=session.input_dtype,
+        resize=resize,
+        mean=mean,
+        std=std,
+    )
+
+
+def _probe(session: Session, height: int, width: int) -> tuple[str, tuple[int, ...]]:
+    """Return the name and the shape of a file's first output for one image.
+
+    A graph for any size names no sizes: what it gives does.
+    """
+    tensor = next(iter(session.output_shapes))
+    (output,) = session.run(np.zeros((1, 3, height, width), np.float32), [tensor])
+    return tensor, output.shape
 
 
 def _literal(metadata: dict[str, str], key: str, where: str) -> Literal:
@@ -89,7 +177,7 @@ def _literal(metadata: dict[str, str], key: str, where: str) -> Literal:
     except KeyError:
         raise ModelFileError(
             f"{where}: holds neither a visavis document nor ultralytics' metadata ({key} is "
-            "missing); export the weights with `visavis export`, or put a model.json beside it"
+            f"missing); {_NAMES_ADVICE}"
         ) from None
     except ValueError as error:
         raise ModelFileError(
@@ -98,25 +186,37 @@ def _literal(metadata: dict[str, str], key: str, where: str) -> Literal:
 
 
 def _labels(metadata: dict[str, str], where: str) -> tuple[str, ...]:
-    names = _literal(metadata, "names", where)
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise ModelFileError(f"{where}: its metadata names leaves out a class; export it again")
-        names = [names[class_id] for class_id in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise ModelFileError(f"{where}: its metadata names lists no classes; export it again")
     try:
-        return check_labels(names)
+        return read_labels(_literal(metadata, "names", where))
     except ValueError as error:
-        raise ModelFileError(f"{where}: its metadata: {error}") from None
+        raise ModelFileError(
+            f"{where}: its metadata names can't be used: {error}; {_NAMES_ADVICE}"
+        ) from None
 
 
-def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple[int, int]:
-    """Return height and width: the graph's, or the metadata's where any will do."""
+def _require_names(labels: int, classes: int, where: str) -> None:
+    if labels != classes:
+        raise ModelFileError(
+            f"{where}: its metadata names {labels} classes and its graph has {classes}; "
+            f"{_NAMES_ADVICE}"
+        )
+
+
+def _input_size(
+    metadata: dict[str, str], session: Session, where: str, usual: int | None
+) -> tuple[int, int]:
+    """Return height and width: the graph's, or the metadata's where any will do.
+
+    usual: of both, where the metadata has no size either.
+    """
     shape = session.input_shape
     if len(shape) != 4 or shape[1] not in (3, None):
         raise ModelFileError(f"{where}: its input is {shape}; [batch, 3, height, width] is served")
-    size = shape[2:] if shape[2] and shape[3] else _literal(metadata, "imgsz", where)
+    size: object = [usual, usual]
+    if shape[2] and shape[3]:
+        size = shape[2:]
+    elif usual is None or "imgsz" in metadata:
+        size = _literal(metadata, "imgsz", where)
     match size:
         case [int(height), int(width)] if 1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE:
             return height, width
@@ -125,22 +225,40 @@ def _input_size(metadata: dict[str, str], session: Session, where: str) -> tuple
     )
 
 
-def _layout(shape: tuple[int, ...], classes: int, by_ultralytics: bool, where: str) -> _Layout:
-    """Return how the candidates lie in an output [1, ., .]."""
+def _layout(shape: tuple[int, ...], classes: int, metadata: dict[str, str], where: str) -> _Layout:
+    """Return how the candidates lie in an output [1, ., .] of an ultralytics detector.
+
+    Where duplicates are dropped in the graph it is [1, n, 6], and n may be 4 + classes: then the
+    export's own arguments decide.
+    """
+    if "rtdetr" in (metadata.get("head", "") + metadata.get("description", "")).lower():
+        raise ModelFileError(
+            f"{where}: it is an RT-DETR, whose output {list(shape)} is not served; YOLO's is"
+        )
     if len(shape) == 3:
-        if not by_ultralytics and shape[2] == 5 + classes:
-            return "yolov5_rows"
-        if by_ultralytics and shape[1] == 4 + classes:
-            return "ultralytics_rows"
-        if by_ultralytics and shape[2] == 6:
+        rows, dropped = shape[1] == 4 + classes, _drops_duplicates(metadata)
+        if shape[2] == 6 and (not rows or dropped is not False):
             return "end_to_end"
+        if rows:
+            return "ultralytics_rows"
+        if 4 < shape[1] < shape[2]:
+            _require_names(classes, shape[1] - 4, where)
     raise ModelFileError(
         f"{where}: its output {list(shape)} fits none of the layouts of a detector with "
         f"{classes} classes"
     )
 
 
-def _facts(metadata: dict[str, str]) -> Facts:
+def _drops_duplicates(metadata: dict[str, str]) -> bool | None:
+    """Say whether a file's own metadata has duplicates dropped in the graph; None: it is silent."""
+    if metadata.get("end2end") == "True":
+        return True
+    # In its repr, since lists among the arguments are none of the plain values that are read.
+    given = re.search(r"'nms': (True|False|None)\b", metadata.get("args", ""))
+    return given[1] == "True" if given else None
+
+
+def _facts(metadata: dict[str, str], architecture: str) -> Facts:
     texts = {key: _line(metadata.get(key, "")) for key in ("description", "author", "license")}
     described = re.match(r"Ultralytics (\S{1,40}) model", texts["description"])
     source = "the file's own metadata"
@@ -150,7 +268,7 @@ def _facts(metadata: dict[str, str]) -> Facts:
         "weights_license": source,
     }
     return Facts(
-        architecture=described[1] if described else "YOLO",
+        architecture=described[1] if described else architecture,
         organization=texts["author"] or "Ultralytics",
         category="computer vision",
         code_license="AGPL-3.0-only",

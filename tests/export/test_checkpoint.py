@@ -241,8 +241,13 @@ def test_names_come_by_class_id(tmp_path: Path, names: object) -> None:
 @pytest.mark.parametrize("names", [{1: "cat"}, {"cat": 0}, {0: "cat", 2: "dog"}])
 def test_names_that_leave_gaps_are_refused(tmp_path: Path, names: object) -> None:
     path = saved_model(tmp_path, "models.yolo.Model", names=names)
-    with pytest.raises(CheckpointError, match="numbered from 0"):
+    with pytest.raises(CheckpointError, match=r"class names .* give them with --class-names FILE"):
         read_yolo_checkpoint(path)
+
+
+def test_given_names_take_the_place_of_what_would_be_refused(tmp_path: Path) -> None:
+    path = saved_model(tmp_path, "models.yolo.Model", names={1: "cat", "x": 7})
+    assert read_yolo_checkpoint(path, ("dog", "cat")).names == ("dog", "cat")
 
 
 @pytest.mark.parametrize("options", [{"train_args": {"imgsz": 320}}, {"opt": {"imgsz": 320}}])

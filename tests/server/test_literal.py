@@ -39,3 +39,8 @@ def test_a_tuple_and_what_stands_loosely_is_read() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"character|plain"):
         read_literal(text)
+
+
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="a key is there twice"):
+        read_literal("{0: 'a', 1: 'b', 0: 'c'}")

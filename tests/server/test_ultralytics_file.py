@@ -4,10 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
-from server.card import Candidates, Letterbox, ModelDocument, ShorterSide, Stretch, Task
+from server.card import (
+    Candidates,
+    CenterSquare,
+    Letterbox,
+    ModelDocument,
+    ShorterSide,
+    Stretch,
+    Task,
+)
 from server.errors import ModelFileError
 from server.families import preprocess_one
 from server.model_files import ModelFile
@@ -88,8 +97,74 @@ def test_a_detector_without_duplicates_is_read_as_end_to_end(read: Any) -> None:
     assert document.output == Candidates(layout="end_to_end", tensor="output0")
 
 
+@pytest.mark.parametrize("arguments", ["'nms': True, 'max_det': 6", "'batch': 1", ""])
+def test_as_many_detections_as_values_of_a_candidate_are_no_candidates(
+    read: Any, arguments: str
+) -> None:
+    # nms=True with max_det=6 and two classes: [1, 6, 6].
+    metadata = {**DETECT, "args": f"{{'imgsz': [64, 96], {arguments}}}"}
+    document = read(graphs.constant(np.zeros((1, 6, 6))), metadata)
+    assert document.output.layout == "end_to_end"
+
+
+def test_six_candidates_of_an_export_without_nms_are_candidates(read: Any) -> None:
+    assert read(graphs.constant(np.zeros((1, 6, 6))), DETECT).output.layout == "ultralytics_rows"
+
+
+def test_a_detector_with_more_classes_than_names_is_refused_with_both_numbers(read: Any) -> None:
+    why = r"names 2 classes and its graph has 80; .*--class-names FILE, or put a model\.json"
+    with pytest.raises(ModelFileError, match=why):
+        read(graphs.constant(np.zeros((1, 84, 189))), DETECT)
+    with pytest.raises(ModelFileError, match=why):
+        read(graphs.constant(np.zeros((1, 252, 85))), YOLOV5)
+
+
+def test_an_rt_detr_is_refused_by_its_name(read: Any) -> None:
+    # Two classes: 300 rows of 6, which are no corners.
+    with pytest.raises(ModelFileError, match="it is an RT-DETR"):
+        read(graphs.constant(END_TO_END), {**DETECT, "head": "RTDETRDecoder"})
+
+
+def test_a_classifier_of_yolov5_itself_is_read_with_its_own_pre_processing(read: Any) -> None:
+    document = read(graphs.constant(np.zeros((1, 2)), height=224, width=224), YOLOV5)
+    assert document.task is Task.CLASSIFICATION
+    assert document.output.layout == "logits"
+    assert document.input.resize == CenterSquare()
+    # ImageNet's, as ultralytics/yolov5, utils/augmentations.py has them.
+    assert document.input.mean == (0.485, 0.456, 0.406)
+    assert document.input.std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("output", "stride", "side"),
+    [(ROWS, "32", 640), (ROWS, "64", 1280), (np.zeros((1, 2)), "32", 224)],
+)
+def test_a_file_of_yolov5_for_any_size_has_the_size_that_is_usual_and_says_so(
+    read: Any, output: Any, stride: str, side: int
+) -> None:
+    graph = graphs.constant(output, height="height", width="width")
+    document = read(graph, {**YOLOV5, "stride": stride})
+    assert (document.input.width, document.input.height) == (side, side)
+    assert f"of any size, served at its usual {side}x{side}" in document.provenance.weights_source
+
+
+def test_a_segmentation_model_of_yolov5_itself_is_refused_as_one(read: Any) -> None:
+    graph = graphs.constant(np.zeros((1, 84, 7 + 32)), np.zeros((1, 32, 16, 16)))
+    with pytest.raises(ModelFileError, match="is a segmentation model of ultralytics/yolov5"):
+        read(graph, YOLOV5)
+
+
+def test_a_file_for_a_fixed_batch_is_refused_as_one(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(graphs.constant(np.zeros((4, 6, 84))))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    graph = model.SerializeToString()
+    with pytest.raises(ModelFileError, match=r"takes 4 images at once.*with a batch of 1"):
+        load(tmp_path, "four", graph, {**DETECT, "batch": "4"})
+
+
 def test_a_file_of_yolov5_itself_is_read_with_its_thresholds(read: Any) -> None:
     document = read(graphs.constant(ROWS), YOLOV5)
+    assert document.facts.architecture == "YOLOv5"
     assert document.output == Candidates(layout="yolov5_rows", tensor="output0")
     assert document.input.resize == Letterbox(unpad="exact")
     assert document.detection_defaults.iou_threshold == 0.45
@@ -114,7 +189,10 @@ def test_a_half_precision_file_says_so(read: Any) -> None:
     assert (document.precision, document.input.dtype) == ("fp16", "float16")
 
 
-@pytest.mark.parametrize("names", ["['cat', 'dog']", "('cat', 'dog')", "{1: 'dog', 0: 'cat'}"])
+@pytest.mark.parametrize(
+    "names",
+    ["['cat', 'dog']", "('cat', 'dog')", "{1: 'dog', 0: 'cat'}", "{'0': 'cat', '1': 'dog'}"],
+)
 def test_names_may_be_a_list_or_a_table_in_any_order(read: Any, names: str) -> None:
     document = read(graphs.constant(COLUMNS), {**DETECT, "names": names})
     assert document.label_set.labels == ("cat", "dog")
@@ -129,9 +207,9 @@ def test_other_tasks_are_refused_by_their_name(read: Any, task: str) -> None:
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ("{}", "lists no classes"),
-        ("[]", "lists no classes"),
-        ("3", "lists no classes"),
+        ("{}", "no classes are named"),
+        ("[]", "no classes are named"),
+        ("3", "a list or a dict is needed"),
         ("{0: 'cat'", "names can't be read"),
         ("__import__('os').system('true')", "names can't be read"),
         ("[" * 10_000, "names can't be read"),
@@ -216,7 +294,7 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
         ({"names": "__import__('os').system('touch PWNED')"}, "names can't be read"),
         ({"names": "{0: 'cat', 1: open('x')}"}, "no plain value at character"),
         ({"names": "{0: 'cat', 1: ['dog']}"}, "no plain value at character"),
-        ({"names": "{0: 'cat', 2: 'dog'}"}, "leaves out a class"),
+        ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2 are named, and 1 is not"),
         ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
         ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
         ({"names": "['cat', '\\x1b[31m']"}, "control characters"),
