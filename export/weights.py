@@ -67,17 +67,22 @@ def yolov5_release(name: str) -> Release:
     return Release(f"{name}.pt", f"{folder}/{name}.pt", None)
 
 
-def cache_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """Return where this user's downloads are kept; `platform` is spelt as in `sys.platform`."""
+def cache_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Return where this user's downloads are kept; None for a user without a home folder.
+
+    platform: spelt as in `sys.platform`.
+    """
     # The XDG specification says to ignore relative paths.
     if Path(xdg := environ.get("XDG_CACHE_HOME", "")).is_absolute():
         base = Path(xdg)
     elif platform == "win32" and "LOCALAPPDATA" in environ:
         base = Path(environ["LOCALAPPDATA"])
-    elif platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
     else:
-        base = Path.home() / ".cache"
+        try:
+            home = Path.home()
+        except RuntimeError:  # HOME is not set, and the system does not know the user
+            return None
+        base = home / "Library" / "Caches" if platform == "darwin" else home / ".cache"
     return base / "visavis" / "weights"
 
 
@@ -85,7 +90,7 @@ def find(
     name: str,
     release: Release | None,
     given: Path | None,
-    cache: Path,
+    cache: Path | None,
     progress: Progress,
     *,
     sleep: Callable[[float], None] = time.sleep,
@@ -93,7 +98,7 @@ def find(
     """Return the weights of model `name`: the given ones, else cached ones, else downloaded ones.
 
     given: a file, used as it is, or a folder that may hold the name with one of SUFFIXES.
-    sleep: waits the seconds between two tries of a download.
+    cache: as of `cache_folder`. sleep: waits the seconds between two tries of a download.
     Raises WeightsError where there are none, and says what to do.
     """
     looked = ""
@@ -103,6 +108,11 @@ def find(
         looked = f" The folder {given} holds no {' or '.join(name + one for one in SUFFIXES)}."
     if release is None:
         raise WeightsError(f"no published weights are known for {name!r}.{looked} {_ADVICE}")
+    if cache is None:
+        raise WeightsError(
+            f"{release.url} can't be kept: this user has no home folder.{looked} Set "
+            f"XDG_CACHE_HOME to a folder that can be written to. {_ADVICE}"
+        )
     path = cache / release.filename
     try:
         if not (sha256 := _cached(path, release)):

@@ -179,7 +179,7 @@ def _serve(
 
 
 def _run(settings: "Settings", trial: "Trial") -> None:
-    """Serve; raises StartupError for a person to read, and typer.Exit once a machine was told."""
+    """Serve; raises errors for a person to read, and typer.Exit once a machine was told."""
     from server.app import serve
 
     log = structlog.get_logger()
@@ -192,6 +192,8 @@ def _run(settings: "Settings", trial: "Trial") -> None:
         log.error("not started", why=str(error))
         raise typer.Exit(1) from None
     except Exception:
+        if settings.log_format == "console":
+            raise  # The edge of the command tells a person.
         log.exception("ended by an error")
         raise typer.Exit(1) from None
 

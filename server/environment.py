@@ -11,6 +11,8 @@ _ALWAYS = {
     # ultralytics would install packages, fetch weights and report usage.
     "YOLO_AUTOINSTALL": "false",
     "YOLO_OFFLINE": "true",
+    # It would tell of its settings, which are in a temporary folder.
+    "YOLO_VERBOSE": "false",
 }
 _DEFAULTS = {
     # gRPC's own log says in its words what our errors say in ours.

@@ -18,7 +18,6 @@ from server.errors import (
     ModelFileError,
     Overloaded,
     ProviderUnavailable,
-    StartupError,
     VisavisError,
 )
 from server.fair_queue import Stop
@@ -49,8 +48,6 @@ class Session:
     def __init__(self, path: Path | PrivateCopy, provider: Provider, setup: Setup) -> None:
         try:
             self._session = create(path, provider, setup)
-        except StartupError:
-            raise
         except Exception as error:
             kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
             raise kind(f"{path}: ONNX Runtime can't load it: {error}") from error

@@ -444,13 +444,13 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     config: the file; None: `visavis.toml` in the working folder, if there is one. Raises
     StartupError, naming each setting that is wrong.
     """
-    if config is not None and not config.is_file():
-        raise StartupError(f"the settings file {config} does not exist")
 
     class FromFile(Settings):
         file = config or DEFAULT_FILE
 
     try:
+        if config is not None and not config.is_file():
+            raise StartupError(f"the settings file {config} does not exist")
         return FromFile(**flags)
     except ValidationError as error:
         wrong = "; ".join(

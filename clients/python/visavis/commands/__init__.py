@@ -25,6 +25,7 @@ from visavis.commands import (
     serve,
     token_command,
     tune,
+    unexpected,
 )
 from visavis.commands.failures import EXIT_CODES
 
@@ -32,7 +33,7 @@ _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
     + ". Those of serve, export, tune and token: 0; 1 it could not be done, and the error says "
-    "why; 2 not understood."
+    f"why; 2 not understood; {unexpected.FAULT}."
 )
 
 app = typer.Typer(
@@ -86,4 +87,6 @@ def main(args: list[str] | None = None) -> int:
         app(args, prog_name="visavis")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except Exception as error:  # noqa: BLE001  the edge of every command, serve and export included
+        return unexpected.tell(error)
     return 0

@@ -21,11 +21,17 @@ class Annotations:
         several, and where it is one already or ends with a slash. None: nothing is written.
         """
         self._path = None if path is None else Path(path)
-        self._inputs = [Path(name) for name in pictures if name != "-" and Path(name).exists()]
+        self._inputs = [Path(name) for name in pictures if name != "-" and _exists(Path(name))]
         self._taken: set[Path] = set()
         if path is None or self._path is None:
             return
-        self._folder = len(pictures) > 1 or self._path.is_dir() or path.endswith(("/", os.sep))
+        try:
+            is_folder = self._path.is_dir()
+        except OSError as error:
+            raise InvalidSettings(
+                f"--annotate {path} can't be used: {error.strerror}; name another place"
+            ) from error
+        self._folder = len(pictures) > 1 or is_folder or path.endswith(("/", os.sep))
         if not self._folder and self._path.suffix.lower() not in {"", *_SUFFIXES}:
             raise InvalidSettings(
                 f"--annotate {path} can't be used: the picture is a JPEG; name a .jpg or .jpeg "
@@ -65,3 +71,11 @@ class Annotations:
             target = path / f"{stem}-{number}{_SUFFIX}"
         self._taken.add(target)
         return target
+
+
+def _exists(path: Path) -> bool:
+    """Say whether a path leads to something; reading it says why it can't be told."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

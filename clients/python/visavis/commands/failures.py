@@ -16,6 +16,7 @@ EXIT_CODES = {
     3: "no server answers, or it starts or stops",
     4: "the timeout ran out",
     5: "the server failed, or has too much to do",
+    70: "a fault of visavis itself, please report it",
     130: "interrupted",
 }
 

@@ -43,6 +43,10 @@ def run_application(module: str, prog: str, args: list[str], extra: str = "") ->
             f"install it: pip install {requirement}"
         )
         return 2
+    except ImportError as error:
+        # A module is there, and a library of the system that it needs is not: libGL, for OpenCV.
+        complain(f"`{prog}` can't load what it needs: {error}; install the library that is named")
+        return 2
     code: int = main(args, prog=prog)
     return code
 

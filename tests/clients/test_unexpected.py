@@ -1,0 +1,101 @@
+"""What no command expects reaches a person in one sentence, whichever command it was."""
+
+import errno
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from visavis.commands import EXIT_CODES, main, serve
+
+Captured = pytest.CaptureFixture[str]
+Ended = tuple[int, str]
+
+
+@pytest.fixture
+def ended_by(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Callable[[Exception], Ended]:
+    """Return what runs a command that raises an error; gives exit code and standard error."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("VISAVIS_TRACEBACK", raising=False)
+
+    def ended_by(error: Exception) -> Ended:
+        def fail(args: list[str], prog: str) -> int:
+            raise error
+
+        module = SimpleNamespace(main=fail)
+        monkeypatch.setattr(serve, "application_installed", lambda: True)
+        monkeypatch.setattr(serve.importlib, "import_module", lambda name: module)
+        code = main(["export", "resnet50"])
+        return code, capsys.readouterr().err
+
+    return ended_by
+
+
+def test_a_fault_is_one_line_that_asks_for_a_report(
+    ended_by: Callable[[Exception], Ended],
+) -> None:
+    code, told = ended_by(ValueError("300 lines\n" * 300))
+    assert code == 70
+    assert "please report it" in EXIT_CODES[code]
+    assert told.count("\n") == 1
+    assert "a fault of visavis itself: ValueError: 300 lines, in test_unexpected.py, line" in told
+    assert "Please report it" in told
+    assert "VISAVIS_TRACEBACK=1" in told
+    assert "Traceback" not in told
+
+
+def test_the_traceback_comes_where_it_is_asked_for(
+    ended_by: Callable[[Exception], Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISAVIS_TRACEBACK", "1")
+    code, told = ended_by(ValueError("odd"))
+    assert code == 70
+    assert "Traceback (most recent call last)" in told
+    assert "ValueError: odd" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "free some space, or set TMPDIR"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission"),
+        (OSError(errno.EMFILE, "Too many open files", "a"), "raise the limit on open files"),
+        (OSError(errno.EIO, "Input/output error", b"raw"), "visavis: raw: Input/output error\n"),
+        (MemoryError(), "there is no memory left"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_no_fault_of_ours(
+    error: Exception, told: str, ended_by: Callable[[Exception], Ended]
+) -> None:
+    code, text = ended_by(error)
+    assert code == 1
+    assert told in text
+    assert "report" not in text
+    assert text.count("\n") == 1
+
+
+def test_a_machine_without_a_temporary_folder_is_told_which_variable_names_one(
+    ended_by: Callable[[Exception], Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(FileNotFoundError) as raised:
+        tempfile.gettempdir()
+    code, text = ended_by(raised.value)
+    assert code == 1
+    assert f"{tmp_path}/none" in text.replace("\n", "")
+    assert "set TMPDIR to a folder that can be written to" in text
+
+
+def test_a_library_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def fail(name: str) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(serve, "application_installed", lambda: True)
+    monkeypatch.setattr(serve.importlib, "import_module", fail)
+    assert main(["serve"]) == 2
+    assert "can't load what it needs: libGL.so.1" in capsys.readouterr().err
