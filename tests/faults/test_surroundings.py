@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,32 @@ async def test_a_server_runs_as_nobody_on_a_read_only_root(models: Path, tmp_pat
         if folder.name.startswith(("fault-models", "pytest-")):
             folder.chmod(0o755)
     await _serves_in_a_namespace(script, tmp_path)
+
+
+@needs_root
+def test_a_user_that_the_system_does_not_know_needs_no_home(models: Path, tmp_path: Path) -> None:
+    # The interpreter of the tests may lie where only its owner looks.
+    stranger = (
+        "setpriv --reuid 12345 --regid 12345 --clear-groups --inh-caps=+dac_read_search "
+        "--ambient-caps=+dac_read_search"
+    )
+    found = Surroundings.under(tmp_path)
+    environment = found.environment()
+    del environment["HOME"]
+    # Not below pytest's folder, which is for its owner alone.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(models / "colors", Path(folder, "colors"))
+        command = f"tune --models {folder} --device cpu --seconds 0.1 --rounds 1 --dry-run"
+        done = subprocess.run(
+            [*stranger.split(), VISAVIS, *command.split()],
+            cwd=found.elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "without tuning" in done.stdout
 
 
 @needs_root
