@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.command import new_app, run
+from server.command import complain, new_app, run
 
 if TYPE_CHECKING:
     from export.exporter import Exported
@@ -102,10 +102,7 @@ def _export(
         from export.errors import ExportError
         from server.errors import VisavisError
     except ImportError as error:
-        console.print(
-            f"error: {error.name} is not installed; pip install 'visavis-server[export]'",
-            markup=False,
-        )
+        complain(f"{error.name} is not installed; pip install 'visavis-server[export]'")
         raise typer.Exit(2) from None
     if name and len(names) > 1:
         raise typer.BadParameter("--name takes one model at a time")
@@ -127,11 +124,13 @@ def _export(
             labels=labels,
             limits=variants.Limits(max_top1_drop, max_map_drop),
         )
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
             try:
                 made = exporter.export(request, progress)
             except (ExportError, VisavisError) as error:
-                console.print(f"error: {architecture}: {error}", markup=False, highlight=False)
+                complain(f"{architecture}: {error}")
                 failed = True
                 continue
         for exported in made:
@@ -145,8 +144,12 @@ def _read_names(path: Path | None) -> tuple[str, ...] | None:
         return None
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--class-names {path} can't be read: {error}") from None
+    except OSError as error:
+        raise typer.BadParameter(f"--class-names {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(
+            f"--class-names {path} is no text in UTF-8; save it as such, one name per line"
+        ) from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -171,6 +174,8 @@ def _say(exported: "Exported") -> None:
             f"({(accuracy.value - accuracy.original) * 100:+.2f} ± {accuracy.error * 100:.2f} "
             f"points), on {accuracy.source}"
         )
+    for doubt in exported.doubts:
+        typer.echo(f"  not checked: {doubt}")
 
 
 def _proof(receipt: "Receipt") -> str:

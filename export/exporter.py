@@ -1,9 +1,13 @@
 """From a name to proven files in the repository: weights, module, graph, variants, receipts."""
 
+import errno
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,6 +43,7 @@ from server.served_model import output_names
 from server.session import Session
 
 RANDOM = "random"
+_TRIES = 3
 _LIBRARIES = (
     "torch",
     "torchvision",
@@ -91,11 +96,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of it; unchanged: the repository had the very same file already."""
+    """What came of it.
+
+    unchanged: the repository had the very same file already. doubts: what was not checked.
+    """
 
     document: ModelDocument
     path: Path
     unchanged: bool
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A proven file that is not in the repository yet."""
+
+    document: ModelDocument
+    path: Path
+    doubts: tuple[str, ...] = ()
 
 
 def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
@@ -125,35 +143,53 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
     advance()
     original = _original(request, progress)
     advance()
-    with tempfile.TemporaryDirectory(prefix="visavis-export-") as folder:
-        graph = Path(folder, "graph.onnx")
+    with _work_folder() as folder:
+        graph = folder / "graph.onnx"
         write_graph(original.graph, original.draft, graph)
         advance()
         candidates = []
         truth: accuracy.Figures | None = None
+        no_baseline = ""
         if real and real.accuracy:
             answer = accuracy.of_original(original.reference)
             truth = accuracy.measure(answer, real.accuracy, original.draft, advance)
-            variants.require_sense(truth, real, original.draft)
+            no_baseline = variants.require_sense(truth, real, original.draft)
         for precision in request.precisions:
-            converted = Path(folder, f"{precision}.onnx")
+            converted = folder / f"{precision}.onnx"
             draft = variants.convert(original.draft, precision, graph, converted, real)
-            file = ServedFile(
-                draft, Session(converted, CPU, Setup(Path(folder), threads=usable_cores()))
-            )
+            file = ServedFile(draft, Session(converted, CPU, Setup(folder, threads=usable_cores())))
             document = _with_golden_sample(file)
-            if real and truth is not None:
+            if real and truth is not None and not no_baseline:
                 measured = variants.measure(file, real, truth, advance)
                 variants.hold(document.name, measured, request.limits)
                 document = document.model_copy(update={"accuracy": measured})
+            doubts = variants.unchecked(precision, real, document)
+            doubts += (no_baseline,) if no_baseline else ()
+            document = _with_doubts(document, doubts)
             made = receipt.prove(original.reference, file, proofs, advance)
             document = document.model_copy(update={"receipt": made})
             # Through the schema once more: what is written can be read.
             document = ModelDocument.model_validate(document.model_dump())
-            candidate = Path(folder, f"{precision}-model.onnx")
-            candidates.append((embed(document, converted, candidate), candidate))
+            candidate = folder / f"{precision}-model.onnx"
+            document = embed(document, converted, candidate)
+            candidates.append(_Candidate(document, candidate, doubts))
             advance()
-        return tuple(_put(request.out, document, path) for document, path in candidates)
+        return _put_all(request.out, candidates)
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """Lend a temporary folder; raises ExportError where there is none, or its disk is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="visavis-export-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(
+                f"the temporary folder {tempfile.gettempdir()} is full; an export takes a few "
+                "times the size of the weights: set TMPDIR to a folder with more room"
+            ) from error
+        raise
 
 
 def _require_decodable(encoded: Mapping[str, bytes], paths: Iterable[Path]) -> None:
@@ -211,10 +247,8 @@ def _check(request: Request) -> None:
         check_labels(request.class_names or ())
     except ValueError as error:
         raise ExportError(f"--class-names: {error}") from None
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"--out {request.out} can't be a folder: {error.strerror}") from None
+    for precision in request.precisions:
+        _require_writable(request.out, variants.variant_name(given, precision))
 
 
 def _original(request: Request, progress: Progress) -> Original:
@@ -236,9 +270,7 @@ def _original(request: Request, progress: Progress) -> Original:
             if name in yolov5.DETECTORS
             else yolov5.build_yolov5_classifier
         )
-        checkpoint = read_yolo_checkpoint(weights.path) if weights else None
-        if checkpoint is not None and request.class_names is not None:
-            checkpoint = replace(checkpoint, names=request.class_names)
+        checkpoint = read_yolo_checkpoint(weights.path, request.class_names) if weights else None
         original = build(name, checkpoint, weights, provenance, request.size)
     update = {"name": request.name or name}
     return replace(original, draft=original.draft.model_copy(update=update))
@@ -269,6 +301,16 @@ def _provenance(weights: Weights | None) -> Provenance:
     )
 
 
+def _with_doubts(document: ModelDocument, doubts: tuple[str, ...]) -> ModelDocument:
+    """Return a converted model's document with what was not checked, for its card."""
+    conversion = document.provenance.conversion
+    if not (doubts and conversion):
+        return document
+    conversion = "; ".join((conversion, *(f"not checked: {doubt}" for doubt in doubts)))
+    provenance = document.provenance.model_copy(update={"conversion": conversion})
+    return document.model_copy(update={"provenance": provenance})
+
+
 def _with_golden_sample(file: ServedFile) -> ModelDocument:
     outputs, _ = file.run(golden.picture())
     document = file.document
@@ -276,22 +318,82 @@ def _with_golden_sample(file: ServedFile) -> ModelDocument:
     return document.model_copy(update={"golden_sample": sample})
 
 
-def _put(out: Path, document: ModelDocument, candidate: Path) -> Exported:
-    """Move a file into the repository as the next version, unless the last one is the same."""
-    files = [file for file in scan(out) if file.name == document.name] if out.is_dir() else []
-    if files and (last := _same(files[-1], document)):
-        return Exported(last, files[-1].path, unchanged=True)
-    number = files[-1].version + 1 if files else 1
-    folder = out / document.name / str(number)
+def _require_writable(out: Path, name: str) -> None:
+    """Raise ExportError unless a version of a model can be written into the repository."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # First beside its place, then renamed: a server never sees half a file.
-        part = folder / "model.onnx.part"
-        part.write_bytes(candidate.read_bytes())
-        part.rename(folder / "model.onnx")
+        with _part(out, name) as part:
+            (part / "model.onnx").write_bytes(b"0")
     except OSError as error:
-        raise ExportError(f"{folder} can't be written: {error.strerror}") from None
-    return Exported(document, folder / "model.onnx", unchanged=False)
+        raise _unwritable(out, error) from None
+
+
+def _put_all(out: Path, candidates: Iterable[_Candidate]) -> tuple[Exported, ...]:
+    """Put the files of an export into the repository; all are written before any is published."""
+    with ExitStack() as parts:
+        written = []
+        try:
+            for candidate in candidates:
+                part = parts.enter_context(_part(out, candidate.document.name))
+                shutil.copyfile(candidate.path, part / "model.onnx")
+                written.append((candidate, part))
+            return tuple(_publish(out, candidate, part) for candidate, part in written)
+        except OSError as error:
+            raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"--out {out} can't be written: {error.strerror}; name a folder that this user may write "
+        "to, on a disk with room"
+    )
+
+
+@contextmanager
+def _part(out: Path, name: str) -> Iterator[Path]:
+    """Lend a folder beside a model's versions, which is gone afterwards unless it was renamed.
+
+    It is hidden: no server takes it for a version.
+    """
+    part = out / name / f".{uuid.uuid4().hex}.part"
+    try:
+        _make(part)
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # It holds something.
+            part.parent.rmdir()
+
+
+def _make(folder: Path) -> None:
+    for _ in range(_TRIES):
+        # Another export may just have removed the model's folder, which was empty.
+        with suppress(FileNotFoundError):
+            folder.mkdir(parents=True)
+            return
+    folder.mkdir(parents=True)
+
+
+def _publish(out: Path, candidate: _Candidate, part: Path) -> Exported:
+    """Rename a folder to the model's next version, unless the last one holds the same file.
+
+    A rename onto a version that holds anything fails: of two exports at once, each gets its own.
+    """
+    document, doubts = candidate.document, candidate.doubts
+    number = 1
+    while True:
+        files = [file for file in scan(out) if file.name == document.name]
+        if files and (last := _same(files[-1], document)):
+            return Exported(last, files[-1].path, unchanged=True, doubts=doubts)
+        number = max(number, files[-1].version + 1 if files else 1)
+        version = out / document.name / str(number)
+        try:
+            part.rename(version)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            number += 1
+        else:
+            return Exported(document, version / "model.onnx", unchanged=False, doubts=doubts)
 
 
 def _same(file: ModelFile, document: ModelDocument) -> ModelDocument | None:
@@ -300,12 +402,12 @@ def _same(file: ModelFile, document: ModelDocument) -> ModelDocument | None:
     It may differ in when and how it was made, its receipt may hold more pictures, and its
     accuracy may be one that the new one doesn't have.
     """
-    text = read_onnx_file(file.path).metadata.get(METADATA_KEY)
-    if text is None:
-        return None
     try:
+        text = read_onnx_file(file.path).metadata.get(METADATA_KEY)
+        if text is None:
+            return None
         last = parse_document(text, str(file.path))
-    except ModelFileError:  # of another schema: worth a new version
+    except ModelFileError:  # damaged, or of another schema: worth a new version
         return None
     volatile = {"receipt", "golden_sample", "provenance", "accuracy"}
     same = (

@@ -28,6 +28,8 @@ DEFAULT_LIMITS = Limits()
 # Labels of another model give less than either; so may a handful of hard pictures.
 _CHANCE_MAP = 0.01
 _FEWEST_FOR_SENSE = 10
+# With 32 pictures int8's error is that of 100.
+_FEWEST_FOR_RANGES = 32
 
 
 def convert(
@@ -87,25 +89,59 @@ def measure(
     )
 
 
-def require_sense(original: accuracy.Figures, real: Pictures, document: ModelDocument) -> None:
-    """Raise AccuracyFailed where the PyTorch original is no better than chance on the pictures.
+def require_sense(original: accuracy.Figures, real: Pictures, document: ModelDocument) -> str:
+    """Return why the PyTorch original's accuracy on a few pictures is no baseline, or nothing.
 
-    Whatever a file loses against such a baseline, it would pass. A few pictures prove nothing.
+    Whatever a file loses against one that is no better than chance, it would pass. Raises
+    AccuracyFailed where there are enough pictures to tell that it is not.
     """
     count, value = len(real.accuracy), original.value
-    if document.provenance.random_weights or count < _FEWEST_FOR_SENSE:
-        return
+    if document.provenance.random_weights:
+        return ""
+    few = count < _FEWEST_FOR_SENSE
     if document.task is Task.OBJECT_DETECTION:
         metric, chance = "mAP50-95", _CHANCE_MAP
     else:
-        metric, each = "top-1", 1 / len(document.label_set.labels)
-        chance = each + 2 * math.sqrt(each * (1 - each) / count)
-    if value < chance:
-        raise AccuracyFailed(
-            f"the PyTorch original itself reaches {value:.2%} {metric} on {count} pictures of "
-            f"{real.name}, no more than chance: the labels are not this model's, or the pictures "
-            "are not what it was trained on; check the class ids, or leave the labels out"
+        metric, chance = "top-1", 1 / len(document.label_set.labels)
+        if not few:  # Of a few, two standard errors would be more than all.
+            chance += 2 * math.sqrt(chance * (1 - chance) / count)
+    if value > chance or (value == chance and not few):
+        return ""
+    found = (
+        f"the PyTorch original itself reaches {value:.2%} {metric} on {count} pictures of "
+        f"{real.name}, no more than chance"
+    )
+    if few:
+        return f"{found}; it is no baseline, and too few to tell why: give more pictures"
+    raise AccuracyFailed(
+        f"{found}: the labels are not this model's, or the pictures "
+        "are not what it was trained on; check the class ids, or leave the labels out"
+    )
+
+
+def unchecked(precision: str, real: Pictures | None, document: ModelDocument) -> tuple[str, ...]:
+    """Return what the pictures of an export are too few, or too little labelled, to check.
+
+    document: with its accuracy, if that was measured.
+    """
+    doubts = []
+    if precision == "int8" and real is not None:
+        if (used := len(real.calibration)) < _FEWEST_FOR_RANGES:
+            doubts.append(
+                f"ranges come from {used} of {real.total} pictures, and hold for what is like "
+                f"them; give {2 * _FEWEST_FOR_RANGES} or more"
+            )
+        if not real.accuracy:
+            doubts.append(
+                f"accuracy is not measured: the {real.total} pictures have no labels; give some "
+                "with --labels"
+            )
+    if document.accuracy is not None and document.accuracy.pictures < _FEWEST_FOR_SENSE:
+        doubts.append(
+            f"accuracy on {document.accuracy.pictures} labelled pictures proves nothing; give "
+            f"{_FEWEST_FOR_SENSE} or more"
         )
+    return tuple(doubts)
 
 
 def hold(name: str, measured: Accuracy, limits: Limits) -> None:

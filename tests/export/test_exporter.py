@@ -1,5 +1,9 @@
 """The export stage end to end: what is written, what it proves, what it refuses."""
 
+import errno
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,9 @@ from export.exporter import NAMES, Exported, Request, export
 from export.pictures import read_pictures, synthetic_pictures
 from export.variants import Limits
 from server.card import METADATA_KEY, ModelDocument, parse_document
+from server.model_files import ModelFile, scan
 from server.onnx_file import read_onnx_file
+from tests.server import graphs
 
 # One of each family; the large ones are exported by hand, once per release.
 SMALL = ("resnet18", "yolov5n", "yolov5n-cls", "yolov5nu")
@@ -199,10 +205,84 @@ def test_what_can_not_work_is_refused_before_any_work(
         run(request)
 
 
-def test_an_output_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
-    with pytest.raises(ExportError, match="can't be a folder"):
+@pytest.mark.parametrize("taken", ["out", "out/resnet18"])
+def test_an_output_that_can_not_be_written_is_refused_before_any_work(
+    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("a file")
+    monkeypatch.setattr(exporter, "_original", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ExportError, match=r"--out .*out can't be written: Not a directory"):
         run(Request("resnet18", tmp_path / "out", "random"))
+
+
+def test_what_is_refused_leaves_no_folder_of_the_model(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="can't read the given weights"):
+        run(Request("resnet18", tmp_path, str(tmp_path / "nowhere.pth")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exports_at_once_of_one_name_keep_every_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 4
+    together = threading.Barrier(count)
+    looked = threading.local()
+
+    def scan_together(out: Path) -> list[ModelFile]:
+        found = scan(out)
+        if not hasattr(looked, "once"):
+            looked.once = True
+            together.wait(20)  # All have seen that there is no version yet.
+        return found
+
+    monkeypatch.setattr(exporter, "scan", scan_together)
+
+    def put(number: int) -> Path:
+        model = graphs.classifier_document()
+        candidate = tmp_path / f"{number}.onnx"
+        candidate.write_text(str(number))
+        (exported,) = exporter._put_all(tmp_path / "out", [exporter._Candidate(model, candidate)])
+        assert not exported.unchanged
+        return exported.path
+
+    with ThreadPoolExecutor(count) as pool:
+        paths = list(pool.map(put, range(count)))
+    assert [path.read_text() for path in paths] == [str(number) for number in range(count)]
+    versions = [path.name for path in (tmp_path / "out" / "colors").iterdir()]
+    assert sorted(versions) == ["1", "2", "3", "4"]
+
+
+def test_a_version_that_holds_anything_is_never_taken(tmp_path: Path) -> None:
+    (tmp_path / "out" / "colors" / "1").mkdir(parents=True)
+    (tmp_path / "out" / "colors" / "1" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "colors" / "2").write_text("a file")
+    candidate = tmp_path / "candidate.onnx"
+    candidate.write_text("new")
+    (exported,) = exporter._put_all(
+        tmp_path / "out", [exporter._Candidate(graphs.classifier_document(), candidate)]
+    )
+    assert exported.path.parent.name == "3"
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(source: Path, target: Path) -> None:
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    out = tmp_path / "out"
+    with pytest.raises(ExportError, match=r"--out .*out can't be written: No space left"):
+        exporter._put_all(
+            out, [exporter._Candidate(graphs.classifier_document(), tmp_path / "a.onnx")]
+        )
+    assert list(out.rglob("*")) == []
+
+
+def test_a_full_temporary_folder_is_named_with_what_to_do() -> None:
+    why = r"temporary folder /.* is full.*set TMPDIR"
+    with pytest.raises(ExportError, match=why), exporter._work_folder():
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:

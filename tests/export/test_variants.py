@@ -8,7 +8,7 @@ from visavis.dataset import Labelled
 from export.accuracy import Figures
 from export.errors import AccuracyFailed
 from export.labelled import Pictures
-from export.variants import Limits, hold, require_sense
+from export.variants import Limits, hold, require_sense, unchecked
 from server.card import Accuracy, ModelDocument
 from tests.server import graphs
 
@@ -54,12 +54,51 @@ def test_an_original_no_better_than_chance_is_no_baseline(
     ("document", "count", "value"),
     [
         (graphs.classifier_document(), 100, 0.45),
-        (graphs.classifier_document(), 9, 0.0),
+        (graphs.classifier_document(), 3, 0.34),
+        (graphs.classifier_document(), 1, 1.0),
         (graphs.detector_document(), 128, 0.02),
+        (graphs.detector_document(), 3, 0.02),
+    ],
+)
+def test_an_original_better_than_chance_is_one(
+    document: ModelDocument, count: int, value: float
+) -> None:
+    assert require_sense(Figures(value), pictures(count), document) == ""
+
+
+@pytest.mark.parametrize(
+    ("document", "count", "value"),
+    [
+        (graphs.classifier_document(), 9, 0.0),
+        (graphs.classifier_document(), 3, 1 / 3),
         (graphs.detector_document(), 3, 0.0),
     ],
 )
-def test_an_original_better_than_chance_or_hardly_tried_is_one(
+def test_on_a_few_pictures_an_original_no_better_than_chance_is_no_baseline_and_no_failure(
     document: ModelDocument, count: int, value: float
 ) -> None:
-    require_sense(Figures(value), pictures(count), document)
+    why = require_sense(Figures(value), pictures(count), document)
+    assert f"reaches {value:.2%}" in why
+    assert f"on {count} pictures of street, no more than chance; it is no baseline" in why
+
+
+def test_what_int8_could_not_check_is_said() -> None:
+    document = graphs.classifier_document()
+    files = tuple(Path(f"{index}.jpg") for index in range(64))
+    few = Pictures("street", 3, files[:1], ())
+    ranges, labels = unchecked("int8", few, document)
+    assert ranges.startswith("ranges come from 1 of 3 pictures")
+    assert "the 3 pictures have no labels; give some with --labels" in labels
+    assert unchecked("fp16", few, document) == ()
+    assert (
+        unchecked("int8", Pictures("street", 64, files[:32], pictures(64).accuracy), document) == ()
+    )
+
+
+def test_an_accuracy_on_a_few_pictures_is_said_to_prove_nothing() -> None:
+    accuracy = Accuracy(
+        metric="top-1", value=1, original=1, error=0, pictures=9, source="street", held_out=True
+    )
+    document = graphs.classifier_document(accuracy=accuracy)
+    (doubt,) = unchecked("fp32", pictures(9), document)
+    assert doubt.startswith("accuracy on 9 labelled pictures proves nothing")
