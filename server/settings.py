@@ -10,6 +10,7 @@ import sys
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -453,13 +454,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
             raise StartupError(f"the settings file {config} does not exist")
         return FromFile(**flags)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {message}, got {str(e['input'])[:128]!r}"
-            if e["loc"]
-            else message
-            for e in error.errors()
-            for message in [e["msg"].removeprefix("Value error, ")]
-        )
+        wrong = "; ".join(map(_in_words, error.errors()))
         raise StartupError(f"settings: {wrong}") from None
     except OSError as error:
         raise StartupError(
@@ -467,3 +462,14 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
         ) from None
     except ValueError as error:  # TOML syntax
         raise StartupError(f"the settings file {config or DEFAULT_FILE}: {error}") from None
+
+
+def _in_words(error: Any) -> str:
+    """Return one of pydantic's errors as a sentence: which setting, what it must be, its value."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, 1)
+        return f"there is no setting {name}" + (f"; {near[0]} is one" if near else "")
+    must = error["msg"].removeprefix("Value error, ").replace("Input should", "it must")
+    must = must.partition(", unable to parse")[0]
+    return f"{name}: {must}, got {str(error['input'])[:128]!r}" if name else must

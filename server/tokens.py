@@ -108,7 +108,9 @@ def _token(
 ) -> None:
     """Make a token for a client of the server, and the line that lets it in."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
-        raise typer.BadParameter("a name is 1 to 64 letters, digits, and any of . _ @ -")
+        raise typer.BadParameter(
+            f"{name[:80]!r} is no name; give 1 to 64 letters, digits, and any of . _ @ -"
+        )
     new = new_token(name)
     if file is None:
         print("for the server's file of tokens, its setting `tokens`:", file=sys.stderr)

@@ -1,6 +1,9 @@
 """`visavis tune`: measure how models run best here, and write it into the settings file."""
 
+import errno
+import shutil
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -61,11 +64,18 @@ def _tune(
         settings = load_settings(flags, config if config.is_file() else None)
         planner, _ = planner_of(settings)
         newest = {file.name: file for file in scan(settings.models)}
+        if not newest:
+            raise StartupError(
+                f"the model repository {settings.models} holds no models; export one with "
+                f"`visavis export resnet50 --out {settings.models}`, or name another with --models"
+            )
         if unknown := set(names or ()) - set(newest):
             raise ModelNotFound(
                 f"there is no model {listed(unknown)} in {settings.models}; "
                 f"there are {listed(newest)}"
             )
+        if not dry_run:
+            _require_writable(config)
         found: dict[str, Tuning] = {}
         for name in names or newest:
             with (
@@ -108,9 +118,47 @@ def write(path: Path, found: dict[str, Tuning]) -> None:
         tables = document.setdefault("tuning", tomlkit.table(is_super_table=True))
         for name, tuning in found.items():
             tables[name] = tuning.model_dump()
-        path.write_text(tomlkit.dumps(document), "utf-8")
-    except (OSError, tomlkit.exceptions.TOMLKitError) as error:
+        _replace(path.resolve(), tomlkit.dumps(document))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    except tomlkit.exceptions.TOMLKitError as error:
         raise StartupError(f"the settings file {path} can't be written: {error}") from None
+
+
+def _require_writable(path: Path) -> None:
+    """Raise StartupError, before any work, unless a file can be written; leaves it as it was."""
+    try:
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> StartupError:
+    return StartupError(
+        f"the settings file {path} can't be written: {error.strerror}; name another with --config, "
+        "or write nothing with --dry-run"
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it: a full disk leaves the one that was."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        if path.exists():
+            shutil.copymode(path, part)
+        part.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # The file may be written though nothing may be beside it, as one mounted alone.
+        path.write_text(text, "utf-8")
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:

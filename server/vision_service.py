@@ -89,7 +89,8 @@ class VisionService:
         if unknown := set(options.labels) - set(model.document.label_set.labels):
             raise InvalidRequest(
                 "labels",
-                f"model {model.name} has no label {listed(map(repr, unknown))}",
+                f"model {model.name} has no label {listed(map(repr, unknown))}; it has "
+                f"{listed(model.document.label_set.labels)}",
             )
         picture, answer, timings = await self._ask(request, model, options, call, started)
         response = messages.detect_response(answer, timings, messages.image_size(picture))

@@ -240,3 +240,19 @@ def test_own_process_can_be_watched_and_found_by_its_address(fake: FakeServer):
 def test_process_that_is_not_there_is_named():
     with pytest.raises(InvalidSettings, match="process 4194305 can't be watched"):
         Watched(4194305)  # Linux gives no number as high as that.
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_can_not_be_written_is_noticed_before_any_call(
+    option: str,
+    visavis: Command,
+    fake: FakeServer,
+    pictures: list[Path],
+    tmp_path: Path,
+    capsys: Captured,
+):
+    file = tmp_path / "nowhere" / "file"
+    assert visavis("bench", pictures[0], *CLASSIFY, option, file) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "No such file or directory; name a file in a folder that can be written to" in told
+    assert not fake.calls

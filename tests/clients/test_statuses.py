@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import grpc
 import pytest
 import visavis
@@ -73,6 +75,13 @@ def test_server_that_is_not_there_is_named(nobody: str):
     with visavis.Client(nobody) as client, pytest.raises(visavis.Unavailable) as caught:
         client.list_models()
     assert str(caught.value).startswith(f"no answer from {nobody}: ")
+
+
+def test_what_grpc_says_around_the_systems_own_words_is_left_out(tmp_path: Path):
+    socket = f"unix:{tmp_path}/none"
+    with visavis.Client(socket) as client, pytest.raises(visavis.Unavailable) as caught:
+        client.list_models()
+    assert str(caught.value).startswith(f"no answer from {socket}: No such file or directory")
 
 
 def test_details_that_contradict_their_status_are_left_aside(

@@ -352,3 +352,29 @@ def test_settings_do_not_change() -> None:
     settings = load_settings({})
     with pytest.raises(ValidationError, match="frozen"):
         settings.device = "cpu"
+
+
+def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("que_size = 3\n")
+    with pytest.raises(StartupError, match=r"there is no setting que_size; queue_size is one$"):
+        load_settings({}, file)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"cores": "many"}, "settings: cores: it must be a valid integer, got 'many'"),
+        (
+            {"device": "quantum"},
+            "device: it must be 'auto', 'cpu', .* or 'tensorrt', got 'quantum'",
+        ),
+        (
+            {"grpc": "127.0.0.1:99999"},
+            "settings: grpc: a port is 0 to 65535, got '127.0.0.1:99999'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_as_people_say_it(flags: dict[str, str], told: str) -> None:
+    with pytest.raises(StartupError, match=told):
+        load_settings(flags)

@@ -1,9 +1,11 @@
 """What is tried, what counts as better, and what is written into the settings file."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from server.errors import StartupError
 from server.model_files import ModelFile, scan
 from server.plan import Plan
 from server.planning import Planner, planner_of
@@ -109,3 +111,42 @@ def test_an_unknown_model_is_named_with_those_that_exist(
     config = str(tmp_path / "visavis.toml")
     assert main(["nobody", "--models", str(models), "--config", config]) == 1
     assert "there is no model nobody" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_settings_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "visavis.toml"
+    path.write_text("cores = 2\n")
+
+    def half(self: Path, text: str, encoding: str) -> int:
+        self.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(StartupError, match="can't be written: No space left on device; name"):
+        write(path, {"new": Tuning(batch=4)})
+    assert path.read_bytes() == b"cores = 2\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_can_not_be_written_is_noticed_before_the_work(
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.tune.Tuner", lambda *_: pytest.fail("work was done"))
+    config = tmp_path / "nowhere" / "visavis.toml"
+    assert main(["--models", str(models), "--config", str(config)]) == 1
+    told = capsys.readouterr().err
+    assert f"{config} can't be written: No such file or directory; name another with" in told
+
+
+def test_a_repository_without_models_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--models", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no models; export one with" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -86,6 +86,10 @@ def _plain_message(code: str, message: str, address: str, timeout: float) -> str
     if code == "UNAVAILABLE":
         # "failed to connect to all addresses; last error: UNKNOWN: ipv4:…: Connection refused"
         reason = re.sub(r"^UNKNOWN: \S+: ", "", message.rpartition("last error: ")[2])
+        # "…:[field:… os_error: Name or service not known syscall: getaddrinfo]", "… error: No such
+        # file or directory": what the system says is all that a person needs.
+        if found := re.search(r"\b(?:os_)?error: ([^:\[\]]+?)(?: syscall: \w+)?\]?$", reason):
+            reason = found[1]
         return f"no answer from {address}: {reason}"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {address} within {timeout:g} s; a longer timeout may help"

@@ -33,7 +33,7 @@ _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
     + ". Those of serve, export, tune and token: 0; 1 it could not be done, and the error says "
-    f"why; 2 not understood; {unexpected.FAULT}."
+    f"why; 2 not understood; {unexpected.FAULT} as above."
 )
 
 app = typer.Typer(

@@ -166,6 +166,9 @@ def bench(
     graphs = dict(_graph(text) for text in limit_graph or ())
     with exit_codes():
         pictures = chosen_pictures(pictures)
+        for file in (json, plot):
+            if file is not None:
+                _require_writable(file)
         if (limit or server is None) and not application_installed():
             needed = "--limit" if server else "to serve models, it"
             raise InvalidSettings(
@@ -230,10 +233,13 @@ _N = TypeVar("_N", int, float)
 
 
 def _numbers(given: Sequence[str], kind: Callable[[str], _N], above: int, option: str) -> list[_N]:
-    try:
-        numbers = [kind(text) for text in options.listed(given)]
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}", param_hint=option) from None
+    numbers = []
+    for text in options.listed(given):
+        try:
+            numbers.append(kind(text))
+        except ValueError:
+            what = "whole number" if kind is int else "number"
+            raise typer.BadParameter(f"{text!r} is no {what}", param_hint=option) from None
     for number in numbers:
         if not above < number < float("inf"):
             raise typer.BadParameter(
@@ -299,6 +305,19 @@ def _run(benchmark: Benchmark) -> list[Row]:
 
         benchmark.tell = tell
         return asyncio.run(benchmark.run())
+
+
+def _require_writable(file: Path) -> None:
+    """Raise InvalidSettings, before any work, unless a file can be written; leaves it as it was."""
+    is_new = not file.exists()
+    try:
+        file.open("ab").close()
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise InvalidSettings(
+            f"can't write {file}: {error.strerror}; name a file in a folder that can be written to"
+        ) from error
 
 
 def _write(rows: Sequence[Row], title: str, json: Path | None, plot: Path | None) -> None:
