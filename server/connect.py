@@ -1,6 +1,7 @@
 """Our RPCs over HTTP: Connect and gRPC-Web, in JSON or binary, by the service that gRPC calls."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -39,6 +40,29 @@ _LARGE_BYTES: Final = 64 << 10
 
 # json_format's errors quote the whole value.
 _LONGEST_REASON: Final = 512
+
+# Connect's own refusals, which have no body.
+_BARE: Final = {
+    404: "there is no such method; there are {methods}",
+    405: "the methods of this service are called by POST",
+    415: "the content-type must be application/json or application/proto, application/connect+json "
+    "or +proto for a stream, application/grpc-web+json or +proto for gRPC-Web",
+}
+_OF_A_BODY: Final = (b"content-type", b"content-length")
+
+# What protobuf and Python say of JSON, and what people say.
+_PHRASES: Final = (
+    (r"Failed to load JSON: ", "it is no JSON: "),
+    (
+        r'Message type "(?:\w+\.)*(\w+)" has no field named "(.*?)"(?: at "[^"]*")?\.?\s*'
+        r"Available Fields\(except extensions\): \"\[(.*?)\]\"",
+        r"\1 has no field '\2'; it has \3",
+    ),
+    (r"Failed to parse (\w+) field: ", r"\1: "),
+    (r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is no whole number"),
+    (r"Couldn't parse (\w+): ", r"no \1: "),
+    (r"expected string or bytes-like object, got '(\w+)'", r"text is needed, not a value of \1"),
+)
 
 _Method = Callable[..., Any]
 
@@ -192,7 +216,29 @@ class ConnectService(ConnectASGIApplication[Any]):
                 return {**event, "body": mark}
             return event
 
-        await super().__call__(scope, receive_mark, send)
+        await super().__call__(scope, receive_mark, self._explained(send))
+
+    def _explained(self, send: Any) -> Any:
+        """Return what sends an answer, with a sentence where connectrpc gives a bare status."""
+        start: Any = None
+
+        async def send_explained(event: Any) -> None:
+            nonlocal start
+            if event["type"] == "http.response.start" and event["status"] in _BARE:
+                start = event
+                return
+            if start is not None:
+                if not event.get("body"):
+                    methods = ", ".join(method.name for method in self._descriptor.methods)
+                    why = _BARE[start["status"]].format(methods=methods)
+                    event = {**event, "body": f"{why}\n".encode()}
+                    kept = [h for h in start["headers"] if h[0].lower() not in _OF_A_BODY]
+                    start = {**start, "headers": [*kept, (b"content-type", b"text/plain")]}
+                await send(start)
+                start = None
+            await send(event)
+
+        return send_explained
 
     def _all_endpoints(self, service: object) -> Mapping[str, Any]:
         return {
@@ -245,6 +291,8 @@ async def _read(request: _Unread) -> Message:
         return await asyncio.to_thread(request.read) if request.takes_long else request.read()
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
         why = " ".join(str(error)[:_LONGEST_REASON].split())
+        for pattern, phrase in _PHRASES:
+            why = re.sub(pattern, phrase, why)
         raise InvalidRequest(
             "request", f"the request is no message of the method's type: {why}"
         ) from None

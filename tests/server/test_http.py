@@ -197,8 +197,8 @@ async def test_an_error_has_its_status_and_the_details_of_grpc(web: Served) -> N
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'{"topk": 3}', 'no field named "topk"'),
-        (b"{", "Failed to load JSON"),
+        (b'{"topk": 3}', "has no field 'topk'; it has"),
+        (b"{", "it is no JSON: Expecting"),
         (b'{"model": ' + b"[" * 50_000, "the request is no message"),
         (b'{"model": ' + b"[" * 100_000, "more than 65536 bytes of brackets"),
         (b"\xff\xfe", "must be an object"),
@@ -635,3 +635,43 @@ async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> Non
         )
         out, _ = await done.communicate()
     assert [found["label"] for found in json.loads(out)["detections"]] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "content_type", "status", "why"),
+    [
+        ("Nope", b"{}", "application/json", 404, "there is no such method; there are Classify, D"),
+        ("Classify", b"{}", "text/plain", 415, "the content-type must be application/json or"),
+        ("Classify", None, "application/json", 405, "are called by POST"),
+    ],
+)
+async def test_what_is_no_call_is_told_what_one_would_be(
+    web: Served, method: str, body: bytes | None, content_type: str, status: int, why: str
+) -> None:
+    answered = await ask(web.app, RPC + method, body, content_type=content_type)
+    assert answered.status == status
+    assert answered.headers["content-type"].startswith("text/plain")
+    assert why in answered.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"topK": "many"}, "topK: 'many' is no whole number"),
+        ({"topK": 1.5}, "no integer: 1.5 at ClassifyRequest.topK"),
+        ({"modle": "colors"}, "ClassifyRequest has no field 'modle'; it has 'image', 'model',"),
+        ({"image": {"url": "x"}}, "image: Image has no field 'url'; it has 'encoded', 'raw'"),
+        ({"model": 5}, "model: text is needed, not a value of int"),
+    ],
+)
+async def test_json_that_is_no_message_is_told_which_field_and_what_it_takes(
+    web: Served, changes: dict[str, Any], why: str
+) -> None:
+    answered = await call(web.app, "Classify", {**CLASSIFY, **changes})
+    assert answered.status == 400
+    assert why in answered.json["message"]
+
+
+async def test_what_is_no_json_is_told_where(web: Served) -> None:
+    answered = await ask(web.app, RPC + "Classify", b"{", **JSON)
+    assert "it is no JSON: Expecting property name" in answered.json["message"]
