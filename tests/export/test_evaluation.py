@@ -451,5 +451,5 @@ def test_a_classifier_gives_what_the_original_project_answered(
 
 def test_names_beyond_the_heads_classes_are_refused(tmp_path: Path) -> None:
     checkpoint, _ = read(detector(), tmp_path)
-    with pytest.raises(ExportError, match="names 1 of its 3 classes"):
+    with pytest.raises(ExportError, match="1 of the model's 3 classes are named"):
         build_yolov5("yolov5", replace(checkpoint, names=("c",)), None, PROVENANCE, None)

@@ -63,7 +63,7 @@ def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(file: Path, tmp_
 
 
 def test_a_checkpoint_that_names_too_few_classes_is_refused(custom: YoloCheckpoint) -> None:
-    with pytest.raises(ExportError, match="names 1 of its 2 classes"):
+    with pytest.raises(ExportError, match="1 of the model's 2 classes are named"):
         build_yolov5("yolov5", replace(custom, names=("helmet",)), None, PROVENANCE, None)
 
 
