@@ -1,8 +1,10 @@
 """What every HTTP request passes before it is answered."""
 
+import asyncio
 import json
 import re
 from base64 import b64encode
+from contextlib import suppress
 from typing import Final
 
 from google.rpc import code_pb2
@@ -39,6 +41,8 @@ _HTTP_CODES: Final = {
 _ASSEMBLY_COPIES: Final = 2
 # JSON's text, its strings, their bytes, and the picture that base64 was made of.
 _JSON_COPIES: Final = 6
+# How long the body of a refused request is read, to be discarded.
+_DISCARD_S: Final = 1.0
 
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^][:@/\s]+)(:\d{1,5})?")
@@ -112,11 +116,12 @@ class Authenticated:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; ASGI calls this."""
-        app = self._app
         if why := self._tokens.refusal(_values(scope["headers"], "authorization")):
-            app = _refusal(Unauthenticated(why), scope)
-            app.headers["www-authenticate"] = "Bearer"
-        await app(scope, receive, send)
+            refusal = _refusal(Unauthenticated(why), scope)
+            refusal.headers["www-authenticate"] = "Bearer"
+            await _refuse(refusal, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class Arriving:
@@ -139,7 +144,7 @@ class Arriving:
                 raise InvalidRequest("request", "gRPC has a port of its own; this one is for HTTP")
             place = self._intake.enter(peer)
         except VisavisError as error:
-            await _refusal(error, scope)(scope, receive, send)
+            await _refuse(_refusal(error, scope), scope, receive, send)
             return
         with place:
             await self._answer(kind, place, scope, receive, send)
@@ -156,7 +161,8 @@ class Arriving:
                 lambda body: copies * len(body),
             )
         except VisavisError as error:
-            await _refusal(error, scope)(scope, receive, send)
+            place.held.release()
+            await _refuse(_refusal(error, scope), scope, receive, send)
             return
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         del body
@@ -214,6 +220,25 @@ def _ends_ambiguously(scope: Scope) -> bool:
     return encoded and (measured or scope["http_version"] == "1.0")
 
 
+async def _refuse(refusal: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send a whole refusal, then discard for a moment what still comes of the body.
+
+    A connection that is closed while bytes lie unread is reset, and a proxy that is still sending
+    then loses the refusal: nginx answers 502.
+    """
+
+    async def send_open(message: Message) -> None:
+        more = {"more_body": True} if message["type"] == "http.response.body" else {}
+        await send({**message, **more})
+
+    await refusal(scope, receive, send_open)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b""})
+
+
 def _refusal(error: VisavisError, scope: Scope) -> Response:
     """Return an error as Connect writes it."""
     (request_id,) = _values(scope["headers"], REQUEST_ID)
@@ -229,7 +254,7 @@ def _refusal(error: VisavisError, scope: Scope) -> Response:
             for detail in status.details
         ],
     }
-    # What is left of the body is not read: the connection can't be used again.
+    # The rest of the body is not waited for: the connection can't be used again.
     return Response(
         json.dumps(body),
         _HTTP_CODES[error.code],

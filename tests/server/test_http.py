@@ -223,6 +223,25 @@ async def test_a_body_over_the_limit_is_refused_unread(models: Path) -> None:
         assert answered.status == 400 and "over 1000 bytes" in answered.json["message"]
 
 
+async def test_a_refusal_reaches_a_proxy_that_is_still_sending_the_body(
+    models: Path, tokens: Path
+) -> None:
+    app = App(settings(models, http="127.0.0.1:0", tokens=tokens))
+    async with served_by(app):
+        assert app.http_address
+        host, _, port = app.http_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = b" " * (1 << 20)
+        head = f"POST {RPC}Classify HTTP/1.1\r\nhost: localhost\r\ncontent-length: {2 * len(body)}"
+        writer.write(f"{head}\r\n\r\n".encode() + body)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+        writer.write(body)
+        # A connection that is reset would raise here.
+        await writer.drain()
+        assert b"unauthenticated" in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+
+
 async def test_a_deadline_holds(web: Served) -> None:
     answered = await call(web.app, "Classify", CLASSIFY, connect_timeout_ms="0")
     assert (answered.status, answered.json["code"]) == (504, "deadline_exceeded")
