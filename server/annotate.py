@@ -2,6 +2,8 @@
 
 import colorsys
 import io
+import math
+import sys
 import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -14,6 +16,8 @@ from server.results import Classified, Detected, Image
 
 MEDIA_TYPE = "image/jpeg"
 _JPEG_QUALITY = 90
+# A smaller picture takes more bytes for each pixel: shrink it by a little more than the ratio.
+_SHRINK_MORE = 0.95
 # Panels of a comparison are at most this wide and high, in pixels; a row holds at most four.
 _PANEL = 960
 _COLUMNS = 4
@@ -30,10 +34,16 @@ _PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
 RANDOM_MARK = "RANDOM WEIGHTS"
 
 
-def annotate(image: Image, result: Classified | Detected, random_weights: bool = False) -> bytes:
+def annotate(
+    image: Image,
+    result: Classified | Detected,
+    random_weights: bool = False,
+    max_bytes: int = sys.maxsize,
+) -> bytes:
     """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it.
 
-    random_weights: marked across the top, so that nobody takes the answer for one.
+    random_weights: marked across the top, so that nobody takes the answer for one. max_bytes: a
+    larger file is shrunk until it fits.
     """
     picture = PillowImage.fromarray(image)
     scale = min(1.0, _MAX_SIDE / max(picture.size))
@@ -46,15 +56,18 @@ def annotate(image: Image, result: Classified | Detected, random_weights: bool =
         draw = ImageDraw.Draw(picture)
         draw.rectangle((0, 0, picture.width, round(font.size * 1.4)), fill="#d32f2f")
         draw.text((4, 2), RANDOM_MARK, "#ffffff", font)
-    return _jpeg(picture)
+    return _jpeg(picture, max_bytes)
 
 
 def side_by_side(
-    image: Image, panels: Sequence[tuple[str, str, Classified | Detected | None]]
+    image: Image,
+    panels: Sequence[tuple[str, str, Classified | Detected | None]],
+    max_bytes: int = sys.maxsize,
 ) -> bytes:
     """Return a JPEG with one panel per answer: its title, a note below it, and the answer drawn.
 
-    panels: (title, note, answer); without an answer the panel shows the bare picture.
+    panels: (title, note, answer); without an answer the panel shows the bare picture. max_bytes:
+    as for `annotate`.
     """
     scale = min(1.0, _PANEL / max(image.shape[:2]))
     size = (
@@ -91,7 +104,13 @@ def side_by_side(
         if isinstance(result, Classified):
             _draw(panel, result, scale)
         sheet.paste(panel, (left, top + header))
-    return _jpeg(sheet)
+    return _jpeg(sheet, max_bytes)
+
+
+def size_of(encoded: bytes) -> tuple[int, int]:
+    """Return width and height of what `annotate` or `side_by_side` gave."""
+    with PillowImage.open(io.BytesIO(encoded)) as picture:
+        return picture.size
 
 
 def _draw(picture: PillowImage.Image, result: Classified | Detected, scale: float) -> None:
@@ -218,7 +237,14 @@ def _color(class_id: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _jpeg(picture: PillowImage.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
-    return file.getvalue()
+def _jpeg(picture: PillowImage.Image, max_bytes: int) -> bytes:
+    """Return the picture as a file, shrunk until that has at most max_bytes."""
+    while True:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+        encoded = file.getvalue()
+        if len(encoded) <= max_bytes or picture.size == (1, 1):
+            return encoded
+        scale = _SHRINK_MORE * math.sqrt(max_bytes / len(encoded))
+        size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        picture = picture.resize(size, PillowImage.Resampling.LANCZOS, reducing_gap=3.0)

@@ -109,7 +109,9 @@ class App:
         self._models = Models()
         # Models whose picture view has the name of another model.
         self._shadowed: set[str] = set()
-        self._service = VisionService(self._models, self.scheduler, limits)
+        self._service = VisionService(
+            self._models, self.scheduler, limits, settings.max_annotated_bytes
+        )
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
             CallInterceptor(
                 self._calls,

@@ -154,6 +154,12 @@ class Settings(BaseSettings):
     max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
         100, description="most scans of a progressive JPEG"
     )
+    max_annotated_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
+        4_000_000,
+        description="largest picture with its answer drawn on it; a larger one is drawn smaller: "
+        "gRPC clients take answers of 4 MiB unless they are set to take more, and a caller could "
+        "ask for answers many times as large as its pictures",
+    )
     max_decode_ms: Annotated[float, Field(gt=0)] = Field(
         600.0,
         description="CPU time that decoding one image may take, computed from its structure "

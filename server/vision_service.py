@@ -20,7 +20,6 @@ from server.served_model import ServedModel
 from server.settings import ImageLimits
 
 Single = pb.ClassifyResponse | pb.DetectResponse
-Annotated = pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse
 
 _TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 
@@ -28,10 +27,17 @@ _TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 class VisionService:
     """Answers for the models that are served."""
 
-    def __init__(self, models: Models, scheduler: Scheduler, limits: ImageLimits) -> None:
+    def __init__(
+        self,
+        models: Models,
+        scheduler: Scheduler,
+        limits: ImageLimits,
+        max_annotated_bytes: int,
+    ) -> None:
         self._models = models
         self._scheduler = scheduler
         self._limits = limits
+        self._max_annotated_bytes = max_annotated_bytes
 
     @property
     def ready(self) -> bool:
@@ -214,9 +220,10 @@ class VisionService:
         if request.annotate:
             panels = [_panel(a, c) for c in compared for a in c.answers]
             encoded, _ = await self._scheduler.run(
-                lambda: annotate.side_by_side(picture.pixels, panels), call
+                lambda: annotate.side_by_side(picture.pixels, panels, self._max_annotated_bytes),
+                call,
             )
-            _attach(summary, encoded)
+            summary.annotated_image.CopyFrom(_drawing(encoded))
         timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
         summary.timings.CopyFrom(messages.timings_message(timings))
         yield pb.CompareStreamResponse(summary=summary)
@@ -231,15 +238,17 @@ class VisionService:
     ) -> None:
         if asked:
             random_weights = response.served_by.random_weights
+            max_bytes = self._max_annotated_bytes
             encoded, _ = await self._scheduler.run(
-                lambda: annotate.annotate(picture.pixels, result, random_weights), call
+                lambda: annotate.annotate(picture.pixels, result, random_weights, max_bytes), call
             )
-            _attach(response, encoded)
+            response.annotated_image.CopyFrom(_drawing(encoded))
 
 
-def _attach(response: Annotated, encoded: bytes) -> None:
-    response.annotated_image.encoded = encoded
-    response.annotated_image.media_type = annotate.MEDIA_TYPE
+def _drawing(encoded: bytes) -> pb.AnnotatedImage:
+    width, height = annotate.size_of(encoded)
+    size = pb.ImageSize(width=width, height=height)
+    return pb.AnnotatedImage(encoded=encoded, media_type=annotate.MEDIA_TYPE, size=size)
 
 
 def _panel(

@@ -257,6 +257,22 @@ def test_annotated_picture_of_one_goes_to_a_file(
     assert "annotatedImage" not in json.loads(capsys.readouterr().out)
 
 
+def test_annotated_picture_that_the_server_drew_smaller_says_so(
+    visavis: Command,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+):
+    whole = canned.SIZE
+    for size, said in ((whole, False), (pb.ImageSize(width=9, height=7), True)):
+        drawing = pb.AnnotatedImage(encoded=b"jpeg", media_type="image/jpeg", size=size)
+        monkeypatch.setattr(canned, "PICTURE", drawing)
+        assert visavis("detect", pictures[0], "--annotate", tmp_path / "drawn.jpg") == 0
+        smaller = f"(9 × 7 px of {whole.width} × {whole.height}: the server's max_annotated_bytes"
+        assert (smaller in " ".join(capsys.readouterr().out.split())) is said
+
+
 def test_annotated_picture_goes_to_a_folder_where_the_path_ends_with_a_slash(
     visavis: Command, pictures: list[Path], tmp_path: Path
 ):

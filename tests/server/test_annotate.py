@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.annotate import MEDIA_TYPE, annotate, side_by_side
+from server.annotate import MEDIA_TYPE, annotate, side_by_side, size_of
 from server.results import Box, Classification, Classified, Detected, Detection
 
 from .pictures import noise
@@ -111,6 +111,22 @@ def test_boxes_shrink_with_a_picture_that_is_too_long() -> None:
     for y, x in ((300, 10_000), (300, 12_000), (350, 11_500)):  # left, right, bottom, at half size
         assert drawn[y - 5 : y + 6, x - 5 : x + 6].max() > 180
     assert drawn[300, 11_500].max() < 20
+
+
+def test_a_file_over_its_limit_is_drawn_smaller_and_no_smaller_than_need_be() -> None:
+    image = noise(900, 1200, 3)
+    whole = len(annotate(image, NOTHING))
+    encoded = annotate(image, NOTHING, max_bytes=whole // 2)
+    assert whole // 3 < len(encoded) <= whole // 2
+    height, width = pixels(encoded).shape[:2]
+    assert width / height == pytest.approx(4 / 3, rel=0.01) and width < 1200
+    assert size_of(encoded) == (width, height)
+
+
+def test_a_sheet_of_answers_keeps_to_the_limit_too() -> None:
+    panels = [(f"model {i}", "a note", NOTHING) for i in range(6)]
+    assert len(side_by_side(noise(900, 900, 3), panels)) > 1_000_000
+    assert len(side_by_side(noise(900, 900, 3), panels, max_bytes=300_000)) <= 300_000
 
 
 @pytest.mark.timeout(20)

@@ -1,15 +1,18 @@
 """Every RPC over a real channel: what is answered, and by whom."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from visavis.v1 import vision_pb2 as pb
 
+from server.app import App
+
 from . import graphs, pictures
-from .pictures import BLACK, BLUE, GREEN, RED
-from .serving import Served, image, raw
+from .pictures import BLACK, BLUE, GREEN, RED, noise
+from .serving import Served, image, raw, served_by, settings
 
 CAT = (0, "cat", (10, 10, 30, 30), 0.9)
 OVERLAPPED_CAT = (0, "cat", (15, 10, 35, 30), 0.8)
@@ -150,6 +153,26 @@ async def test_the_annotated_picture_shows_the_box(served: Served) -> None:
     pixels = np.asarray(picture.convert("RGB"))
     assert pixels[50, 44:47].max() > 150  # the dog's left edge
     assert pixels[8, 58].max() < 60
+
+
+async def test_an_annotated_picture_over_the_limit_is_smaller_and_says_so(models: Path) -> None:
+    picture = raw(pb.PIXEL_FORMAT_RGB, 600, 400, noise(400, 600, 3).tobytes())
+    async with served_by(App(settings(models, max_annotated_bytes=1 << 16))) as served:
+        answer = await served.stub.Detect(detect(image=picture, annotate=True))
+        compared = await served.stub.Compare(pb.CompareRequest(image=picture, annotate=True))
+    for annotated in (answer.annotated_image, compared.annotated_image):
+        assert len(annotated.encoded) <= 1 << 16
+        assert shown(annotated).size == (annotated.size.width, annotated.size.height)
+    assert (answer.image_size.width, answer.image_size.height) == (600, 400)
+    assert answer.annotated_image.size.width < 600
+
+
+async def test_annotated_answers_fit_into_what_clients_take_by_default(models: Path) -> None:
+    picture = raw(pb.PIXEL_FORMAT_RGB, 3000, 2400, noise(2400, 3000, 3).tobytes())
+    async with served_by(App(settings(models))) as served:
+        # This channel takes 4 MiB, as gRPC's do.
+        answer = await served.stub.Detect(detect(image=picture, annotate=True))
+    assert 3_000_000 < len(answer.annotated_image.encoded) <= 4_000_000
 
 
 async def test_the_annotated_picture_of_raw_pixels_shows_the_labels(served: Served) -> None:

@@ -15,7 +15,7 @@ def classify_result(message: pb.ClassifyResponse) -> results.ClassifyResult:
         classifications=_classifications(message.classifications),
         served_by=_served_by(message.served_by),
         timings=_timings(message.timings),
-        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        image_size=_image_size(message.image_size),
         annotated_image=_annotated_image(message),
         message=message,
     )
@@ -27,7 +27,7 @@ def detect_result(message: pb.DetectResponse) -> results.DetectResult:
         detections=_detections(message.detections),
         served_by=_served_by(message.served_by),
         timings=_timings(message.timings),
-        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        image_size=_image_size(message.image_size),
         annotated_image=_annotated_image(message),
         message=message,
     )
@@ -48,7 +48,7 @@ def comparison(message: pb.CompareResponse) -> results.Comparison:
         ),
         left_out=tuple(results.LeftOutModel(left.model, left.reason) for left in message.left_out),
         models=tuple(read_model(card) for card in message.models),
-        image_size=results.ImageSize(message.image_size.width, message.image_size.height),
+        image_size=_image_size(message.image_size),
         timings=_timings(message.timings),
         annotated_image=_annotated_image(message),
         message=message,
@@ -106,13 +106,18 @@ def _timings(message: pb.Timings) -> results.Timings:
     )
 
 
+def _image_size(message: pb.ImageSize) -> results.ImageSize:
+    return results.ImageSize(message.width, message.height)
+
+
 def _annotated_image(
     message: pb.ClassifyResponse | pb.DetectResponse | pb.CompareResponse,
 ) -> results.AnnotatedImage | None:
     if not message.HasField("annotated_image"):
         return None
     image = message.annotated_image
-    return results.AnnotatedImage(image.encoded, image.media_type)
+    size = _image_size(image.size) if image.HasField("size") else None
+    return results.AnnotatedImage(image.encoded, image.media_type, size)
 
 
 def _answer(message: pb.ModelAnswer) -> results.ModelAnswer:

@@ -89,10 +89,15 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """A picture that the server drew: the bytes of a file, and its media type."""
+    """A picture that the server drew: the bytes of a file, its media type and its size.
+
+    A server draws a picture smaller where the file would be larger than it allows, by default
+    4 MB. size: None from servers that don't tell it.
+    """
 
     encoded: bytes = field(repr=False)
     media_type: str
+    size: ImageSize | None = None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the picture to a file, as it came. Raises OSError."""

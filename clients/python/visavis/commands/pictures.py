@@ -160,7 +160,19 @@ def _print_answer(
     console.print(plain(_title(name)), style="bold", soft_wrap=True)
     console.print(table(result))
     if written:
-        console.print(f"Annotated picture: {plain(str(written))}\n", soft_wrap=True)
+        drawn = f"Annotated picture: {plain(str(written))}{_shrunk(result)}\n"
+        console.print(drawn, soft_wrap=True)
+
+
+def _shrunk(result: Answer) -> str:
+    """Return a note on a picture that the server drew smaller; empty for one that it didn't."""
+    drawing, whole = result.annotated_image, result.image_size
+    if isinstance(result, Comparison) or drawing is None or drawing.size in (None, whole):
+        return ""
+    return (
+        f" ({drawing.size.width} × {drawing.size.height} px of {whole.width} × {whole.height}: "
+        "the server's max_annotated_bytes allows no more)"
+    )
 
 
 def _print_failure(job: Job, name: str, error: VisavisError) -> None:

@@ -378,12 +378,14 @@ class ImageSize(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class AnnotatedImage(_message.Message):
-    __slots__ = ("encoded", "media_type")
+    __slots__ = ("encoded", "media_type", "size")
     ENCODED_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     encoded: bytes
     media_type: str
-    def __init__(self, encoded: _Optional[bytes] = ..., media_type: _Optional[str] = ...) -> None: ...
+    size: ImageSize
+    def __init__(self, encoded: _Optional[bytes] = ..., media_type: _Optional[str] = ..., size: _Optional[_Union[ImageSize, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "version", "versions", "tasks", "precision", "variant_of", "execution_provider", "random_weights", "facts", "label_set", "input", "detection_defaults", "provenance", "verification", "receipt", "accuracy")
