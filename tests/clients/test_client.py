@@ -119,10 +119,13 @@ def test_card_comes_with_facts_and_receipt(client: Client):
     assert card.receipt and card.receipt.rows and card.receipt.rows.count == 151_200
 
 
-def test_unavailable_is_retried_even_with_a_large_picture(client: Client, fake: FakeServer):
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_what_is_gone_in_a_moment_is_retried_even_with_a_large_picture(
+    client: Client, fake: FakeServer, status: grpc.StatusCode
+):
     def once_starting(request, context):
         if fake.calls["Detect"] == 1:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+            context.abort(status, "starting")
         return canned.DETECTED
 
     fake.answers["Detect"] = once_starting

@@ -36,14 +36,20 @@ class ServerProcess:
         self.log_file = folder / f"server-{self.port}.log"
         self.surroundings = Surroundings.under(folder / f"server-{self.port}")
         command = [*self.command, "--models", str(models), "--grpc", self.address]
-        with self.log_file.open("wb") as log:
+        self._command = [*command, "--device", "cpu", "--log-format", "json", *options]
+        self._environment = self.surroundings.environment(environment)
+        self.start()
+
+    def start(self) -> None:
+        """Start it; after its end once more, at the same address."""
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--device", "cpu", "--log-format", "json", *options],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.surroundings.elsewhere,
-                env=self.surroundings.environment(environment),
+                env=self._environment,
             )
         self.seen = psutil.Process(self.process.pid)
 

@@ -23,7 +23,9 @@ class Client:
     with every call; without TLS only to this machine. Nothing is sent before the first call.
 
     Every call raises a VisavisError where it fails, and an OSError for a picture that can't be
-    read. Calls that meet UNAVAILABLE are made up to four times within their timeout.
+    read. Calls that end as UNAVAILABLE, or are cut off, are made up to four times within their
+    timeout. Pictures are as `visavis.images.ImageSource` says: OpenCV's arrays need
+    `channels="BGR"`, or their scores are those of another picture.
     """
 
     def __init__(

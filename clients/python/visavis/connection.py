@@ -17,9 +17,10 @@ DEFAULT_TIMEOUT_S = 30.0
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 READY_POLL_S = 0.1
 
-# Every RPC only reads, so asking again is always safe. Only UNAVAILABLE is retried: nobody
-# listened, or the server was starting or stopping. RESOURCE_EXHAUSTED is not: whoever is
-# overloaded must not be asked four times as much.
+# Every RPC only reads, so repeating one is always safe. UNAVAILABLE: nothing listened, or the
+# server was starting or stopping. CANCELLED, which the server never says itself: gRPC or a proxy
+# cut the call off, as gRPC does to calls that arrive in the moment that it stops. Not
+# RESOURCE_EXHAUSTED: a server that is overloaded must not get four times the load.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -29,7 +30,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]

@@ -10,7 +10,7 @@ VisavisError
 ├── Overloaded        RESOURCE_EXHAUSTED   try again after `retry_after_s`
 ├── DeadlineExceeded  DEADLINE_EXCEEDED    the timeout ran out
 ├── Unavailable       UNAVAILABLE          nobody answers, or the server starts or stops
-├── Cancelled         CANCELLED            somebody cancelled the call
+├── Cancelled         CANCELLED            the call was cancelled here, or cut off by a proxy
 └── ServerFailed      INTERNAL             the server's fault; its log knows `request_id`
 
 A path that can't be read raises the OSError that Python raises for it.
@@ -114,7 +114,7 @@ class Unavailable(VisavisError):
 
 
 class Cancelled(VisavisError):
-    """The call was cancelled, here or by the server."""
+    """The call was cancelled here, or cut off by a proxy or a server that stopped."""
 
     default_code = "CANCELLED"
 

@@ -93,6 +93,11 @@ def _plain_message(code: str, message: str, address: str, timeout: float) -> str
         return f"no answer from {address}: {reason}"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {address} within {timeout:g} s; a longer timeout may help"
+    if code == "CANCELLED" and "RST_STREAM" in message:
+        return (
+            f"the call to {address} was cut off, by a proxy or a server that stops: {message}; "
+            "HAProxy before 3.0 does that to refusals"
+        )
     if code == "UNIMPLEMENTED":
         return f"the server at {address} doesn't know this call: {message}"
     return message
