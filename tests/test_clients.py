@@ -18,6 +18,7 @@ from visavis import TLS, Client
 from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
 from server.tokens import new_token
+from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.scenario import assert_same, expected_lines
 
@@ -89,11 +90,15 @@ def expected(servers: Servers, images: Path) -> list[str]:
 
 @pytest.fixture(scope="module", params=TOOLS)
 def scenario(request: pytest.FixtureRequest) -> Path:
-    if missing := missing_tools(request.param):
-        # CI builds every client.
+    require_tools(request.param)
+    return built(request.param)
+
+
+def require_tools(language: str) -> None:
+    """Skip where a language can't be built; CI builds every client."""
+    if missing := missing_tools(language):
         give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         give_up(f"needs {missing}")
-    return built(request.param)
 
 
 def missing_tools(language: str) -> str:
@@ -115,7 +120,7 @@ def built(language: str) -> Path:
     return CLIENTS / language / "build" / "scenario"
 
 
-def run(program: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def run(program: Path | str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [program, *arguments], capture_output=True, text=True, timeout=120, check=False
     )
@@ -136,6 +141,45 @@ def test_a_client_leaves_the_last_step_out_without_its_arguments(
     done = run(scenario, servers.plain, images / "bus.jpg")
     assert (done.returncode, done.stderr) == (0, "")
     assert_same(done.stdout.splitlines(), expected[:-1])
+
+
+def test_a_client_repeats_what_breaks_or_is_unavailable_and_takes_large_answers(
+    scenario: Path, servers: Servers, images: Path, expected: list[str]
+) -> None:
+    # 5 MiB: gRPC's clients take 4 unless they are set to take more. 100 KB: a part of a picture.
+    with (
+        forwarding(servers.plain, 5 << 20, "Detect") as forwarder,
+        breaking(forwarder, 100_000) as (address, connections),
+    ):
+        done = run(scenario, address, images / "bus.jpg")
+        assert (done.returncode, connections() > 1) == (0, True), done.stderr
+    assert_same(done.stdout.splitlines(), expected[:-1])
+
+
+def test_the_npm_package_works_in_a_foreign_folder(servers: Servers, tmp_path: Path) -> None:
+    require_tools("typescript")
+    built("typescript")
+    folder = CLIENTS / "typescript"
+    pack = ("npm", "pack", "--silent", "--pack-destination", tmp_path)
+    name = subprocess.run(pack, cwd=folder, check=True, capture_output=True, text=True).stdout
+    modules = tmp_path / "node_modules"
+    (modules / "@visavis").mkdir(parents=True)
+    shutil.unpack_archive(tmp_path / name.strip(), tmp_path)
+    (tmp_path / "package").rename(modules / "@visavis" / "client")
+    # What npm would fetch beside it.
+    for scope in ("@bufbuild", "@connectrpc"):
+        (modules / scope).symlink_to(folder / "node_modules" / scope)
+    (tmp_path / "list.mjs").write_text(
+        'import { Task } from "@visavis/client";\n'
+        'import { connect } from "@visavis/client/node";\n'
+        f'const client = connect("http://{servers.plain}");\n'
+        "const { models } = await client.listModels({});\n"
+        "console.log(models.map(({ name, tasks }) => `${name} ${Task[tasks[0]]}`).join());\n"
+        "client.close();\n"
+    )
+    done = run("node", tmp_path / "list.mjs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "yolov5n OBJECT_DETECTION" in done.stdout
 
 
 def test_a_client_ends_with_1_at_a_server_whose_authority_it_does_not_know(

@@ -46,7 +46,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	connection, err := grpc.Dial(args[0], grpc.WithInsecure())
+	connection, err := dial(args[0], grpc.WithInsecure())
 	if err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func listOverTLS(ctx context.Context, server, caFile, token string) error {
 	if err != nil {
 		return err
 	}
-	connection, err := grpc.Dial(server, grpc.WithTransportCredentials(authority))
+	connection, err := dial(server, grpc.WithTransportCredentials(authority))
 	if err != nil {
 		return err
 	}

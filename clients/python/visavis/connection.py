@@ -32,6 +32,7 @@ _SERVICE_CONFIG = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
+            "maxResponseMessageBytes": MESSAGE_BYTES_MAX,
         }
     ]
 }

@@ -19,27 +19,39 @@ use percent_encoding::percent_decode;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{timeout_at, Instant};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout_at, Instant};
 use tokio_rustls::rustls::{Certificate, ClientConfig, RootCertStore, ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::google::rpc;
 pub use crate::google::rpc::Code;
 
-/// A connection to a server, that takes any number of calls at once.
+/// The largest answer that is taken; gRPC's own libraries take 4 MiB unless they are set to more.
+const ANSWER_BYTES_MAX: usize = 96 << 20;
+
+/// How often a call is made that meets UNAVAILABLE or is cut off; and the first pause, which
+/// doubles.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A server, and the connection to it, which takes any number of calls at once.
+///
+/// It connects with its first call, and again with the first call after a connection has ended.
 pub struct Channel {
-    http: SendRequest<Bytes>,
-    root: String,
+    address: String,
+    tls: Option<(TlsConnector, ServerName)>,
+    connection: Mutex<Option<SendRequest<Bytes>>>,
 }
 
 impl Channel {
-    /// Connects to HOST:PORT without TLS.
-    pub async fn plaintext(address: &str) -> Result<Self, Box<dyn Error>> {
-        Self::over(TcpStream::connect(address).await?, format!("http://{address}")).await
+    /// Returns a channel to HOST:PORT without TLS.
+    pub fn plaintext(address: &str) -> Self {
+        Self { address: address.to_owned(), tls: None, connection: Mutex::new(None) }
     }
 
-    /// Connects to HOST:PORT with TLS, if an authority vouches for HOST.
-    pub async fn tls(address: &str, authorities_pem: &[u8]) -> Result<Self, Box<dyn Error>> {
+    /// Returns a channel to HOST:PORT with TLS, to be used if an authority vouches for HOST.
+    pub fn tls(address: &str, authorities_pem: &[u8]) -> Result<Self, Box<dyn Error>> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut &*authorities_pem)? {
             roots.add(&Certificate(certificate))?;
@@ -50,56 +62,110 @@ impl Channel {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(ServerName::try_from(host)?, TcpStream::connect(address).await?)
-            .await?;
-        Self::over(stream, format!("https://{address}")).await
+        let tls = (TlsConnector::from(Arc::new(config)), ServerName::try_from(host)?);
+        Ok(Self { tls: Some(tls), ..Self::plaintext(address) })
     }
 
-    async fn over<Stream>(stream: Stream, root: String) -> Result<Self, Box<dyn Error>>
+    /// Returns a connection that is open, which takes one more call.
+    async fn connected(&self) -> Result<SendRequest<Bytes>, Status> {
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.take() {
+            if let Ok(ready) = open.ready().await {
+                *connection = Some(ready.clone());
+                return Ok(ready);
+            }
+        }
+        let stream = TcpStream::connect(&self.address).await?;
+        let http = match &self.tls {
+            Some((connector, host)) => {
+                Self::over(connector.connect(host.clone(), stream).await?).await?
+            }
+            None => Self::over(stream).await?,
+        };
+        let ready = http.ready().await?;
+        *connection = Some(ready.clone());
+        Ok(ready)
+    }
+
+    async fn over<Stream>(stream: Stream) -> Result<SendRequest<Bytes>, Status>
     where
         Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (http, connection) = h2::client::handshake(stream).await?;
         // Moves the bytes of all calls; a call that waits for some learns how it ended.
         tokio::spawn(connection);
-        Ok(Self { http, root })
+        Ok(http)
     }
 
-    /// Calls a method that gives one answer.
+    /// Calls a method that gives one answer; again, where it meets UNAVAILABLE or is cut off.
+    ///
+    /// All methods only read, so a call may be made again. All attempts end by the call's deadline.
     pub async fn unary<Answer: Message + Default>(
         &self,
         path: &str,
         request: &impl Message,
         call: &Call,
     ) -> Result<Answer, Status> {
-        let mut answers = self.server_streaming(path, request, call).await?;
+        let deadline = Instant::now() + call.timeout;
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.attempt(path, request, call, deadline).await {
+                Err(Status { code: Code::Unavailable | Code::Cancelled, .. })
+                    if Instant::now() + pause < deadline =>
+                {
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                done => return done,
+            }
+        }
+        self.attempt(path, request, call, deadline).await
+    }
+
+    async fn attempt<Answer: Message + Default>(
+        &self,
+        path: &str,
+        request: &impl Message,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Answer, Status> {
+        let mut answers = self.started(path, request, call, deadline).await?;
         let answer = answers.next().await?;
         // The status comes behind the answer, and counts for more.
         answers.next().await?;
         answer.ok_or_else(|| Status::new(Code::Internal, "the server gave no answer"))
     }
 
-    /// Calls a method that gives any number of answers.
+    /// Calls a method that gives any number of answers, once.
     pub async fn server_streaming<Answer: Message + Default>(
         &self,
         path: &str,
         request: &impl Message,
         call: &Call,
     ) -> Result<Streaming<Answer>, Status> {
-        let deadline = Instant::now() + call.timeout;
-        let mut head = Request::post(format!("{}{path}", self.root))
+        self.started(path, request, call, Instant::now() + call.timeout).await
+    }
+
+    async fn started<Answer: Message + Default>(
+        &self,
+        path: &str,
+        request: &impl Message,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Streaming<Answer>, Status> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let mut head = Request::post(format!("{scheme}://{}{path}", self.address))
             .header("te", "trailers")
             .header("content-type", "application/grpc")
-            .header("grpc-timeout", format!("{}m", call.timeout.as_millis()));
+            .header("grpc-timeout", format!("{}m", remaining.as_millis()));
         for (key, value) in &call.metadata {
             head = head.header(*key, value);
         }
         let head =
             head.body(()).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         within(deadline, async {
-            let (response, mut body) =
-                self.http.clone().ready().await?.send_request(head, false)?;
+            let (response, mut body) = self.connected().await?.send_request(head, false)?;
             body.send_data(framed(request), true)?;
             let response = response.await?;
             if response.status() != 200 {
@@ -145,7 +211,7 @@ impl<Answer: Message + Default> Streaming<Answer> {
     pub async fn next(&mut self) -> Result<Option<Answer>, Status> {
         within(self.deadline, async {
             loop {
-                if let Some(message) = unframed(&mut self.arrived) {
+                if let Some(message) = unframed(&mut self.arrived)? {
                     return Ok(Some(Answer::decode(message)?));
                 }
                 match self.body.data().await {
@@ -176,14 +242,21 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 /// Takes the first message from what has arrived, once it is whole.
-fn unframed(arrived: &mut BytesMut) -> Option<Bytes> {
+fn unframed(arrived: &mut BytesMut) -> Result<Option<Bytes>, Status> {
     // The first byte says that it is compressed, which happens only to those who ask for it.
-    let length = arrived.get(1..5)?.get_u32() as usize;
+    let length = match arrived.get(1..5) {
+        Some(mut length) => length.get_u32() as usize,
+        None => return Ok(None),
+    };
+    if length > ANSWER_BYTES_MAX {
+        let text = format!("the answer has {length} bytes; the limit is {ANSWER_BYTES_MAX}");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
     if arrived.len() < 5 + length {
-        return None;
+        return Ok(None);
     }
     arrived.advance(5);
-    Some(arrived.split_to(length).freeze())
+    Ok(Some(arrived.split_to(length).freeze()))
 }
 
 async fn within<T>(
@@ -239,6 +312,13 @@ impl Error for Status {}
 
 impl From<h2::Error> for Status {
     fn from(error: h2::Error) -> Self {
+        Self::new(Code::Unavailable, error.to_string())
+    }
+}
+
+/// No connection.
+impl From<std::io::Error> for Status {
+    fn from(error: std::io::Error) -> Self {
         Self::new(Code::Unavailable, error.to_string())
     }
 }

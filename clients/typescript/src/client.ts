@@ -1,6 +1,7 @@
 // What runs in browsers and in Node alike, over any of Connect's transports.
 import {
   type Client as ServiceClient,
+  Code,
   ConnectError,
   createClient as createServiceClient,
   type Interceptor,
@@ -32,6 +33,41 @@ export function bearer(token: string): Interceptor {
     request.header.set("authorization", `Bearer ${token}`);
     return next(request);
   };
+}
+
+const ATTEMPTS = 4;
+const FIRST_PAUSE_MS = 100; // It doubles.
+
+// No answer for now, and what Node says of a call whose connection breaks.
+const PASSING = [Code.Unavailable, Code.Canceled, Code.Aborted];
+
+/**
+ * Make a call again that meets UNAVAILABLE or is cut off, up to four times within its timeout.
+ * All methods only read, so a call may be made again; a stream is not. closing: ends that.
+ */
+export function repeat(closing?: AbortSignal): Interceptor {
+  return (next) => async (request) => {
+    if (request.stream) return next(request);
+    let pauseMs = FIRST_PAUSE_MS;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await next(request);
+      } catch (error) {
+        const over = attempt === ATTEMPTS || request.signal.aborted || closing?.aborted;
+        if (over || !PASSING.includes(ConnectError.from(error).code)) throw error;
+      }
+      await pause(pauseMs, request.signal);
+      pauseMs *= 2;
+    }
+  };
+}
+
+/** Resolve after a time, or as soon as a call has ended. */
+function pause(ms: number, ended: AbortSignal): Promise<void> {
+  return new Promise((resume) => {
+    const timer = setTimeout(resume, ms);
+    ended.addEventListener("abort", () => (clearTimeout(timer), resume()), { once: true });
+  });
 }
 
 /** Why a call failed. */

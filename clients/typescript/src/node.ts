@@ -4,12 +4,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Code, ConnectError, createClient as createServiceClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 
-import { bearer, type Client, createClient } from "./client.js";
+import { bearer, type Client, createClient, repeat } from "./client.js";
 import { Health, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
 
 export * from "./client.js";
 
 const POLL_MS = 100;
+const MAX_ANSWER_BYTES = 96 << 20;
 
 export interface Settings {
   /** Certificates of the authorities to trust, PEM. Absent: the public ones. */
@@ -32,12 +33,14 @@ export function connect(url: string, { ca, token, timeoutMs = 30_000 }: Settings
   if (token && !url.startsWith("https:")) {
     throw new Error(`a token goes over TLS only: use https:// instead of ${url}`);
   }
+  const closing = new AbortController();
   const sessionManager = new Http2SessionManager(url, {}, { ca });
   const transport = createGrpcTransport({
     baseUrl: url,
     sessionManager,
-    interceptors: token ? [bearer(token)] : [],
+    interceptors: [repeat(closing.signal), ...(token ? [bearer(token)] : [])],
     defaultTimeoutMs: timeoutMs,
+    readMaxBytes: MAX_ANSWER_BYTES,
   });
   const health = createServiceClient(Health, transport);
   return {
@@ -57,6 +60,7 @@ export function connect(url: string, { ca, token, timeoutMs = 30_000 }: Settings
       }
     },
     close() {
+      closing.abort();
       sessionManager.abort();
     },
   };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use json::{array, object, rounded, text};
 use tokio::time::{sleep, timeout};
 use visavis::google::rpc::{BadRequest, RequestInfo};
-use visavis::grpc::{Call, Channel, Status};
+use visavis::grpc::{Call, Channel, Code, Status};
 use visavis::health::health_check_response::ServingStatus;
 use visavis::health::{HealthCheckRequest, HealthStub};
 use visavis::v1::compare_stream_response::Event;
@@ -44,7 +44,8 @@ async fn run(arguments: &[&str]) -> Result<()> {
     };
     let encoded = std::fs::read(picture).map_err(|error| format!("{picture}: {error}"))?;
     let image = Image { source: Some(Source::Encoded(encoded)) };
-    let channel = timeout(Call::default().timeout, serving(server))
+    let channel = Channel::plaintext(server);
+    timeout(Call::default().timeout, serving(&channel))
         .await
         .map_err(|_| format!("{server} is not ready"))??;
     let vision = VisionServiceStub(&channel);
@@ -60,23 +61,19 @@ async fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Returns a channel to a server, once that says that it is serving.
-async fn serving(server: &str) -> Result<Channel> {
-    let channel = loop {
-        match Channel::plaintext(server).await {
-            Ok(channel) => break channel,
-            Err(_) => sleep(POLL).await,
-        }
-    };
-    let health = HealthStub(&channel);
+/// Returns once a server says that it is serving.
+async fn serving(channel: &Channel) -> Result<()> {
+    let health = HealthStub(channel);
     loop {
-        let answer = health.check(&HealthCheckRequest::default(), &Call::default()).await?;
-        if answer.status() == ServingStatus::Serving {
-            let status = text(answer.status().as_str_name());
-            say(&[("step", text("health")), ("status", status)]);
-            return Ok(channel);
+        match health.check(&HealthCheckRequest::default(), &Call::default()).await {
+            Ok(answer) if answer.status() == ServingStatus::Serving => {
+                let status = text(answer.status().as_str_name());
+                say(&[("step", text("health")), ("status", status)]);
+                return Ok(());
+            }
+            Err(status) if status.code != Code::Unavailable => return Err(status.into()),
+            _ => sleep(POLL).await,
         }
-        sleep(POLL).await;
     }
 }
 
@@ -215,7 +212,7 @@ async fn be_refused(vision: &VisionServiceStub<'_>, image: &Image) -> Result<()>
 
 async fn list_over_tls(server: &str, ca_file: &str, token: &str) -> Result<()> {
     let authorities = std::fs::read(ca_file).map_err(|error| format!("{ca_file}: {error}"))?;
-    let channel = Channel::tls(server, &authorities).await?;
+    let channel = Channel::tls(server, &authorities)?;
     let vision = VisionServiceStub(&channel);
     let metadata = vec![("authorization", format!("Bearer {token}"))];
     let with_token = Call { metadata, ..Default::default() };

@@ -29,6 +29,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 import visavis.Lines.*;
 import visavis.v1.Vision.*;
 import visavis.v1.VisionServiceGrpc;
@@ -38,6 +39,24 @@ import visavis.v1.VisionServiceGrpc.VisionServiceBlockingStub;
 public record Scenario(Channel channel, Image picture) {
   private static final int PATIENCE_S = 30;
   private static final int READY_POLL_MS = 100;
+
+  /** The largest answer that is taken; gRPC takes 4 MiB unless it is set to more. */
+  private static final int MAX_ANSWER_BYTES = 96 << 20;
+
+  /**
+   * All methods only read, so a call that meets UNAVAILABLE or is cut off is made again, up to four
+   * times within its deadline. Not RESOURCE_EXHAUSTED: the server has too much to do already.
+   */
+  private static final Map<String, ?> SERVICE_CONFIG = Map.of(
+      "methodConfig", List.of(Map.of(
+          "name", List.of(Map.of("service", "visavis.v1.VisionService")),
+          "maxResponseMessageBytes", (double) MAX_ANSWER_BYTES,
+          "retryPolicy", Map.of(
+              "maxAttempts", 4.0,
+              "initialBackoff", "0.1s",
+              "maxBackoff", "1s",
+              "backoffMultiplier", 2.0,
+              "retryableStatusCodes", List.of("UNAVAILABLE", "CANCELLED")))));
 
   public static void main(String[] args) {
     try {
@@ -154,8 +173,16 @@ public record Scenario(Channel channel, Image picture) {
     return ClassifyRequest.newBuilder().setImage(picture).setModel("resnet50");
   }
 
+  /** Returns a channel to a server, which connects anew whenever its connection breaks. */
   private static ManagedChannel connect(String server, ChannelCredentials credentials) {
-    return Grpc.newChannelBuilder(server, credentials).build();
+    return Grpc.newChannelBuilder(server, credentials)
+        .maxInboundMessageSize(MAX_ANSWER_BYTES)
+        .defaultServiceConfig(SERVICE_CONFIG)
+        .enableRetry()
+        // What doesn't fit in here can't be sent again: 1 MiB by default.
+        .perRpcBufferLimit(MAX_ANSWER_BYTES)
+        .retryBufferSize(2L * MAX_ANSWER_BYTES)
+        .build();
   }
 
   private static VisionServiceBlockingStub vision(Channel channel) {
