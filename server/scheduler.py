@@ -280,6 +280,7 @@ class Scheduler:
     def _refusal(self, engine: Engine, call: Call, now: float) -> Overloaded | None:
         waiting = self._queue.waiting(engine)
         wait_s = self._wait_s(engine, call, now)
+        needed_s = (wait_s + self._work_s(engine)) * (1 + _RESERVE)
         if waiting >= self._queue_size:
             why = f"{waiting} requests wait for {engine.name}, the limit is {self._queue_size}"
             spare_s = 0.0
@@ -289,11 +290,13 @@ class Scheduler:
                 f"the limit is {self._queue_s:g} s"
             )
             spare_s = self._queue_s
-        elif wait_s and call.expired(now + (wait_s + self._work_s(engine)) * (1 + _RESERVE)):
+        elif wait_s and call.expired(now + needed_s):
             spare_s = max(call.due(now) - now, 0.0)
+            # Rounded apart: what is needed is more than what there is.
             why = (
-                f"{engine.name} is busy: an answer would take {wait_s:.2f} s and more, "
-                f"the deadline is in {spare_s:.2f} s"
+                f"{engine.name} is busy: an answer would take {math.ceil(needed_s * 100) / 100} s, "
+                f"a reserve of {_RESERVE:.0%} included, "
+                f"the deadline is in {math.floor(spare_s * 100) / 100} s"
             )
         else:
             return None
