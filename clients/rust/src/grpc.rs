@@ -164,7 +164,7 @@ impl Channel {
         }
         let head =
             head.body(()).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
-        within(deadline, async {
+        let started = within(deadline, async {
             let (response, mut body) = self.connected().await?.send_request(head, false)?;
             body.send_data(framed(request), true)?;
             let response = response.await?;
@@ -182,7 +182,12 @@ impl Channel {
                 answers: PhantomData,
             })
         })
-        .await
+        .await;
+        if matches!(started, Err(Status { code: Code::DeadlineExceeded, .. })) {
+            // Perhaps nothing is at its other end any more, which TCP notices after minutes.
+            *self.connection.lock().await = None;
+        }
+        started
     }
 }
 
