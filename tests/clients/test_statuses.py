@@ -62,6 +62,37 @@ def test_overload_says_when_to_come_back_and_is_not_retried(
     assert fake.calls["Detect"] == 1
 
 
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        ("SERVER", "the request has 50 bytes and the server takes 40, its max_message_bytes"),
+        ("CLIENT", "the answer has 50 bytes and this client takes 40"),
+    ],
+)
+def test_a_message_too_large_for_grpc_is_no_overload(
+    client: visavis.Client, fake: FakeServer, side: str, said: str
+):
+    def refuse(request: object, context: grpc.ServicerContext) -> None:
+        text = f"{side}: Received message larger than max (50 vs. 40)"
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+
+    fake.answers["Detect"] = refuse
+    with pytest.raises(visavis.InvalidRequest, match=said) as caught:
+        client.detect(b"jpeg", model="yolov5n")
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+
+
+def test_a_call_that_a_proxy_cuts_off_says_so(client: visavis.Client, fake: FakeServer):
+    def cut_off(request: object, context: grpc.ServicerContext) -> None:
+        text = "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))"
+        context.abort(grpc.StatusCode.CANCELLED, text)
+
+    fake.answers["Detect"] = cut_off
+    with pytest.raises(errors.Cancelled, match=r"was cut off, by a proxy.*HAProxy before 3\.0"):
+        client.detect(b"jpeg", model="yolov5n")
+    assert fake.calls["Detect"] == 4
+
+
 def test_failure_of_the_server_tells_under_which_id_it_was_logged(
     client: visavis.Client, fake: FakeServer
 ):

@@ -26,6 +26,11 @@ _ERRORS: dict[str, type[errors.VisavisError]] = {
     "CANCELLED": errors.Cancelled,
 }
 
+_TOO_LARGE = re.compile(
+    r"(?P<side>CLIENT|SERVER): Received message larger than max "
+    r"\((?P<size>\d+) vs\. (?P<most>\d+)\)"
+)
+
 
 @contextmanager
 def translated(address: str, timeout: float) -> Iterator[None]:
@@ -62,6 +67,9 @@ def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors
     if details is None:
         message = _plain_message(code, message, address, timeout)
     kind = _ERRORS.get(code, errors.ServerFailed)
+    if details is None and (too_large := _TOO_LARGE.search(error.details() or "")):
+        # gRPC's own, with the status of a server that has too much to do.
+        kind, message = errors.InvalidRequest, _too_large_message(**too_large.groupdict())
     if kind is errors.ServerFailed and request_id and request_id not in message:
         message = f"{message} (request id {request_id}: the server's log says more)"
     return kind(
@@ -79,6 +87,15 @@ def _details(error: grpc.RpcError) -> Any:
         return rpc_status.from_call(cast(grpc.Call, error))
     except ValueError:  # A status that contradicts its own details; the plain one still holds.
         return None
+
+
+def _too_large_message(side: str, size: str, most: str) -> str:
+    if side == "SERVER":
+        return (
+            f"the request has {size} bytes and the server takes {most}, its max_message_bytes; "
+            "send a smaller picture"
+        )
+    return f"the answer has {size} bytes and this client takes {most}; ask for less at once"
 
 
 def _plain_message(code: str, message: str, address: str, timeout: float) -> str:
