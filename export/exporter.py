@@ -131,7 +131,7 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
     if request.calibration is not None:
         real = read_labelled(request.calibration, request.labels, request.task)
     given = pictures.read_pictures(list(request.pictures))
-    proofs = given | pictures.synthetic_pictures()
+    proofs = {**given, **pictures.synthetic_pictures()}
     asked = len(real.accuracy) if real else 0
     steps = 3 + asked + len(request.precisions) * (1 + len(proofs) + asked)
     task = progress.add_task(request.name or request.architecture, total=steps)

@@ -1,6 +1,8 @@
 """Pictures for a receipt: synthetic ones of every awkward shape, and those that were given."""
 
 import io
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ _SHAPES = {
 }
 
 
-def synthetic_pictures() -> dict[str, bytes]:
+@cache
+def synthetic_pictures() -> Mapping[str, bytes]:
     """Return thirteen encoded pictures by name: wide, tall, tiny, huge, odd, grey and so on."""
     return {
         f"synthetic {name}": _encode(_draw(width, height, seed), mode, file_format, turn)

@@ -376,7 +376,7 @@ def test_each_precision_is_a_model_of_its_own_and_says_whose_variant_it_is(
     sizes = {precision: one.path.stat().st_size for precision, one in made.items()}
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
     assert sizes["int8"] < 0.4 * sizes["fp32"]
-    assert "calibrated with 6 of the 12 pictures" in documents["int8"].provenance.conversion
+    assert "calibrated with 6 of the 13 pictures" in documents["int8"].provenance.conversion
     assert "2 convolutions" in documents["int8"].provenance.conversion
 
 
@@ -398,7 +398,7 @@ def test_labelled_pictures_give_every_precision_an_accuracy(
     for precision, one in made.items():
         measured = one.document.accuracy
         assert measured is not None
-        assert (measured.metric, measured.pictures) == ("top-1", 12)
+        assert (measured.metric, measured.pictures) == ("top-1", 13)
         # Six pictures alone would be too few to count on.
         assert measured.held_out == (precision != "int8")
 
