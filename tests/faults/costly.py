@@ -419,7 +419,7 @@ def search(form: str, seconds: float, seed: int) -> dict[str, object]:
     current, current_ms, stale = best, 0.0, 0
     worst_mib, outcome_of_best = 0.0, ""
     while time.monotonic() < end:
-        genes = invent(chance) if stale > 30 or not tried else change(current, chance)
+        genes = change(current, chance) if current_ms and stale <= 30 else invent(chance)
         if stale > 30:
             current_ms, stale = 0.0, 0
         # Building is what takes time: no description that is refused by its size.
@@ -439,7 +439,7 @@ def search(form: str, seconds: float, seed: int) -> dict[str, object]:
             # Others compute here too: the better of two counts.
             took_ms = min(took_ms, cost(data)[0])
         stale += 1
-        if took_ms > current_ms:
+        if took_ms > current_ms and outcome == "decoded":  # what is refused leads nowhere
             current, current_ms, stale = genes, took_ms, 0
         if took_ms > best_ms:
             best, best_ms, outcome_of_best = genes, took_ms, outcome

@@ -88,7 +88,7 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
                 f"worst picture of {outcome['tried']:,} in {form}",
                 "within 600 ms of CPU, and 50 MiB of the memory that it announces",
                 f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
-                worst_ms < 600 and beyond_mib < 50,
+                worst_ms < 600 and beyond_mib < 50 and outcome["decoded"] > 0,
             )
         )
     return rows
@@ -189,7 +189,7 @@ def _in_short_memory(
         group.take(server.process.pid)
         with server:
             codes = asyncio.run(load(server))
-            lives = server.process.poll() is None
+            lives, most_mib = server.process.poll() is None, group.peak_mib
     goodput = codes[OK] / seconds / peak
     others = {c: n for c, n in codes.items() if c not in (OK, REFUSED)}
     return [
@@ -197,7 +197,7 @@ def _in_short_memory(
             f"64 callers with {what}, for {seconds:.0f} s",
             "answered or refused, never killed; 90% of what 8 callers get without a limit",
             f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused {others or ''}; at most "
-            f"{group.peak_mib:.0f} MiB{'' if lives else '; KILLED'}",
+            f"{most_mib:.0f} MiB{'' if lives else '; KILLED'}",
             lives and not others and goodput >= 0.9,
         )
     ]
