@@ -43,9 +43,10 @@ _HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})
 _GREY, _INKS_GREY = 128, 64
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restarts have no length
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
-# In a scan's data libjpeg reads up to one of these and no further.
-_STOPS = re.compile(rb"\xff+[^\x00\xff]")
-_STOPS_WITH_RESTARTS = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+# In a scan's data libjpeg reads up to one of these and no further. Any fill bytes before it count
+# as data: a pattern that took them in would cost the square of their number.
+_STOPS = re.compile(rb"\xff[^\x00\xff]")
+_STOPS_WITH_RESTARTS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # A version other than 1 makes libjpeg complain on stderr.
 _JFIF_1 = b"JFIF\0\1"
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ _SCRIPT = """#!{python}
 import json, os, pathlib, signal, sys, types
 from visavis import script
 script._LARGE_PAGES = pathlib.Path({large_pages!r})
+if {is_secure}:  # as glibc does for a program with more rights than its user
+    os.environ.pop("GLIBC_TUNABLES", None)
 stand_in = types.ModuleType("visavis.commands")
 def command():
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -63,14 +66,31 @@ _ASKS = "glibc.malloc.hugetlb=1"
 def test_a_server_asks_for_large_pages_where_the_system_gives_them_if_asked(
     tmp_path: Path, system: str | None, command: str, already: dict[str, str], then: str | None
 ) -> None:
-    large_pages, script = tmp_path / "enabled", tmp_path / "visavis"
     if system is not None:
-        large_pages.write_text(system)
-    script.write_text(_SCRIPT.format(python=sys.executable, large_pages=str(large_pages)))
+        (tmp_path / "enabled").write_text(system)
+    assert said_by(tmp_path, command, already, is_secure=False) == [then, 0]
+
+
+def test_a_server_starts_again_once_even_if_its_variable_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "enabled").write_text("always [madvise] never")
+    assert said_by(tmp_path, "serve", {}, is_secure=True) == [None, 0]
+
+
+def said_by(folder: Path, command: str, already: dict[str, str], *, is_secure: bool) -> list[Any]:
+    """Return the variable of a script that was started, and how many signals it blocks."""
+    script, large_pages = folder / "visavis", str(folder / "enabled")
+    script.write_text(
+        _SCRIPT.format(python=sys.executable, large_pages=large_pages, is_secure=is_secure)
+    )
     script.chmod(0o755)
     environment = {"PATH": os.environ["PATH"], **already}
-    started = subprocess.Popen(
+    with subprocess.Popen(
         [str(script), command, "--option"], env=environment, stdout=subprocess.PIPE
-    )
-    output, _ = started.communicate(timeout=60)
-    assert json.loads(output) == [then, 0, [command, "--option"], started.pid]
+    ) as started:
+        try:
+            output, _ = started.communicate(timeout=20)
+        finally:
+            started.kill()
+    variable, blocked, arguments, pid = json.loads(output)
+    assert (arguments, pid) == ([command, "--option"], started.pid)
+    return [variable, blocked]

@@ -118,7 +118,8 @@ def jpeg(genes: Genes) -> bytes:
             content = b"".join(
                 piece + bytes((0xFF, 0xD0 + number % 8)) for number, piece in enumerate(pieces)
             )
-        parts.append(content)
+        # Fill bytes that no marker follows are data.
+        parts.append(content + b"\xff" * scan["filled"] + b"\0" * bool(scan["filled"]))
     return b"".join((*parts, b"\xff\xd9"))
 
 
@@ -133,6 +134,7 @@ def _any_scan(chance: random.Random) -> Genes:
         "noise": chance.randrange(6),
         "seed": chance.randrange(16),
         "marked": chance.choice((0, 0, 0, 1, 3)),
+        "filled": chance.choice((0, 0, 0, 5_000, 1_000_000)),
     }
 
 

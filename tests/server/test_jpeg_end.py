@@ -2,6 +2,7 @@
 
 import random
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,16 @@ def first_scan(data: bytes) -> tuple[int, int]:
     while data[end] != 0xFF or data[end + 1] in (0, *range(0xD0, 0xD8)):
         end += 1
     return start, end
+
+
+@pytest.mark.parametrize("how", [{}, {"restart_marker_rows": 1}])
+def test_fill_bytes_cost_no_more_than_other_data(how: dict[str, Any]) -> None:
+    data = encoded(Image.new("RGB", (64, 64), (128, 128, 128)), "JPEG", **how)
+    end = data.rindex(b"\xff\xd9")
+    began = time.thread_time()
+    decode(data[:end] + b"\xff" * 100_000 + b"\0" + data[end:], LIMITS)
+    # A pattern that goes back over them took 7 s for 40,000.
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

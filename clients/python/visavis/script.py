@@ -7,10 +7,13 @@ have no handler: a server that is stopped in its first second would hear nothing
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# glibc takes its own variable away from a program with more rights than its user.
+_STARTED_AGAIN = "_VISAVIS_STARTED_AGAIN"
 _LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -38,11 +41,13 @@ def _ask_for_large_pages() -> None:
         only_if_asked = "[madvise]" in _LARGE_PAGES.read_text("ascii")
     except OSError:
         return
-    if not only_if_asked or "GLIBC_TUNABLES" in os.environ:
+    is_second_start = os.environ.pop(_STARTED_AGAIN, None) is not None
+    if is_second_start or not only_if_asked or "GLIBC_TUNABLES" in os.environ:
         return
-    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    os.environ |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", _STARTED_AGAIN: "1"}
     # A signal that comes meanwhile waits for its handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPPING, *_IGNORED))
-    if os.access(sys.argv[0], os.X_OK):
+    with suppress(OSError):
         os.execv(sys.argv[0], sys.argv)  # so that the process is still called visavis
-    os.execv(sys.executable, sys.orig_argv)
+    with suppress(OSError):
+        os.execv(sys.executable, sys.orig_argv)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from visavis.dataset import Truth, find_pictures, read_boxes, read_classes
+from visavis.dataset import Labelled, Truth, find_pictures, read_boxes, read_classes
 from visavis.errors import InvalidData
 
 _NAMES: Final = (
@@ -89,7 +89,7 @@ def boxes_of(chance: random.Random, folder: Path) -> str | None:
     if not any(truth.values()):
         truth[chance.choice(pictures)] = [_box(chance)]
     faulty = chance.choice([p for p in pictures if truth[p]]) if chance.random() < 0.5 else None
-    expected_at = ""
+    what = expected_at = ""
     for picture, boxes in truth.items():
         if not boxes and chance.random() < 0.5:
             continue  # no file is as good as an empty one
@@ -109,19 +109,10 @@ def boxes_of(chance: random.Random, folder: Path) -> str | None:
             expected_at = f"{text}, line {sum(before[: at + 1]) + at + 1}: "
         _write(chance, text, rows, before)
     given = folder / "labels" if labels_below else None
-    try:
-        read = read_boxes(
-            _images(folder, labels_below), find_pictures(_images(folder, labels_below)), given
-        )
-    except InvalidData as error:
-        if expected_at and str(error).startswith(expected_at):
-            raise
-        return (
-            f"refused, {f'and not by {expected_at!r}' if expected_at else 'and is right'}: {error}"
-        )
-    if expected_at:
-        return f"read, with {what} in {expected_at}: {rows}"
-    found = {each.path: each.truth for each in read}
+    images = _images(folder, labels_below)
+    found = _read(lambda: read_boxes(images, find_pictures(images), given), what, expected_at)
+    if isinstance(found, str):
+        return found
     if set(found) != set(truth):
         return f"other pictures: {sorted(set(found) ^ set(truth))}"
     for picture, boxes in truth.items():
@@ -163,21 +154,27 @@ def classes_of(chance: random.Random, folder: Path) -> str | None:
     lines += table.getvalue().splitlines()
     labels = folder / "labels.csv"
     _save(chance, labels, lines)
-    expected_at = ""
+    what = expected_at = ""
     if faulty is not None:
         expected_at = f"{labels}, line {len(lines) - len(named) + faulty + 1}: "
+    found = _read(lambda: read_classes(folder, find_pictures(folder), labels), what, expected_at)
+    return None if found == truth else f"{found} instead of {truth}"
+
+
+def _read(
+    read: Callable[[], Sequence[Labelled]], what: str, expected_at: str
+) -> dict[Path, int | tuple[Truth, ...]] | str:
+    """Return what is read, by picture, or what is wrong with that; what: the fault, if any.
+
+    expected_at: what an error begins with if it is right; then it is raised.
+    """
     try:
-        read = read_classes(folder, find_pictures(folder), labels)
+        found = {each.path: each.truth for each in read()}
     except InvalidData as error:
         if expected_at and str(error).startswith(expected_at):
             raise
-        return (
-            f"refused, {f'and not by {expected_at!r}' if expected_at else 'and is right'}: {error}"
-        )
-    if expected_at:
-        return f"read, with {what} in {expected_at}"
-    found = {each.path: each.truth for each in read}
-    return None if found == truth else f"{found} instead of {truth}"
+        return f"refused, and {f'not by {expected_at!r}' if expected_at else 'is right'}: {error}"
+    return f"read, with {what} in {expected_at}" if expected_at else found
 
 
 def tried(seed: int, folders: int) -> tuple[Counter[str], list[str]]:
