@@ -1,6 +1,5 @@
 """`python -m server`, and `visavis serve`."""
 
-import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,14 @@ from server import process
 if __name__ == "__main__":
     process.take_signals()  # before what takes time is imported
 
-import structlog
 import typer
 
 from server.command import complain, new_app, run
 from server.errors import StartupError
-from server.standard_error import captured, reserve_standard_streams
 
 if TYPE_CHECKING:
+    import asyncio
+
     from server.model_files import ModelFile
     from server.settings import Settings
     from server.trial import Trial
@@ -159,13 +158,14 @@ def _serve(
     flags = {key: value for key, value in ctx.params.items() if value is not None}
     flags.pop("config", None)
     process.leave_process_1()
+    process.reserve_standard_streams()
     from server.trial import Trial
 
-    reserve_standard_streams()
     # Its process imports what it needs while this one does.
     trial = Trial()
     try:
         from server.settings import load_settings
+        from server.standard_error import captured
 
         settings = load_settings(flags, config)
         trial.begin(_model_files(settings.models), settings.load_timeout_s)
@@ -180,6 +180,10 @@ def _serve(
 
 def _run(settings: "Settings", trial: "Trial") -> None:
     """Serve; raises errors for a person to read, and typer.Exit once a machine was told."""
+    import asyncio
+
+    import structlog
+
     from server.app import serve
 
     log = structlog.get_logger()
@@ -208,9 +212,11 @@ def _model_files(folder: Path) -> "list[ModelFile]":
         return []
 
 
-def _loop_factory(settings: "Settings") -> Callable[[], asyncio.AbstractEventLoop]:
+def _loop_factory(settings: "Settings") -> "Callable[[], asyncio.AbstractEventLoop]":
     # uvloop reads on before an HTTP connection can be secured.
     if settings.http and settings.tls_certificate:
+        import asyncio
+
         return asyncio.new_event_loop
     import uvloop
 

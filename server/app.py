@@ -373,7 +373,7 @@ class App:
     async def _load(self, loader: Loader, file: ModelFile) -> ServedModel:
         """Load a model once it has passed its trial; raises StartupError."""
         started = time.monotonic()
-        tried = await self._trial.verdict(file) if self._trial else None
+        tried = self._trial.verdict(file) if self._trial else None
         self._loading = self._loads.submit(loader.load, file, tried)
         try:
             model = await asyncio.wrap_future(self._loading)

@@ -5,6 +5,7 @@ It imports nothing that takes time: a signal may come in the first moment.
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,18 @@ def take_signals() -> None:
         signal.signal(number, lambda number, frame: os._exit(0))
     for number in (*HARMLESS, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)
+
+
+def reserve_standard_streams() -> None:
+    """Let a standard stream that is closed be /dev/null, so that nothing else gets its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            os.set_inheritable(opened, True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def leave_process_1() -> None:

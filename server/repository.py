@@ -1,6 +1,8 @@
 """The models of a repository: files that are verified, loaded, and served."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,23 +40,22 @@ class Loader:
     scheduler: Scheduler
     cache_dir: Path
 
-    def load(self, file: ModelFile, tried: str | None = None) -> ServedModel:
+    def load(self, file: ModelFile, tried: Future[str] | None = None) -> ServedModel:
         """Return the model, verified against its digest and its golden sample, warmed up.
 
-        tried: the identity of what passed a trial; nothing else is loaded then. Raises
-        StartupError, naming the file, if anything of that fails.
+        tried: will hold the identity of what passed a trial, and nothing else is loaded then; the
+        file is copied and hashed meanwhile. Raises StartupError, naming the file, if anything of
+        that fails.
         """
         with _named(file):
-            opened = VerifiedFile(file.path)
+            opened = _opened(file, tried) if tried else VerifiedFile(file.path)
             try:
-                return self._load(file, opened, tried)
+                return self._load(file, opened)
             finally:
                 opened.release()
                 memory.give_back()
 
-    def _load(self, file: ModelFile, opened: VerifiedFile, tried: str | None) -> ServedModel:
-        if tried not in (None, opened.identity):
-            raise ModelFileError(f"{file.path}: it changed while it was loaded")
+    def _load(self, file: ModelFile, opened: VerifiedFile) -> ServedModel:
         contents = opened.contents
         document = read_document(file.name, opened, self.planner.provider, self.cache_dir)
         if document.digest not in (None, contents.digest):
@@ -80,6 +81,28 @@ class Loader:
         )
         model.warm_up(str(file.path))
         return model
+
+
+def _opened(file: ModelFile, tried: Future[str]) -> VerifiedFile:
+    """Return a file that passed its trial, which was copied and hashed meanwhile.
+
+    Reading may never end, on a mount that is gone. Then the trial, which reads the file too, is
+    refused in time, and the thread that reads is left to itself.
+    """
+    opening: Future[VerifiedFile] = Future()
+
+    def open_() -> None:
+        try:
+            opening.set_result(VerifiedFile(file.path))
+        except BaseException as error:  # noqa: BLE001  raised where the result is asked for
+            opening.set_exception(error)
+
+    threading.Thread(target=open_, name="open", daemon=True).start()
+    identity = tried.result()
+    opened = opening.result()
+    if opened.identity != identity:
+        raise ModelFileError(f"{file.path}: it changed while it was loaded")
+    return opened
 
 
 def read_document(

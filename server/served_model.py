@@ -159,9 +159,9 @@ class ServedModel:
         return other
 
     def warm_up(self, where: str) -> None:
-        """Run the golden picture through every session, in the largest batch too.
+        """Run a batch of golden pictures, the largest there is, through every session.
 
-        Raises ModelFileError if graph and document don't fit each other, or if the outcome
+        Raises ModelFileError if graph and document don't fit each other, or if an image's outcome
         is not the golden one.
         """
         session = self.sessions.first
@@ -174,17 +174,9 @@ class ServedModel:
                     f"{where}: its graph takes {session.input_shape}, its document says "
                     f"{list(tensor.shape)}"
                 )
-        if self.plan.batch > 1:
-            batch = np.repeat(tensor, self.plan.batch, axis=0)
-            given = len(session.run(batch, self._output_names)[0])
-            if given != self.plan.batch:
-                raise ModelFileError(
-                    f"{where}: it gives {given} answers for {self.plan.batch} images; "
-                    "export it with a fixed batch of 1, or with a batch that is truly dynamic"
-                )
         # It outlives this call, and must not hold the model: nobody would free that.
         check = partial(_check, self.document, self.family, self._golden_tolerance, where)
-        self.sessions.check(check)
+        self.sessions.check(check, self.plan.batch)
 
     async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
         """Return the model's answer on a picture.
@@ -283,21 +275,36 @@ class ServedModel:
 
 
 def _check(
-    document: ModelDocument, family: Family, tolerance: float, where: str, session: Session
+    document: ModelDocument,
+    family: Family,
+    tolerance: float,
+    where: str,
+    session: Session,
+    images: int,
 ) -> None:
-    """Raise ModelFileError unless a session gives for the golden picture what it should."""
+    """Raise ModelFileError unless a session gives for each of some golden pictures what it should.
+
+    images: how many there are in the batch.
+    """
     names = output_names(document)
     tensor, geometry = preprocess_one(family, golden.picture())
     # An idle model keeps its weights in memory, and little more.
-    outputs = session.run(tensor, names, give_back=True)
-    if any(output.shape[0] != 1 for output in outputs):
-        raise ModelFileError(f"{where}: it gives {len(outputs[0])} answers for one image")
+    outputs = session.run(np.repeat(tensor, images, axis=0), names, give_back=True)
+    for output in outputs:
+        if len(output) != images:
+            advice = "a fixed batch of 1, or with a batch that is truly dynamic"
+            raise ModelFileError(
+                f"{where}: it gives {len(output)} answers for "
+                + ("one image" if images == 1 else f"{images} images; export it with {advice}")
+            )
     classes, labels = _classes(document, outputs), len(document.label_set.labels)
     if classes not in (None, labels):
         raise ModelFileError(f"{where}: it has {classes} classes, its document {labels} labels")
-    if document.golden_sample is not None:
-        golden.check(document.golden_sample, names, outputs, where, tolerance)
-    family.postprocess(outputs, geometry, Options())
+    for image in range(images):
+        own = [output[image : image + 1] for output in outputs]
+        if document.golden_sample is not None:
+            golden.check(document.golden_sample, names, own, where, tolerance)
+        family.postprocess(own, geometry, Options())
 
 
 def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:

@@ -141,7 +141,7 @@ class Sessions:
         for session in self._all:
             self._idle.put(session)
         self._alone: Session | None = None
-        self._check: Callable[[Session], None] = lambda session: None
+        self._check: Callable[[Session, int], None] = lambda session, images: None
         self._lock = threading.Lock()
         self._make_alone: Callable[[], Session] | None = None
         if plan.alone_threads:
@@ -151,14 +151,14 @@ class Sessions:
         else:
             file.close()
 
-    def check(self, check: Callable[[Session], None]) -> None:
-        """Check every session, and later the one for lone runs.
+    def check(self, check: Callable[[Session, int], None], images: int) -> None:
+        """Check every session with some images, and later the one for lone runs with one.
 
         check: raises StartupError unless a session computes what it should.
         """
         self._check = check
         for session in self._all:
-            check(session)
+            check(session, images)
 
     def run(
         self,
@@ -190,7 +190,7 @@ class Sessions:
             return
         try:
             session = make()
-            self._check(session)
+            self._check(session, 1)
         # It can't be made, gives something else, fails, or the file was overwritten.
         except (VisavisError, MemoryError):
             _log.exception("no session for lone runs: they take one core")

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from server.log import Limit, configure_logging
+from server.process import reserve_standard_streams
 
 _log = structlog.get_logger()
 
@@ -222,15 +223,3 @@ class _Forward(logging.Handler):
             log("library wrote", library=record.name, text=text, exc_info=record.exc_info)
         except Exception:  # noqa: BLE001  as every handler: its arguments may not fit its text
             self.handleError(record)
-
-
-def reserve_standard_streams() -> None:
-    """Let a standard stream that is closed be /dev/null, so that nothing else gets its number."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
-            os.set_inheritable(opened, True)
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

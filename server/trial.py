@@ -5,7 +5,6 @@ process ends, and this one knows which file it was. It imports little: the first
 the server is still importing.
 """
 
-import asyncio
 import json
 import os
 import selectors
@@ -55,14 +54,14 @@ class Trial:
         self._verdicts = {file: Future() for file in self._left}
         self._begun.set()
 
-    async def verdict(self, file: ModelFile) -> str:
-        """Return the identity of what was tried and can be served, once that is known.
+    def verdict(self, file: ModelFile) -> Future[str]:
+        """Return what will hold the identity of what was tried and can be served.
 
-        Raises ModelFileError if the file can't be served; CannotLoadNow if that may change.
+        It raises ModelFileError if the file can't be served; CannotLoadNow if that may change.
         """
         if file not in self._verdicts:
             raise CannotLoadNow(f"{file.path}: it came while the server was starting")
-        return await asyncio.wrap_future(self._verdicts[file])
+        return self._verdicts[file]
 
     def stop(self) -> None:
         """End the process; what has no verdict by then gets none."""

@@ -221,8 +221,7 @@ class Watcher:
         Returns why it can't be served, or nothing.
         """
         try:
-            tried = await self._tried(file)
-            model = await asyncio.to_thread(self._loader.load, file, tried)
+            model = await self._load(file)
             if model.origin.stamp != found:
                 raise ModelFileError(f"{file.path}: it changed while it was loaded")
         except StartupError as error:
@@ -244,12 +243,12 @@ class Watcher:
         await self._publish_all()
         return ""
 
-    async def _tried(self, file: ModelFile) -> str:
-        """Return the identity of a file that has passed its trial; raises ModelFileError."""
+    async def _load(self, file: ModelFile) -> ServedModel:
+        """Return the model of a file that has passed its trial; raises StartupError."""
         trial = await asyncio.to_thread(Trial, polite=True)
         try:
             trial.begin([file], self._load_timeout_s)
-            return await trial.verdict(file)
+            return await asyncio.to_thread(self._loader.load, file, trial.verdict(file))
         finally:
             trial.stop()
 

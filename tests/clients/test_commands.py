@@ -1,4 +1,3 @@
-import importlib
 import io
 import json
 import sys
@@ -6,6 +5,7 @@ import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2
@@ -362,11 +362,9 @@ def test_application_is_given_every_argument_as_it_came(
             given.append((args, prog))
             return 7
 
-    monkeypatch.setattr(
-        importlib,
-        "import_module",
-        {f"{'server' if command == 'serve' else command}.__main__": Application}.get,
-    )
+    modules = {f"{'server' if command == 'serve' else command}.__main__": Application}
+    importlib = SimpleNamespace(import_module=modules.get)
+    monkeypatch.setattr("visavis.commands.application.importlib", importlib)
     arguments = ["resnet50", "--help", "--", "-x", "--version", "--", "--models=a b"]
     assert main([command, *arguments]) == 7
     assert given == [(arguments, f"visavis {command}")]
@@ -387,6 +385,7 @@ def test_doctor_passes_on_what_the_application_reports(
         def report() -> list[tuple[str, str, str]]:
             return [("tensorrt", "missing", "pip install tensorrt")]
 
-    monkeypatch.setattr(importlib, "import_module", {"server.doctor": Application}.get)
+    importlib = SimpleNamespace(import_module={"server.doctor": Application}.get)
+    monkeypatch.setattr("visavis.commands.doctor.importlib", importlib)
     assert visavis("doctor") == 0
     assert "missing  tensorrt" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from visavis.commands import EXIT_CODES, main, serve
+from visavis.commands import EXIT_CODES, application, main
 
 Captured = pytest.CaptureFixture[str]
 Ended = tuple[int, str]
@@ -24,8 +24,9 @@ def ended_by(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Callable[[Exc
             raise error
 
         module = SimpleNamespace(main=fail)
-        monkeypatch.setattr(serve, "application_installed", lambda: True)
-        monkeypatch.setattr(serve.importlib, "import_module", lambda name: module)
+        monkeypatch.setattr(application, "application_installed", lambda: True)
+        importlib = SimpleNamespace(import_module=lambda name: module)
+        monkeypatch.setattr(application, "importlib", importlib)
         code = main(["export", "resnet50"])
         return code, capsys.readouterr().err
 
@@ -95,7 +96,7 @@ def test_a_library_that_is_missing_is_named(
     def fail(name: str) -> None:
         raise ImportError("libGL.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(serve, "application_installed", lambda: True)
-    monkeypatch.setattr(serve.importlib, "import_module", fail)
+    monkeypatch.setattr(application, "application_installed", lambda: True)
+    monkeypatch.setattr(application, "importlib", SimpleNamespace(import_module=fail))
     assert main(["serve"]) == 2
     assert "can't load what it needs: libGL.so.1" in capsys.readouterr().err

@@ -56,6 +56,15 @@ def classifier_of(classes: int) -> bytes:
     return _model(nodes, constants, 8, 8, outputs={"logits": ["batch", classes]})
 
 
+def mixed_batch() -> bytes:
+    """The classifier, but the logits of an image are added to those of every one after it."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        helper.make_node("CumSum", ["means", "batch_axis"], ["logits"]),
+    ]
+    return _model(nodes, {"axes": np.array([2, 3]), "batch_axis": np.int64(0)}, 8, 8)
+
+
 def nan_on_black() -> bytes:
     """The classifier, but its logits are no numbers where the picture is darker than a tenth."""
     nodes = [

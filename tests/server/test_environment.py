@@ -81,7 +81,7 @@ def test_every_variable_is_set_before_any_library_is_imported(
 
 
 def test_the_command_sets_grpcs_variables_before_grpc_is_imported(tmp_path: Path) -> None:
-    seen = json.loads(_ran(tmp_path, WATCHED, "visavis.commands"))
+    seen = json.loads(_ran(tmp_path, WATCHED, "visavis.commands.classify"))
     assert SILENT.items() <= seen["grpc"].items()
 
 
@@ -90,7 +90,7 @@ def test_importing_the_sdk_changes_no_variable(tmp_path: Path) -> None:
     assert _ran(tmp_path, program + "print(dict(os.environ) == before)") == "True\n"
 
 
-@pytest.mark.parametrize("module", ["server.app", "visavis.commands"])
+@pytest.mark.parametrize("module", ["server.app", "visavis.commands.classify"])
 def test_what_a_user_says_about_grpcs_log_stays(module: str, tmp_path: Path) -> None:
     seen = json.loads(_ran(tmp_path, WATCHED, module, GRPC_VERBOSITY="debug"))
     assert seen["grpc"]["GRPC_VERBOSITY"] == "debug"

@@ -57,7 +57,7 @@ async def test_while_models_load_health_answers_and_calls_are_unavailable(
 ) -> None:
     began, may_end, real = threading.Event(), threading.Event(), Loader.load
 
-    def slow(loader: Loader, file: Any, tried: str | None) -> Any:
+    def slow(loader: Loader, file: Any, tried: Any) -> Any:
         began.set()
         assert may_end.wait(10)
         return real(loader, file, tried)

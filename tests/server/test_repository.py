@@ -1,6 +1,8 @@
 """The folder of models: what counts as one, what is verified, what is said of the rest."""
 
 import hashlib
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import onnx
 import pytest
 
 from server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
-from server.errors import ModelFileError, ModelIncapable, ModelNotFound
+from server.errors import CannotLoadNow, ModelFileError, ModelIncapable, ModelNotFound
 from server.model_files import ModelFile, scan
 from server.onnx_file import metadata_bytes
 from server.plan import Plan
@@ -104,6 +106,29 @@ def test_another_outcome_than_the_golden_one_is_refused(loader: Loader, tmp_path
     _, other = graphs.export(graphs.classifier(gain=11), graphs.classifier_document())
     digest = hashlib.sha256(graphs.classifier()).hexdigest()
     contents = with_document(other.model_copy(update={"digest": digest}))
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its golden sample differs"):
+        load(loader, tmp_path, contents)
+
+
+def test_a_file_whose_reading_never_ends_is_refused_with_its_trial(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ModelFile("colors", 1, graphs.put(tmp_path, "colors", 1, exported()))
+    verdict, may_end = Future[str](), threading.Event()
+    monkeypatch.setattr("server.repository.VerifiedFile", lambda path: may_end.wait(30))
+    verdict.set_exception(CannotLoadNow("it was not loaded within 8 s"))
+    with pytest.raises(CannotLoadNow, match="within 8 s"):
+        loader.load(file, verdict)
+    (reading,) = (thread for thread in threading.enumerate() if thread.name == "open")
+    assert reading.daemon  # the process may end without it
+    may_end.set()
+    reading.join(10)
+
+
+def test_an_image_whose_answer_depends_on_its_neighbours_in_the_batch_is_refused(
+    loader: Loader, tmp_path: Path
+) -> None:
+    contents, _ = graphs.export(graphs.mixed_batch(), graphs.classifier_document())
     with pytest.raises(ModelFileError, match=r"model\.onnx: its golden sample differs"):
         load(loader, tmp_path, contents)
 

@@ -211,9 +211,9 @@ def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
-    checked: list[Session] = []
-    opened.check(checked.append)
-    assert checked == [opened.first]
+    checked: list[tuple[Session, int]] = []
+    opened.check(lambda *given: checked.append(given), 4)
+    assert checked == [(opened.first, 4)]
     opened.run(picture(), ["logits"])
     assert opened._make_alone is not None  # nobody has been alone
     opened.run(picture(), ["logits"], alone=True)
@@ -224,7 +224,7 @@ def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
     (given,) = opened.run(picture(0.3), ["logits"], alone=True)
     lone = watched.ran[-1]
     assert lone is not opened.first
-    assert checked == [opened.first, lone]
+    assert checked == [(opened.first, 4), (lone, 1)]
     np.testing.assert_array_equal(given, expected)
 
 
@@ -250,11 +250,11 @@ def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
 ) -> None:
     opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
 
-    def check(session: Session) -> None:
+    def check(session: Session, images: int) -> None:
         if session is not opened.first:
             raise ModelFileError("its golden sample differs")
 
-    opened.check(check)
+    opened.check(check, 1)
     opened.make_alone()
     opened.make_alone()  # it isn't tried again
     opened.run(picture(), ["logits"], alone=True)

@@ -51,7 +51,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> Non
 async def test_what_can_be_served_is_known_by_its_bytes(trial: Trial, tmp_path: Path) -> None:
     file = good(tmp_path)
     trial.begin([file], 60)
-    assert await trial.verdict(file) == VerifiedFile(file.path).identity
+    assert await asyncio.wrap_future(trial.verdict(file)) == VerifiedFile(file.path).identity
 
 
 async def test_a_file_that_hangs_is_named_and_the_rest_is_tried(
@@ -64,10 +64,11 @@ async def test_a_file_that_hangs_is_named_and_the_rest_is_tried(
     ]
     trial.begin(files, 3)
     with pytest.raises(ModelFileError, match=f"{files[0].path}: not an ONNX model"):
-        await trial.verdict(files[0])
+        await asyncio.wrap_future(trial.verdict(files[0]))
     with pytest.raises(CannotLoadNow, match=f"{files[1].path}: .* within 3 s"):
-        await trial.verdict(files[1])
-    assert await trial.verdict(files[2]) == VerifiedFile(files[2].path).identity
+        await asyncio.wrap_future(trial.verdict(files[1]))
+    identity = VerifiedFile(files[2].path).identity
+    assert await asyncio.wrap_future(trial.verdict(files[2])) == identity
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ async def test_a_process_that_ends_or_has_to_is_told_of_by_the_file(
     trial = Trial()
     trial.begin([file], 1)
     with pytest.raises(ModelFileError) as refused:
-        await trial.verdict(file)
+        await asyncio.wrap_future(trial.verdict(file))
     assert str(refused.value) == f"{file.path}: {why}"
     assert isinstance(refused.value, CannotLoadNow) == may_pass
     trial.stop()
@@ -99,7 +100,7 @@ async def test_stopping_ends_the_process_whatever_it_does(trial: Trial, tmp_path
     (process,) = (p for p in psutil.Process().children() if "trial" in " ".join(p.cmdline()))
     file = put(tmp_path, "endless", graphs.loop_without_end())
     trial.begin([file], 600)
-    waiting = asyncio.create_task(trial.verdict(file))
+    waiting = asyncio.wrap_future(trial.verdict(file))
     await asyncio.sleep(0)
     trial.stop()
     await asyncio.to_thread(process.wait, 10)
@@ -110,4 +111,4 @@ async def test_stopping_ends_the_process_whatever_it_does(trial: Trial, tmp_path
 async def test_a_file_that_came_later_has_no_verdict(trial: Trial, tmp_path: Path) -> None:
     trial.begin([], 60)
     with pytest.raises(CannotLoadNow, match="it came while the server was starting"):
-        await trial.verdict(good(tmp_path))
+        await asyncio.wrap_future(trial.verdict(good(tmp_path)))

@@ -8,6 +8,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +335,8 @@ async def test_what_passed_its_trial_is_what_is_loaded(
     path = graphs.put(watched.folder, "colors", 2, colors(20))
     load = Loader.load
 
-    def late(loader: Loader, file: ModelFile, tried: str | None = None) -> Any:
+    def late(loader: Loader, file: ModelFile, tried: Future[str]) -> Any:
+        tried.exception(60)
         replace(path, colors(30))
         return load(loader, file, tried)
 

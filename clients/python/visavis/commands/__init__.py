@@ -1,10 +1,11 @@
 """The command `visavis`: one module per sub-command."""
 
+import importlib
 import io
 import os
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 # gRPC reads both when it is imported. Its own log says in its words what our errors say in ours;
 # its own resolver would prepare for look-ups that the system's does.
@@ -12,21 +13,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from visavis.commands import (
-    bench,
-    classify,
-    compare,
-    demo,
-    detect,
-    doctor,
-    export,
-    models,
-    serve,
-    token_command,
-    tune,
-    unexpected,
-)
+from visavis.commands import unexpected
+from visavis.commands.application import PassedOn
 from visavis.commands.failures import EXIT_CODES
 
 _EPILOG = (
@@ -36,7 +26,43 @@ _EPILOG = (
     f"why; 2 not understood; {unexpected.FAULT} as above."
 )
 
+# In the order of the help. Each is a function of its name in the module of its name.
+_COMMANDS: dict[str, type[TyperCommand]] = {
+    "models": TyperCommand,
+    "classify": TyperCommand,
+    "detect": TyperCommand,
+    "compare": TyperCommand,
+    "bench": TyperCommand,
+    "doctor": TyperCommand,
+    "demo": TyperCommand,
+    "serve": PassedOn,
+    "export": PassedOn,
+    "tune": PassedOn,
+    "token": PassedOn,
+}
+
+
+class _Commands(TyperGroup):
+    """Imports a sub-command when it is asked for: `serve` needs nothing of what `bench` does."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Their names are enough to list them, and to suggest one in the place of a wrong one.
+        self.commands: Any = dict.fromkeys(_COMMANDS)
+
+    # Typer's own context class changes with its version, hence Any.
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a sub-command; None if there is none of this name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"visavis.commands.{cmd_name}")
+        command = typer.Typer(add_completion=False)
+        command.command(cmd_name, cls=_COMMANDS[cmd_name])(getattr(module, cmd_name))
+        return typer.main.get_command(command)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Put vision models face to face, on your own pictures.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -59,19 +85,6 @@ def _options(
     ] = False,
 ) -> None:
     """Put vision models face to face, on your own pictures."""
-
-
-app.command()(models.models)
-app.command()(classify.classify)
-app.command()(detect.detect)
-app.command()(compare.compare)
-app.command()(bench.bench)
-app.command()(doctor.doctor)
-app.command()(demo.demo)
-app.command(cls=serve.PassedOn)(serve.serve)
-app.command(cls=serve.PassedOn)(export.export)
-app.command(cls=serve.PassedOn)(tune.tune)
-app.command(cls=serve.PassedOn)(token_command.token)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -20,10 +20,10 @@ from visavis.bench.rounds import Benchmark, Load, Plan, Row
 from visavis.bench.workload import METHODS, Call, calls_of, models_asked
 from visavis.client import Client
 from visavis.commands import options
+from visavis.commands.application import application_installed
 from visavis.commands.bench_tables import bench_table
 from visavis.commands.console import plain, stderr, stdout
 from visavis.commands.failures import exit_codes
-from visavis.commands.serve import application_installed
 from visavis.dataset import chosen_pictures
 from visavis.errors import InvalidSettings, ServerFailed
 

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from visavis.client import Client
+from visavis.commands.application import application_installed
 from visavis.commands.console import complain, stdout
-from visavis.commands.serve import application_installed
 from visavis.errors import VisavisError
 
 MODELS = ("resnet50", "resnet18", "yolov5n")

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from visavis.client import Client
 from visavis.commands import options
+from visavis.commands.application import application_installed
 from visavis.commands.console import plain, stdout
 from visavis.commands.failures import exit_codes
-from visavis.commands.serve import application_installed
 from visavis.errors import InvalidSettings, VisavisError
 
 Row = tuple[str, str, str]

@@ -2,7 +2,7 @@
 
 import typer
 
-from visavis.commands.serve import run_application
+from visavis.commands.application import run_application
 
 
 def tune(ctx: typer.Context) -> None:
