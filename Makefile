@@ -16,7 +16,7 @@ help:  ## Say what there is
 install: $(VENV)/.installed  ## Install the product into .venv
 
 $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints.txt \
-		deploy/compile.py $(wildcard server/*/*.c)
+		deploy/compile.py $(wildcard server/visavis_server/vision/families/*.c)
 	@echo "installing into $(VENV): PyTorch takes a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
@@ -56,10 +56,11 @@ lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contra
 
 PROTOC := $(GENERATOR)/bin/python -m grpc_tools.protoc
 GO := module=visavis,Mvisavis/v1/vision.proto=visavis/v1
+OIP := server/visavis_server/api/inference
 # What is generated and committed; C++, Java and Rust make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
 	clients/web/reference.html protos/visavis/v1/model.schema.json \
-	server/grpc_service_pb2.py server/grpc_service_pb2.pyi
+	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi
 
 # Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
 define where-installed
@@ -71,13 +72,13 @@ endef
 generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, schema and reference
 	@$(PROTOC) -Iprotos --python_out=clients/python --pyi_out=clients/python \
 		--grpc_python_out=clients/python visavis/v1/vision.proto
-	@$(PROTOC) -Iprotos/inference --python_out=server --pyi_out=server grpc_service.proto
+	@$(PROTOC) -Iprotos/inference --python_out=$(OIP) --pyi_out=$(OIP) grpc_service.proto
 	$(call where-installed,protoc-gen-go,clients/go/v1,$(PROTOC) -Iprotos \
 		--go_out=clients/go --go_opt=$(GO) visavis/v1/vision.proto)
 	$(call where-installed,protoc-gen-go-grpc,clients/go/v1,$(PROTOC) -Iprotos \
 		--go-grpc_out=clients/go --go-grpc_opt=$(GO) visavis/v1/vision.proto)
 	$(call where-installed,npm,clients/typescript/src/gen,$(MAKE) -s -C clients/typescript generate)
-	@$(BIN)/python -m server.card > protos/visavis/v1/model.schema.json
+	@$(BIN)/python -m visavis_server.card > protos/visavis/v1/model.schema.json
 	@$(BIN)/python protos/reference.py > clients/web/reference.html
 
 $(GENERATOR)/.installed: Makefile

@@ -22,7 +22,7 @@ class Compile(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile beside the sources: installed for development, they run from there."""
         root = Path(self.root)
-        for source in (root / "server").rglob("*.c"):
+        for source in (root / "server" / "visavis_server").rglob("*.c"):
             library, fresh = source.with_suffix(".so"), source.with_suffix(".new")
             command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, source, "-o", fresh]
             try:

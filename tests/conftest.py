@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
-from server.app import App
-from server.settings import Settings
+from visavis_server.app import App
+from visavis_server.settings import Settings
 
 # Settings of the developer's own shell must not leak into tests; these two say where data is.
 _DATA = ("VISAVIS_WEIGHTS", "VISAVIS_IMAGES")
@@ -44,7 +44,7 @@ def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Return a repository with models exported from real weights, and a random -cls one."""
     from rich.progress import Progress
 
-    from export.exporter import Request, export
+    from visavis_export.exporter import Request, export
 
     out = tmp_path_factory.mktemp("models")
     progress = Progress(disable=True)

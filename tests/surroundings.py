@@ -11,6 +11,19 @@ from typing import Self
 VISAVIS = str(Path(sys.executable).with_name("visavis"))
 
 
+# Modules of these names in the working directory are imported by what is started carelessly.
+_SHADOWS = (
+    "server",
+    "export",
+    "visavis",
+    "visavis_server",
+    "visavis_export",
+    "queue",
+    "signal",
+    "numpy",
+)
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """A home and a working directory, both empty at first, and an environment of PATH and HOME."""
@@ -25,6 +38,11 @@ class Surroundings:
         for each in (new.home, new.elsewhere):
             each.mkdir(parents=True, exist_ok=True)
         return new
+
+    def shadow_modules(self) -> None:
+        """Put files in the working directory that end every process which imports them."""
+        for name in _SHADOWS:
+            (self.elsewhere / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
 
     @property
     def files(self) -> list[Path]:

@@ -17,10 +17,10 @@ from rich.progress import Progress
 from visavis import TLS, Client
 from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
-from server.tokens import new_token
 from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.scenario import assert_same, expected_lines
+from visavis_server.transport.tokens import new_token
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 # What each language is built and run with.
@@ -47,7 +47,7 @@ class Servers:
 @pytest.fixture(scope="module")
 def models(real_models: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository whose detectors, other than real_models', are two and disagree."""
-    from export.exporter import Request, export
+    from visavis_export.exporter import Request, export
 
     models = tmp_path_factory.mktemp("clients") / "models"
     shutil.copytree(real_models, models)

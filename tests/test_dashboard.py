@@ -12,7 +12,7 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 from visavis.v1 import vision_pb2 as pb
 
-from server.app import App
+from visavis_server.app import App
 
 from .server import graphs, pictures
 from .server.serving import image, served_by, settings

@@ -18,10 +18,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis import AccessDenied, Client, VisavisError
 
-from server.tokens import NewToken, new_token
 from tests.faults.process import ServerProcess, free_port, until
 from tests.server import graphs
 from tests.server.pictures import RED, plain
+from visavis_server.transport.tokens import NewToken, new_token
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "proxies"
 CONFIGURATIONS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf", "envoy": "envoy.yaml"}

@@ -17,7 +17,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from visavis.v1 import vision_pb2
 
-from server.app import App
+from visavis_server.app import App
 
 from .server import graphs, pictures
 from .server.serving import served_by, settings

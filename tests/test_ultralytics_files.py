@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from visavis import Client
 
-from export import random_weights
-from export.pictures import synthetic_pictures
-from export.yolov5 import letterboxed_pictures
-from export.yolov5u import _spreads
-from server.settings import Settings
 from tests.conftest import serving
+from visavis_export import random_weights
+from visavis_export.pictures import synthetic_pictures
+from visavis_export.yolov5 import letterboxed_pictures
+from visavis_export.yolov5u import _spreads
+from visavis_server.settings import Settings
 
 # What ultralytics warns of while it exports is its own matter.
 pytestmark = pytest.mark.filterwarnings("ignore")

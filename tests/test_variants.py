@@ -8,11 +8,11 @@ from visavis import Client
 from visavis.cards import Task
 from visavis.results import DetectionAgreement
 
-from export.exporter import Request, export
-from export.variants import Limits
-from server.card import ModelDocument
-from server.settings import Settings
 from tests.conftest import serving
+from visavis_export.exporter import Request, export
+from visavis_export.variants import Limits
+from visavis_server.card import ModelDocument
+from visavis_server.settings import Settings
 
 
 @pytest.fixture(scope="module")

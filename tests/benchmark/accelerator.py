@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from server.families.resize import resize_shorter_side
-from server.image import decode
-from server.plan import Plan
-from server.scheduler import Call, Scheduler, Stop
-from server.settings import ImageLimits
+from visavis_server.runtime.plan import Plan
+from visavis_server.runtime.scheduling.scheduler import Call, Scheduler, Stop
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.families.resize import resize_shorter_side
+from visavis_server.vision.image import decode
 
 from .site import Site
 from .targets import Measurement, Result, at_least

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis.bench.rounds import Load
 from visavis.bench.workload import calls_of
 
-from server.card import LabelSet, ModelInput, ShorterSide
 from tests.server import graphs
+from visavis_server.card import LabelSet, ModelInput, ShorterSide
 
 from .site import CLASSIFY, DETECT, INT8, NotRun, Site, send_all
 from .targets import Measurement, Result, at_most

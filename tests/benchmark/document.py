@@ -10,7 +10,7 @@ import psutil
 from visavis.bench.measurement import Latency
 from visavis.bench.report import machine
 
-from server.cores import instructions
+from visavis_server.runtime.cores import instructions
 
 from .growth import Growth
 from .site import ROOT
@@ -43,7 +43,8 @@ def document(lines: Sequence[Line], growth: Growth | None, command: str, how: st
             "Written by `make bench`, which serves models exported from real weights and sends "
             "them real photographs.",
             "Absolute times are one machine's, and of little meaning elsewhere: most targets are "
-            "ratios to what the same machine does in-process with no server (`server/limit.py`), "
+            "ratios to what the same machine does in-process with no server "
+            "(`visavis_server.tools.limit`), "
             "measured in turns with the server; a ratio is the median over the rounds, each "
             "against the limit just before and just after it.",
             "",

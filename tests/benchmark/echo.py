@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from server import memory
+from visavis_server.runtime import memory
 
 _LARGEST_MESSAGE = 80_000_000
 

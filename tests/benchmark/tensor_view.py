@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 from visavis.bench.process import Watched
 
-from server import grpc_service_pb2 as pb
+from visavis_server.api.inference import grpc_service_pb2 as pb
 
 from .site import DETECT, ROOT, NotRun, Site
 from .targets import Measurement, Result, at_most
@@ -60,7 +60,7 @@ def _tensor_view(site: Site) -> Sequence[Result]:
 def _plain(graph: Path, image: np.ndarray) -> Callable[[], float]:
     """Return what measures the CPU of a run without a server, in ms."""
     # Switches off ONNX Runtime's telemetry, which it would start when it is imported.
-    import server.providers  # noqa: F401, I001
+    import visavis_server.runtime.providers  # noqa: F401, I001
     import onnxruntime as ort
 
     options = ort.SessionOptions()

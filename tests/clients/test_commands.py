@@ -385,7 +385,7 @@ def test_doctor_passes_on_what_the_application_reports(
         def report() -> list[tuple[str, str, str]]:
             return [("tensorrt", "missing", "pip install tensorrt")]
 
-    importlib = SimpleNamespace(import_module={"server.doctor": Application}.get)
+    importlib = SimpleNamespace(import_module={"visavis_server.tools.doctor": Application}.get)
     monkeypatch.setattr("visavis.commands.doctor.importlib", importlib)
     assert visavis("doctor") == 0
     assert "missing  tensorrt" in capsys.readouterr().out

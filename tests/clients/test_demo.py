@@ -1,10 +1,13 @@
 import contextlib
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from visavis.commands import demo
+
+from tests.surroundings import Surroundings
 
 from .fakes import FakeServer
 
@@ -30,6 +33,14 @@ def ready(
     monkeypatch.setattr(demo, "_server", lambda models: contextlib.nullcontext(fake.address))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "demo"
+
+
+def test_the_demo_runs_commands_that_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    found = Surroundings.under(tmp_path)
+    found.shadow_modules()
+    command = demo._command("--version")
+    done = subprocess.run(command, cwd=found.elsewhere, env=found.environment(), check=False)
+    assert done.returncode == 0
 
 
 def test_demo_shows_commands_that_can_be_typed_about_a_copy_of_the_sample(

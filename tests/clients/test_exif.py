@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from visavis.exif import orientation
 
-from server import exif
 from tests.server.pictures import block, entry
+from visavis_server.vision.formats import exif
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -23,9 +23,9 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from export import exporter
-from export.errors import ExportError
-from export.published import describe
+from visavis_export import exporter
+from visavis_export.errors import ExportError
+from visavis_export.published import describe
 
 from . import originals
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from visavis.dataset import Labelled, Truth
 
-from export import accuracy
-from export.errors import ExportError
-from export.original import Found
 from tests.server import graphs
+from visavis_export import accuracy
+from visavis_export.errors import ExportError
+from visavis_export.original import Found
 
 # One object in the middle of a picture of 100 x 80 pixels, a quarter of it.
 MIDDLE = Truth(0, 0.5, 0.5, 0.5, 0.5)

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from export.calibration import STEPS, least_error, measure_ranges, silu, silu_inputs
+from visavis_export.calibration import STEPS, least_error, measure_ranges, silu, silu_inputs
 
 
 def save(path: Path, *weights: float) -> Path:

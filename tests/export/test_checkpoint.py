@@ -21,10 +21,10 @@ import pytest
 import torch
 from torch import nn
 
-from export.archive import check_torch_file
-from export.checkpoint import read_checkpoint, read_state_dict, read_yolo_checkpoint
-from export.errors import CheckpointError, UnsafeCheckpoint
-from export.pickled import Inert
+from visavis_export.archive import check_torch_file
+from visavis_export.checkpoint import read_checkpoint, read_state_dict, read_yolo_checkpoint
+from visavis_export.errors import CheckpointError, UnsafeCheckpoint
+from visavis_export.pickled import Inert
 
 
 class Net(nn.Module):

@@ -12,20 +12,20 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from export import receipt, resnet, yolov5
-from export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
-from export.errors import CheckpointError, ExportError, ReceiptFailed
-from export.evaluation import evaluate
-from export.graph import write_graph
-from export.original import Original
-from export.pictures import synthetic_pictures
-from export.served import ServedFile, found, read_image
-from export.yolov5 import build_yolov5, build_yolov5_classifier
-from export.yolov5_modules import Classify, Concat, Conv, Network
-from server.card import Provenance
-from server.providers import CPU, Setup
-from server.results import Classified, Options
-from server.session import Session
+from visavis_export import receipt, resnet, yolov5
+from visavis_export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
+from visavis_export.errors import CheckpointError, ExportError, ReceiptFailed
+from visavis_export.evaluation import evaluate
+from visavis_export.graph import write_graph
+from visavis_export.original import Original
+from visavis_export.pictures import synthetic_pictures
+from visavis_export.served import ServedFile, found, read_image
+from visavis_export.yolov5 import build_yolov5, build_yolov5_classifier
+from visavis_export.yolov5_modules import Classify, Concat, Conv, Network
+from visavis_server.card import Provenance
+from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.session import Session
+from visavis_server.vision.results import Classified, Options
 
 from . import originals
 

@@ -15,15 +15,15 @@ import torch
 import torchvision
 from rich.progress import Progress
 
-from export import exporter
-from export.errors import AccuracyFailed, ExportError, ReceiptFailed
-from export.exporter import NAMES, Exported, Request, export
-from export.pictures import read_pictures, synthetic_pictures
-from export.variants import Limits
-from server.card import METADATA_KEY, ModelDocument, parse_document
-from server.model_files import ModelFile, scan
-from server.onnx_file import read_onnx_file
 from tests.server import graphs
+from visavis_export import exporter
+from visavis_export.errors import AccuracyFailed, ExportError, ReceiptFailed
+from visavis_export.exporter import NAMES, Exported, Request, export
+from visavis_export.pictures import read_pictures, synthetic_pictures
+from visavis_export.variants import Limits
+from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
+from visavis_server.models.model_files import ModelFile, scan
+from visavis_server.models.onnx_file import read_onnx_file
 
 # One of each family; the large ones are exported by hand, once per release.
 SMALL = ("resnet18", "yolov5n", "yolov5n-cls", "yolov5nu")

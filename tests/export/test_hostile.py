@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import torch
 
-from export import pickled
-from export.archive import MAX_RECORDS, check_torch_file
-from export.checkpoint import read_checkpoint, read_state_dict, read_yolo_checkpoint
-from export.description import Activation, read_activation, read_description
-from export.errors import CheckpointError, UnsafeCheckpoint
-from export.published import describe
+from visavis_export import pickled
+from visavis_export.archive import MAX_RECORDS, check_torch_file
+from visavis_export.checkpoint import read_checkpoint, read_state_dict, read_yolo_checkpoint
+from visavis_export.description import Activation, read_activation, read_description
+from visavis_export.errors import CheckpointError, UnsafeCheckpoint
+from visavis_export.published import describe
 
 from . import originals
 from .forgeries import EVIL, KINDS, genuine, zipped

@@ -11,18 +11,18 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import nn
 
-from export import exporter, receipt
-from export.checkpoint import read_state_dict, read_yolo_checkpoint
-from export.errors import CheckpointError, ExportError
-from export.exporter import Request
-from export.graph import write_graph
-from export.identity import identify
-from export.pickled import Inert
-from export.pictures import synthetic_pictures
-from export.published import MULTIPLES, describe
-from export.served import ServedFile
-from server.providers import CPU, Setup
-from server.session import Session
+from visavis_export import exporter, receipt
+from visavis_export.checkpoint import read_state_dict, read_yolo_checkpoint
+from visavis_export.errors import CheckpointError, ExportError
+from visavis_export.exporter import Request
+from visavis_export.graph import write_graph
+from visavis_export.identity import identify
+from visavis_export.pickled import Inert
+from visavis_export.pictures import synthetic_pictures
+from visavis_export.published import MULTIPLES, describe
+from visavis_export.served import ServedFile
+from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.session import Session
 
 from . import originals
 

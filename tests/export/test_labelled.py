@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from visavis.dataset import Truth
 
-from export.errors import ExportError
-from export.labelled import CALIBRATION_PICTURES, read_labelled
-from server.card import Task
+from visavis_export.errors import ExportError
+from visavis_export.labelled import CALIBRATION_PICTURES, read_labelled
+from visavis_server.card import Task
 
 CLASSES, BOXES = Task.CLASSIFICATION, Task.OBJECT_DETECTION
 

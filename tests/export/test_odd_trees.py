@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from export import checkpoint, exporter
-from export.archive import read_archive
-from export.errors import ExportError
-from export.exporter import Request
-from export.pickled import Inert, Name, Storage, StoredTensor
+from visavis_export import checkpoint, exporter
+from visavis_export.archive import read_archive
+from visavis_export.errors import ExportError
+from visavis_export.exporter import Request
+from visavis_export.pickled import Inert, Name, Storage, StoredTensor
 
 from . import originals
 

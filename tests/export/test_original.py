@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from export.original import upright
-from server.image import decode
-from server.settings import ImageLimits
 from tests.server.pictures import EXIF_BLOCKS, with_exif
+from visavis_export.original import upright
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.image import decode
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])

@@ -10,9 +10,9 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array, to_array
 
-from export.precision import write_fp16, write_int8
-from server.providers import CPU, Setup
-from server.session import Session
+from visavis_export.precision import write_fp16, write_int8
+from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.session import Session
 
 SIDE = 16
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torchvision
 
-from export.original import Candidates, Found
-from export.receipt import EXACT, match
-from export.suppression import judge
-from export.yolov5 import Place, _Seen, unletterbox
+from visavis_export.original import Candidates, Found
+from visavis_export.receipt import EXACT, match
+from visavis_export.suppression import judge
+from visavis_export.yolov5 import Place, _Seen, unletterbox
 
 BOX = [100.0, 100.0, 200.0, 200.0]
 BESIDE = [300.0, 100.0, 400.0, 200.0]

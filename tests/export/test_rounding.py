@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from export.rounding import gptq
+from visavis_export.rounding import gptq
 
 
 def test_inputs_that_go_together_share_their_errors() -> None:

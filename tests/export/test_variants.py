@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from visavis.dataset import Labelled
 
-from export.accuracy import Figures
-from export.errors import AccuracyFailed
-from export.labelled import Pictures
-from export.variants import Limits, hold, require_sense, unchecked
-from server.card import Accuracy, ModelDocument
 from tests.server import graphs
+from visavis_export.accuracy import Figures
+from visavis_export.errors import AccuracyFailed
+from visavis_export.labelled import Pictures
+from visavis_export.variants import Limits, hold, require_sense, unchecked
+from visavis_server.card import Accuracy, ModelDocument
 
 
 def test_a_lower_accuracy_fails_only_beyond_what_chance_explains() -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from export.errors import WeightsError
-from export.weights import Release, Weights, cache_folder, find, yolov5_release
+from visavis_export.errors import WeightsError
+from visavis_export.weights import Release, Weights, cache_folder, find, yolov5_release
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

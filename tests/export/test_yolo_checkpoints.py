@@ -9,18 +9,18 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from export import receipt, yolov5u
-from export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
-from export.errors import ExportError, ReceiptFailed
-from export.exporter import Request, export
-from export.graph import write_graph
-from export.pictures import synthetic_pictures
-from export.published import P5_ANCHORS, describe
-from export.served import ServedFile
-from export.yolov5 import build_yolov5, build_yolov5_classifier
-from server.card import Provenance, Yolov5Heads
-from server.providers import CPU, Setup
-from server.session import Session
+from visavis_export import receipt, yolov5u
+from visavis_export.checkpoint import YoloCheckpoint, read_yolo_checkpoint
+from visavis_export.errors import ExportError, ReceiptFailed
+from visavis_export.exporter import Request, export
+from visavis_export.graph import write_graph
+from visavis_export.pictures import synthetic_pictures
+from visavis_export.published import P5_ANCHORS, describe
+from visavis_export.served import ServedFile
+from visavis_export.yolov5 import build_yolov5, build_yolov5_classifier
+from visavis_server.card import Provenance, Yolov5Heads
+from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.session import Session
 
 from . import originals
 

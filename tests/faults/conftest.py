@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from server.card import METADATA_KEY
 from tests.server import graphs
+from visavis_server.card import METADATA_KEY
 
 from .process import ServerProcess
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from server.errors import InvalidRequest
-from server.image import decode_file, read_file
-from server.settings import ImageLimits
+from visavis_server.errors import InvalidRequest
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.image import decode_file, read_file
 
 from .mutants import _peak_mib, _rss_mib
 

@@ -14,12 +14,12 @@ import atheris
 with atheris.instrument_imports(include=["server"]):
     from visavis.v1 import vision_pb2 as pb
 
-    from server import messages
-    from server.card import parse_document
-    from server.errors import InvalidRequest, ModelFileError
-    from server.image import decode, read_file
-    from server.onnx_file import read_onnx_file
-    from server.settings import ImageLimits
+    from visavis_server.api.vision import messages
+    from visavis_server.card import parse_document
+    from visavis_server.errors import InvalidRequest, ModelFileError
+    from visavis_server.models.onnx_file import read_onnx_file
+    from visavis_server.settings import ImageLimits
+    from visavis_server.vision.image import decode, read_file
 
 LIMITS = ImageLimits(encoded_bytes=1 << 20, decoded_bytes=4_000_000)
 STARTS = (b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBP", b"")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from server.cgroups import files
+from visavis_server.runtime.cgroups import files
 
 from .process import until
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from server.errors import InvalidRequest
-from server.image import decode
-from server.settings import ImageLimits
+from visavis_server.errors import InvalidRequest
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.image import decode
 
 _INTERESTING = (0x00, 0x01, 0x7F, 0x80, 0xFF, 0xD8, 0xD9, 0xDA, 0xC0, 0xC2, 0xC4)
 

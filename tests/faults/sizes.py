@@ -9,9 +9,9 @@ from typing import Final
 import grpc
 from visavis.v1 import vision_pb2 as pb
 
-from server import grpc_service_pb2 as oip
 from tests.server.pictures import RED, plain
 from tests.server.stuffed import delimited
+from visavis_server.api.inference import grpc_service_pb2 as oip
 
 from .calls import channel, health
 

@@ -24,7 +24,9 @@ from .process import VISAVIS, ServerProcess, until
 # Replaces a part of the server by one that never returns, and then serves.
 _HANGING = """
 import asyncio, sys, time
-from server import results, served_model, vision_service
+from visavis_server.vision import results
+from visavis_server.models import served_model
+from visavis_server.api.vision import service as vision_service
 def hang(*arguments, **named):
     open(sys.argv[2], "w").close()
     while True:
@@ -32,7 +34,7 @@ def hang(*arguments, **named):
 async def hang_beside_the_loop(*arguments):
     await asyncio.to_thread(hang)
 {replaced}
-from server.__main__ import main
+from visavis_server.__main__ import main
 sys.exit(main(sys.argv[3:]))
 """
 _REPLACED = {

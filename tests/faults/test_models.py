@@ -14,9 +14,9 @@ import pytest
 from visavis import Client
 from visavis.v1 import vision_pb2 as pb
 
-from server.card import METADATA_KEY
 from tests.server import graphs
 from tests.surroundings import VISAVIS, Surroundings
+from visavis_server.card import METADATA_KEY
 
 from .calls import COLORS, channel, stub_of
 from .process import PATIENCE_S, ServerProcess, free_port, until

@@ -22,7 +22,7 @@ from tests.surroundings import VISAVIS, Surroundings
 
 from .calls import OK, channel, classify, ended, stub_of
 from .conftest import Serve
-from .process import free_port
+from .process import ServerProcess, free_port, until
 from .traced import Traced, ran
 
 needs_root = pytest.mark.skipif(
@@ -82,6 +82,44 @@ def test_a_command_phones_nobody_and_writes_what_it_is_told_to(
     assert found.files == [found.elsewhere / name for name in writes]
 
 
+def test_commands_import_nothing_from_the_working_folder(models: Path, tmp_path: Path) -> None:
+    found = Surroundings.under(tmp_path)
+    found.shadow_modules()
+    picture = tmp_path / "red.png"
+    picture.write_bytes(plain(RED, 64, 64))
+    for command in (
+        f"bench {picture} --models {models} --model colors --method classify --callers 1 "
+        "--seconds 0.1 --warm-up 0 --rounds 1 --limit",
+        f"tune colors --models {models} --device cpu --seconds 0.1 --rounds 1",
+        "export yolov5n --weights random --size 64 --out out",
+    ):
+        done = subprocess.run(
+            [VISAVIS, *command.split()],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_server_imports_nothing_from_the_working_folder(models: Path, tmp_path: Path) -> None:
+    """Neither while it starts, nor for the trial of a model that comes later."""
+    folder = tmp_path / "models"
+    shutil.copytree(models / "colors", folder / "colors")
+    options = ("--watch-s", "0.1", "--http", f"127.0.0.1:{free_port()}")
+    server = ServerProcess(folder, tmp_path / "server", *options)
+    server.process.kill()
+    server.wait()
+    server.surroundings.shadow_modules()
+    server.start()
+    with server:
+        shutil.copytree(models / "colors", folder / "later")
+        until(lambda: '"model": "later/1"' in server.log, "the later model is not loaded")
+        assert '"level": "error"' not in server.log
+
+
 def test_a_client_reaches_the_server_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
     picture = tmp_path / "red.png"
     picture.write_bytes(plain(RED, 64, 64))
@@ -97,7 +135,7 @@ def test_a_trial_phones_nobody_and_writes_no_file(models: Path, tmp_path: Path) 
     file = models / "colors" / "1" / "model.onnx"
     order = tmp_path / "order.json"
     order.write_text(json.dumps([["colors", 1, str(file)]]))
-    command = f"exec {sys.executable} -P -m server.trial_process < {order}"
+    command = f"exec {sys.executable} -P -m visavis_server.models.trial_process < {order}"
     seen, found = _seen(["/bin/sh", "-c", command], tmp_path)
     assert (seen.sent, seen.looked_up, seen.written()) == ([], [], [])
     assert found.files == []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from server.results import Box, Classification, Classified, Detected, Detection
+from visavis_server.vision.results import Box, Classification, Classified, Detected, Detection
 
 
 def classified(*probabilities: float, top_k: int = 2, labels: str = "abcdef") -> Classified:

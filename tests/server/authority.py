@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import trustme
 
-from server.app import App
+from visavis_server.app import App
 
 from .serving import settings
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 import structlog
 import uvloop
 
-from server.app import App
-from server.card import LabelSet, ModelDocument, Provenance
-from server.tokens import NewToken, new_token
+from visavis_server.app import App
+from visavis_server.card import LabelSet, ModelDocument, Provenance
+from visavis_server.transport.tokens import NewToken, new_token
 
 from . import graphs
 from .authority import Authority

@@ -10,8 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from server import golden
-from server.card import (
+from visavis_server.card import (
     METADATA_KEY,
     Candidates,
     ClassScores,
@@ -27,8 +26,9 @@ from server.card import (
     Task,
     Yolov5Heads,
 )
-from server.families import family_of, preprocess_one
-from server.served_model import output_names
+from visavis_server.models import golden
+from visavis_server.models.served_model import output_names
+from visavis_server.vision.families import family_of, preprocess_one
 
 COLORS = ("red", "green", "blue")
 SIZE = 64  # side of a detector's input

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import uvloop
 
-from server.app import App
-from server.settings import Settings
+from visavis_server.app import App
+from visavis_server.settings import Settings
 
 _TICK_S = 0.001
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.errors import InvalidRequest
-from server.image import decode
-from server.settings import ImageLimits
+from visavis_server.errors import InvalidRequest
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.image import decode
 
 Order = Literal["<", ">"]
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)

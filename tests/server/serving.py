@@ -13,8 +13,8 @@ from grpc_status import rpc_status
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
-from server.app import App
-from server.settings import Settings
+from visavis_server.app import App
+from visavis_server.settings import Settings
 
 from . import pictures
 

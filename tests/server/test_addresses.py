@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.addresses import listen, why, why_not
+from visavis_server.addresses import listen, why, why_not
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.comparison import (
+from visavis_server.vision.comparison import (
     ClassificationAgreement,
     Match,
     classification_agreement,
     detection_agreement,
     jensen_shannon_divergence,
 )
-from server.results import Box, Detected, Detection
+from visavis_server.vision.results import Box, Detected, Detection
 
 from .answers import classified, detected
 

@@ -19,11 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
-from server import providers
-from server.app import App
-from server.errors import ModelFileError, ProviderUnavailable, StartupError
-from server.scheduler import Scheduler
-from server.session import Session
+from visavis_server.app import App
+from visavis_server.errors import ModelFileError, ProviderUnavailable, StartupError
+from visavis_server.runtime import providers
+from visavis_server.runtime.scheduling.scheduler import Scheduler
+from visavis_server.runtime.session import Session
 
 from . import graphs
 from .serving import Served, image, served_by, settings
@@ -329,7 +329,7 @@ async def test_a_signal_drains_and_ends_the_run(
 
 def test_the_server_imports_neither_torch_nor_the_export_stage() -> None:
     program = (
-        "import sys, server.app, server.__main__, server.doctor;"
+        "import sys, visavis_server.app, visavis_server.__main__, visavis_server.tools.doctor;"
         "print([m for m in ('torch', 'torchvision', 'ultralytics', 'onnx', 'export')"
         " if m in sys.modules])"
     )

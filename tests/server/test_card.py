@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.card import (
+from visavis_server.card import (
     NAME_PATTERN,
     Accuracy,
     ClassScores,
@@ -24,7 +24,7 @@ from server.card import (
     json_schema,
     parse_document,
 )
-from server.errors import ModelFileError
+from visavis_server.errors import ModelFileError
 
 from . import graphs
 

@@ -31,7 +31,7 @@ print(json.dumps(seen))
 # A PNG of one bit a pixel and 268,960,000 pixels, of which 2^28 are 268,435,456.
 HUGE = """
 import struct, zlib
-import server
+import visavis_server
 import cv2, numpy
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -63,12 +63,12 @@ def _ran(folder: Path, code: str, *arguments: str, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("module", "libraries"),
     [
-        ("server.session", {"numpy", "onnxruntime"}),
-        ("server.image", {"cv2", "numpy"}),
-        ("server.app", {"cv2", "grpc", "numpy", "onnxruntime"}),
-        ("server.limit", {"cv2", "numpy", "onnxruntime"}),
-        ("server.trial_process", {"cv2", "numpy", "onnxruntime"}),
-        ("export.precision", {"numpy", "onnxruntime"}),
+        ("visavis_server.runtime.session", {"numpy", "onnxruntime"}),
+        ("visavis_server.vision.image", {"cv2", "numpy"}),
+        ("visavis_server.app", {"cv2", "grpc", "numpy", "onnxruntime"}),
+        ("visavis_server.tools.limit", {"cv2", "numpy", "onnxruntime"}),
+        ("visavis_server.models.trial_process", {"cv2", "numpy", "onnxruntime"}),
+        ("visavis_export.precision", {"numpy", "onnxruntime"}),
     ],
 )
 def test_every_variable_is_set_before_any_library_is_imported(
@@ -90,7 +90,7 @@ def test_importing_the_sdk_changes_no_variable(tmp_path: Path) -> None:
     assert _ran(tmp_path, program + "print(dict(os.environ) == before)") == "True\n"
 
 
-@pytest.mark.parametrize("module", ["server.app", "visavis.commands.classify"])
+@pytest.mark.parametrize("module", ["visavis_server.app", "visavis.commands.classify"])
 def test_what_a_user_says_about_grpcs_log_stays(module: str, tmp_path: Path) -> None:
     seen = json.loads(_ran(tmp_path, WATCHED, module, GRPC_VERBOSITY="debug"))
     assert seen["grpc"]["GRPC_VERBOSITY"] == "debug"

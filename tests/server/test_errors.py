@@ -1,6 +1,6 @@
 """Names in errors, which may be a stranger's."""
 
-from server.errors import listed
+from visavis_server.errors import listed
 
 
 def test_names_are_listed_in_order_or_there_are_none() -> None:

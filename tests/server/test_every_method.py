@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
-from server import grpc_service_pb2
-from server.app import App
+from visavis_server.api.inference import grpc_service_pb2
+from visavis_server.app import App
 
 from .serving import Served, image, served_by, settings
 from .test_app import Blocked

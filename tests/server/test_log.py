@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from server.log import Limit, configure_logging
+from visavis_server.log import Limit, configure_logging
 
 
 def test_logs_for_a_machine_are_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from visavis.v1 import vision_pb2 as pb
 
-from server import grpc_service_pb2 as oip
-from server.card import LabelSet
+from visavis_server.api.inference import grpc_service_pb2 as oip
+from visavis_server.card import LabelSet
 
 from . import graphs
 from .pictures import RED, plain

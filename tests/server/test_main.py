@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-import server.app
-from server.__main__ import main
-from server.settings import Settings
-from server.trial import Trial
+from visavis_server.__main__ import main
+from visavis_server.models.trial import Trial
+from visavis_server.settings import Settings
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def served_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Setting
         collected.append(settings)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server.app, "serve", serve)
+    monkeypatch.setattr("visavis_server.app.serve", serve)
     return collected
 
 

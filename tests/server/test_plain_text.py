@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.plain_text import escaped
+from visavis_server.plain_text import escaped
 
 
 def test_what_could_steer_a_terminal_is_written_out() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.errors import StartupError
-from server.settings import ImageLimits, Settings, load_settings
+from visavis_server.errors import StartupError
+from visavis_server.settings import ImageLimits, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -343,7 +343,7 @@ def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_all_usable_cores_are_used_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.settings.usable_cores", lambda: 5)
+    monkeypatch.setattr("visavis_server.settings.usable_cores", lambda: 5)
     assert load_settings({}).core_count == 5
     assert load_settings({"cores": 3}).core_count == 3
 

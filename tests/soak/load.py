@@ -15,7 +15,6 @@ from visavis.bench.channels import Channels
 from visavis.bench.load import OK, open_loop
 from visavis.bench.workload import Call, calls_of
 
-from server.cores import usable_cores
 from tests.benchmark.site import send_all
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S
@@ -24,6 +23,7 @@ from tests.faults.process import ServerProcess
 from tests.faults.reloading import put, reload_under_callers
 from tests.server import graphs
 from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+from visavis_server.runtime.cores import usable_cores
 
 
 def overload_of_a_slow_model(soak: Soak) -> Sequence[Row]:

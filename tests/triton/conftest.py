@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from server import grpc_service_pb2
 from tests.faults.process import ServerProcess
 from tests.server import graphs
+from visavis_server.api.inference import grpc_service_pb2
 
 FOLDER = Path(__file__).parent
 INSIDE = FOLDER / "with_tritonclient"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from visavis import Client
 
-from server.card import DetectionDefaults, Provenance
 from tests.faults.conftest import slow
 from tests.faults.process import ServerProcess, until
 from tests.server import graphs
+from visavis_server.card import DetectionDefaults, Provenance
 
 from .page import Browser, Page
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.comparison import classification_agreement, detection_agreement
-from server.results import Box, Classification, Classified, Detected, Detection
+from visavis_server.vision.comparison import classification_agreement, detection_agreement
+from visavis_server.vision.results import Box, Classification, Classified, Detected, Detection
 
 from .conftest import Playground
 from .page import Browser, Page

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from server.tokens import new_token
+from visavis_server.transport.tokens import new_token
 
 from .conftest import Open, Playground, missing, painted
 from .page import Page

@@ -11,10 +11,10 @@ from PIL import Image
 from visavis import Client
 from visavis.results import DetectionAgreement, ModelAnswer
 
-from server.image import decode
-from server.settings import ImageLimits
-from server.tokens import new_token
 from tests.server.pictures import EXIF_BLOCKS, block, entry, with_exif
+from visavis_server.settings import ImageLimits
+from visavis_server.transport.tokens import new_token
+from visavis_server.vision.image import decode
 
 from .conftest import Open, Playground, painted
 from .page import Page

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from visavis.errors import ServerFailed
 
+_MODULE = "visavis_server.tools.limit"
+
 
 @dataclass(frozen=True, slots=True)
 class LimitRound:
@@ -26,7 +28,7 @@ class LimitRound:
 
 
 class Limit:
-    """`python -m server.limit`, a process that is idle unless it is told to run.
+    """`python -m visavis_server.tools.limit`, a process that is idle unless it is told to run.
 
     graphs: files to run in place of models' own. Every method raises ServerFailed where the
     process can't do what it is told.
@@ -37,7 +39,7 @@ class Limit:
     ) -> None:
         options = [f"--graph={name}={path}" for name, path in (graphs or {}).items()]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "server.limit", f"--models={models}", *options]
+            [sys.executable, "-P", "-m", _MODULE, f"--models={models}", *options]
             + [str(path) for path in pictures],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -41,7 +41,7 @@ def own_server(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [python, "-m", "visavis", "serve", "--models", str(models)]
+    command = [python, "-P", "-m", "visavis", "serve", "--models", str(models)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, "--grpc", address, *options],

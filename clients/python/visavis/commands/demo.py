@@ -120,7 +120,7 @@ def _command(*arguments: str) -> list[str]:
     """Print a sub-command as a person would type it; return it as this Python runs it."""
     stdout().print(f"\n$ visavis {shlex.join(arguments)}", style="bold", soft_wrap=True)
     sys.stdout.flush()
-    return [sys.executable, "-m", "visavis", *arguments]
+    return [sys.executable, "-P", "-m", "visavis", *arguments]
 
 
 def _sample_copy(folder: Path) -> Path:

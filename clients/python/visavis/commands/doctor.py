@@ -69,8 +69,8 @@ def _application_rows() -> Iterator[Row]:
         return
     yield "visavis-server", "ok", metadata.version("visavis-server")
     try:
-        report = importlib.import_module("server.doctor").report
+        report = importlib.import_module("visavis_server.tools.doctor").report
     except (ImportError, AttributeError) as error:
-        yield "server.doctor", "missing", f"it can't report about itself: {error}"
+        yield "visavis_server.tools.doctor", "missing", f"it can't report about itself: {error}"
         return
     yield from report()

@@ -7,4 +7,4 @@ from visavis.commands.application import run_application
 
 def serve(ctx: typer.Context) -> None:
     """Host a folder of models. Its options: visavis serve --help"""
-    raise typer.Exit(run_application("server.__main__", "visavis serve", ctx.args))
+    raise typer.Exit(run_application("visavis_server.__main__", "visavis serve", ctx.args))

@@ -7,4 +7,4 @@ from visavis.commands.application import run_application
 
 def token(ctx: typer.Context) -> None:
     """Make a token for a client of a server. Its options: visavis token --help"""
-    raise typer.Exit(run_application("server.tokens", "visavis token", ctx.args))
+    raise typer.Exit(run_application("visavis_server.transport.tokens", "visavis token", ctx.args))

@@ -7,4 +7,4 @@ from visavis.commands.application import run_application
 
 def tune(ctx: typer.Context) -> None:
     """Measure how models run best on this machine. Its options: visavis tune --help"""
-    raise typer.Exit(run_application("server.tune", "visavis tune", ctx.args))
+    raise typer.Exit(run_application("visavis_server.tools.tune", "visavis tune", ctx.args))

@@ -1,6 +1,0 @@
-"""The export stage: PyTorch weights to self-describing, proven ONNX files."""
-
-from server.environment import prepare
-
-# First, whatever is imported of this package.
-prepare()

@@ -1,0 +1,199 @@
+"""Accuracy on labelled pictures: top-1 of a classifier, mAP50-95 of a detector."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from visavis.dataset import Labelled
+
+from visavis_export.errors import ExportError
+from visavis_export.original import ClassifierReference, DetectorReference, Found
+from visavis_export.served import ServedFile, found, read_image
+from visavis_server.arrays import Image
+from visavis_server.card import ModelDocument, Task
+from visavis_server.vision.results import Classified, Options
+
+# As YOLOv5's val.py has them: low enough that the whole curve of precision is seen.
+_SCORE_THRESHOLD = 0.001
+_IOU_THRESHOLD = 0.6
+_MAX_DETECTIONS = 300
+
+# As many times a part of the pictures is left out, to see what chance does.
+_GROUPS = 10
+
+Answer = Callable[[bytes, Image], int | Found]
+"""What answers a picture, encoded and decoded: with its best class, or with all it finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """An accuracy in [0, 1], and what it is without each of some groups of pictures."""
+
+    value: float
+    without: tuple[float, ...] = ()
+
+    def error_of_difference(self, other: "Figures") -> float:
+        """Return the standard error of the difference of two, on the same pictures.
+
+        By the jackknife: from how the difference moves when a group is left out.
+        """
+        if not self.without:
+            return 0.0
+        moved = np.subtract(self.without, other.without)
+        groups = len(moved)
+        return float(np.sqrt((groups - 1) / groups * np.sum((moved - moved.mean()) ** 2)))
+
+
+def of_original(reference: ClassifierReference | DetectorReference) -> Answer:
+    """Return what answers as the PyTorch original does."""
+    if isinstance(reference, ClassifierReference):
+        classifier = reference
+        return lambda encoded, image: int(classifier.probabilities(encoded).argmax())
+    detector = reference
+    return lambda encoded, image: detector.look(encoded).detect(_SCORE_THRESHOLD, _IOU_THRESHOLD)
+
+
+def of_file(file: ServedFile) -> Answer:
+    """Return what answers as the server will."""
+    options = Options(
+        top_k=1,
+        score_threshold=_SCORE_THRESHOLD,
+        iou_threshold=_IOU_THRESHOLD,
+        max_detections=_MAX_DETECTIONS,
+    )
+
+    def give(encoded: bytes, image: Image) -> int | Found:
+        result = file.answer(image, options)
+        if isinstance(result, Classified):
+            return result.classifications[0].class_id
+        return found(result)
+
+    return give
+
+
+def measure(
+    ask: Answer,
+    pictures: Sequence[Labelled],
+    document: ModelDocument,
+    advance: Callable[[], None] = lambda: None,
+) -> Figures:
+    """Return the accuracy on labelled pictures; advance is called after each.
+
+    document: says what the labels are of. Raises ExportError for class ids beyond its labels,
+    or if nothing at all is labelled.
+    """
+    _check(pictures, document)
+    answers = []
+    sizes = []
+    for labelled in pictures:
+        encoded = labelled.path.read_bytes()
+        image = read_image(labelled.path.name, encoded)
+        answers.append(ask(encoded, image))
+        sizes.append((image.shape[1], image.shape[0]))
+        advance()
+    if document.task is Task.CLASSIFICATION:
+        right = np.array([a == one.truth for a, one in zip(answers, pictures, strict=True)])
+        return _figures(len(pictures), lambda which: float(right[which].mean()))
+    return _figures(len(pictures), _map50_95(answers, pictures, sizes))
+
+
+def _figures(count: int, accuracy: Callable[[npt.NDArray[np.intp]], float]) -> Figures:
+    every = np.arange(count)
+    groups = min(_GROUPS, count) if count > 1 else 0
+    without = tuple(accuracy(every[every % groups != group]) for group in range(groups))
+    return Figures(accuracy(every), without)
+
+
+def _check(pictures: Sequence[Labelled], document: ModelDocument) -> None:
+    known = len(document.label_set.labels)
+    seen = set()
+    for labelled in pictures:
+        truth = labelled.truth
+        seen |= {truth} if isinstance(truth, int) else {one.class_id for one in truth}
+    if not seen:
+        raise ExportError("the labels name no object on any picture; accuracy can't be measured")
+    if not 0 <= min(seen) <= max(seen) < known:
+        raise ExportError(
+            f"the labels name the classes {min(seen)} to {max(seen)}; {document.name} knows "
+            f"0 to {known - 1}: they are labels for another model"
+        )
+
+
+def _map50_95(
+    answers: Sequence[int | Found],
+    pictures: Sequence[Labelled],
+    sizes: Sequence[tuple[int, int]],
+) -> Callable[[npt.NDArray[np.intp]], float]:
+    """Return what gives COCO's mean average precision over IoU 0.50 to 0.95 on some pictures.
+
+    It is the mean of all classes that occur on them. sizes: width and height of each picture.
+    """
+    truths: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for index, (given, labelled, size) in enumerate(zip(answers, pictures, sizes, strict=True)):
+        assert isinstance(labelled.truth, tuple)
+        assert isinstance(given, Found)
+        width, height = size
+        for one in labelled.truth:
+            box = [
+                (one.center_x - one.width / 2) * width,
+                (one.center_y - one.height / 2) * height,
+                one.width * width,
+                one.height * height,
+            ]
+            truths.append(
+                {
+                    "id": len(truths) + 1,
+                    "image_id": index,
+                    "category_id": one.class_id,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+        corners = given.boxes.astype(np.float64)
+        for xyxy, score, class_id in zip(corners, given.scores, given.class_ids, strict=True):
+            results.append(
+                {
+                    "image_id": index,
+                    "category_id": int(class_id),
+                    "bbox": [*xyxy[:2].tolist(), *(xyxy[2:] - xyxy[:2]).tolist()],
+                    "score": float(score),
+                }
+            )
+    if not results:
+        return lambda which: 0.0
+    ground_truth = COCO()
+    ground_truth.dataset = {
+        "info": {},
+        "images": [{"id": index, "width": w, "height": h} for index, (w, h) in enumerate(sizes)],
+        "annotations": truths,
+        "categories": [{"id": one} for one in sorted({t["category_id"] for t in truths})],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
+        ground_truth.createIndex()
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "bbox")
+        evaluation.params.maxDets = [1, 10, _MAX_DETECTIONS]
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]  # objects of every size
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+        evaluation.evaluate()
+    compared = np.array(evaluation.evalImgs, dtype=object).reshape(-1, len(sizes))
+
+    def mean_precision(which: npt.NDArray[np.intp]) -> float:
+        evaluation.evalImgs = compared[:, which].ravel().tolist()
+        evaluation.params.imgIds = which.tolist()
+        evaluation._paramsEval = copy.deepcopy(evaluation.params)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+        precision = evaluation.eval["precision"][:, :, :, 0, 2]  # [IoU, recall, class]
+        occurring = precision[precision > -1]
+        return float(occurring.mean()) if occurring.size else 0.0
+
+    return mean_precision

@@ -1,6 +1,0 @@
-"""The gRPC server: hosts ONNX Runtime sessions and answers Classify, Detect and Compare."""
-
-from server.environment import prepare
-
-# First, whatever is imported of this package.
-prepare()

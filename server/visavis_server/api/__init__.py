@@ -1,0 +1,1 @@
+"""What the server answers: our own RPCs, the Open Inference Protocol, and metrics."""

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: its service, messages, tensors and views of a model."""

@@ -1,0 +1,247 @@
+"""Tensors of the Open Inference Protocol, raw or typed, to NumPy's arrays and back.
+
+Their size is a stranger's choice: nothing here belongs in the event loop.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis_server.api.inference import grpc_service_pb2 as pb
+from visavis_server.errors import InvalidRequest
+from visavis_server.transport.wire import delimited, without
+
+Array = npt.NDArray[Any]
+Response = pb.ModelInferResponse
+
+_OUTPUTS = Response.OUTPUTS_FIELD_NUMBER
+_RAW_OUTPUTS = Response.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+_CONTENTS = Response.InferOutputTensor.CONTENTS_FIELD_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A ModelInferRequest, and its raw_input_contents as views of what arrived.
+
+    Protobuf would copy them twice, with Python's lock held: when it parses, and when it is asked.
+    """
+
+    message: pb.ModelInferRequest
+    raw: Sequence[bytes | memoryview]
+
+    DESCRIPTOR: ClassVar[Any] = pb.ModelInferRequest.DESCRIPTOR
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:  # noqa: N802  as protobuf's
+        """Return the request of a message. Raises InvalidRequest or DecodeError."""
+        left, raw = without(data, pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER)
+        message = pb.ModelInferRequest.FromString(left)
+        # Some clients send an empty one of whichever form they don't use.
+        if raw and not any(map(len, raw)) and any(map(_has_contents, message.inputs)):
+            raw = []
+        return cls(message, raw)
+
+
+# Datatype: what its elements are, little-endian, and the field of typed contents that has them.
+_DATATYPES: Mapping[str, tuple[str, str]] = {
+    "BOOL": ("?", "bool_contents"),
+    "UINT8": ("u1", "uint_contents"),
+    "UINT16": ("<u2", "uint_contents"),
+    "UINT32": ("<u4", "uint_contents"),
+    "UINT64": ("<u8", "uint64_contents"),
+    "INT8": ("i1", "int_contents"),
+    "INT16": ("<i2", "int_contents"),
+    "INT32": ("<i4", "int_contents"),
+    "INT64": ("<i8", "int64_contents"),
+    "FP16": ("<f2", ""),  # In raw form only.
+    "FP32": ("<f4", "fp32_contents"),
+    "FP64": ("<f8", "fp64_contents"),
+}
+_BYTES = "BYTES"
+
+# What JPEG, PNG and WebP begin with.
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+# More than any model takes. Multiplied and printed, 30,000 sizes of 2^62 took 8 s.
+_MAX_RANK = 8
+# The same of BYTES in raw form: 8 million empty ones fit into a message.
+_MAX_ELEMENTS = 4096
+# Python's lock is held while so many are copied, about a millisecond.
+_NUMBERS_AT_ONCE = 1 << 16
+
+
+def read_inputs(request: Request) -> dict[str, Array]:
+    """Return a request's inputs by name; those of datatype BYTES hold bytes objects.
+
+    Raises InvalidRequest if one is not what its own shape and datatype say.
+    """
+    raw, tensors = request.raw, request.message.inputs
+    if raw and len(raw) != len(tensors):
+        raise InvalidRequest(
+            "raw_input_contents",
+            f"there are {len(raw)} raw contents for {len(tensors)} inputs; send one each, or none",
+        )
+    inputs: dict[str, Array] = {}
+    for index, tensor in enumerate(tensors):
+        field = f"inputs[{index}]"
+        if tensor.name in inputs:
+            raise InvalidRequest(f"{field}.name", f"the input {tensor.name[:64]!r} comes twice")
+        if "shared_memory_region" in tensor.parameters:
+            raise InvalidRequest(
+                f"{field}.parameters", "shared memory is not served; send the contents themselves"
+            )
+        if (rank := len(tensor.shape)) > _MAX_RANK:
+            raise InvalidRequest(
+                f"{field}.shape", f"the shape has {rank} sizes; a tensor has at most {_MAX_RANK}"
+            )
+        shape = tuple(tensor.shape)
+        if any(size < 0 for size in shape):
+            raise InvalidRequest(f"{field}.shape", f"the shape is {list(shape)}; sizes begin at 0")
+        if raw and _has_contents(tensor):
+            raise InvalidRequest(
+                f"{field}.contents", "contents come raw or typed; this request has both"
+            )
+        if raw:
+            array = _from_raw(tensor.datatype, raw[index], field)
+        else:
+            array = _from_typed(tensor.datatype, tensor.contents, field)
+        if array.size != math.prod(shape):
+            raise InvalidRequest(
+                f"{field}.shape",
+                f"the shape {list(shape)} takes {math.prod(shape)} elements of {tensor.datatype}, "
+                f"and {array.size} came",
+            )
+        inputs[tensor.name] = array.reshape(shape)
+    return inputs
+
+
+def write_response(response: Response, outputs: Mapping[str, Array], raw: bool) -> bytes:
+    """Return a response in wire form, with outputs added by name.
+
+    raw: as bytes, or each in its type. BYTES are arrays of objects: strings or bytes. Contiguous
+    floats are copied once, straight into what is sent.
+    """
+    tensors, raw_contents = list[Any](), list[Any]()
+    for name, array in outputs.items():
+        tensor = Response.InferOutputTensor(
+            name=name, datatype=datatype_of(array), shape=array.shape
+        )
+        contents = [] if raw else delimited(_CONTENTS, _typed(tensor.datatype, array))
+        tensors += delimited(_OUTPUTS, [tensor.SerializeToString(), *contents])
+        if raw:
+            raw_contents += delimited(_RAW_OUTPUTS, [_to_raw(array)])
+    return b"".join([response.SerializeToString(), *tensors, *raw_contents])
+
+
+def datatype_of(array: Array) -> str:
+    """Return the protocol's name of an array's datatype."""
+    if array.dtype == object:
+        return _BYTES
+    return next(name for name, (kind, _) in _DATATYPES.items() if np.dtype(kind) == array.dtype)
+
+
+def _has_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> bool:
+    return tensor.HasField("contents") and bool(tensor.contents.ListFields())
+
+
+def _from_raw(datatype: str, data: bytes | memoryview, field: str) -> Array:
+    if datatype == _BYTES:
+        return _objects(_elements(data, field))
+    kind = np.dtype(_kind(datatype, field)[0])
+    if len(data) % kind.itemsize:
+        raise InvalidRequest(
+            f"{field}.shape", f"{len(data)} bytes are no whole number of {datatype}"
+        )
+    return np.frombuffer(data, kind)
+
+
+def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> Array:
+    if datatype == _BYTES:
+        return _objects(contents.bytes_contents)
+    kind, name = _kind(datatype, field)
+    if not name:
+        raise InvalidRequest(f"{field}.contents", f"{datatype} has a raw form only")
+    numbers = getattr(contents, name)
+    array = np.empty(len(numbers), kind)
+    try:
+        for start in range(0, len(array), _NUMBERS_AT_ONCE):
+            array[start : start + _NUMBERS_AT_ONCE] = numbers[start : start + _NUMBERS_AT_ONCE]
+        return array
+    except OverflowError as error:
+        raise InvalidRequest(f"{field}.contents", f"not all are {datatype}: {error}") from None
+
+
+def _kind(datatype: str, field: str) -> tuple[str, str]:
+    if datatype not in _DATATYPES:
+        raise InvalidRequest(
+            f"{field}.datatype",
+            f"the datatype is {datatype[:32]!r}; there are {', '.join((*_DATATYPES, _BYTES))}",
+        )
+    return _DATATYPES[datatype]
+
+
+def _elements(data: bytes | memoryview, field: str) -> Iterable[bytes]:
+    """Yield the elements of raw BYTES: each has its length in front, in 4 bytes."""
+    if _is_bare_picture(data):
+        yield bytes(data)
+        return
+    position = count = 0
+    while position < len(data):
+        count += 1
+        if count > _MAX_ELEMENTS:
+            raise InvalidRequest(
+                f"{field}.contents", f"there are more than {_MAX_ELEMENTS} elements; send fewer"
+            )
+        length = int.from_bytes(data[position : position + 4], "little")
+        position += 4
+        if position + length > len(data):
+            raise InvalidRequest(
+                f"{field}.contents",
+                f"an element says it has {length} bytes, more than came; in raw form, each element "
+                "of BYTES is preceded by its length in 4 bytes, little-endian",
+            )
+        yield bytes(data[position : position + length])
+        position += length
+
+
+def _is_bare_picture(data: bytes | memoryview) -> bool:
+    """Say whether raw BYTES are one encoded picture, without the length in front of it.
+
+    Read as a length, what pictures begin with is over a gigabyte: more than came.
+    """
+    beginning = bytes(data[:4])
+    return beginning.startswith(_PICTURES) and int.from_bytes(beginning, "little") > len(data)
+
+
+def _to_raw(array: Array) -> Any:
+    """Return an array's bytes in raw form: bytes, or the array itself where it has that form."""
+    if array.dtype != object:
+        return np.ascontiguousarray(array)
+    elements = map(_encoded, array.flat)
+    return b"".join(len(e).to_bytes(4, "little") + e for e in elements)
+
+
+def _typed(datatype: str, array: Array) -> list[Any]:
+    """Return the InferTensorContents of an array in wire form, as pieces."""
+    _, name = _DATATYPES.get(datatype, ("", "bytes_contents"))
+    if datatype in ("FP32", "FP64"):
+        number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number
+        return delimited(number, [np.ascontiguousarray(array)])
+    values = map(_encoded, array.flat) if datatype == _BYTES else array.ravel().tolist()
+    contents = pb.InferTensorContents()
+    getattr(contents, name).extend(values)
+    return [contents.SerializeToString()]
+
+
+def _encoded(element: str | bytes) -> bytes:
+    return element.encode() if isinstance(element, str) else element
+
+
+def _objects(elements: Iterable[bytes]) -> Array:
+    listed: Sequence[bytes] = list(elements)
+    array = np.empty(len(listed), object)
+    array[:] = listed
+    return array

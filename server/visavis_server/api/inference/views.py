@@ -1,0 +1,229 @@
+"""How a model looks through the Open Inference Protocol: as tensors, or as a taker of pictures.
+
+Each model has both views: `NAME` takes its input and gives its numbers, whatever the graph's
+outputs are; `NAME_image` takes encoded pictures and gives labels and boxes, unless a
+model of its own is called so.
+"""
+
+import math
+from asyncio import to_thread
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from visavis_server.api.inference.parameters import Parameters, number, truth, whole
+from visavis_server.api.inference.tensors import Array, datatype_of
+from visavis_server.card import ModelDocument, Task, Yolov5Heads
+from visavis_server.errors import InvalidRequest, listed
+from visavis_server.models.served_model import ServedModel, output_names
+from visavis_server.runtime.budget import Held
+from visavis_server.runtime.scheduling.fair_queue import Call
+from visavis_server.settings import ImageLimits
+from visavis_server.vision.image import decode
+from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture
+
+IMAGE_VIEW: Final = "_image"
+"""What the name of a model's picture view ends with, unless a model has that name itself."""
+
+_MAX_BATCH: Final = 16
+# Of a message, besides the tensors that it carries.
+_ENVELOPE_BYTES: Final = 64 << 10
+_OPTIONS: Final[Mapping[str, Callable[[Parameters, str], Any]]] = {
+    "top_k": whole,
+    "max_detections": whole,
+    "score_threshold": number,
+    "iou_threshold": number,
+    "class_agnostic": truth,
+}
+_IMAGE: Final = "IMAGE"
+_FLOATS: Final = ("FP32", "FP16")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output; shape: without the batch in front, -1 for any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class View(Protocol):
+    """One of the two."""
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """What it takes."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Most images in one request: as many as a message can carry, and the answer's."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """What it gives."""
+        ...
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+    ) -> dict[str, Array]:
+        """Return the outputs by name, with the batch in front.
+
+        Raises InvalidRequest, and as ServedModel.answer does.
+        """
+        ...
+
+
+class TensorView:
+    """Takes inputs that are ready; they share runs with pictures."""
+
+    def __init__(self, model: ServedModel, max_message_bytes: int) -> None:
+        self._model = model
+        document = model.document
+        fp16 = document.input.dtype == "float16"
+        self.inputs = (
+            TensorSpec(document.input.tensor, "FP16" if fp16 else "FP32", model.family.input_shape),
+        )
+        heads = isinstance(document.output, Yolov5Heads)
+        name = "output0" if heads else output_names(document)[0]
+        self.outputs = (TensorSpec(name, "FP32", tuple(model.tensor_shape)),)
+        largest = 4 * max(math.prod(s.shape) for s in (*self.inputs, *self.outputs))
+        fits = (max_message_bytes - _ENVELOPE_BYTES) // max(largest, 1)
+        self.max_batch = max(1, min(_MAX_BATCH, fits))
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+    ) -> dict[str, Array]:
+        """Return the model's numbers for one input [b, 3, height, width]."""
+        (spec,) = self.inputs
+        tensor = _only(inputs, spec.name)
+        if (datatype := datatype_of(tensor)) not in _FLOATS:
+            raise InvalidRequest(
+                "inputs[0].datatype",
+                f"{spec.name} is {datatype}; {self._model.name} takes {spec.datatype}",
+            )
+        if tensor.shape[1:] != spec.shape or not 1 <= len(tensor) <= self.max_batch:
+            raise InvalidRequest(
+                "inputs[0].shape",
+                f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
+                f"{['1 to ' + str(self.max_batch), *spec.shape]}",
+            )
+        numbers = await self._model.infer(tensor, call)
+        stacked = numbers[0][None] if len(numbers) == 1 else await to_thread(np.stack, numbers)
+        return {self.outputs[0].name: stacked}
+
+
+class ImageView:
+    """Takes encoded pictures, as BYTES [b, 1] or as UINT8 [b, n]."""
+
+    inputs = (TensorSpec(_IMAGE, "BYTES", (1,)),)
+    max_batch = _MAX_BATCH
+
+    def __init__(self, model: ServedModel, limits: ImageLimits) -> None:
+        self._model = model
+        self._limits = limits
+        common = (
+            TensorSpec("labels", "BYTES", (-1,)),
+            TensorSpec("scores", "FP32", (-1,)),
+            TensorSpec("class_ids", "INT64", (-1,)),
+        )
+        detects = model.task is Task.OBJECT_DETECTION
+        boxes = (TensorSpec("boxes", "FP32", (-1, 4)), TensorSpec("counts", "INT64", (1,)))
+        self.outputs = (*common, *boxes) if detects else common
+
+    async def infer(
+        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+    ) -> dict[str, Array]:
+        """Return labels, scores and class ids [b, n]; of detectors also boxes [b, n, 4].
+
+        Boxes are xyxy in pixels of the original. Where pictures have fewer than n, what is left
+        is 0, -1 and empty; `counts` [b, 1] says how many there are.
+        """
+        options = _options(parameters, self._model.document)
+        field = "inputs[0].contents"
+        pictures = []
+        for data in self._pictures(_only(inputs, _IMAGE)):
+            held = Held(self._limits.budget, "decoded")
+            pictures.append(
+                Picture(partial(decode, data, self._limits, field, held.wait_for), held)
+            )
+        answers = await self._model.answers(pictures, options, call)
+        detects = self._model.task is Task.OBJECT_DETECTION
+        return await to_thread(_columns, answers, boxes=detects)
+
+    @staticmethod
+    def _pictures(tensor: Array) -> list[bytes]:
+        datatype, shape = datatype_of(tensor), list(tensor.shape)
+        count = shape[0] if shape else 0
+        fits = shape[1:] in ([], [1]) if datatype == "BYTES" else len(shape) == 2
+        if datatype not in ("BYTES", "UINT8") or not fits or not 1 <= count <= _MAX_BATCH:
+            raise InvalidRequest(
+                "inputs[0].shape",
+                f"{_IMAGE} is {datatype} {shape}; it must be BYTES [b, 1], an encoded picture "
+                f"each, or UINT8 [b, bytes of one], with 1 to {_MAX_BATCH} pictures",
+            )
+        if datatype == "BYTES":
+            return list(tensor.ravel())
+        return [row.tobytes() for row in tensor]
+
+
+def classified(scores: Array, labels: Sequence[str], most: int) -> Array:
+    """Return the best of scores [b, classes] as Triton writes them: BYTES [b, most].
+
+    Each is SCORE:INDEX:LABEL.
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+    told = np.empty(best.shape, object)
+    for row, column in np.ndindex(best.shape):
+        index = int(best[row, column])
+        told[row, column] = f"{scores[row, index]:f}:{index}:{labels[index]}"
+    return told
+
+
+def _only(inputs: Mapping[str, Array], name: str) -> Array:
+    if set(inputs) != {name}:
+        raise InvalidRequest(
+            "inputs", f"there is one input, {name}; the request has {listed(inputs)}"
+        )
+    return inputs[name]
+
+
+def _options(parameters: Parameters, document: ModelDocument) -> Options:
+    """Return what a request's parameters choose; those of other names are left alone."""
+    chosen: dict[str, Any] = {
+        name: value
+        for name, read in _OPTIONS.items()
+        if (value := read(parameters, name)) is not None
+    }
+    options = Options(**chosen)
+    labels = len(document.label_set.labels)
+    return replace(options, top_k=min(options.top_k, labels))
+
+
+def _columns(answers: Sequence[Answer], boxes: bool) -> dict[str, Array]:
+    found = [_found(answer.result) for answer in answers]
+    shape = len(found), max(map(len, found))
+    labels, scores = np.full(shape, "", object), np.zeros(shape, np.float32)
+    class_ids, corners = np.full(shape, -1, np.int64), np.zeros((*shape, 4), np.float32)
+    for row, each in enumerate(found):
+        for column, one in enumerate(each):
+            labels[row, column] = one.label
+            scores[row, column] = one.score
+            class_ids[row, column] = one.class_id
+            if boxes:
+                box = one.box
+                corners[row, column] = box.x_min, box.y_min, box.x_max, box.y_max
+    columns: dict[str, Array] = {"labels": labels, "scores": scores, "class_ids": class_ids}
+    if boxes:
+        columns["boxes"] = corners
+        columns["counts"] = np.array([[len(each)] for each in found], np.int64)
+    return columns
+
+
+def _found(result: Classified | Detected) -> Sequence[Any]:
+    return result.classifications if isinstance(result, Classified) else result.detections

@@ -1,0 +1,1 @@
+"""What Prometheus reads: our own metrics, and Triton's names for them."""

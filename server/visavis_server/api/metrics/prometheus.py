@@ -1,0 +1,195 @@
+"""What Prometheus reads: the calls, how each model is run, and what became of its requests."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from visavis_server.api.metrics.triton import Measured, triton_text
+from visavis_server.models.served_model import ServedModel
+from visavis_server.models.watcher import Watcher
+from visavis_server.runtime.budget import KINDS, Budget
+from visavis_server.runtime.plan import Plan
+from visavis_server.runtime.scheduling.scheduler import Scheduler, Statistics
+from visavis_server.telemetry.histograms import Histogram
+
+_MODEL = ("model", "version")
+
+# Name, what it is, how it is read. Prometheus appends _total to the counters.
+_PLANNED: tuple[tuple[str, str, Callable[[Plan], float]], ...] = (
+    ("batch_size_limit", "Most images in one run.", lambda plan: plan.batch),
+    ("instances", "Runs at once.", lambda plan: plan.instances),
+    ("threads", "Threads of one run.", lambda plan: plan.threads),
+    ("alone_threads", "Threads of a run that is alone; 0: no more.", lambda p: p.alone_threads),
+)
+_COUNTED: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
+    ("alone_runs", "Runs that had all cores.", lambda counted: counted.alone),
+    ("session_seconds", "Time of all runs.", lambda counted: counted.run_s),
+    ("queue_seconds", "Time that requests waited.", lambda counted: counted.queue_s),
+)
+_DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
+    ("cancelled", lambda counted: counted.cancelled),
+    ("expired", lambda counted: counted.expired),
+    ("failed", lambda counted: counted.failed),
+    ("refused", lambda counted: counted.refused),
+)
+
+
+class Metrics(Collector):
+    """Counts calls, and reads scheduler and budget when it is asked.
+
+    models: those to report on. triton: whether to give what Triton gives, too, under its names.
+    """
+
+    def __init__(self, scheduler: Scheduler, budget: Budget, triton: bool = False) -> None:
+        self.models: Sequence[ServedModel] = ()
+        self.watcher: Watcher | None = None
+        self.loaded_at_start = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._triton = triton
+        self._scheduler = scheduler
+        self._budget = budget
+        self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._call_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+
+    def record(self, door: str, method: str, code: str, seconds: float) -> None:
+        """Note that a call has ended; method: one that exists, never just what a client sent."""
+        self._calls[door, method, code] += 1
+        self._call_s[door, method].add(seconds)
+
+    def rendered(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as Prometheus asks for them, and their content type.
+
+        accept: the header that says what it takes. With Triton's names, which OpenMetrics does
+        not allow, they come as Triton gives them, whatever is asked for.
+        """
+        encode, kind = choose_encoder("" if self._triton else accept)
+        text: bytes = encode(self._registry)
+        if self._triton:
+            statistics = self._scheduler.statistics()
+            text += triton_text(
+                Measured(model, statistics.get(model, Statistics()), self._scheduler.waiting(model))
+                for model in self.models
+            ).encode()
+        return text, kind
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now; prometheus_client calls this."""
+        statistics = self._scheduler.statistics()
+        rows = [((m.name, str(m.version)), m, statistics.get(m, Statistics())) for m in self.models]
+        yield InfoMetricFamily(
+            "visavis_build", "The server.", {"version": version("visavis-server")}
+        )
+        yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
+        errors = CounterMetricFamily(
+            "visavis_scheduler_errors", "Errors of the scheduler's own, which it survived."
+        )
+        errors.add_metric((), self._scheduler.errors)
+        yield errors
+        stuck = bool(self._scheduler.trouble())
+        yield GaugeMetricFamily("visavis_stuck", "1 while a core is stuck.", stuck)
+        yield from self._memory()
+        yield from self._all_calls()
+        loads = CounterMetricFamily(
+            "visavis_loads", "Model files, at the start and since.", labels=("outcome",)
+        )
+        since = (self.watcher.loads, self.watcher.refusals) if self.watcher else (0, 0)
+        loads.add_metric(("loaded",), self.loaded_at_start + since[0])
+        loads.add_metric(("refused",), since[1])
+        yield loads
+        how = InfoMetricFamily("visavis_model", "How a model is run, and why.", labels=_MODEL)
+        waiting = GaugeMetricFamily("visavis_model_waiting", "Requests that wait.", labels=_MODEL)
+        runs = CounterMetricFamily(
+            "visavis_model_runs",
+            "Runs, by how many images shared them.",
+            labels=(*_MODEL, "batch_size"),
+        )
+        dropped = CounterMetricFamily(
+            "visavis_model_dropped", "Requests without an answer.", labels=(*_MODEL, "reason")
+        )
+        for labels, model, counted in rows:
+            by = model.served_by
+            how.add_metric(
+                labels,
+                {
+                    "precision": by.precision,
+                    "provider": by.execution_provider,
+                    "place": model.plan.place,
+                    "why": model.plan.why,
+                },
+            )
+            waiting.add_metric(labels, self._scheduler.waiting(model))
+            for size, number in sorted(counted.batches.items()):
+                runs.add_metric((*labels, str(size)), number)
+            for reason, read in _DROPPED:
+                dropped.add_metric((*labels, reason), read(counted))
+        yield from (how, waiting, runs, dropped)
+        for name, text, planned in _PLANNED:
+            gauge = GaugeMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+            for labels, model, _ in rows:
+                gauge.add_metric(labels, planned(model.plan))
+            yield gauge
+        for name, text, count in _COUNTED:
+            counter = CounterMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+            for labels, _, counted in rows:
+                counter.add_metric(labels, count(counted))
+            yield counter
+        stages = HistogramMetricFamily(
+            "visavis_stage_seconds",
+            "Where the time of answered requests went.",
+            labels=(*_MODEL, "stage"),
+        )
+        for labels, model, _ in rows:
+            for stage, histogram in model.stages.answered().items():
+                _add(stages, (*labels, stage), histogram)
+        yield stages
+
+    def _memory(self) -> Iterator[Metric]:
+        budget = self._budget
+        yield GaugeMetricFamily(
+            "visavis_memory_budget_bytes", "What all calls may hold.", budget.total_bytes
+        )
+        reserved = GaugeMetricFamily(
+            "visavis_memory_reserved_bytes", "What calls hold, by what for.", labels=("kind",)
+        )
+        for kind in KINDS:
+            reserved.add_metric((kind,), budget.held(kind))
+        yield reserved
+        yield CounterMetricFamily(
+            "visavis_memory_refusals", "Calls refused for want of memory.", budget.refusals
+        )
+
+    def _all_calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "visavis_calls", "Calls that have ended.", labels=("door", "method", "code")
+        )
+        for call, number in sorted(self._calls.items()):
+            calls.add_metric(call, number)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "visavis_call_seconds",
+            "From a call's headers to its end.",
+            labels=("door", "method"),
+        )
+        for where, histogram in sorted(self._call_s.items()):
+            _add(seconds, where, histogram)
+        yield seconds
+
+
+def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    bounds: Any = floatToGoString  # it has no types
+    buckets = [(bounds(bound), number) for bound, number in histogram.buckets()]
+    family.add_metric(labels, buckets, histogram.sum_s)

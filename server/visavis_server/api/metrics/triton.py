@@ -1,0 +1,120 @@
+"""What models have done, under the names that Triton's dashboards and autoscalers read.
+
+Triton's counters end in no `_total`, which prometheus_client would append: the text is written
+here. Names, labels, units and meaning: Triton's docs/user_guide/metrics.md. The times are those
+of ModelStatistics.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from visavis_server.models.served_model import ServedModel
+from visavis_server.runtime.scheduling.scheduler import Statistics
+from visavis_server.telemetry.histograms import Histogram, Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A model, what happened to its work, and how many requests wait for it now."""
+
+    model: ServedModel
+    counted: Statistics
+    waiting: int
+
+
+Read = Callable[[Measured], float]
+
+
+def _us(*stages: Callable[[Stages], Histogram]) -> Read:
+    """Return what reads how long some stages took altogether, in microseconds."""
+    return lambda measured: sum(round(stage(measured.model.stages).sum_s * 1e6) for stage in stages)
+
+
+def _other_failures(measured: Measured) -> float:
+    failures = measured.model.stages.failures
+    told = ("INTERNAL", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+    return failures.total() - sum(failures[code] for code in told)
+
+
+# Each under a name of its own. Of failures, how many there are for each reason.
+_FAILURES: Final[tuple[tuple[str, Read], ...]] = (
+    ("REJECTED", lambda measured: measured.counted.refused + measured.counted.expired),
+    ("CANCELED", lambda measured: measured.counted.cancelled),
+    ("BACKEND", lambda measured: measured.model.stages.failures["INTERNAL"]),
+    ("OTHER", _other_failures),
+)
+_METRICS: Final[tuple[tuple[str, str, str, Read], ...]] = (
+    (
+        "nv_inference_request_success",
+        "counter",
+        "Requests that were answered, batches as 1.",
+        lambda measured: measured.model.stages.total.count,
+    ),
+    (
+        "nv_inference_count",
+        "counter",
+        "Inputs that ran, a batch of n as n.",
+        lambda measured: sum(size * runs for size, runs in measured.counted.batches.items()),
+    ),
+    (
+        "nv_inference_exec_count",
+        "counter",
+        "Runs, whatever their batch.",
+        lambda measured: measured.counted.batches.total(),
+    ),
+    (
+        "nv_inference_request_duration_us",
+        "counter",
+        "Microseconds from request to answer.",
+        _us(lambda stages: stages.total),
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "counter",
+        "Microseconds that requests waited.",
+        _us(lambda stages: stages.queue),
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "counter",
+        "Microseconds from requests to inputs.",
+        _us(lambda stages: stages.decode, lambda stages: stages.preprocess),
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "counter",
+        "Microseconds in the model.",
+        _us(lambda stages: stages.inference),
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "counter",
+        "Microseconds from outputs to answers.",
+        _us(lambda stages: stages.postprocess),
+    ),
+    (
+        "nv_inference_pending_request_count",
+        "gauge",
+        "Requests that wait to run.",
+        lambda measured: measured.waiting,
+    ),
+)
+
+
+def triton_text(measured: Iterable[Measured]) -> str:
+    """Return the metrics in Prometheus' text format 0.0.4."""
+    rows = [(f'model="{m.model.name}",version="{m.model.version}"', m) for m in measured]
+    lines: list[str] = []
+
+    def begin(name: str, kind: str, about: str) -> None:
+        lines.extend((f"# HELP {name} {about}", f"# TYPE {name} {kind}"))
+
+    for name, kind, about, read in _METRICS:
+        begin(name, kind, about)
+        lines.extend(f"{name}{{{labels}}} {read(row)}" for labels, row in rows)
+    failure = "nv_inference_request_failure"
+    begin(failure, "counter", "Requests that failed, by reason.")
+    for labels, row in rows:
+        lines.extend(f'{failure}{{{labels},reason="{why}"}} {read(row)}' for why, read in _FAILURES)
+    return "\n".join((*lines, ""))

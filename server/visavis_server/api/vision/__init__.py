@@ -1,0 +1,1 @@
+"""Our own RPCs: request → query → answer → response."""

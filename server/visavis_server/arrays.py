@@ -1,0 +1,9 @@
+"""The arrays that pictures and models are made of."""
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+"""A decoded picture: uint8 RGB [height, width, 3], upright."""
+
+Tensor = npt.NDArray[np.float32]

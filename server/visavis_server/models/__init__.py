@@ -1,0 +1,1 @@
+"""Model files: found, verified, tried, loaded and watched."""

@@ -1,0 +1,57 @@
+"""How many cores this process may use, and what they are like."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from visavis_server.runtime.cgroups import CGROUPS, MEMBERSHIP, files
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Return how many cores this process may use: its affinity, and its cgroups' quotas.
+
+    A quota is rounded down: what shares a core that is only partly there waits for it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int(min([cores or 1, *_quotas(cgroups, membership)])))
+
+
+def cache_bytes(caches: Path = _CACHES) -> int | None:
+    """Return the size of a core's own cache, of level 2; None where the system doesn't say."""
+    for folder in caches.glob("index*"):
+        try:
+            level, size = ((folder / name).read_text("ascii").strip() for name in ("level", "size"))
+            if level == "2":
+                return int(size.removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+    """Return the processor's instruction sets, as Linux names them; none where it doesn't say."""
+    try:
+        lines = cpuinfo.read_text("ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split() for line in lines if line.startswith("flags")), ()))
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """Yield the quotas, in cores, of the process's cgroup and of all those around it."""
+    for file in files("cpu", "cpu.cfs_quota_us", "cpu.max", cgroups, membership):
+        yield from _quota(file)
+
+
+def _quota(file: Path) -> Iterator[float]:
+    """Yield the quota in a file of a cgroup, if there is one: "max" and -1 mean none."""
+    try:
+        quota, *period = file.read_text("ascii").split()
+        period = period or [file.with_name("cpu.cfs_period_us").read_text("ascii")]
+        if quota not in ("max", "-1"):
+            yield int(quota) / int(period[0])
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,87 @@
+"""What this machine has for the server, how it would run the models, what a GPU would need."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from visavis_server.errors import StartupError
+from visavis_server.models.memory_plan import expected_bytes, plan_here
+from visavis_server.models.model_files import look_at
+from visavis_server.models.planning import planner_of
+from visavis_server.models.repository import read_document
+from visavis_server.models.verified_file import VerifiedFile
+from visavis_server.runtime.cores import usable_cores
+from visavis_server.runtime.providers import PROVIDERS, choose
+from visavis_server.settings import load_settings
+from visavis_server.vision.families import resize
+
+_PACKAGES = (
+    "visavis-server",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "opencv-python",
+    "pillow",
+    "numpy",
+    "grpcio",
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "onnx",
+)
+
+
+Row = tuple[str, str, str]
+
+
+def report() -> list[Row]:
+    """Return rows of (what, "ok", "missing" or "info", text)."""
+    installed = {package: _version(package) for package in _PACKAGES}
+    rows = [(package, "info", text or "not installed") for package, text in installed.items()]
+    if installed["onnxruntime"] and installed["onnxruntime-gpu"]:
+        text = "they overwrite each other: uninstall both, then install one"
+        rows.append(("onnxruntime, twice", "missing", text))
+    rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
+    slower = "by Pillow, slower: install a C compiler, then visavis-server again"
+    rows.append(("resize", "info", "in C" if resize.rows_first_in_c else slower))
+    for provider in PROVIDERS:
+        missing = provider.missing()
+        rows.append(
+            (f"--device {provider.device}", "missing", "; ".join(missing))
+            if missing
+            else (f"--device {provider.device}", "ok", f"{provider.name} can run")
+        )
+    chosen, why = choose("auto")
+    rows.append(("--device auto", "ok", f"takes {chosen.name}: {why}"))
+    return [*rows, *_plans()]
+
+
+def _plans() -> Iterator[Row]:
+    """Say how the models of the settings' repository would be run, and why."""
+    try:
+        settings = load_settings({})
+        planner, _ = planner_of(settings)
+        look = look_at(settings.models)
+    except StartupError as error:
+        yield "models", "info", str(error)
+        return
+    for why in look.not_served():
+        yield "passed over", "missing", why
+    memory = plan_here(settings, expected_bytes(file.path for file in look.files))
+    state = "missing" if memory.is_short else "ok"
+    yield "memory for calls", state, f"{memory.budget_bytes >> 20} MiB: {memory.why}"
+    for file in look.files:
+        name = f"model {file.name}/{file.version}"
+        try:
+            opened = VerifiedFile(file.path)
+            document = read_document(file.name, opened, planner.provider, settings.cache_dir)
+        except StartupError as error:
+            yield name, "missing", str(error)
+            continue
+        plan = planner.plan(document)
+        yield name, "ok", f"{plan}: {plan.why}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,154 @@
+"""Measures how a model is best run on this machine, for throughput or for latency.
+
+Every candidate is run by the server's own scheduler. They take turns, in several rounds, so
+that a machine that is busy with something else is busy for all of them.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from visavis_server.models import golden
+from visavis_server.models.model_files import ModelFile
+from visavis_server.models.planning import Planner
+from visavis_server.models.repository import Loader
+from visavis_server.models.served_model import ServedModel
+from visavis_server.runtime.plan import Device, Plan
+from visavis_server.runtime.scheduling.scheduler import Call, Scheduler
+from visavis_server.settings import Tuning
+from visavis_server.vision.results import Options, Picture
+
+Goal = Literal["throughput", "latency"]
+
+# What gains less, or not in every round, can't be told from noise: then the default stays.
+_NOTICEABLE = 1.03
+_BATCHES = {"cores": (1, 2, 4, 8), "device": (1, 4, 8, 16, 32)}
+# Callers for each core: so many that work always waits, or one who has the core to himself.
+_CALLERS: dict[Goal, int] = {"throughput": 8, "latency": 1}
+_QUEUE_SIZE = 10_000
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One way to run a model, and what was measured of it, round by round.
+
+    per_s: answers. p95_ms: of what callers waited.
+    """
+
+    tuning: Tuning
+    plan: Plan
+    per_s: list[float] = field(default_factory=list)
+    p95_ms: list[float] = field(default_factory=list)
+
+    def gain(self, over: "Candidate") -> float:
+        """Return how many times better it does than another: the median of the rounds."""
+        return statistics.median(self._gains(over))
+
+    def clearly_beats(self, other: "Candidate") -> bool:
+        """Say whether it does better in every round, and by enough."""
+        return min(self._gains(other)) > 1 and self.gain(other) >= _NOTICEABLE
+
+    def _gains(self, over: "Candidate") -> list[float]:
+        if self.tuning.goal == "throughput":
+            rounds = zip(self.per_s, over.per_s, strict=True)
+        else:
+            rounds = zip(over.p95_ms, self.p95_ms, strict=True)
+        return [better / worse for better, worse in rounds]
+
+
+class Tuner:
+    """Tries one model's candidates; the first of them is how it runs without tuning.
+
+    Raises StartupError if the file can't be served. Use it as a context.
+    """
+
+    def __init__(self, file: ModelFile, planner: Planner, goal: Goal, cache_dir: Path) -> None:
+        self._goal = goal
+        device = planner.provider.device
+        self._cores = planner.cores
+        self._scheduler = Scheduler(planner.cores, _QUEUE_SIZE, planner.streams)
+
+        def load(tuning: dict[str, Tuning]) -> ServedModel:
+            tuned = replace(planner, tuning=tuning)
+            model = Loader(tuned, self._scheduler, cache_dir).load(file)
+            model.sessions.make_alone()
+            return model
+
+        untuned = load({})
+        self._models = [untuned]
+        self.candidates = [Candidate(_tuning(untuned.plan, goal, device), untuned.plan)]
+        batches = _BATCHES[untuned.plan.place] if goal == "throughput" else (1,)
+        for tuning in _widths(untuned.plan, planner.cores, goal, device, max(batches)):
+            model = load({file.name: tuning})
+            for batch in batches:
+                # A graph may take one image at a time, whatever it is asked for.
+                plan = replace(model.plan, batch=min(batch, model.plan.batch))
+                if all(replace(plan, why=c.plan.why) != c.plan for c in self.candidates):
+                    self._models.append(model.planned(plan))
+                    self.candidates.append(Candidate(_tuning(plan, goal, device), plan))
+
+    def __enter__(self) -> "Tuner":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._scheduler.close()
+
+    def measure(self, seconds: float, rounds: int, advance: Callable[[], None]) -> Candidate:
+        """Return the best, having measured each in every round; advance is called after each."""
+        callers = _CALLERS[self._goal] * self._cores
+        for _ in range(rounds):
+            for candidate, model in zip(self.candidates, self._models, strict=True):
+                waits_s, took_s = asyncio.run(_load(model, callers, seconds))
+                candidate.per_s.append(len(waits_s) / took_s)
+                candidate.p95_ms.append(statistics.quantiles(waits_s, n=20)[-1] * 1e3)
+                advance()
+        untuned = self.candidates[0]
+        better = [each for each in self.candidates if each.clearly_beats(untuned)]
+        return max(better, key=lambda each: each.gain(untuned), default=untuned)
+
+
+def _widths(plan: Plan, cores: int, goal: Goal, device: Device, batch: int) -> Iterator[Tuning]:
+    """Yield what else is worth a try with sessions of its own: fewer runs of more threads."""
+    if plan.place == "device":
+        yield _tuning(replace(plan, batch=batch), goal, device)
+        return
+    for threads in (1, 2, 4, 8, 16, 32, 64):
+        if threads <= cores:
+            yield Tuning(
+                device=device,
+                goal=goal,
+                threads=threads,
+                instances=cores // threads,
+                batch=batch,
+                alone_threads=plan.alone_threads if threads < plan.alone_threads else 0,
+            )
+
+
+def _tuning(plan: Plan, goal: Goal, device: Device) -> Tuning:
+    return Tuning(
+        device=device,
+        goal=goal,
+        threads=plan.threads,
+        instances=plan.instances,
+        batch=plan.batch,
+        alone_threads=plan.alone_threads,
+    )
+
+
+async def _load(model: ServedModel, callers: int, seconds: float) -> tuple[list[float], float]:
+    """Return how long each call took, and all together, with callers who call again at once."""
+    picture = golden.picture()
+    waits_s: list[float] = []
+    started = time.perf_counter()
+
+    async def caller() -> None:
+        while (begun := time.perf_counter()) < started + seconds or len(waits_s) < 2:
+            await model.answer(Picture(lambda: picture), Options(), Call("tune"))
+            waits_s.append(time.perf_counter() - begun)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return waits_s, time.perf_counter() - started

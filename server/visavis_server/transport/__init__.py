@@ -1,0 +1,1 @@
+"""How calls arrive, whatever they ask: listeners, limits, tokens, statuses."""

@@ -1,0 +1,1 @@
+"""Calls over HTTP: the server, its guards, Connect, and the playground."""

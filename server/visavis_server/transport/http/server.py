@@ -1,0 +1,134 @@
+"""What serves HTTP/1.1 beside gRPC, in the same loop: each door is one of these."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from visavis_server.addresses import is_local, listen, why
+from visavis_server.errors import StartupError
+from visavis_server.settings import Settings
+from visavis_server.transport.http.connection import Connection
+from visavis_server.transport.http.guards import Entrance
+from visavis_server.transport.listeners import METRICS_CONNECTIONS
+
+_log = structlog.get_logger()
+
+Rendered = Callable[[str], tuple[bytes, str]]
+"""Returns the metrics in a form that a header `accept` asks for, and their content type."""
+
+
+class HttpServer:
+    """Serves an ASGI application; it listens from the start.
+
+    setting: its name and value are the address. connections: more are closed as they come. tls:
+    returns how a connection is to be secured; None: not at all. Raises StartupError if the
+    address can't be had.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        setting: str,
+        connections: int,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        address: str = getattr(settings, setting)
+        self._sockets = _listening(address, setting)
+        self.address = f"{address.rpartition(':')[0]}:{self._sockets[0].getsockname()[1]}"
+        self._open: set[Connection] = set()
+        config = uvicorn.Config(
+            app,
+            http=partial(  # type: ignore[arg-type]  # it only calls it
+                Connection,
+                tls=tls,
+                head_timeout_s=settings.handshake_timeout_s,
+                answer_timeout_s=settings.message_timeout_s,
+                open_ones=self._open,
+                most=connections,
+            ),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=settings.max_metadata_bytes,
+            timeout_keep_alive=round(settings.max_connection_idle_s),
+            timeout_graceful_shutdown=1,
+        )
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = [_Errors(logging.ERROR)], False
+        logger.setLevel(logging.ERROR)
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take connections."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
+        while not (self._server.started or self._serving.done()):
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Close all connections; calls under way must have ended."""
+        if self._serving is None:
+            for each in self._sockets:
+                each.close()
+            return
+        self._server.should_exit = True
+        await self._serving
+
+
+class _Errors(logging.Handler):
+    """Writes what uvicorn calls an error into our log; what strangers send is none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _log.error("http failed", what=record.getMessage(), exc_info=record.exc_info)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the application."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def metrics_door(settings: Settings, rendered: Rendered) -> HttpServer:
+    """Return the door that serves /metrics alone, without tokens. Raises StartupError."""
+    assert settings.metrics is not None
+    app = Starlette(routes=[Route("/metrics", metrics_of(rendered))])
+    entrance = Entrance(app, only_local=is_local(settings.metrics), hosts=settings.http_hosts)
+    return HttpServer(entrance, settings, "metrics", METRICS_CONNECTIONS)
+
+
+def metrics_of(rendered: Rendered) -> Callable[[Request], Response]:
+    """Return what answers /metrics, as Prometheus asks for it."""
+
+    def metrics(request: Request) -> Response:
+        text, kind = rendered(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
+
+    return metrics
+
+
+def _listening(address: str, setting: str) -> list[socket.socket]:
+    try:
+        return listen(address)
+    except OSError as error:
+        what = "HTTP" if setting == "http" else setting
+        raise StartupError(
+            f"can't serve {what} on {address}: {why(error)}; choose another with --{setting}"
+        ) from None

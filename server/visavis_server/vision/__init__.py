@@ -1,0 +1,1 @@
+"""Pictures in, labels and boxes out; knows neither gRPC nor ONNX Runtime."""

@@ -1,0 +1,119 @@
+"""YOLOv5's heads: decoded for the cells that show something, or for all of them as one tensor."""
+
+import numpy as np
+
+from visavis_server.arrays import Tensor
+from visavis_server.card import ModelInput, Yolov5Heads
+from visavis_server.vision.families.finite import require_finite
+
+# Cells computed at a time: with 80 classes their numbers take 540 KiB and stay in the L2 cache.
+_CELLS_AT_ONCE = 1600
+
+
+class Heads:
+    """The heads of one detector.
+
+    A score is objectness times class, so that objectness, which the graph gives for all cells,
+    rules out nearly every one of them before the rest of it is computed.
+    """
+
+    def __init__(self, heads: Yolov5Heads, model_input: ModelInput, classes: int) -> None:
+        self._scales = len(heads.strides)
+        self._outputs = 5 + classes
+        # One block of cells for each scale and anchor, in the order of the maps; in a cell's row is
+        # what its box is made from: column, row, stride, and the anchor's sides.
+        blocks = []
+        self._blocks: list[tuple[int, int]] = []  # scale, anchor
+        for scale, (anchors, stride) in enumerate(zip(heads.anchors, heads.strides, strict=True)):
+            shape = (model_input.height // stride, model_input.width // stride)
+            row, column = np.indices(shape, np.float32).reshape(2, -1)
+            for anchor, sides in enumerate(anchors):
+                known = (column, row, *(np.full_like(row, n) for n in (stride, *sides)))
+                blocks.append(np.stack(known, axis=1))
+                self._blocks.append((scale, anchor))
+        self._cells = np.concatenate(blocks)  # [n, 5]
+        self._ends = np.cumsum([len(block) for block in blocks])
+
+    def decode(self, outputs: list[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
+        """Return boxes cxcywh [n, 4] in pixels of the input, and class scores [n, classes].
+
+        Only cells whose objectness is above the threshold are decoded. outputs: the graph's, in
+        the document's order, for a batch of 1. Raises ModelFailed if a number is not finite.
+        """
+        objectness = np.concatenate([o.ravel() for o in outputs[: self._scales]])
+        require_finite(objectness)
+        cells = np.flatnonzero(objectness > _logit(threshold))
+        logits = self._logits(cells, outputs[self._scales :])
+        raw, cell = _sigmoid(logits), self._cells[cells]
+        require_finite(logits)
+        keep = raw[:, 4] > threshold
+        raw, cell = raw[keep], cell[keep]
+        boxes = _boxes(raw[:, :4].T, cell.T).T
+        return boxes, raw[:, 5:] * raw[:, 4:5]
+
+    def decode_all(self, outputs: list[Tensor]) -> Tensor:
+        """Return every cell [4 + classes, n]: boxes cxcywh in pixels of the input, class scores.
+
+        outputs: as for decode. Numbers that are not finite are passed on.
+        """
+        decoded = np.empty((self._outputs - 1, len(self._cells)), np.float32)
+        scratch = np.empty(self._outputs * _CELLS_AT_ONCE, np.float32)
+        features_of, weights_of = outputs[self._scales : -self._scales], outputs[-self._scales :]
+        start = 0
+        with np.errstate(all="ignore"):
+            for (scale, anchor), end in zip(self._blocks, self._ends, strict=True):
+                (features,), (weights,) = features_of[scale], weights_of[scale]
+                head = -weights[anchor * self._outputs : (anchor + 1) * self._outputs]
+                kernel, bias = np.ascontiguousarray(head[:, :-1]), head[:, -1:]
+                rows = features.reshape(-1, features.shape[-1])
+                for first in range(0, len(rows), _CELLS_AT_ONCE):
+                    read = rows[first : first + _CELLS_AT_ONCE]
+                    at = slice(start + first, start + first + len(read))
+                    # 1 + exp(-logit), the sigmoid's denominator. [5 + classes, cells]
+                    below = scratch[: self._outputs * len(read)].reshape(self._outputs, -1)
+                    np.matmul(kernel, read.T, out=below)
+                    below += bias
+                    np.exp(below, out=below)
+                    below += 1
+                    decoded[:4, at] = _boxes(np.reciprocal(below[:4]), self._cells[at].T)
+                    np.divide(np.reciprocal(below[4]), below[5:], out=decoded[4:, at])
+                start = end
+        return decoded
+
+    def _logits(self, cells: np.ndarray, outputs: list[Tensor]) -> Tensor:
+        """Return what the heads give for some cells, in ascending order: [n, 5 + classes].
+
+        outputs: the features of each scale, then the weights of each.
+        """
+        found = []
+        start = first = 0
+        ends = np.searchsorted(cells, self._ends)
+        with np.errstate(all="ignore"):  # whoever reads them looks for what is no number
+            for (scale, anchor), end, next_first in zip(
+                self._blocks, ends, self._ends, strict=True
+            ):
+                (features,), (weights,) = outputs[scale], outputs[self._scales + scale]
+                head = weights[anchor * self._outputs : (anchor + 1) * self._outputs]
+                read = features.reshape(-1, features.shape[-1])[cells[start:end] - first]
+                found.append(read @ head[:, :-1].T + head[:, -1])
+                start, first = end, next_first
+        return np.concatenate(found)
+
+
+def _boxes(raw: Tensor, cells: Tensor) -> Tensor:
+    """Return boxes cxcywh [4, n] of what the heads say of each [4, n] and is known of it [5, n]."""
+    # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
+    center = (raw[:2] * 2 + (cells[:2] - np.float32(0.5))) * cells[2]
+    return np.concatenate((center, (raw[2:] * 2) ** 2 * cells[3:]))
+
+
+def _logit(threshold: float) -> float:
+    """Return the least logit of cells that may be above a threshold: a margin lower than exact."""
+    if not 0 < threshold < 1:
+        return -np.inf
+    return float(np.log(threshold / (1 - threshold))) - 0.01
+
+
+def _sigmoid(values: Tensor) -> Tensor:
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf is right
+        return np.float32(1) / (np.float32(1) + np.exp(-values))

@@ -1,0 +1,1 @@
+"""Encoded pictures, read by their structure before anything is decoded."""

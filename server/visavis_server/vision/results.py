@@ -1,0 +1,156 @@
+"""What models answer, in plain Python: the services turn it into messages."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from visavis_server.arrays import Image, Tensor
+from visavis_server.card import Task
+from visavis_server.errors import InvalidRequest
+from visavis_server.runtime.budget import Held
+from visavis_server.telemetry.timings import Timings
+
+
+class Picture:
+    """A request's image, decoded once, by whoever needs it first.
+
+    held: what its pixels are counted by; None: nothing. keep: whether somebody needs the pixels
+    after a model has made its input from them. width, height: 0 until it is decoded.
+    """
+
+    def __init__(self, decode: Callable[[], Image], held: Held | None = None) -> None:
+        self.keep = False
+        self.width = self.height = 0
+        self._decode = decode
+        self._held = held
+        self._lock = threading.Lock()
+        self._pixels: Image | None = None
+
+    def decode(self) -> float:
+        """Return how many milliseconds decoding took; 0 if that was done before.
+
+        Raises InvalidRequest, and Overloaded where memory is short.
+        """
+        with self._lock:
+            if self._pixels is not None:
+                return 0.0
+            started = time.perf_counter()
+            try:
+                self._pixels = self._decode()
+            finally:
+                # Decoding took more than its result, and more than nothing where it failed.
+                if self._held is not None:
+                    self._held.fits(0 if self._pixels is None else self._pixels.nbytes)
+            self.height, self.width, _ = self._pixels.shape
+            return (time.perf_counter() - started) * 1e3
+
+    def drop(self) -> None:
+        """Forget the pixels; whoever asks for them again decodes them again."""
+        with self._lock:
+            self._pixels = None
+            if self._held is not None:
+                self._held.release()
+
+    @property
+    def pixels(self) -> Image:
+        """The decoded image."""
+        self.decode()
+        pixels = self._pixels
+        assert pixels is not None
+        return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One label for the whole image; score in [0, 1]."""
+
+    class_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the original image."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One object found in the image; score in [0, 1]."""
+
+    box: Box
+    class_id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A classifier's answer: the top k, highest first, and all probabilities [classes]."""
+
+    classifications: tuple[Classification, ...]
+    probabilities: Tensor = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A detector's answer, highest score first."""
+
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBy:
+    """What answered."""
+
+    model: str
+    version: int
+    precision: str
+    execution_provider: str
+    random_weights: bool
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer with what gave it and where the time went."""
+
+    result: Classified | Detected
+    served_by: ServedBy
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may choose; None leaves it to the model.
+
+    top_k: at least 1. score_threshold, iou_threshold: in [0, 1]. max_detections: 1 to
+    1000. labels: names to keep; empty keeps all. Raises InvalidRequest if out of range.
+    """
+
+    top_k: int = 5
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+    labels: tuple[str, ...] = ()
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InvalidRequest("top_k", f"top_k is {self.top_k}; it must be at least 1")
+        for field_name in ("score_threshold", "iou_threshold"):
+            value = getattr(self, field_name)
+            # Written so that NaN fails too.
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidRequest(field_name, f"{field_name} is {value!r}; it must be 0 to 1")
+        most = self.max_detections
+        if most is not None and not 1 <= most <= 1000:
+            raise InvalidRequest(
+                "max_detections", f"max_detections is {most}; it must be 1 to 1000"
+            )

@@ -1,0 +1,46 @@
+"""Plain Python literals, read without Python's parser."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from visavis_server.models.literal import read_literal
+
+_ATOMS = st.one_of(
+    st.text(max_size=50), st.integers(-(10**19), 10**19), st.booleans(), st.none(), st.floats(-9, 9)
+)
+
+
+@given(st.one_of(_ATOMS, st.lists(_ATOMS), st.dictionaries(_ATOMS, _ATOMS)))
+def test_what_python_writes_is_read_as_it_was(value: Any) -> None:
+    try:
+        assert read_literal(repr(value)) == value
+    except ValueError:
+        assert "e-" in repr(value)  # of numbers with many digits
+
+
+def test_a_tuple_and_what_stands_loosely_is_read() -> None:
+    assert read_literal(' ( 1 , "it\'s" , ) ') == [1, "it's"]
+    assert read_literal("{ 0 : 'a',}") == {0: "a"}
+    assert read_literal("[]") == []
+    assert read_literal("{}") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[", "]", "[1", "{1}", "{1: 2: 3}", "[1 2]", "1 2", "[[1]]", "x", "f()", "b'x'"),
+        *("f'{x}'", "'a' 'b'", "1+1", "--1", "9" * 5000, "(" * 10**6, "'" + "a" * 10**6, "'\\'"),
+        *("[1]" * 2, "{'a': print}", "lambda: 0", "'\\x'", "0x10", "1_0", "01"),
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"character|plain"):
+        read_literal(text)
+
+
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="a key is there twice"):
+        read_literal("{0: 'a', 1: 'b', 0: 'c'}")

@@ -1,0 +1,210 @@
+"""What is read of an .onnx file without parsing it, against the onnx package."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from visavis_server.errors import ModelFileError
+from visavis_server.models.onnx_file import metadata_bytes, read_onnx_file
+
+from .. import graphs
+
+METADATA = {"visavis": '{"name": "é"}', "empty": "", "long": "x" * 300}
+LFS_POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.with_metadata(graphs.classifier(), METADATA))
+    return path
+
+
+def test_metadata_is_what_the_onnx_package_reads(file: Path) -> None:
+    model = onnx.load(file)
+    expected = {entry.key: entry.value for entry in model.metadata_props}
+    assert read_onnx_file(file).metadata == expected == METADATA
+
+
+def test_the_digest_is_the_sha256_of_the_model_without_its_metadata(file: Path) -> None:
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    expected = hashlib.sha256(model.SerializeToString()).hexdigest()
+    assert read_onnx_file(file).digest == expected
+
+
+def test_appended_metadata_is_what_the_onnx_package_reads(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.classifier() + metadata_bytes(METADATA))
+    model = onnx.load(path)
+    assert {entry.key: entry.value for entry in model.metadata_props} == METADATA
+    assert model.graph == onnx.load_from_string(graphs.classifier()).graph
+
+
+def test_metadata_leaves_the_digest_as_it_was(file: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(graphs.classifier())
+    assert read_onnx_file(file).digest == read_onnx_file(bare).digest
+
+
+def test_any_flipped_bit_changes_the_digest_or_is_refused(tmp_path: Path) -> None:
+    graph = graphs.classifier()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph)
+    digest = read_onnx_file(path).digest
+    tail = metadata_bytes(METADATA)
+    unnoticed = []
+    for bit in range(len(graph) * 8):
+        flipped = bytearray(graph)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(flipped) + tail)
+        try:
+            if read_onnx_file(path).digest == digest:
+                unnoticed.append(bit)
+        except ModelFileError:
+            pass
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"\n",
+        b"<!DOCTYPE html><html><head><title>404</title></head></html>",
+        b'{"message": "Not Found"}',
+        LFS_POINTER,
+        b"PK\x03\x04" + bytes(60),
+        bytes(1000),
+        b"\xff" * 1000,
+        # Its graph's first field says that it goes on behind the end of the file.
+        bytes.fromhex("3a0a010a01f2f20af278f20a78"),
+    ],
+    ids=["empty", "newline", "html", "json", "lfs", "zip", "zeros", "ones", "never-ending"],
+)
+def test_what_is_no_model_is_refused_by_its_path(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(contents)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: not an ONNX model"):
+        read_onnx_file(path)
+
+
+@given(share=st.floats(0, 0.999))
+def test_a_model_cut_short_is_refused_or_has_another_digest(
+    tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    whole = graphs.classifier()
+    path = tmp_path_factory.getbasetemp() / "short.onnx"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with suppress(ModelFileError):
+        assert read_onnx_file(path).digest != hashlib.sha256(whole).hexdigest()
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        read_onnx_file(tmp_path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        read_onnx_file(tmp_path / "nothing.onnx")
+
+
+@pytest.mark.timeout(5)
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        read_onnx_file(tmp_path / "model.onnx")
+
+
+def test_metadata_too_large_to_be_any_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    # Field 14, 2 GB long, and nothing of it there.
+    path.write_bytes(graphs.classifier() + b"\x72\xff\xff\xff\xff\x07")
+    with pytest.raises(ModelFileError, match="metadata takes 2147483647 bytes"):
+        read_onnx_file(path)
+
+
+def anywhere(tensor: TensorProto) -> dict[str, onnx.ModelProto]:
+    """Return models that hold a tensor in each of the places where ONNX allows one."""
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    nodes = helper.make_node("Scan", ["x"], ["y"])
+    nodes.attribute.add(name="values", type=onnx.AttributeProto.TENSORS).tensors.append(tensor)
+    inner = helper.make_graph([node], "inner", [], [])
+    sparse = onnx.SparseTensorProto(values=tensor)
+    function = helper.make_function("d", "F", [], ["y"], [node], [])
+    plain = helper.make_graph([], "plain", [], [])
+
+    def model(graph: onnx.GraphProto = plain, **more: Any) -> onnx.ModelProto:
+        return helper.make_model(graph, **more)
+
+    trained = model()
+    trained.training_info.add(algorithm=inner)
+    branch = helper.make_node("If", ["x"], ["y"], then_branch=inner)
+    sparse_node = helper.make_node("Constant", [], ["y"], sparse_value=sparse)
+    return {
+        "initializer": model(helper.make_graph([], "g", [], [], [tensor])),
+        "sparse initializer": model(onnx.GraphProto(sparse_initializer=[sparse])),
+        "attribute": model(inner),
+        "list in an attribute": model(helper.make_graph([nodes], "g", [], [])),
+        "sparse attribute": model(helper.make_graph([sparse_node], "g", [], [])),
+        "branch": model(helper.make_graph([branch], "g", [], [])),
+        "function": model(functions=[function]),
+        "training": trained,
+    }
+
+
+PLACES = list(anywhere(TensorProto()))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_values_in_other_files_are_refused_wherever_the_tensor_lies(
+    tmp_path: Path, place: str
+) -> None:
+    tensor = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weights")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(anywhere(tensor)[place].SerializeToString())
+    assert len(read_onnx_file(path).digest) == 64
+    set_external_data(tensor, "weights.bin")
+    path.write_bytes(anywhere(tensor)[place].SerializeToString())
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its weights lie in other files"):
+        read_onnx_file(path)
+
+
+def test_what_the_onnx_package_saves_with_its_weights_beside_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = onnx.load_from_string(graphs.classifier())
+    onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    assert (tmp_path / "weights").stat().st_size >= 36
+    with pytest.raises(ModelFileError, match="lie in other files; export it with all of them"):
+        read_onnx_file(path)
+
+
+# Fragments from which something that looks like a model can grow.
+pieces = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([graphs.classifier(), metadata_bytes({"a": "b"}), b"\x72\x04", b"\x3a\x00"]),
+)
+
+
+@given(st.lists(pieces, max_size=6).map(b"".join))
+def test_random_bytes_are_read_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, contents: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "random.onnx"
+    path.write_bytes(contents)
+    with suppress(ModelFileError):
+        assert len(read_onnx_file(path).digest) == 64

@@ -1,0 +1,179 @@
+"""Whose turn it is: a simulation on one core, where callers come back at once."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from visavis_server.runtime.plan import Plan
+from visavis_server.runtime.scheduling.fair_queue import Call, FairQueue, Stop, Work
+
+
+class Model:
+    """An engine that is never run; a run of it costs seconds."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self.seconds, self.plan = name, seconds, Plan()
+
+    def allocate(self, jobs: list[Any]) -> None: ...
+
+    def prepare(self, job: Any) -> None: ...
+
+    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
+        raise AssertionError("nothing runs here")
+
+    def finish(self, job: Any, output: Any) -> Any: ...
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+class Simulation:
+    """A queue before one core, and a clock that its runs move."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.queue, self.now, self._loop = FairQueue(), 100.0, loop
+        self.used: Counter[str] = Counter()
+        self.runs: list[tuple[str, str]] = []
+
+    def ask(self, method: str, model: Model, deadline: float | None = None) -> Work:
+        """Put one request."""
+        future = self._loop.create_future()
+        work = Work(model, None, Call(method, deadline), self._loop, future, submitted=self.now)
+        self.queue.put(work)
+        return work
+
+    def run(self) -> Work:
+        """Run what is next, and return it."""
+        engine = self.queue.first(lambda engine: True)
+        assert isinstance(engine, Model)
+        (work,) = self.queue.take(engine, 1)
+        work.started = self.now
+        self.now += engine.seconds
+        self.queue.charge(work, engine.seconds)
+        self.used[work.call.method] += engine.seconds
+        self.runs.append((work.call.method, engine.name))
+        return work
+
+
+@pytest.fixture
+def simulation(loop: asyncio.AbstractEventLoop) -> Simulation:
+    return Simulation(loop)
+
+
+@pytest.mark.parametrize("seconds", [(0.02, 0.02), (0.01, 0.2), (0.3, 0.01)])
+@pytest.mark.parametrize("callers", [(1, 1, 1), (8, 8, 8), (2, 30, 5)])
+def test_methods_with_work_waiting_get_equal_time(
+    simulation: Simulation, seconds: tuple[float, float], callers: tuple[int, int, int]
+) -> None:
+    fast, slow = Model("fast", seconds[0]), Model("slow", seconds[1])
+    asked = {"Classify": [fast], "Detect": [slow], "Compare": [fast, slow]}
+    # A caller more than runs: so that each method always has work waiting.
+    for (method, models), number in zip(asked.items(), callers, strict=True):
+        for i in range(number + 1):
+            simulation.ask(method, models[i % len(models)])
+    next_model = {"Classify": 0, "Detect": 0, "Compare": 0}
+    while simulation.now < 200:
+        method = simulation.run().call.method
+        next_model[method] += 1
+        simulation.ask(method, asked[method][next_model[method] % len(asked[method])])
+    fewest, most = min(simulation.used.values()), max(simulation.used.values())
+    assert most <= 1.15 * fewest, simulation.used
+
+
+def test_models_of_one_method_get_equal_time(simulation: Simulation) -> None:
+    fast, slow = Model("fast", 0.01), Model("slow", 0.09)
+    for _ in range(4):
+        simulation.ask("Classify", fast)
+        simulation.ask("Classify", slow)
+    while len(simulation.runs) < 1000:
+        work = simulation.run()
+        simulation.ask("Classify", work.engine)  # type: ignore[arg-type]
+    runs = Counter(name for _, name in simulation.runs)
+    assert 8 <= runs["fast"] / runs["slow"] <= 10
+
+
+def test_none_starves(simulation: Simulation) -> None:
+    model = Model("model", 0.02)
+    for _ in range(200):
+        simulation.ask("Classify", model)
+    simulation.ask("Detect", model)
+    simulation.run()
+    simulation.run()
+    assert {method for method, _ in simulation.runs} == {"Classify", "Detect"}
+
+
+def test_idleness_buys_no_more_than_a_moment(simulation: Simulation) -> None:
+    model = Model("model", 0.1)
+    for _ in range(200):
+        simulation.ask("Classify", model)
+    for _ in range(100):
+        simulation.run()
+    for _ in range(50):
+        simulation.ask("Detect", model)
+    for _ in range(20):
+        simulation.run()
+    # Ten and ten, but for the half second that a caller may be away without losing its turn.
+    since = Counter(method for method, _ in simulation.runs[100:])
+    assert 10 <= since["Detect"] <= 13
+
+
+def test_what_is_due_first_goes_first_and_without_a_deadline_the_first_come(
+    simulation: Simulation,
+) -> None:
+    model = Model("model", 0.1)
+    first = simulation.ask("Classify", model)
+    second = simulation.ask("Classify", model)
+    late = simulation.ask("Classify", model, simulation.now + 1000)
+    soon = simulation.ask("Classify", model, simulation.now + 5)
+    assert [simulation.run() for _ in range(4)] == [soon, first, second, late]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 5.0, 60.0, 600.0])
+def test_callers_who_wait_equally_long_go_in_the_order_in_which_they_came(
+    simulation: Simulation, timeout: float
+) -> None:
+    # As gRPC sends timeouts: rounded up, to the next hundredth or so, or not.
+    model, chance = Model("model", 0.1), random.Random(0)
+    asked = []
+    for _ in range(100):
+        simulation.now += timeout / 10_000
+        rounded = timeout * (1 + chance.choice((0, 1 / 600)))
+        asked.append(simulation.ask("Classify", model, simulation.now + rounded))
+    assert [simulation.run() for _ in asked] == asked
+
+
+def test_work_without_a_deadline_ages_into_its_turn(simulation: Simulation) -> None:
+    model = Model("model", 0.1)
+    patient = simulation.ask("Classify", model)
+    simulation.now += 25
+    simulation.ask("Classify", model, simulation.now + 10)
+    assert simulation.run() is patient
+
+
+def test_abandoned_work_is_not_waiting_any_more(simulation: Simulation) -> None:
+    model = Model("model", 0.1)
+    gone, here = simulation.ask("Classify", model), simulation.ask("Classify", model)
+    simulation.queue.abandon(gone)
+    simulation.queue.abandon(gone)  # once is enough
+    assert simulation.queue.waiting(model) == simulation.queue.size == 1
+    assert simulation.run() is here
+    assert simulation.queue.first(lambda engine: True) is None
+    simulation.queue.abandon(here)  # it has run: nothing to forget
+    assert simulation.queue.size == 0
+
+
+def test_a_batch_is_filled_from_all_methods(simulation: Simulation) -> None:
+    model = Model("model", 0.1)
+    for method in ("Classify", "Compare", "Classify"):
+        simulation.ask(method, model)
+    taken = simulation.queue.take(model, 8)
+    assert Counter(work.call.method for work in taken) == {"Classify": 2, "Compare": 1}
+    assert simulation.queue.size == 0

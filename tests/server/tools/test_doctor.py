@@ -1,0 +1,36 @@
+"""What the doctor says of a machine."""
+
+import pytest
+
+from visavis_server.runtime.providers import PROVIDERS
+from visavis_server.tools import doctor
+from visavis_server.vision.families import resize
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    return {what: (state, text) for what, state, text in doctor.report()}
+
+
+def test_every_device_is_reported_and_the_cpu_can_run() -> None:
+    report = rows()
+    assert report["--device cpu"] == ("ok", "CPUExecutionProvider can run")
+    assert {f"--device {provider.device}" for provider in PROVIDERS} < set(report)
+    assert report["--device auto"][0] == "ok"
+
+
+def test_two_onnx_runtimes_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
+    assert "overwrite each other" in rows()["onnxruntime, twice"][1]
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    assert rows()["torch"] == ("info", "not installed")
+    assert "onnxruntime, twice" not in rows()
+
+
+def test_what_was_not_compiled_is_said_and_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "rows_first_in_c", lambda image, x, y: image)
+    assert rows()["resize"] == ("info", "in C")
+    monkeypatch.setattr(resize, "rows_first_in_c", None)
+    assert "install a C compiler" in rows()["resize"][1]
