@@ -34,7 +34,7 @@ async def exposed(tmp_path: Path) -> AsyncIterator[Exposed]:
     """What a server that watches its folder says when it has answered and failed."""
     model, _ = graphs.export(graphs.nan_on_black(), graphs.classifier_document())
     graphs.put(tmp_path, "fragile", 1, model)
-    app = App(settings(tmp_path, metrics="127.0.0.1:0", watch_s=60))
+    app = App(settings(tmp_path, metrics="127.0.0.1:0", watch_interval_s=60))
     async with served_by(app) as served:
         bright, dark = image((200, 200, 200)), image(pictures.BLACK)
         await served.stub.Classify(pb.ClassifyRequest(image=bright, model="fragile"))

@@ -10,7 +10,7 @@ from visavis.results import DetectionAgreement
 
 from tests.conftest import serving
 from visavis_export.exporter import Request, export
-from visavis_export.variants import Limits
+from visavis_export.variants import AccuracyLimits
 from visavis_server.card import ModelDocument
 from visavis_server.settings import Settings
 
@@ -29,7 +29,7 @@ def repository(
             weights=str(weights),
             precisions=("fp32", "int8"),
             calibration=images / pictures,
-            limits=Limits(top1_drop=100, map_drop=100),  # the tests have their own
+            limits=AccuracyLimits(top1_drop=100, map_drop=100),  # the tests have their own
         )
         for exported in export(request, Progress(disable=True)):
             documents[exported.document.name] = exported.document

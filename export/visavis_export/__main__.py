@@ -122,7 +122,7 @@ def _export(
             pictures=tuple(images or ()),
             calibration=calibration,
             labels=labels,
-            limits=variants.Limits(max_top1_drop, max_map_drop),
+            limits=variants.AccuracyLimits(max_top1_drop, max_map_drop),
         )
         with Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal

@@ -17,7 +17,7 @@ from onnx.numpy_helper import from_array
 
 from visavis_server.arrays import Tensor
 from visavis_server.runtime.cores import usable_cores
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 
 Range = tuple[float, float]
@@ -68,7 +68,7 @@ def measure_ranges(graph: Path, inputs: Iterable[Tensor], folder: Path) -> dict[
             outputs.append(_sample(model, name, max(1, size // _SAMPLES)))
     watched = folder / "watched.onnx"
     onnx.save(model, watched)
-    session = Session(watched, CPU, Setup(folder, threads=usable_cores()))
+    session = Session(watched, CPU, SessionConfig(folder, threads=usable_cores()))
     seen = [dict(zip(outputs, session.run(tensor, outputs), strict=True)) for tensor in inputs]
     ranges = {}
     for name in sizes:

@@ -39,7 +39,7 @@ from visavis_server.models.onnx_file import read_onnx_file
 from visavis_server.models.served_model import output_names
 from visavis_server.names import NAME_PATTERN
 from visavis_server.runtime.cores import usable_cores
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 from visavis_server.vision.labels import check_labels
 
@@ -86,7 +86,7 @@ class Request:
     pictures: tuple[Path, ...] = ()
     calibration: Path | None = None
     labels: Path | None = None
-    limits: variants.Limits = variants.DEFAULT_LIMITS
+    limits: variants.AccuracyLimits = variants.DEFAULT_LIMITS
 
     @property
     def task(self) -> Task:
@@ -158,7 +158,9 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
         for precision in request.precisions:
             converted = folder / f"{precision}.onnx"
             draft = variants.convert(original.draft, precision, graph, converted, real)
-            file = ServedFile(draft, Session(converted, CPU, Setup(folder, threads=usable_cores())))
+            file = ServedFile(
+                draft, Session(converted, CPU, SessionConfig(folder, threads=usable_cores()))
+            )
             document = _with_golden_sample(file)
             if real and truth is not None and not no_baseline:
                 measured = variants.measure(file, real, truth, advance)

@@ -49,7 +49,7 @@ _ENOUGH_CANDIDATES = 10
 _THRESHOLDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4, 1e-5, 1e-6)
 
 
-class _Unmoved(boxes.Letterbox):
+class _Unmoved(boxes.LetterboxPlacement):
     """Leaves boxes in pixels of the input, and doesn't clip them."""
 
     def to_original(self, boxes: Floats, unpad: Literal["exact", "rounded"]) -> Floats:

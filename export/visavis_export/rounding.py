@@ -18,7 +18,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from visavis_server.arrays import Tensor
 from visavis_server.runtime.cores import usable_cores
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 
 # The largest int8 with a negative: weights are symmetric around zero.
@@ -68,7 +68,7 @@ def round_together(
             watched.graph.output.append(make_empty_tensor_value_info(name))
     path = folder / "inputs.onnx"
     onnx.save(watched, path)
-    session = Session(path, CPU, Setup(folder, threads=usable_cores()))
+    session = Session(path, CPU, SessionConfig(folder, threads=usable_cores()))
     initializers = {each.name: each for each in int8.graph.initializer}
     for group in _groups(layers):
         names = sorted({layer.node.input[0] for layer in group} - given)

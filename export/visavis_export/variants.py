@@ -15,14 +15,14 @@ from visavis_server.vision.families import family_of, preprocess_one
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AccuracyLimits:
     """How many points of accuracy a file may lose against its original; 100 points are all."""
 
     top1_drop: float = 0.5
     map_drop: float = 1.0
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = AccuracyLimits()
 
 
 # Labels of another model give less than either; so may a handful of hard pictures.
@@ -144,7 +144,7 @@ def unchecked(precision: str, real: Pictures | None, document: ModelDocument) ->
     return tuple(doubts)
 
 
-def hold(name: str, measured: Accuracy, limits: Limits) -> None:
+def hold(name: str, measured: Accuracy, limits: AccuracyLimits) -> None:
     """Raise AccuracyFailed if a file lost more than it may, and more than chance explains.
 
     One picture of 168 is 0.6 points. Without the standard error a limit of 0.5 would toss a

@@ -31,8 +31,8 @@ from visavis_export.yolov5 import (
     require,
     require_names,
 )
-from visavis_server.card import Candidates as CandidatesLayout
 from visavis_server.card import (
+    CandidateRows,
     DetectionDefaults,
     Facts,
     LabelSet,
@@ -96,7 +96,7 @@ def build_yolov5u(
         input=ModelInput(
             tensor="image", width=side, height=side, resize=Letterbox(unpad="rounded")
         ),
-        output=CandidatesLayout(layout="ultralytics_rows", tensor="rows"),
+        output=CandidateRows(layout="ultralytics_rows", tensor="rows"),
         detection_defaults=DetectionDefaults(score_threshold=0.25, iou_threshold=0.7),
         facts=_facts(name, checkpoint, module, weights),
         provenance=provenance,

@@ -115,10 +115,11 @@ def _serve(
             "--insecure", help="Listen on a public address without TLS and authentication."
         ),
     ] = None,
-    watch_s: Annotated[
+    watch_interval_s: Annotated[
         float | None,
         typer.Option(help="Seconds between looks at the repository for changes.  [0: never]"),
     ] = None,
+    watch_s: Annotated[float | None, typer.Option(hidden=True)] = None,
     grace_s: Annotated[
         float | None, typer.Option(help="Seconds for calls in flight at a stop.  [30]")
     ] = None,

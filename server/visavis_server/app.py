@@ -48,7 +48,7 @@ from visavis_server.transport.intake import Intake
 from visavis_server.transport.tokens import Tokens
 
 if TYPE_CHECKING:
-    from visavis_server.telemetry.tracing import Tracing
+    from visavis_server.telemetry.otlp import Tracing
     from visavis_server.transport.http.server import HttpServer
 
 _log = structlog.get_logger()
@@ -82,7 +82,7 @@ class App:
             self._planner.cores,
             settings.queue_size,
             self._planner.streams,
-            settings.queue_s,
+            settings.max_queue_wait_s,
             settings.stuck_s,
         )
         plan = plan_here(settings, expected_bytes(file.path for file in self._look.files))
@@ -179,6 +179,8 @@ class App:
             why=self._why,
             cores=self.scheduler.cores,
         )
+        for note in self.settings.notes:
+            _log.warning("settings", why=note)
         await self._health.loading()
         await self._server.start()
         for door in self._http_servers:
@@ -213,8 +215,8 @@ class App:
         )
         if self.settings.admin:
             self._inference.administration = watcher
-        if self.settings.watch_s:
-            self._in_background(watcher.watch(self.settings.watch_s))
+        if self.settings.watch_interval_s:
+            self._in_background(watcher.watch(self.settings.watch_interval_s))
         self._in_background(self._watch_scheduler())
         systemd.notify("READY=1")
         if (within_s := systemd.watchdog_s()) is not None:
@@ -447,7 +449,7 @@ async def serve(settings: Settings, trial: Trial | None) -> None:
 
 def _tracing(endpoint: str) -> "Tracing":
     try:
-        from visavis_server.telemetry.tracing import Tracing
+        from visavis_server.telemetry.otlp import Tracing
     except ModuleNotFoundError as error:
         raise _missing("trace", "trace", error) from None
     return Tracing.to(endpoint)

@@ -163,7 +163,7 @@ class Yolov5Heads(_Part):
         return self
 
 
-class Candidates(_Part):
+class CandidateRows(_Part):
     """One tensor of decoded candidates, boxes in pixels of the input.
 
     yolov5_rows: [batch, n, 5 + classes], cxcywh, objectness, class scores.
@@ -175,7 +175,7 @@ class Candidates(_Part):
     tensor: str
 
 
-ModelOutput = Annotated[ClassScores | Yolov5Heads | Candidates, Field(discriminator="layout")]
+ModelOutput = Annotated[ClassScores | Yolov5Heads | CandidateRows, Field(discriminator="layout")]
 
 
 class DetectionDefaults(_Part):

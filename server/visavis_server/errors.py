@@ -2,8 +2,8 @@
 
 VisavisError
 ├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
-│   └── ModelIncapable                        the model can't do that task
-├── Forbidden             PERMISSION_DENIED   the server's settings don't allow it
+│   └── TaskMismatch                        the model can't do that task
+├── PermissionDenied             PERMISSION_DENIED   the server's settings don't allow it
 ├── Unimplemented         UNIMPLEMENTED       the protocol has the method, this server has not
 ├── Unauthenticated       UNAUTHENTICATED     the call carries no token that is known
 ├── ModelNotFound         NOT_FOUND           no such model or version
@@ -39,11 +39,11 @@ class InvalidRequest(VisavisError):
         self.field = field
 
 
-class ModelIncapable(InvalidRequest):
+class TaskMismatch(InvalidRequest):
     """The model exists and can't do what was asked."""
 
 
-class Forbidden(VisavisError):
+class PermissionDenied(VisavisError):
     """The server's settings don't allow it; the text names the setting."""
 
     code = "PERMISSION_DENIED"

@@ -43,7 +43,7 @@ def configure_logging(
     log_format: str,
     log_level: str = "info",
     output: Output | None = None,
-    limit: "Limit | None" = None,
+    limit: "RateLimit | None" = None,
     colors: bool | None = None,
 ) -> None:
     """Write logs for a person ("console") or a machine ("json").
@@ -159,7 +159,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return f"<{type(value).__name__}>"
 
 
-class Limit:
+class RateLimit:
     """Passes some of the warnings and errors of each kind in a window of time, and counts the rest.
 
     An entry passes if its event did so less than `per_event` times in this window, and never for

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -41,6 +42,14 @@ from visavis_server.runtime.plan import Device
 DEFAULT_FILE = Path("visavis.toml")
 
 
+# By their names in this release; the next one takes only those.
+_RENAMED = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
+_RENAMED_OF_MODELS = {"alone_threads": "exclusive_threads"}
+_PREFIX = "VISAVIS_"
+# How alike a variable and a setting must be for the one to be a misspelling of the other:
+# Kubernetes sets VISAVIS_PORT and the like for a service called visavis.
+_ALIKE = 0.85
+
 _ENDLESS = Budget(sys.maxsize)
 
 
@@ -73,7 +82,7 @@ class MessageLimits:
     text_bytes: int = 1 << 20
 
 
-class Tuning(BaseModel):
+class TunedPlan(BaseModel):
     """How one model is to be run on one device, as `visavis tune` measured it; see Plan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,16 +92,23 @@ class Tuning(BaseModel):
     threads: Annotated[int, Field(ge=1)] = 1
     instances: Annotated[int, Field(ge=1)] = 1
     batch: Annotated[int, Field(ge=1, le=64)] = 1
-    alone_threads: Annotated[int, Field(ge=0)] = 0
+    exclusive_threads: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        return _renamed(given, _RENAMED_OF_MODELS, []) if isinstance(given, dict) else given
 
 
 class Settings(BaseSettings):
     """The server's settings; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VISAVIS_", env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
     file: ClassVar[Path | None] = None
+    notes: ClassVar[list[str]] = []
+    """What to tell whoever set them: names that have changed, variables that mean nothing."""
 
     models: Path = Field(Path("models"), description="the model repository, a folder")
     grpc: str = Field("127.0.0.1:8001", description="HOST:PORT or unix:PATH to listen on")
@@ -132,7 +148,7 @@ class Settings(BaseSettings):
     queue_size: Annotated[int, Field(ge=1)] = Field(
         512, description="requests that may wait for one model before new ones are refused"
     )
-    queue_s: Annotated[float, Field(gt=0)] = Field(
+    max_queue_wait_s: Annotated[float, Field(gt=0)] = Field(
         30.0, description="seconds that a request may have to wait; one that would is refused"
     )
     stuck_s: Annotated[float, Field(gt=0)] = Field(
@@ -140,7 +156,7 @@ class Settings(BaseSettings):
         description="seconds that a core may take for one batch; one that takes longer while work "
         "waits is stuck, and liveness fails",
     )
-    tuning: Annotated[dict[str, Tuning], NoDecode] = Field(
+    tuning: Annotated[dict[str, TunedPlan], NoDecode] = Field(
         default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
     )
     max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
@@ -240,7 +256,7 @@ class Settings(BaseSettings):
         None, description="file of hashed tokens, as `visavis token` prints them; calls need one"
     )
     open_health: bool = Field(False, description="health checks need no token")
-    watch_s: Annotated[float, Field(ge=0)] = Field(
+    watch_interval_s: Annotated[float, Field(ge=0)] = Field(
         0.0, description="seconds between looks at the repository for changes; 0: it is not watched"
     )
     load_timeout_s: Annotated[float, Field(gt=0)] = Field(
@@ -427,8 +443,37 @@ class Settings(BaseSettings):
             for name, value in env_settings.env_vars.items()
             if (text := (value or "").strip())
         }
-        from_file = InitSettingsSource(settings_cls, _read_toml(cls.file))
-        return (init_settings, env_settings, from_file)
+        cls.notes += _misspelt(env_settings.env_vars)
+        env_settings.env_vars = _renamed(env_settings.env_vars, _RENAMED, cls.notes, _PREFIX)
+        in_file = _renamed(_read_toml(cls.file), _RENAMED, cls.notes)
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, in_file))
+
+
+def _renamed(
+    given: Mapping[str, Any], names: Mapping[str, str], notes: list[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Return settings by their present names; notes: takes a sentence for each earlier name."""
+    present = dict(given)
+    for old, new in names.items():
+        before, now = (f"{prefix}{name}" for name in (old, new))
+        # Variables are compared in small letters, and shown as they are written.
+        if before.lower() in present:
+            value = present.pop(before.lower())
+            present.setdefault(now.lower(), value)
+            before, now = (name.upper() if prefix else name for name in (before, now))
+            notes.append(f"{before} is now {now}; this is the last release that takes both")
+    return present
+
+
+def _misspelt(variables: Iterable[str]) -> list[str]:
+    """Return a sentence for each variable that is almost a setting's."""
+    known = [f"{_PREFIX}{name}".lower() for name in (*Settings.model_fields, *_RENAMED)]
+    notes = []
+    for name in variables:
+        if name.lower().startswith(_PREFIX.lower()) and name.lower() not in known:
+            for near in get_close_matches(name.lower(), known, 1, _ALIKE):
+                notes.append(f"the variable {name.upper()} is no setting; {near.upper()} is one")
+    return notes
 
 
 def _read_toml(file: Path | None) -> dict[str, Any]:
@@ -454,11 +499,12 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 
     class FromFile(Settings):
         file = config or DEFAULT_FILE
+        notes: ClassVar[list[str]] = []
 
     try:
         if config is not None and not config.is_file():
             raise StartupError(f"the settings file {config} does not exist")
-        return FromFile(**flags)
+        return FromFile(**_renamed(flags, _RENAMED, FromFile.notes))
     except ValidationError as error:
         wrong = "; ".join(map(_in_words, error.errors()))
         raise StartupError(f"settings: {wrong}") from None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.scheduler import Call, Scheduler, Stop
+from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler, Stop
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.families.resize import resize_shorter_side
 from visavis_server.vision.image import decode
@@ -34,7 +34,7 @@ class _Accelerator:
     """One device: its bus and its processor each do one thing at a time, beside each other."""
 
     name = "accelerator"
-    plan = Plan(place="device", batch=16, instances=2)
+    plan = Plan(runs_on="device", batch=16, instances=2)
 
     def __init__(self) -> None:
         self.busy_s = 0.0
@@ -48,7 +48,7 @@ class _Accelerator:
         """Decode and resize, as the server does."""
         job.pixels = resize_shorter_side(decode(job.encoded, ImageLimits()), 256, 224, 224)
 
-    def run(self, jobs: list[_Job], alone: bool, stop: Stop) -> list[float]:
+    def run(self, jobs: list[_Job], exclusive: bool, stop: Stop) -> list[float]:
         """Copy the batch, then compute; another stream may copy meanwhile."""
         with self._bus:
             time.sleep(_COPY_PER_IMAGE_S * len(jobs))
@@ -73,7 +73,7 @@ def _busy(site: Site) -> Sequence[Result]:
         while time.perf_counter() < end:
             number += 1
             job = _Job(encoded[number % len(encoded)])
-            await scheduler.submit(accelerator, job, Call("Classify"))
+            await scheduler.submit(accelerator, job, Caller("Classify"))
 
     async def load() -> None:
         await asyncio.gather(*(caller(number) for number in range(_CALLERS)))

@@ -23,7 +23,7 @@ from visavis_export.served import ServedFile, found, read_image
 from visavis_export.yolov5 import build_yolov5, build_yolov5_classifier
 from visavis_export.yolov5_modules import Classify, Concat, Conv, Network
 from visavis_server.card import Provenance
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 from visavis_server.vision.results import Classified, Options
 
@@ -257,7 +257,7 @@ def test_what_a_module_says_and_is_not_known_is_refused_by_name(
 def served(original: Original, folder: Path) -> ServedFile:
     graph = folder / "graph.onnx"
     write_graph(original.graph, original.draft, graph)
-    return ServedFile(original.draft, Session(graph, CPU, Setup(folder, threads=2)))
+    return ServedFile(original.draft, Session(graph, CPU, SessionConfig(folder, threads=2)))
 
 
 @pytest.fixture(scope="module")

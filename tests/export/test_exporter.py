@@ -20,7 +20,7 @@ from visavis_export import exporter
 from visavis_export.errors import AccuracyFailed, ExportError, ReceiptFailed
 from visavis_export.exporter import NAMES, Exported, Request, export
 from visavis_export.pictures import read_pictures, synthetic_pictures
-from visavis_export.variants import Limits
+from visavis_export.variants import AccuracyLimits
 from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import read_onnx_file
@@ -421,7 +421,7 @@ def test_what_loses_more_accuracy_than_it_may_is_not_written(
         weights="random",
         precisions=("fp32", "int8"),
         calibration=labelled_pictures,
-        limits=Limits(top1_drop=-101),
+        limits=AccuracyLimits(top1_drop=-101),
     )
     complaint = r"yolov5n-cls loses .* points of top-1, -101 are allowed: .*--max-top1-drop"
     with pytest.raises(AccuracyFailed, match=complaint):

@@ -21,7 +21,7 @@ from visavis_export.pickled import Inert
 from visavis_export.pictures import synthetic_pictures
 from visavis_export.published import MULTIPLES, describe
 from visavis_export.served import ServedFile
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 
 from . import originals
@@ -160,7 +160,7 @@ def test_a_file_of_v5_0_is_exported_with_a_receipt(tmp_path: Path) -> None:
     built = original("yolov5", path)
     graph = tmp_path / "graph.onnx"
     write_graph(built.graph, built.draft, graph)
-    file = ServedFile(built.draft, Session(graph, CPU, Setup(tmp_path, threads=2)))
+    file = ServedFile(built.draft, Session(graph, CPU, SessionConfig(tmp_path, threads=2)))
     pictures = {"odd": synthetic_pictures()["synthetic odd"]}
     made = receipt.prove(built.reference, file, pictures)
     assert made.rows is not None

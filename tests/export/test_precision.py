@@ -11,7 +11,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from onnx.numpy_helper import from_array, to_array
 
 from visavis_export.precision import write_fp16, write_int8
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 
 SIDE = 16
@@ -65,7 +65,7 @@ def inputs(count: int = 8) -> list[np.ndarray]:
 
 
 def run(path: Path, tensor: np.ndarray) -> Any:
-    return Session(path, CPU, Setup(path.parent)).run(tensor)[0]
+    return Session(path, CPU, SessionConfig(path.parent)).run(tensor)[0]
 
 
 def quantized(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from tests.server import graphs
 from visavis_export.accuracy import Figures
 from visavis_export.errors import AccuracyFailed
 from visavis_export.labelled import Pictures
-from visavis_export.variants import Limits, hold, require_sense, unchecked
+from visavis_export.variants import AccuracyLimits, hold, require_sense, unchecked
 from visavis_server.card import Accuracy, ModelDocument
 
 
@@ -23,9 +23,9 @@ def test_a_lower_accuracy_fails_only_beyond_what_chance_explains() -> None:
         source="100 of 200 pictures",
         held_out=True,
     )
-    hold("boxes", measured, Limits(map_drop=1.6))
+    hold("boxes", measured, AccuracyLimits(map_drop=1.6))
     with pytest.raises(AccuracyFailed, match=r"boxes loses 2\.00 ± 0\.50 points of mAP50-95, 1\.4"):
-        hold("boxes", measured, Limits(map_drop=1.4))
+        hold("boxes", measured, AccuracyLimits(map_drop=1.4))
 
 
 def pictures(count: int) -> Pictures:

@@ -19,7 +19,7 @@ from visavis_export.published import P5_ANCHORS, describe
 from visavis_export.served import ServedFile
 from visavis_export.yolov5 import build_yolov5, build_yolov5_classifier
 from visavis_server.card import Provenance, Yolov5Heads
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 
 from . import originals
@@ -159,7 +159,7 @@ def test_a_yolov5us_receipt_fails_for_whatever_is_rebuilt_otherwise(
     broken(original.graph)
     graph = tmp_path / "graph.onnx"
     write_graph(original.graph, original.draft, graph)
-    file = ServedFile(original.draft, Session(graph, CPU, Setup(tmp_path, threads=2)))
+    file = ServedFile(original.draft, Session(graph, CPU, SessionConfig(tmp_path, threads=2)))
     picture = {"odd": synthetic_pictures()["synthetic odd"]}
     with pytest.raises(ReceiptFailed, match="does not give what PyTorch gives"):
         receipt.prove(original.reference, file, picture)

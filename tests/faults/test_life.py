@@ -58,7 +58,7 @@ async def test_a_second_sigterm_ends_it_at_once(serve: Serve) -> None:
 def test_sigterm_during_a_reload_ends_it_with_exit_code_0(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "watched"
     graphs.put(folder, "colors", 1, (models / "colors" / "1" / "model.onnx").read_bytes())
-    with ServerProcess(folder, tmp_path, "--watch-s", "0.05") as server:
+    with ServerProcess(folder, tmp_path, "--watch-interval-s", "0.05") as server:
         graphs.put(folder, "slow", 1, (models / "slow" / "1" / "model.onnx").read_bytes())
         until(lambda: bool(server.seen.children()), "no trial has begun")
         server.signal(signal.SIGTERM)

@@ -101,7 +101,7 @@ async def test_a_repository_that_is_gone_for_a_moment_loses_no_call(tmp_path: Pa
     folder = tmp_path / "models"
     graphs.put(folder, "colors", 1, colors())
     failures: list[object] = []
-    with ServerProcess(folder, tmp_path, "--watch-s", "0.05") as server:
+    with ServerProcess(folder, tmp_path, "--watch-interval-s", "0.05") as server:
 
         async def call() -> None:
             async with channel(server.address) as one:

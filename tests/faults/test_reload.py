@@ -13,7 +13,7 @@ async def test_reloads_under_callers_fail_nothing_and_mix_no_versions(tmp_path: 
     """Every version has its own gain, and so its own score: an answer tells where it comes from."""
     folder = tmp_path / "models"
     put(folder, "colors", 1)
-    with ServerProcess(folder, tmp_path, "--watch-s", "0.1") as server:
+    with ServerProcess(folder, tmp_path, "--watch-interval-s", "0.1") as server:
         report = await reload_under_callers(server, folder, RELOADS, CALLERS)
     assert report["failures"] == []
     assert report["mixed"] == []

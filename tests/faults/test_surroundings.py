@@ -108,7 +108,7 @@ def test_a_server_imports_nothing_from_the_working_folder(models: Path, tmp_path
     """Neither while it starts, nor for the trial of a model that comes later."""
     folder = tmp_path / "models"
     shutil.copytree(models / "colors", folder / "colors")
-    options = ("--watch-s", "0.1", "--http", f"127.0.0.1:{free_port()}")
+    options = ("--watch-interval-s", "0.1", "--http", f"127.0.0.1:{free_port()}")
     server = ServerProcess(folder, tmp_path / "server", *options)
     server.process.kill()
     server.wait()

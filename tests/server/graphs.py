@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from visavis_server.card import (
     METADATA_KEY,
-    Candidates,
+    CandidateRows,
     ClassScores,
     DetectionDefaults,
     Facts,
@@ -180,7 +180,7 @@ def detector_document(**changes: Any) -> ModelDocument:
         "input": ModelInput(
             tensor="images", width=SIZE, height=SIZE, resize=Letterbox(unpad="exact")
         ),
-        "output": Candidates(layout="yolov5_rows", tensor="output0"),
+        "output": CandidateRows(layout="yolov5_rows", tensor="output0"),
         "detection_defaults": DetectionDefaults(score_threshold=0.25, iou_threshold=0.45),
         "facts": Facts(architecture="Constant boxes", organization="the tests"),
         "provenance": Provenance(weights_source="by hand", exporter="the tests"),
@@ -190,7 +190,7 @@ def detector_document(**changes: Any) -> ModelDocument:
 
 def candidates(layout: str) -> ModelOutput:
     """Return how one output of that layout is described."""
-    return Candidates.model_validate({"layout": layout, "tensor": "output0"})
+    return CandidateRows.model_validate({"layout": layout, "tensor": "output0"})
 
 
 ANCHORS = (((10.0, 13.0), (16.0, 30.0)), ((30.0, 61.0), (62.0, 45.0)))

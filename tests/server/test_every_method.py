@@ -23,7 +23,7 @@ from visavis_server.app import App
 
 from .serving import Served, image, served_by, settings
 from .test_app import Blocked
-from .test_http import RPC, ask, framed, frames
+from .transport.http.test_door import RPC, ask, framed, frames
 
 SERVICES: list[ServiceDescriptor] = [
     pb.DESCRIPTOR.services_by_name["VisionService"],

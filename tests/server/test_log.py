@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from visavis_server.log import Limit, configure_logging
+from visavis_server.log import RateLimit, configure_logging
 
 
 def test_logs_for_a_machine_are_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ class Clock:
         return self.now
 
 
-def _passes(limit: Limit, event: str, **values: object) -> dict[str, object] | None:
+def _passes(limit: RateLimit, event: str, **values: object) -> dict[str, object] | None:
     try:
         return dict(limit(None, "error", {"event": event, **values}))
     except structlog.DropEvent:
@@ -139,7 +139,7 @@ def _passes(limit: Limit, event: str, **values: object) -> dict[str, object] | N
 
 def test_the_same_reason_is_logged_once_in_a_while_and_then_with_a_count() -> None:
     clock = Clock()
-    limit = Limit(window_s=10, clock=clock)
+    limit = RateLimit(window_s=10, clock=clock)
     assert _passes(limit, "refused", why="broken", model="a/1") is not None
     assert _passes(limit, "refused", why="broken", model="a/1") is None
     assert _passes(limit, "refused", why="broken", model="b/1") is not None
@@ -150,14 +150,14 @@ def test_the_same_reason_is_logged_once_in_a_while_and_then_with_a_count() -> No
 
 
 def test_errors_of_calls_keep_their_request_ids_up_to_a_burst() -> None:
-    limit = Limit(per_event=50)
+    limit = RateLimit(per_event=50)
     passed = [_passes(limit, "call failed", request_id=str(i)) for i in range(200)]
     assert [each["request_id"] for each in passed if each] == [str(i) for i in range(50)]
 
 
 def test_what_was_left_out_is_told_when_nothing_of_its_kind_follows() -> None:
     clock = Clock()
-    limit = Limit(per_event=1, window_s=10, clock=clock)
+    limit = RateLimit(per_event=1, window_s=10, clock=clock)
     for _ in range(3):
         _passes(limit, "failed")
     assert limit.overdue() == []
@@ -167,6 +167,6 @@ def test_what_was_left_out_is_told_when_nothing_of_its_kind_follows() -> None:
 
 
 def test_entries_for_information_have_no_limit() -> None:
-    limit = Limit(per_event=1)
+    limit = RateLimit(per_event=1)
     for _ in range(3):
         assert limit(None, "info", {"event": "loaded"}) == {"event": "loaded"}

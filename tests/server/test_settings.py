@@ -378,3 +378,35 @@ def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Pa
 def test_a_wrong_value_is_told_as_people_say_it(flags: dict[str, str], told: str) -> None:
     with pytest.raises(StartupError, match=told):
         load_settings(flags)
+
+
+def test_earlier_names_are_taken_with_a_word_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write("queue_s = 5\n[tuning.resnet50]\nalone_threads = 2\n")
+    monkeypatch.setenv("VISAVIS_WATCH_S", "3")
+    settings = load_settings({})
+    assert (settings.max_queue_wait_s, settings.watch_interval_s) == (5, 3)
+    assert settings.tuning["resnet50"].exclusive_threads == 2
+    assert settings.notes == [
+        "VISAVIS_WATCH_S is now VISAVIS_WATCH_INTERVAL_S; this is the last release that takes both",
+        "queue_s is now max_queue_wait_s; this is the last release that takes both",
+    ]
+    assert load_settings({"watch_s": 7}).watch_interval_s == 7
+    # What is said by its present name counts.
+    monkeypatch.setenv("VISAVIS_WATCH_INTERVAL_S", "4")
+    assert load_settings({}).watch_interval_s == 4
+    assert load_settings({"max_queue_wait_s": 6}).notes != []
+
+
+def test_a_variable_that_is_almost_a_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_QUEUESIZE", "7")
+    monkeypatch.setenv("VISAVIS_MAX_ENCODED_BYTE", "7")
+    # As Kubernetes sets them for a service called visavis.
+    monkeypatch.setenv("VISAVIS_PORT_8001_TCP", "tcp://10.0.0.1:8001")
+    monkeypatch.setenv("VISAVIS_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("VISAVIS_SERVER", "127.0.0.1:8001")
+    assert sorted(load_settings({}).notes) == [
+        "the variable VISAVIS_MAX_ENCODED_BYTE is no setting; VISAVIS_MAX_ENCODED_BYTES is one",
+        "the variable VISAVIS_QUEUESIZE is no setting; VISAVIS_QUEUE_SIZE is one",
+    ]

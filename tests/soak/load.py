@@ -108,7 +108,7 @@ def reloads(soak: Soak) -> Sequence[Row]:
     target = folder / "large" / "1" / "model.onnx"
     target.parent.mkdir(parents=True)
     shutil.copy(resnet, target)
-    with soak.server(folder, "--watch-s", "0.2") as server:
+    with soak.server(folder, "--watch-interval-s", "0.2") as server:
 
         async def touch() -> None:
             while True:

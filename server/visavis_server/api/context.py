@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from visavis_server.runtime.scheduling.fair_queue import Call
+from visavis_server.runtime.scheduling.fair_queue import Caller
 
 
 class Context(Protocol):
@@ -14,7 +14,7 @@ class Context(Protocol):
         ...
 
 
-def call_of(method: str, context: Context, timeout_s: float | None = None) -> Call:
+def caller_of(method: str, context: Context, timeout_s: float | None = None) -> Caller:
     """Return on whose behalf work is done.
 
     timeout_s: what the request itself allows; None: it says nothing.
@@ -22,4 +22,4 @@ def call_of(method: str, context: Context, timeout_s: float | None = None) -> Ca
     remaining_s = context.time_remaining()
     if remaining_s is None or (timeout_s is not None and timeout_s < remaining_s):
         remaining_s = timeout_s
-    return Call(method, None if remaining_s is None else time.monotonic() + remaining_s)
+    return Caller(method, None if remaining_s is None else time.monotonic() + remaining_s)

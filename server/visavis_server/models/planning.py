@@ -7,7 +7,7 @@ from visavis_server.card import ModelDocument, Task
 from visavis_server.runtime.cores import cache_bytes
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import Provider, choose
-from visavis_server.settings import Settings, Tuning
+from visavis_server.settings import Settings, TunedPlan
 
 # Measured on CPUs with ResNet-50; the answers are the same to the bit. Where a core's cache is
 # large, batches of 4 gain up to 8 % (fp32) and 9 % (int8), larger ones no more; where it is
@@ -33,14 +33,14 @@ class Planner:
     low_memory: bool = False
     bf16: bool = False
     cache_bytes: int = _LARGE_CACHE_BYTES
-    tuning: Mapping[str, Tuning] = field(default_factory=dict)
+    tuning: Mapping[str, TunedPlan] = field(default_factory=dict)
 
     def plan(self, document: ModelDocument) -> Plan:
         """Return how a model is run on this machine."""
         plan = self._on_device() if self.provider.on_device else self._on_cores(document)
         if self.low_memory:
             why = "low_memory: one session, one image in a run"
-            plan = replace(plan, batch=1, alone_threads=0, why=why)
+            plan = replace(plan, batch=1, exclusive_threads=0, why=why)
         tuning = self.tuning.get(document.name)
         if tuning is not None and tuning.device == self.provider.device:
             plan = _tuned(plan, tuning, self.cores)
@@ -48,7 +48,7 @@ class Planner:
 
     def _on_device(self) -> Plan:
         return Plan(
-            place="device",
+            runs_on="device",
             batch=_DEVICE_BATCH,
             instances=self.streams,
             why="large batches keep a device busy, and one stream copies while another runs",
@@ -59,7 +59,7 @@ class Planner:
         return Plan(
             batch=batch,
             instances=self.cores,
-            alone_threads=self.cores if self.cores > 1 else 0,
+            exclusive_threads=self.cores if self.cores > 1 else 0,
             why=f"a run for each of the {self.cores} usable cores; {gain}"
             if self.cores > 1
             else f"one usable core; {gain}",
@@ -104,17 +104,17 @@ def one_at_a_time(plan: Plan) -> Plan:
     return replace(plan, batch=1, why=f"{plan.why}; the graph takes one image at a time")
 
 
-def _tuned(plan: Plan, tuning: Tuning, cores: int) -> Plan:
+def _tuned(plan: Plan, tuning: TunedPlan, cores: int) -> Plan:
     why = f"tuned for {tuning.goal}, by the settings"
-    if plan.place == "device":
+    if plan.runs_on == "device":
         return replace(plan, batch=tuning.batch, why=why)
     threads = min(tuning.threads, cores)
-    alone_threads = min(tuning.alone_threads, cores)
+    exclusive_threads = min(tuning.exclusive_threads, cores)
     return replace(
         plan,
         batch=tuning.batch,
         threads=threads,
         instances=max(1, min(tuning.instances, cores // threads)),
-        alone_threads=alone_threads if alone_threads > threads else 0,
+        exclusive_threads=exclusive_threads if exclusive_threads > threads else 0,
         why=why,
     )

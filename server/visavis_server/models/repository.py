@@ -11,10 +11,10 @@ from visavis_server.card import METADATA_KEY, ModelDocument, Task, parse_documen
 from visavis_server.errors import (
     CannotLoadNow,
     ModelFileError,
-    ModelIncapable,
     ModelNotFound,
     Overloaded,
     StartupError,
+    TaskMismatch,
     VisavisError,
     listed,
 )
@@ -25,7 +25,7 @@ from visavis_server.models.ultralytics_file import document_of
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime import memory
 from visavis_server.runtime.buffers import Buffers
-from visavis_server.runtime.providers import Provider, Setup
+from visavis_server.runtime.providers import Provider, SessionConfig
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Session, Sessions
 
@@ -65,8 +65,8 @@ class Loader:
             )
         plan = self.planner.plan(document)
         # An engine holds weights: one that was built from other bytes must not be taken for it.
-        setup = Setup(self.cache_dir / contents.digest, bf16=self.planner.bf16)
-        sessions = Sessions(opened, self.planner.provider, plan, setup)
+        config = SessionConfig(self.cache_dir / contents.digest, bf16=self.planner.bf16)
+        sessions = Sessions(opened, self.planner.provider, plan, config)
         if sessions.first.input_shape[0] is not None:
             plan = one_at_a_time(plan)
         model = ServedModel(
@@ -119,7 +119,7 @@ def read_document(
         document = parse_document(file.sidecar, str(file.path.with_suffix(".json")))
     else:
         with file.copy() as copy:
-            probe = Session(copy, provider, Setup(cache_dir))
+            probe = Session(copy, provider, SessionConfig(cache_dir))
         document = document_of(name, metadata, probe, str(file.path))
     # The folder names the model: so that a copy under another name is another model.
     return document.model_copy(update={"name": name})
@@ -205,11 +205,11 @@ class Repository:
         return versions[version]
 
     def capable(self, name: str, version: int | None, task: Task) -> ServedModel:
-        """Return a model that is capable of a task; raises ModelNotFound or ModelIncapable."""
+        """Return a model that is capable of a task; raises ModelNotFound or TaskMismatch."""
         model = self.get(name, version)
         if model.task is not task:
             others = listed(m.name for m in self.latest() if m.task is task)
-            raise ModelIncapable(
+            raise TaskMismatch(
                 "model",
                 f"model {name} is capable of {model.task}, not of {task}; capable are: {others}",
             )

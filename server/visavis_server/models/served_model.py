@@ -18,11 +18,11 @@ from visavis_server.models import golden
 from visavis_server.models.model_files import Stamp
 from visavis_server.runtime.buffers import Buffers
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Call, Stop
+from visavis_server.runtime.scheduling.fair_queue import Caller, Stop
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Session, Sessions
-from visavis_server.telemetry import trace
-from visavis_server.telemetry.histograms import Stages
+from visavis_server.telemetry import call_trace
+from visavis_server.telemetry.histograms import StageHistograms
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision.families import Family, family_of, preprocess_one
 from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture, ServedBy
@@ -129,7 +129,7 @@ class ServedModel:
         self.sessions = sessions
         self.plan = plan
         self._buffers = buffers
-        self.stages = Stages()
+        self.stages = StageHistograms()
         self._scheduler = scheduler
         self._output_names = output_names(document)
         self._golden_tolerance = golden.BF16_TOLERANCE if bf16 else 0.0
@@ -172,36 +172,36 @@ class ServedModel:
         check = partial(_check, self.document, self.family, self._golden_tolerance, where)
         self.sessions.check(check, self.plan.batch)
 
-    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
+    async def answer(self, picture: Picture, options: Options, caller: Caller) -> Answer:
         """Return the model's answer on a picture.
 
         Raises InvalidRequest if it can't be decoded; Overloaded, DeadlineExceeded,
         ModelFailed.
         """
-        (answer,) = await self.answers([picture], options, call)
+        (answer,) = await self.answers([picture], options, caller)
         return answer
 
     async def answers(
-        self, pictures: Sequence[Picture], options: Options, call: Call
+        self, pictures: Sequence[Picture], options: Options, caller: Caller
     ) -> list[Answer]:
         """Return the answers on the pictures of one request; raises as answer does."""
         jobs = [_PictureJob(picture=picture, options=options) for picture in pictures]
-        return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, call)]
+        return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, caller)]
 
-    async def infer(self, batch: Tensor, call: Call) -> list[Tensor]:
+    async def infer(self, batch: Tensor, caller: Caller) -> list[Tensor]:
         """Return the family's tensor for each input of one request [b, 3, height, width].
 
         They share runs with pictures. Raises as answer does.
         """
         jobs = [_TensorJob(tensor=tensor) for tensor in batch]
-        return [result for result, _ in await self._do(jobs, call)]
+        return [result for result, _ in await self._do(jobs, caller)]
 
-    async def _do(self, jobs: Sequence[_AnyJob], call: Call) -> list[tuple[Any, Timings]]:
+    async def _do(self, jobs: Sequence[_AnyJob], caller: Caller) -> list[tuple[Any, Timings]]:
         """Return what comes of a request's jobs, and where the time of each went."""
         started = time.perf_counter()
 
         async def one(job: _AnyJob) -> tuple[Any, Timings]:
-            result, spent = await self._scheduler.submit(self, job, call)
+            result, spent = await self._scheduler.submit(self, job, caller)
             return result, Timings(
                 queue_ms=spent.queue_ms,
                 decode_ms=job.decode_ms,
@@ -223,7 +223,7 @@ class ServedModel:
         timings = max((timings for _, timings in done), key=lambda t: t.total_ms)
         self.stages.add(timings, time.time())
         provider = self.served_by.execution_provider
-        trace.note(timings, model=self.name, version=self.version, provider=provider)
+        call_trace.note(timings, model=self.name, version=self.version, provider=provider)
         return done
 
     def allocate(self, jobs: list[_AnyJob]) -> None:
@@ -236,10 +236,10 @@ class ServedModel:
         """Write the job's input in its place."""
         job.prepare(self.family)
 
-    def run(self, jobs: list[_AnyJob], alone: bool, stop: Stop) -> list[list[Tensor]]:
+    def run(self, jobs: list[_AnyJob], exclusive: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, every one a batch of 1; raises as Session.run does."""
         batch = _gathered(jobs)
-        outputs = self.sessions.run(batch, self._output_names, alone, stop)
+        outputs = self.sessions.run(batch, self._output_names, exclusive, stop)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 

@@ -41,7 +41,7 @@ class _Quick(Planner):
         """Return how a model is tried."""
         plan = super().plan(document)
         return replace(
-            plan, instances=1, threads=self.cores, alone_threads=0, batch=min(plan.batch, 2)
+            plan, instances=1, threads=self.cores, exclusive_threads=0, batch=min(plan.batch, 2)
         )
 
 

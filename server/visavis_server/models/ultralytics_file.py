@@ -6,7 +6,7 @@ from typing import Literal as OneOf
 import numpy as np
 
 from visavis_server.card import (
-    Candidates,
+    CandidateRows,
     CenterSquare,
     ClassScores,
     DetectionDefaults,
@@ -55,7 +55,7 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
         )
     height, width = _input_size(metadata, session, where, None)
     resize: ShorterSide | Stretch | Letterbox
-    output: ClassScores | Candidates
+    output: ClassScores | CandidateRows
     if task == "classify":
         # ultralytics resizes the shorter side to a square input, and stretches to any other.
         resize = ShorterSide(size=width) if width == height else Stretch()
@@ -63,7 +63,7 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
     else:
         tensor, shape = _probe(session, height, width)
         resize = Letterbox(unpad="rounded")
-        output = Candidates(layout=_layout(shape, len(labels), metadata, where), tensor=tensor)
+        output = CandidateRows(layout=_layout(shape, len(labels), metadata, where), tensor=tensor)
     return ModelDocument(
         name=name,
         task=Task.CLASSIFICATION if task == "classify" else Task.OBJECT_DETECTION,
@@ -132,7 +132,7 @@ def _document_of_yolov5(
         output=(
             ClassScores(layout="logits", tensor=tensor)
             if classifies
-            else Candidates(layout="yolov5_rows", tensor=tensor)
+            else CandidateRows(layout="yolov5_rows", tensor=tensor)
         ),
         detection_defaults=(
             None if classifies else DetectionDefaults(score_threshold=0.25, iou_threshold=0.45)

@@ -12,26 +12,26 @@ class Plan:
     """How one model is run.
 
     place: its runs take cores, or streams of a device. batch: most images in one run.
-    instances: runs at once. threads: cores that each of these takes. alone_threads: cores
+    instances: runs at once. threads: cores that each of these takes. exclusive_threads: cores
     for a run that has the machine for itself; 0: no different. why: for people.
     """
 
-    place: Literal["cores", "device"] = "cores"
+    runs_on: Literal["cores", "device"] = "cores"
     batch: int = 1
     instances: int = 1
     threads: int = 1
-    alone_threads: int = 0
+    exclusive_threads: int = 0
     why: str = ""
 
     def __str__(self) -> str:
         """Say it as the log and `visavis doctor` do."""
         text = f"{self.instances} at once"
-        if self.place == "cores":
+        if self.runs_on == "cores":
             text += f" on {_counted(self.threads, 'thread')}"
         images = f"up to {self.batch} images" if self.batch > 1 else "1 image"
         text += f", each with {images}"
         return text + (
-            f"; on {self.alone_threads} threads when alone" if self.alone_threads else ""
+            f"; on {self.exclusive_threads} threads when alone" if self.exclusive_threads else ""
         )
 
 

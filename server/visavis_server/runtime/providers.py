@@ -31,7 +31,7 @@ _ARENA = {"arena_extend_strategy": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class SessionConfig:
     """What a session is to be like.
 
     cache_dir: where engines may be kept. threads: of one run. runs: at once. spin: whether
@@ -58,7 +58,7 @@ class Provider:
     device: Device
     name: str
     missing: Callable[[], list[str]]
-    options: Callable[[Setup], dict[str, Any]]
+    options: Callable[[SessionConfig], dict[str, Any]]
     on_device: bool = False
     own_threads: bool = False
     missing_for_bf16: Callable[[], list[str]] = lambda: ["only --device openvino computes in it"]
@@ -99,17 +99,17 @@ def _missing_for_bf16() -> list[str]:
     return [] if can else ["this processor has no instructions for it"]
 
 
-def _options_for_openvino(setup: Setup) -> dict[str, Any]:
+def _options_for_openvino(config: SessionConfig) -> dict[str, Any]:
     properties = {
         # Left alone, it takes bfloat16 wherever it can: faster, and not what was exported.
-        "INFERENCE_PRECISION_HINT": "bf16" if setup.bf16 else "f32",
-        "INFERENCE_NUM_THREADS": str(setup.threads * setup.runs),
-        "NUM_STREAMS": str(setup.runs),
+        "INFERENCE_PRECISION_HINT": "bf16" if config.bf16 else "f32",
+        "INFERENCE_NUM_THREADS": str(config.threads * config.runs),
+        "NUM_STREAMS": str(config.runs),
     }
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
 
 
-CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda setup: {})
+CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda config: {})
 OPENVINO = Provider(
     "openvino",
     "OpenVINOExecutionProvider",
@@ -123,7 +123,7 @@ CUDA = Provider(
     "CUDAExecutionProvider",
     _missing_for_cuda,
     # TF32 cuts the mantissa to 10 bits: faster, and no longer what the receipt proves.
-    lambda setup: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    lambda config: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
     on_device=True,
 )
 TENSORRT = Provider(
@@ -131,11 +131,11 @@ TENSORRT = Provider(
     "TensorrtExecutionProvider",
     _missing_for_tensorrt,
     # Building an engine takes minutes; it is kept for the next start.
-    lambda setup: {
+    lambda config: {
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(setup.cache_dir),
+        "trt_engine_cache_path": str(config.cache_dir),
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(setup.cache_dir),
+        "trt_timing_cache_path": str(config.cache_dir),
     },
     on_device=True,
 )
@@ -174,7 +174,9 @@ def choose(device: str, bf16: bool = False) -> tuple[Provider, str]:
     return provider, why
 
 
-def create(file: Path | PrivateCopy, provider: Provider, setup: Setup) -> ort.InferenceSession:
+def create(
+    file: Path | PrivateCopy, provider: Provider, config: SessionConfig
+) -> ort.InferenceSession:
     """Return ONNX Runtime's session for a file; what it raises is its own."""
     model: str | bytes = str(file)
     if isinstance(file, PrivateCopy):
@@ -182,26 +184,26 @@ def create(file: Path | PrivateCopy, provider: Provider, setup: Setup) -> ort.In
         # at the next start.
         model = file.read() if provider is TENSORRT else file.model
     if provider is TENSORRT:
-        setup.cache_dir.mkdir(parents=True, exist_ok=True)
+        config.cache_dir.mkdir(parents=True, exist_ok=True)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = setup.threads
+    options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
     # A thread that spins while it waits takes the core from another session. Where it may, not
     # for long: between two operators this is as fast as spinning on, at less CPU. Much shorter,
     # and they fall asleep within operators, which then take twice as long.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     never_saturate(options)
     if provider is CPU:
         _share_memory(options)
     options.log_severity_level = 3
     if provider is OPENVINO and (devices := _openvino_devices()):
-        given = provider.options(setup)
+        given = provider.options(config)
         del given["device_type"]  # the devices say it
         options.add_provider_for_devices(devices, given)
         return ort.InferenceSession(model, options)
     chain = (provider, *_FALLBACKS[provider.device])
-    providers = [(each.name, each.options(setup)) for each in chain]
+    providers = [(each.name, each.options(config)) for each in chain]
     return ort.InferenceSession(model, options, providers=providers)
 
 

@@ -24,7 +24,7 @@ from visavis_server.errors import (
 )
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.private_copy import PrivateCopy
-from visavis_server.runtime.providers import Provider, Setup, create
+from visavis_server.runtime.providers import Provider, SessionConfig, create
 from visavis_server.runtime.scheduling.fair_queue import Stop
 
 _log = structlog.get_logger()
@@ -46,9 +46,9 @@ class Session:
     fixes none. provider: the execution provider that truly runs it, by ONNX Runtime's name.
     """
 
-    def __init__(self, path: Path | PrivateCopy, provider: Provider, setup: Setup) -> None:
+    def __init__(self, path: Path | PrivateCopy, provider: Provider, config: SessionConfig) -> None:
         try:
-            self._session = create(path, provider, setup)
+            self._session = create(path, provider, config)
         except Exception as error:
             kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
             raise kind(f"{path}: ONNX Runtime can't load it: {error}") from error
@@ -129,7 +129,7 @@ class Source(Protocol):
 
 
 class Sessions:
-    """The sessions that one model's plan asks for; setup: but for its threads and runs.
+    """The sessions that one model's plan asks for; config: but for its threads and runs.
 
     All of them come from the bytes that were verified when the file was opened. The session for
     lone runs is made when a run is first alone: a model that idles, or that many call at once,
@@ -141,12 +141,12 @@ class Sessions:
         source: Source,
         provider: Provider,
         plan: Plan,
-        setup: Setup,
+        config: SessionConfig,
     ) -> None:
         # In one session of the CPU provider, the threads of several runs would mix.
-        mixed = plan.place == "cores" and plan.threads > 1 and not provider.own_threads
+        mixed = plan.runs_on == "cores" and plan.threads > 1 and not provider.own_threads
         number, runs = (plan.instances, 1) if mixed else (1, plan.instances)
-        each = replace(setup, threads=plan.threads, runs=runs)
+        each = replace(config, threads=plan.threads, runs=runs)
         with source.copy() as copy:
             self._all = [Session(copy, provider, each) for _ in range(number)]
         self.first = self._all[0]
@@ -154,14 +154,14 @@ class Sessions:
         self._idle: SimpleQueue[Session] = SimpleQueue()
         for session in self._all:
             self._idle.put(session)
-        self._alone: Session | None = None
+        self._exclusive: Session | None = None
         self._check: Callable[[Session, int], None] = lambda session, images: None
         self._lock = threading.Lock()
-        self._make_alone: Callable[[], Session] | None = None
-        if plan.alone_threads:
+        self._make_exclusive: Callable[[], Session] | None = None
+        if plan.exclusive_threads:
             # Its threads may spin: nothing else runs beside it.
-            alone = replace(setup, threads=plan.alone_threads, runs=1, spin=True)
-            self._make_alone = partial(_copied, source, provider, alone)
+            exclusive = replace(config, threads=plan.exclusive_threads, runs=1, spin=True)
+            self._make_exclusive = partial(_copied, source, provider, exclusive)
         else:
             source.close()
 
@@ -178,16 +178,16 @@ class Sessions:
         self,
         tensor: Tensor,
         output_names: list[str],
-        alone: bool = False,
+        exclusive: bool = False,
         stop: Stop | None = None,
     ) -> list[Tensor]:
-        """Return the outputs for a batch; alone: on all cores. The rest as in Session.run."""
-        if alone and self._make_alone is not None:
+        """Return the outputs for a batch; exclusive: on all cores. The rest as in Session.run."""
+        if exclusive and self._make_exclusive is not None:
             # Meanwhile lone runs do with one core. The process waits for it before it ends: Python
             # would end a daemon's thread in the middle of ONNX Runtime, which aborts.
-            threading.Thread(target=self.make_alone, name="lone session", daemon=False).start()
-        if alone and self._alone is not None:
-            return self._alone.run(tensor, output_names, stop=stop)
+            threading.Thread(target=self.make_exclusive, name="lone session", daemon=False).start()
+        if exclusive and self._exclusive is not None:
+            return self._exclusive.run(tensor, output_names, stop=stop)
         if self._shared:
             return self.first.run(tensor, output_names, stop=stop)
         session = self._idle.get()
@@ -196,10 +196,10 @@ class Sessions:
         finally:
             self._idle.put(session)
 
-    def make_alone(self) -> None:
+    def make_exclusive(self) -> None:
         """Make the session for lone runs, unless there is one or none is wanted."""
         with self._lock:
-            make, self._make_alone = self._make_alone, None
+            make, self._make_exclusive = self._make_exclusive, None
         if make is None:
             return
         try:
@@ -209,13 +209,13 @@ class Sessions:
         except (VisavisError, MemoryError):
             _log.exception("no session for lone runs: they take one core")
             return
-        self._alone = session
+        self._exclusive = session
 
 
-def _copied(source: Source, provider: Provider, setup: Setup) -> Session:
+def _copied(source: Source, provider: Provider, config: SessionConfig) -> Session:
     """Return a session of what was verified; the file is not needed after it."""
     try:
         with source.copy() as copy:
-            return Session(copy, provider, setup)
+            return Session(copy, provider, config)
     finally:
         source.close()

@@ -35,7 +35,7 @@ class Histogram:
         return zip((*BOUNDS_S, inf), accumulate(self._counts), strict=True)
 
 
-class Stages:
+class StageHistograms:
     """Of one model: each stage of the requests that were answered, and those that failed.
 
     failures: how many failed with each gRPC status. last: when the last was answered, in seconds

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from visavis_server.log import Limit, configure_logging
+from visavis_server.log import RateLimit, configure_logging
 from visavis_server.process import reserve_standard_streams
 
 _log = structlog.get_logger()
@@ -41,7 +41,7 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
     What native code writes as it crashes is lost: the process ends before it is read.
     """
     reserve_standard_streams()
-    limit = Limit()
+    limit = RateLimit()
     real = os.dup(2)
     writer = _Writer(real, limit)
     configure_logging(log_format, log_level, writer, limit, colors=os.isatty(real))
@@ -66,7 +66,7 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
 class _Writer:
     """Writes entries on a thread of its own; those that find no room are counted."""
 
-    def __init__(self, descriptor: int, limit: Limit) -> None:
+    def __init__(self, descriptor: int, limit: RateLimit) -> None:
         self._descriptor, self._limit = descriptor, limit
         self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
         # An entry may be logged by the garbage collector, in the middle of another.

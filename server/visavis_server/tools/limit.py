@@ -37,7 +37,7 @@ from PIL import Image as PillowImage
 from visavis_server.arrays import Image, Tensor
 from visavis_server.card import (
     METADATA_KEY,
-    Candidates,
+    CandidateRows,
     Letterbox,
     ModelDocument,
     ShorterSide,
@@ -189,7 +189,7 @@ class Limit:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         document = _document(self._files[name])
         if name in self._graphs:
-            rows = Candidates(layout="yolov5_rows", tensor=session.get_outputs()[0].name)
+            rows = CandidateRows(layout="yolov5_rows", tensor=session.get_outputs()[0].name)
             document = document.model_copy(update={"output": rows})
         pipeline = Pipeline(
             name, session, output_names(document), _preprocess(document), family_of(document)

@@ -22,8 +22,8 @@ from visavis_server.errors import ModelNotFound, StartupError, listed
 from visavis_server.models.model_files import scan
 from visavis_server.models.planning import planner_of
 from visavis_server.plain_text import escaped
-from visavis_server.settings import DEFAULT_FILE, Tuning, load_settings
-from visavis_server.tools.tuning import Candidate, Goal, Tuner
+from visavis_server.settings import DEFAULT_FILE, TunedPlan, load_settings
+from visavis_server.tools.tuner import Candidate, Goal, Tuner
 
 _app = new_app()
 
@@ -76,7 +76,7 @@ def _tune(
             )
         if not dry_run:
             _require_writable(config)
-        found: dict[str, Tuning] = {}
+        found: dict[str, TunedPlan] = {}
         for name in names or newest:
             with (
                 Tuner(newest[name], planner, goal, settings.engine_dir()) as tuner,
@@ -106,7 +106,7 @@ def _tune(
         raise typer.Exit(1) from None
 
 
-def write(path: Path, found: dict[str, Tuning]) -> None:
+def write(path: Path, found: dict[str, TunedPlan]) -> None:
     """Put the tunings into a settings file and leave the rest of it as it is.
 
     Raises StartupError if it can't be read or written.
@@ -176,7 +176,7 @@ def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
             notes.append("best")
         table.add_row(
             str(plan.instances),
-            str(plan.threads) if plan.place == "cores" else "-",
+            str(plan.threads) if plan.runs_on == "cores" else "-",
             str(plan.batch),
             f"{median(candidate.per_s):.1f}",
             f"{median(candidate.p95_ms):.1f}",

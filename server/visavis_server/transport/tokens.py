@@ -50,7 +50,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self.files = WatchedFiles("tokens", [path], lambda contents: _hashes(path, contents[0]))
 
-    def know(self, token: bytes) -> bool:
+    def contains(self, token: bytes) -> bool:
         """Say whether a token is among them, in a time that tells nothing about them."""
         given = _hash(token)
         known = False
@@ -68,7 +68,7 @@ class Tokens:
         token = token.strip()
         if scheme.lower() != b"bearer" or not token:
             return "the authorization must be: Bearer TOKEN"
-        return "" if self.know(token) else "the token is not known here"
+        return "" if self.contains(token) else "the token is not known here"
 
 
 def _hashes(path: Path, contents: bytes) -> tuple[bytes, ...]:

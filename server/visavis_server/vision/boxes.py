@@ -17,7 +17,7 @@ _FEW = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Letterbox:
+class LetterboxPlacement:
     """Where a picture lies inside a padded input, all in pixels.
 
     content_width, content_height: of the scaled picture; left, top: of its corner.
@@ -59,7 +59,7 @@ class Letterbox:
         return np.clip((boxes - pad) / scales, np.float32(0), limit)
 
 
-def letterbox(width: int, height: int, input_width: int, input_height: int) -> Letterbox:
+def letterbox(width: int, height: int, input_width: int, input_height: int) -> LetterboxPlacement:
     """Return where a picture of that size lies in the input, scaled to fit and centred."""
     scale = min(input_height / height, input_width / width)
     # A picture thinner than half a pixel keeps one, as in ultralytics.
@@ -68,7 +68,7 @@ def letterbox(width: int, height: int, input_width: int, input_height: int) -> L
     # The tenth decides where the odd pixel of padding goes: right and bottom, as in YOLOv5.
     left = round((input_width - content_width) / 2 - 0.1)
     top = round((input_height - content_height) / 2 - 0.1)
-    return Letterbox(
+    return LetterboxPlacement(
         width,
         height,
         content_width,

@@ -16,7 +16,7 @@ import structlog
 from visavis_server.arrays import Tensor
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError, drop_traceback, listed
-from visavis_server.runtime.scheduling.fair_queue import Call
+from visavis_server.runtime.scheduling.fair_queue import Caller
 from visavis_server.vision import boxes
 from visavis_server.vision.labels import KNOWN_LABEL_SETS
 from visavis_server.vision.results import (
@@ -58,7 +58,7 @@ class Comparable(Protocol):
         """What its answers say of where they come from."""
         ...
 
-    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
+    async def answer(self, picture: Picture, options: Options, caller: Caller) -> Answer:
         """Return the model's answer, or raise VisavisError."""
         ...
 
@@ -181,7 +181,7 @@ def select(
 
 
 async def answers(
-    selection: Selection, picture: Picture, options: Options, call: Call
+    selection: Selection, picture: Picture, options: Options, caller: Caller
 ) -> AsyncGenerator[ModelAnswer, None]:
     """Yield each model's answer, or its error, as soon as it is there.
 
@@ -190,7 +190,7 @@ async def answers(
 
     async def ask(model: Comparable) -> ModelAnswer:
         try:
-            return ModelAnswer(model, await model.answer(picture, options, call))
+            return ModelAnswer(model, await model.answer(picture, options, caller))
         except VisavisError as error:
             drop_traceback(error)
             return ModelAnswer(model, error)

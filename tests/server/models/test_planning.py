@@ -7,7 +7,7 @@ import pytest
 from visavis_server.models.planning import Planner, one_at_a_time, planner_of
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import CPU, CUDA
-from visavis_server.settings import Settings, Tuning, load_settings
+from visavis_server.settings import Settings, TunedPlan, load_settings
 
 from .. import graphs
 
@@ -29,32 +29,39 @@ def test_a_small_cache_has_room_for_one_fp32_image() -> None:
 
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
     plan = Planner(CPU, 4).plan(FP32)
-    assert (plan.place, plan.instances, plan.threads, plan.alone_threads) == ("cores", 4, 1, 4)
+    assert (plan.runs_on, plan.instances, plan.threads, plan.exclusive_threads) == (
+        "cores",
+        4,
+        1,
+        4,
+    )
     assert str(plan) == "4 at once on 1 thread, each with up to 4 images; on 4 threads when alone"
     assert plan.why == "a run for each of the 4 usable cores; classifiers gain from batches"
 
 
 def test_one_core_needs_one_session() -> None:
     plan = Planner(CPU, 1).plan(INT8)
-    assert (plan.instances, plan.threads, plan.alone_threads) == (1, 1, 0)
+    assert (plan.instances, plan.threads, plan.exclusive_threads) == (1, 1, 0)
     assert str(plan) == "1 at once on 1 thread, each with up to 4 images"
     assert plan.why == "one usable core; int8 classifiers gain from batches"
 
 
 def test_low_memory_means_one_session_and_one_image() -> None:
     plan = Planner(CPU, 4, low_memory=True).plan(INT8)
-    assert (plan.instances, plan.batch, plan.alone_threads) == (4, 1, 0)
+    assert (plan.instances, plan.batch, plan.exclusive_threads) == (4, 1, 0)
     assert "low_memory" in plan.why
 
 
 def test_a_device_takes_large_batches_on_its_streams() -> None:
     plan = Planner(CUDA, 8, streams=3).plan(FP32)
-    assert (plan.place, plan.batch, plan.instances) == ("device", 16, 3)
+    assert (plan.runs_on, plan.batch, plan.instances) == ("device", 16, 3)
     assert str(plan) == "3 at once, each with up to 16 images"
 
 
 def test_what_was_measured_beats_the_defaults() -> None:
-    tuning = {"test": Tuning(goal="latency", threads=4, instances=2, batch=2, alone_threads=8)}
+    tuning = {
+        "test": TunedPlan(goal="latency", threads=4, instances=2, batch=2, exclusive_threads=8)
+    }
     document = FP32.model_copy(update={"name": "test"})
     plan = Planner(CPU, 8, tuning=tuning).plan(document)
     assert plan == Plan("cores", 2, 2, 4, 8, "tuned for latency, by the settings")
@@ -62,16 +69,16 @@ def test_what_was_measured_beats_the_defaults() -> None:
 
 
 def test_what_was_measured_on_another_device_says_nothing_of_this_one() -> None:
-    tuning = {"test": Tuning(device="cuda", batch=32)}
+    tuning = {"test": TunedPlan(device="cuda", batch=32)}
     document = FP32.model_copy(update={"name": "test"})
     assert Planner(CPU, 2, tuning=tuning).plan(document) == Planner(CPU, 2).plan(document)
 
 
 def test_what_was_measured_on_a_larger_machine_is_cut_to_this_one() -> None:
-    tuning = {"test": Tuning(threads=4, instances=4, alone_threads=16)}
+    tuning = {"test": TunedPlan(threads=4, instances=4, exclusive_threads=16)}
     document = FP32.model_copy(update={"name": "test"})
     plan = Planner(CPU, 2, tuning=tuning).plan(document)
-    assert (plan.threads, plan.instances, plan.alone_threads) == (2, 1, 0)
+    assert (plan.threads, plan.instances, plan.exclusive_threads) == (2, 1, 0)
 
 
 def test_a_graph_for_one_image_is_given_one() -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from visavis_server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
-from visavis_server.errors import CannotLoadNow, ModelFileError, ModelIncapable, ModelNotFound
+from visavis_server.errors import CannotLoadNow, ModelFileError, ModelNotFound, TaskMismatch
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import metadata_bytes
 from visavis_server.models.planning import Planner
@@ -19,7 +19,7 @@ from visavis_server.models.repository import Loader, Repository
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.providers import CPU, Provider, Setup
+from visavis_server.runtime.providers import CPU, Provider, SessionConfig
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Sessions
 
@@ -260,9 +260,11 @@ def test_other_weights_never_find_the_engines_of_these(
     folders: set[Path] = set()
     sessions = Sessions
 
-    def noted(file: VerifiedFile, provider: Provider, plan: Plan, setup: Setup) -> Sessions:
-        folders.add(setup.cache_dir)
-        return sessions(file, provider, plan, setup)
+    def noted(
+        file: VerifiedFile, provider: Provider, plan: Plan, config: SessionConfig
+    ) -> Sessions:
+        folders.add(config.cache_dir)
+        return sessions(file, provider, plan, config)
 
     monkeypatch.setattr("visavis_server.models.repository.Sessions", noted)
     for gain in (10, 20):
@@ -303,7 +305,7 @@ def test_an_unknown_version_is_refused_with_those_that_exist(repository: Reposit
 def test_a_model_that_cannot_do_the_task_is_refused_with_those_that_can(
     repository: Repository,
 ) -> None:
-    with pytest.raises(ModelIncapable, match="capable are: boxes, pets") as refused:
+    with pytest.raises(TaskMismatch, match="capable are: boxes, pets") as refused:
         repository.capable("colors", None, Task.OBJECT_DETECTION)
     assert refused.value.field == "model"
     assert repository.capable("boxes", None, Task.OBJECT_DETECTION).name == "boxes"

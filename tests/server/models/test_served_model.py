@@ -15,12 +15,12 @@ from visavis_server.models.planning import Planner
 from visavis_server.models.repository import Loader
 from visavis_server.models.served_model import ServedModel, output_names
 from visavis_server.runtime.providers import CPU
-from visavis_server.runtime.scheduling.scheduler import Call, Scheduler
+from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
 from visavis_server.vision.results import Classified, Options, Picture
 
 from .. import graphs
 
-CALL = Call("Classify")
+CALL = Caller("Classify")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_a_passed_deadline_keeps_the_session_from_running(
     ran: list[object] = []
     monkeypatch.setattr(model.sessions.first, "run", lambda *args: ran.append(args))
     with pytest.raises(DeadlineExceeded):
-        await model.answer(plain(0, 0, 0), Options(), Call("Classify", time.monotonic() - 1))
+        await model.answer(plain(0, 0, 0), Options(), Caller("Classify", time.monotonic() - 1))
     assert ran == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from visavis_server.card import (
-    Candidates,
+    CandidateRows,
     CenterSquare,
     Letterbox,
     ModelDocument,
@@ -24,7 +24,7 @@ from visavis_server.models.planning import Planner
 from visavis_server.models.repository import Loader
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.ultralytics_file import document_of
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Session
 from visavis_server.vision.families import preprocess_one
@@ -63,7 +63,7 @@ def read(tmp_path: Path) -> Any:
     def read(graph: bytes, metadata: dict[str, str]) -> ModelDocument:
         path = tmp_path / "model.onnx"
         path.write_bytes(graphs.with_metadata(graph, metadata))
-        session = Session(path, CPU, Setup(tmp_path))
+        session = Session(path, CPU, SessionConfig(tmp_path))
         return document_of("model", read_onnx_file(path).metadata, session, "here")
 
     return read
@@ -84,7 +84,7 @@ def test_a_detector_is_read_with_labels_size_and_thresholds(read: Any) -> None:
     assert document.label_set.labels == ("cat", "dog")
     assert (document.input.width, document.input.height) == (96, 64)
     assert document.input.resize == Letterbox(unpad="rounded")
-    assert document.output == Candidates(layout="ultralytics_rows", tensor="output0")
+    assert document.output == CandidateRows(layout="ultralytics_rows", tensor="output0")
     assert document.detection_defaults.score_threshold == 0.25
     assert document.detection_defaults.iou_threshold == 0.7
     assert document.facts.architecture == "YOLOv5nu"
@@ -94,7 +94,7 @@ def test_a_detector_is_read_with_labels_size_and_thresholds(read: Any) -> None:
 
 def test_a_detector_without_duplicates_is_read_as_end_to_end(read: Any) -> None:
     document = read(graphs.constant(END_TO_END), {**DETECT, "end2end": "True"})
-    assert document.output == Candidates(layout="end_to_end", tensor="output0")
+    assert document.output == CandidateRows(layout="end_to_end", tensor="output0")
 
 
 @pytest.mark.parametrize("arguments", ["'nms': True, 'max_det': 6", "'batch': 1", ""])
@@ -165,7 +165,7 @@ def test_a_file_for_a_fixed_batch_is_refused_as_one(tmp_path: Path) -> None:
 def test_a_file_of_yolov5_itself_is_read_with_its_thresholds(read: Any) -> None:
     document = read(graphs.constant(ROWS), YOLOV5)
     assert document.facts.architecture == "YOLOv5"
-    assert document.output == Candidates(layout="yolov5_rows", tensor="output0")
+    assert document.output == CandidateRows(layout="yolov5_rows", tensor="output0")
     assert document.input.resize == Letterbox(unpad="exact")
     assert document.detection_defaults.iou_threshold == 0.45
 

@@ -10,7 +10,7 @@ import pytest
 from visavis_server.errors import ModelFileError
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.providers import CPU, Setup
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session, Sessions
 
 from .. import graphs
@@ -37,7 +37,7 @@ def test_a_session_comes_from_the_bytes_that_were_opened(path: Path, tmp_path: P
     opened = VerifiedFile(path)
     path.write_bytes(graphs.classifier(gain=3))
     with opened.copy() as copy:
-        assert logit(Session(copy, CPU, Setup(tmp_path))) == pytest.approx(10)
+        assert logit(Session(copy, CPU, SessionConfig(tmp_path))) == pytest.approx(10)
 
 
 def test_a_copy_can_be_neither_written_nor_cut(path: Path) -> None:
@@ -52,34 +52,36 @@ def test_a_copy_can_be_neither_written_nor_cut(path: Path) -> None:
 def test_later_sessions_come_from_the_same_file_where_another_took_its_place(
     path: Path, tmp_path: Path
 ) -> None:
-    sessions = Sessions(VerifiedFile(path), CPU, Plan(alone_threads=2), Setup(tmp_path))
+    sessions = Sessions(VerifiedFile(path), CPU, Plan(exclusive_threads=2), SessionConfig(tmp_path))
     other = path.with_name("new")
     other.write_bytes(graphs.classifier(gain=3))
     other.rename(path)
-    sessions.make_alone()
+    sessions.make_exclusive()
     assert logit(sessions) == pytest.approx(10)
-    assert float(sessions.run(PICTURE, ["logits"], alone=True)[0][0, 0]) == pytest.approx(10)
+    assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)
 
 
 def test_no_session_is_made_of_what_was_written_over_the_file(path: Path, tmp_path: Path) -> None:
     opened = VerifiedFile(path)
     opened.release()
-    sessions = Sessions(opened, CPU, Plan(alone_threads=2), Setup(tmp_path))
+    sessions = Sessions(opened, CPU, Plan(exclusive_threads=2), SessionConfig(tmp_path))
     path.write_bytes(graphs.classifier(gain=3))
     with pytest.raises(ModelFileError, match="it was overwritten"), opened.copy():
         pass
-    sessions.make_alone()  # logs, and does without
-    assert float(sessions.run(PICTURE, ["logits"], alone=True)[0][0, 0]) == pytest.approx(10)
+    sessions.make_exclusive()  # logs, and does without
+    assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)
 
 
-@pytest.mark.parametrize("alone_threads", [0, 2])
+@pytest.mark.parametrize("exclusive_threads", [0, 2])
 def test_nothing_stays_open_once_all_sessions_are_made(
-    path: Path, tmp_path: Path, alone_threads: int
+    path: Path, tmp_path: Path, exclusive_threads: int
 ) -> None:
     opened = VerifiedFile(path)
-    sessions = Sessions(opened, CPU, Plan(alone_threads=alone_threads), Setup(tmp_path))
+    sessions = Sessions(
+        opened, CPU, Plan(exclusive_threads=exclusive_threads), SessionConfig(tmp_path)
+    )
     opened.release()
-    sessions.make_alone()
+    sessions.make_exclusive()
     assert open_descriptors(path) == 0
 
 
@@ -119,7 +121,7 @@ def test_where_there_is_no_sealed_memory_bytes_are_kept(
     opened = VerifiedFile(path)
     path.write_bytes(graphs.classifier(gain=3))
     with opened.copy() as copy:
-        assert logit(Session(copy, CPU, Setup(tmp_path))) == pytest.approx(10)
+        assert logit(Session(copy, CPU, SessionConfig(tmp_path))) == pytest.approx(10)
 
 
 def test_the_json_beside_a_file_counts_for_its_identity(path: Path) -> None:

@@ -230,7 +230,7 @@ async def test_odd_folders_do_not_stop_the_watcher(watched: Watched) -> None:
 async def test_calls_under_way_keep_the_version_that_they_have(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     path = graphs.put(folder, "colors", 1, colors(10))
-    async with served_by(App(settings(folder, watch_s=0.02))) as served:
+    async with served_by(App(settings(folder, watch_interval_s=0.02))) as served:
         first = (await served.stub.Classify(CLASSIFY)).classifications[0].score
         served_scores = {first}
         replace(path, colors(3))
@@ -244,14 +244,14 @@ async def test_at_the_start_a_watched_folder_may_hold_a_bad_file(tmp_path: Path)
     folder = tmp_path / "models"
     graphs.put(folder, "colors", 1, colors())
     graphs.put(folder, "colors", 2, b"not a model")
-    async with served_by(App(settings(folder, watch_s=60))) as served:
+    async with served_by(App(settings(folder, watch_interval_s=60))) as served:
         assert (await served.stub.Classify(CLASSIFY)).served_by.version == 1
 
 
 async def test_health_follows_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     path = graphs.put(folder, "colors", 1, colors())
-    async with served_by(App(settings(folder, watch_s=0.02))) as served:
+    async with served_by(App(settings(folder, watch_interval_s=0.02))) as served:
         health = health_pb2_grpc.HealthStub(served.channel)
         overall, model = (
             health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "colors")

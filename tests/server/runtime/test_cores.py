@@ -89,7 +89,7 @@ def test_instructions_are_those_that_the_system_names(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_numpy_has_no_threads_beside_the_schedulers() -> None:
-    count = "import server, numpy, os; print(len(os.listdir('/proc/self/task')))"
+    count = "import visavis_server, numpy, os; print(len(os.listdir('/proc/self/task')))"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
     done = subprocess.run(
         [sys.executable, "-c", count], env=environment, capture_output=True, check=True, text=True

@@ -17,7 +17,7 @@ from visavis_server.models.planning import Planner
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime import providers
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.providers import CPU, OPENVINO, Setup, choose
+from visavis_server.runtime.providers import CPU, OPENVINO, SessionConfig, choose
 from visavis_server.runtime.session import Session, Sessions
 
 from .. import graphs
@@ -115,7 +115,7 @@ def test_other_providers_refuse_bfloat16() -> None:
 
 @pytest.mark.parametrize(("bf16", "hint"), [(False, "f32"), (True, "bf16")])
 def test_precision_is_never_left_to_openvino(tmp_path: Path, bf16: bool, hint: str) -> None:
-    options = OPENVINO.options(Setup(tmp_path, threads=2, runs=3, bf16=bf16))
+    options = OPENVINO.options(SessionConfig(tmp_path, threads=2, runs=3, bf16=bf16))
     assert json.loads(options["load_config"])["CPU"] == {
         "INFERENCE_PRECISION_HINT": hint,
         "INFERENCE_NUM_THREADS": "6",
@@ -126,20 +126,20 @@ def test_precision_is_never_left_to_openvino(tmp_path: Path, bf16: bool, hint: s
 def test_one_session_serves_all_runs_but_the_lone_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made: list[Setup] = []
+    made: list[SessionConfig] = []
     monkeypatch.setattr(
-        "visavis_server.runtime.session.Session", lambda path, provider, setup: made.append(setup)
+        "visavis_server.runtime.session.Session", lambda path, provider, config: made.append(config)
     )
-    plan = Plan(instances=4, threads=2, alone_threads=8)
+    plan = Plan(instances=4, threads=2, exclusive_threads=8)
     path = graphs.put(tmp_path, "colors", 1, graphs.classifier())
-    Sessions(VerifiedFile(path), OPENVINO, plan, Setup(tmp_path)).make_alone()
+    Sessions(VerifiedFile(path), OPENVINO, plan, SessionConfig(tmp_path)).make_exclusive()
     assert [(s.threads, s.runs) for s in made] == [(2, 4), (8, 1)]
 
 
 def test_openvino_takes_one_image_at_a_time() -> None:
     document = graphs.classifier_document(precision="int8")
     plan = Planner(OPENVINO, 4).plan(document)
-    assert (plan.batch, plan.instances, plan.alone_threads) == (1, 4, 4)
+    assert (plan.batch, plan.instances, plan.exclusive_threads) == (1, 4, 4)
     assert plan.why.endswith("batches gain nothing with openvino")
 
 
@@ -147,9 +147,9 @@ def test_it_computes_what_the_cpu_does(usable: None, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(graphs.classifier(gain=10))
     pictures = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
-    ours = Session(path, OPENVINO, Setup(tmp_path))
+    ours = Session(path, OPENVINO, SessionConfig(tmp_path))
     assert ours.provider == "OpenVINOExecutionProvider"
-    (expected,) = Session(path, CPU, Setup(tmp_path)).run(pictures)
+    (expected,) = Session(path, CPU, SessionConfig(tmp_path)).run(pictures)
     np.testing.assert_allclose(ours.run(pictures)[0], expected, rtol=1e-5)
 
 

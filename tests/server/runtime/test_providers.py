@@ -9,7 +9,7 @@ import pytest
 
 from visavis_server.errors import ProviderUnavailable
 from visavis_server.runtime import providers
-from visavis_server.runtime.providers import CPU, CUDA, DEVICES, PROVIDERS, Setup, choose
+from visavis_server.runtime.providers import CPU, CUDA, DEVICES, PROVIDERS, SessionConfig, choose
 from visavis_server.runtime.session import Session
 
 from .. import graphs
@@ -78,7 +78,7 @@ def test_every_provider_has_a_device_of_its_own() -> None:
 
 
 def test_engines_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
-    options = providers.TENSORRT.options(Setup(tmp_path))
+    options = providers.TENSORRT.options(SessionConfig(tmp_path))
     assert options["trt_engine_cache_path"] == str(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_int8_takes_the_fast_instructions_where_they_are_exact(
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(graphs.int8_at_its_limits())
     monkeypatch.setattr(providers, "instructions", lambda: frozenset(here))
-    session = providers.create(tmp_path / "model.onnx", CPU, Setup(tmp_path))
+    session = providers.create(tmp_path / "model.onnx", CPU, SessionConfig(tmp_path))
     options = session.get_session_options()
     fast = pytest.raises(RuntimeError, match="does not have configuration")
     with nullcontext() if here == {"avx2"} else fast:
@@ -97,7 +97,7 @@ def test_int8_takes_the_fast_instructions_where_they_are_exact(
 
 def test_int8_never_saturates(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(graphs.int8_at_its_limits())
-    (logits,) = Session(tmp_path / "model.onnx", CPU, Setup(tmp_path)).run(
+    (logits,) = Session(tmp_path / "model.onnx", CPU, SessionConfig(tmp_path)).run(
         np.ones((1, 3, 4, 4), np.float32)
     )
     assert logits.tolist() == [[255 * 127 * 48] * 3]

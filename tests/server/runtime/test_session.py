@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from visavis_server.errors import ModelFailed, ModelFileError, ProviderUnavailable
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.providers import CPU, CUDA, Provider, Setup
+from visavis_server.runtime.providers import CPU, CUDA, Provider, SessionConfig
 from visavis_server.runtime.session import Session, Sessions
 
 from .. import graphs
@@ -25,7 +25,7 @@ from ..pictures import noise
 def session(tmp_path: Path, graph: bytes, provider: Provider = CPU) -> Session:
     path = tmp_path / "model.onnx"
     path.write_bytes(graph)
-    return Session(path, provider, Setup(tmp_path))
+    return Session(path, provider, SessionConfig(tmp_path))
 
 
 def picture(value: float = 0.5, batch: int = 1) -> np.ndarray[Any, Any]:
@@ -155,7 +155,7 @@ def test_a_silent_fall_back_to_the_cpu_is_caught(
 def sessions(tmp_path: Path, **plan: Any) -> Sessions:
     path = tmp_path / "model.onnx"
     path.write_bytes(graphs.classifier(gain=10))
-    return Sessions(VerifiedFile(path), CPU, Plan(**plan), Setup(tmp_path))
+    return Sessions(VerifiedFile(path), CPU, Plan(**plan), SessionConfig(tmp_path))
 
 
 class Watched:
@@ -210,18 +210,18 @@ def test_runs_on_several_threads_have_sessions_of_their_own(tmp_path: Path) -> N
 def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
+    opened, watched = sessions(tmp_path, instances=2, exclusive_threads=2), Watched(monkeypatch)
     checked: list[tuple[Session, int]] = []
     opened.check(lambda *given: checked.append(given), 4)
     assert checked == [(opened.first, 4)]
     opened.run(picture(), ["logits"])
-    assert opened._make_alone is not None  # nobody has been alone
-    opened.run(picture(), ["logits"], alone=True)
+    assert opened._make_exclusive is not None  # nobody has been alone
+    opened.run(picture(), ["logits"], exclusive=True)
     for thread in threading.enumerate():
         if thread.name == "lone session":
             thread.join(10)
     (expected,) = opened.run(picture(0.3), ["logits"])
-    (given,) = opened.run(picture(0.3), ["logits"], alone=True)
+    (given,) = opened.run(picture(0.3), ["logits"], exclusive=True)
     lone = watched.ran[-1]
     assert lone is not opened.first
     assert checked == [(opened.first, 4), (lone, 1)]
@@ -231,11 +231,11 @@ def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
 def test_the_process_waits_for_a_session_that_is_being_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = sessions(tmp_path, instances=2, alone_threads=2)
+    opened = sessions(tmp_path, instances=2, exclusive_threads=2)
     may_go_on = threading.Event()
     monkeypatch.setattr(opened, "make_alone", lambda: may_go_on.wait(10))
     # The scheduler's threads are daemons, and what a daemon starts would be one.
-    run = partial(opened.run, picture(), ["logits"], alone=True)
+    run = partial(opened.run, picture(), ["logits"], exclusive=True)
     core = threading.Thread(target=run, daemon=True)
     core.start()
     core.join(10)
@@ -248,16 +248,16 @@ def test_the_process_waits_for_a_session_that_is_being_made(
 def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened, watched = sessions(tmp_path, instances=2, alone_threads=2), Watched(monkeypatch)
+    opened, watched = sessions(tmp_path, instances=2, exclusive_threads=2), Watched(monkeypatch)
 
     def check(session: Session, images: int) -> None:
         if session is not opened.first:
             raise ModelFileError("its golden sample differs")
 
     opened.check(check, 1)
-    opened.make_alone()
-    opened.make_alone()  # it isn't tried again
-    opened.run(picture(), ["logits"], alone=True)
+    opened.make_exclusive()
+    opened.make_exclusive()  # it isn't tried again
+    opened.run(picture(), ["logits"], exclusive=True)
     assert set(watched.ran) == {opened.first}
     assert "its golden sample differs" in "".join(capsys.readouterr())
 

@@ -23,9 +23,9 @@ def test_each_token_of_the_file_is_known_and_no_other(file: Path) -> None:
     one, other, stranger = new_token("one"), new_token("other"), new_token("stranger")
     write(file, "# the cameras", one.line, "", f"  {other.line}  ")
     known = Tokens(file)
-    assert known.know(one.token.encode()) and known.know(other.token.encode())
+    assert known.contains(one.token.encode()) and known.contains(other.token.encode())
     for wrong in (stranger.token.encode(), b"", one.token[:-1].encode(), "ä".encode(), b"\xff"):
-        assert not known.know(wrong)
+        assert not known.contains(wrong)
 
 
 def test_the_file_holds_no_token_itself(file: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_file_is_read_however_editors_save_it(
 ) -> None:
     new = new_token("new")
     file.write_bytes(saved(new.line.encode()))
-    assert Tokens(file).know(new.token.encode())
+    assert Tokens(file).contains(new.token.encode())
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     known = Tokens(file)
     write(file, new.line)
     known.files.look()
-    assert known.know(new.token.encode())
-    assert not known.know(old.token.encode())
+    assert known.contains(new.token.encode())
+    assert not known.contains(old.token.encode())
 
 
 @pytest.mark.parametrize("damage", ["nonsense", "", None])
@@ -83,8 +83,8 @@ def test_a_file_that_broke_leaves_the_tokens_that_were(file: Path, damage: str |
     else:
         write(file, damage)
     known.files.look()
-    assert known.know(new.token.encode())
-    assert not known.know(b"another")
+    assert known.contains(new.token.encode())
+    assert not known.contains(b"another")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_command_prints_the_token_and_adds_its_hash(
 ) -> None:
     assert tokens.main(["camera-7", "--file", str(file)]) == 0
     token = capsys.readouterr().out.strip()
-    assert Tokens(file).know(token.encode())
+    assert Tokens(file).contains(token.encode())
     assert file.read_text().endswith(" camera-7\n")
 
 

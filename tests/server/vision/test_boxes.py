@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from visavis_server.vision.boxes import (
     Boxes,
-    Letterbox,
+    LetterboxPlacement,
     cxcywh_to_xyxy,
     iou,
     letterbox,
@@ -71,7 +71,7 @@ def test_letterbox_scales_to_fit_and_centres(
     content: tuple[int, int],
     corner: tuple[int, int],
 ) -> None:
-    assert letterbox(*size, *target) == Letterbox(*size, *content, *corner, *target)
+    assert letterbox(*size, *target) == LetterboxPlacement(*size, *content, *corner, *target)
 
 
 def test_the_content_lies_between_its_edges() -> None:

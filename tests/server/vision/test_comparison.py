@@ -8,7 +8,7 @@ import pytest
 
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError
-from visavis_server.runtime.scheduling.fair_queue import Call
+from visavis_server.runtime.scheduling.fair_queue import Caller
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import comparison
 from visavis_server.vision.comparison import ClassificationAgreement, select
@@ -18,7 +18,7 @@ from .. import graphs
 from ..answers import classified, detected
 
 PICTURE = Picture(lambda: np.zeros((2, 2, 3), np.uint8))
-CALL = Call("Compare")
+CALL = Caller("Compare")
 CLASSIFICATION, DETECTION = Task.CLASSIFICATION, Task.OBJECT_DETECTION
 
 
@@ -48,7 +48,7 @@ class Fake:
         self.may_answer.set()
         self.cancelled = False
 
-    async def answer(self, picture: Picture, options: Options, call: Call) -> Answer:
+    async def answer(self, picture: Picture, options: Options, caller: Caller) -> Answer:
         try:
             await self.may_answer.wait()
         except asyncio.CancelledError:

@@ -79,7 +79,7 @@ def tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata
 
 def model_config(name: str, model: ServedModel, view: View) -> pb.ModelConfig:
     """Return what one view of a model takes and gives, and how the model is run."""
-    on_device = model.plan.place == "device"
+    on_device = model.plan.runs_on == "device"
     kinds = pb.ModelInstanceGroup.Kind
     config = pb.ModelConfig(
         name=name,

@@ -7,15 +7,15 @@ from typing import Final, Protocol
 
 from google.protobuf.message import Message
 
-from visavis_server.api.context import Context, call_of
+from visavis_server.api.context import Context, caller_of
 from visavis_server.api.inference import grpc_service_pb2 as pb
 from visavis_server.api.inference import messages as inference_messages
 from visavis_server.api.inference import tensors
 from visavis_server.api.inference.views import IMAGE_VIEW, ImageView, TensorView, View, classified
 from visavis_server.errors import (
-    Forbidden,
     InvalidRequest,
     ModelNotFound,
+    PermissionDenied,
     Unavailable,
     Unimplemented,
     VisavisError,
@@ -55,7 +55,9 @@ class Administration(Protocol):
         ...
 
 
-def _not_served(why: str) -> Callable[["InferenceService", Message, Context], Awaitable[Message]]:
+def _not_served(
+    why: str,
+) -> Callable[["InferenceService", Message, Context], Awaitable[Message]]:
     """Return a method that the protocol has and this server has not."""
 
     async def refuse(service: "InferenceService", request: Message, context: Context) -> Message:
@@ -244,9 +246,9 @@ class InferenceService:
         parameters = inference_messages.read_parameters(message.parameters)
         wanted = inference_messages.read_wanted(message, view, model.task)
         timeout_s = inference_messages.read_timeout_s(parameters)
-        call = call_of("ModelInfer", context, timeout_s)
+        caller = caller_of("ModelInfer", context, timeout_s)
         inputs = await asyncio.to_thread(tensors.read_inputs, request)
-        outputs = await view.infer(inputs, parameters, call)
+        outputs = await view.infer(inputs, parameters, caller)
         response.model_name, response.model_version = message.model_name, str(model.version)
         response.id = message.id
 
@@ -277,7 +279,9 @@ class InferenceService:
 
     def _administrator(self) -> Administration:
         if self.administration is None:
-            raise Forbidden("clients may not load and unload models here; see the setting admin")
+            raise PermissionDenied(
+                "clients may not load and unload models here; see the setting admin"
+            )
         return self.administration
 
     def _find(self, name: str, number: str, field: str = "name") -> tuple[ServedModel, View]:

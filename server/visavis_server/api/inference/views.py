@@ -20,7 +20,7 @@ from visavis_server.card import ModelDocument, Task, Yolov5Heads
 from visavis_server.errors import InvalidRequest, listed
 from visavis_server.models.served_model import ServedModel, output_names
 from visavis_server.runtime.budget import Held
-from visavis_server.runtime.scheduling.fair_queue import Call
+from visavis_server.runtime.scheduling.fair_queue import Caller
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode
 from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture
@@ -70,7 +70,7 @@ class View(Protocol):
         ...
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
         """Return the outputs by name, with the batch in front.
 
@@ -97,7 +97,7 @@ class TensorView:
         self.max_batch = max(1, min(_MAX_BATCH, fits))
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
         """Return the model's numbers for one input [b, 3, height, width]."""
         (spec,) = self.inputs
@@ -113,7 +113,7 @@ class TensorView:
                 f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
                 f"{['1 to ' + str(self.max_batch), *spec.shape]}",
             )
-        numbers = await self._model.infer(tensor, call)
+        numbers = await self._model.infer(tensor, caller)
         stacked = numbers[0][None] if len(numbers) == 1 else await to_thread(np.stack, numbers)
         return {self.outputs[0].name: stacked}
 
@@ -137,7 +137,7 @@ class ImageView:
         self.outputs = (*common, *boxes) if detects else common
 
     async def infer(
-        self, inputs: Mapping[str, Array], parameters: Parameters, call: Call
+        self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
         """Return labels, scores and class ids [b, n]; of detectors also boxes [b, n, 4].
 
@@ -152,7 +152,7 @@ class ImageView:
             pictures.append(
                 Picture(partial(decode, data, self._limits, field, held.wait_for), held)
             )
-        answers = await self._model.answers(pictures, options, call)
+        answers = await self._model.answers(pictures, options, caller)
         detects = self._model.task is Task.OBJECT_DETECTION
         return await to_thread(_columns, answers, boxes=detects)
 

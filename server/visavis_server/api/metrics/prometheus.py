@@ -32,10 +32,10 @@ _PLANNED: tuple[tuple[str, str, Callable[[Plan], float]], ...] = (
     ("batch_size_limit", "Most images in one run.", lambda plan: plan.batch),
     ("instances", "Runs at once.", lambda plan: plan.instances),
     ("threads", "Threads of one run.", lambda plan: plan.threads),
-    ("alone_threads", "Threads of a run that is alone; 0: no more.", lambda p: p.alone_threads),
+    ("alone_threads", "Threads of a run that is alone; 0: no more.", lambda p: p.exclusive_threads),
 )
 _COUNTED: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
-    ("alone_runs", "Runs that had all cores.", lambda counted: counted.alone),
+    ("alone_runs", "Runs that had all cores.", lambda counted: counted.exclusive),
     ("session_seconds", "Time of all runs.", lambda counted: counted.run_s),
     ("queue_seconds", "Time that requests waited.", lambda counted: counted.queue_s),
 )
@@ -127,7 +127,7 @@ class Metrics(Collector):
                 {
                     "precision": by.precision,
                     "provider": by.execution_provider,
-                    "place": model.plan.place,
+                    "place": model.plan.runs_on,
                     "why": model.plan.why,
                 },
             )

@@ -11,7 +11,7 @@ from typing import Final
 
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.scheduling.scheduler import Statistics
-from visavis_server.telemetry.histograms import Histogram, Stages
+from visavis_server.telemetry.histograms import Histogram, StageHistograms
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Measured:
 Read = Callable[[Measured], float]
 
 
-def _us(*stages: Callable[[Stages], Histogram]) -> Read:
+def _us(*stages: Callable[[StageHistograms], Histogram]) -> Read:
     """Return what reads how long some stages took altogether, in microseconds."""
     return lambda measured: sum(round(stage(measured.model.stages).sum_s * 1e6) for stage in stages)
 

@@ -9,16 +9,16 @@ from functools import partial
 
 from visavis.v1 import vision_pb2 as pb
 
-from visavis_server.api.context import Context, call_of
+from visavis_server.api.context import Context, caller_of
 from visavis_server.api.vision import messages
 from visavis_server.card import Task
 from visavis_server.errors import InvalidRequest, VisavisError, drop_traceback, listed
 from visavis_server.models import golden
 from visavis_server.models.current import Models
 from visavis_server.models.served_model import ServedModel
-from visavis_server.runtime.scheduling.scheduler import Call, Scheduler
+from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
 from visavis_server.settings import ImageLimits
-from visavis_server.telemetry import trace
+from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import annotate, comparison
 from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture
@@ -60,10 +60,10 @@ class VisionService:
         if not self._models.ready:  # a watched folder may be empty for a while
             return True
         (model, *_) = self._models.repository.latest()
-        picture, call = Picture(golden.picture), Call("Watchdog", time.monotonic() + within_s)
+        picture, caller = Picture(golden.picture), Caller("Watchdog", time.monotonic() + within_s)
         try:
             async with asyncio.timeout(within_s):
-                await model.answer(picture, Options(), call)
+                await model.answer(picture, Options(), caller)
         except (TimeoutError, VisavisError) as error:
             drop_traceback(error)
             # Perhaps there is much to do, and it is being done: then that is the proof.
@@ -83,17 +83,17 @@ class VisionService:
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Answer with one model's labels."""
-        started, call = time.monotonic(), call_of("Classify", context)
+        started, caller = time.monotonic(), caller_of("Classify", context)
         model = self._model(request, Task.CLASSIFICATION)
         options = messages.read_classification_options(request)
-        picture, answer, timings = await self._ask(request, model, options, call, started)
+        picture, answer, timings = await self._ask(request, model, options, caller, started)
         response = messages.classify_response(answer, timings, messages.image_size(picture))
-        await self._annotate(request.annotate, response, picture, answer.result, call)
+        await self._annotate(request.annotate, response, picture, answer.result, caller)
         return response
 
     async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:
         """Answer with one model's boxes."""
-        started, call = time.monotonic(), call_of("Detect", context)
+        started, caller = time.monotonic(), caller_of("Detect", context)
         model = self._model(request, Task.OBJECT_DETECTION)
         options = messages.read_detection_options(request)
         if unknown := set(options.labels) - set(model.document.label_set.labels):
@@ -102,9 +102,9 @@ class VisionService:
                 f"model {model.name} has no label {listed(map(repr, unknown))}; it has "
                 f"{listed(model.document.label_set.labels)}",
             )
-        picture, answer, timings = await self._ask(request, model, options, call, started)
+        picture, answer, timings = await self._ask(request, model, options, caller, started)
         response = messages.detect_response(answer, timings, messages.image_size(picture))
-        await self._annotate(request.annotate, response, picture, answer.result, call)
+        await self._annotate(request.annotate, response, picture, answer.result, caller)
         return response
 
     async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
@@ -146,7 +146,7 @@ class VisionService:
     def _require_room(self, method: str, task: Task, context: Context) -> None:
         if self._scheduler.something_waits:
             models = (model for model in self._models.repository.all() if model.task is task)
-            self._scheduler.require_room(models, call_of(method, context))
+            self._scheduler.require_room(models, caller_of(method, context))
 
     def _require_model(self, name: str) -> None:
         if not name:
@@ -166,13 +166,13 @@ class VisionService:
         request: pb.ClassifyRequest | pb.DetectRequest,
         model: ServedModel,
         options: Options,
-        call: Call,
+        caller: Caller,
         started: float,
     ) -> tuple[Picture, Answer, Timings]:
         """Return the picture, the model's answer, and where the whole time went."""
         picture = messages.read_picture(request.image, self._limits)
         picture.keep = request.annotate
-        answer = await model.answer(picture, options, call)
+        answer = await model.answer(picture, options, caller)
         return picture, answer, replace(answer.timings, total_ms=_ms_since(started))
 
     async def _compare(
@@ -192,13 +192,13 @@ class VisionService:
             request.models,
             request.baseline if request.HasField("baseline") else None,
         )
-        call = call_of("Compare", context)
+        caller = caller_of("Compare", context)
         picture = messages.read_picture(request.image, self._limits)
         picture.keep = True
-        decode_ms, queue_ms = await self._scheduler.run(picture.decode, call)
-        trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
+        decode_ms, queue_ms = await self._scheduler.run(picture.decode, caller)
+        call_trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
         given = []
-        async with aclosing(comparison.answers(selection, picture, options, call)) as answers:
+        async with aclosing(comparison.answers(selection, picture, options, caller)) as answers:
             async for answer in answers:
                 given.append(answer)
                 yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
@@ -225,7 +225,7 @@ class VisionService:
             panels = [_panel(a, c) for c in compared for a in c.answers]
             encoded, _ = await self._scheduler.run(
                 lambda: annotate.side_by_side(picture.pixels, panels, self._max_annotated_bytes),
-                call,
+                caller,
             )
             summary.annotated_image.CopyFrom(_drawing(encoded))
         timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
@@ -238,13 +238,13 @@ class VisionService:
         response: Single,
         picture: Picture,
         result: Classified | Detected,
-        call: Call,
+        caller: Caller,
     ) -> None:
         if asked:
             random_weights = response.served_by.random_weights
             max_bytes = self._max_annotated_bytes
             encoded, _ = await self._scheduler.run(
-                lambda: annotate.annotate(picture.pixels, result, random_weights, max_bytes), call
+                lambda: annotate.annotate(picture.pixels, result, random_weights, max_bytes), caller
             )
             response.annotated_image.CopyFrom(_drawing(encoded))
 

@@ -22,7 +22,7 @@ _CREDIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Caller:
     """On whose behalf work is done.
 
     method: methods with work waiting get equal time. deadline: on time.monotonic()'s
@@ -92,8 +92,8 @@ class Engine(Protocol):
         """Make the input of one job; what it raises is that job's failure alone."""
         ...
 
-    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
-        """Return one output for each job; alone: nothing else runs, all cores are free.
+    def run(self, jobs: list[Any], exclusive: bool, stop: Stop) -> list[Any]:
+        """Return one output for each job; exclusive: nothing else runs, all cores are free.
 
         Once a stop is wanted, nobody reads what it returns or raises.
         """
@@ -110,7 +110,7 @@ class Work:
 
     engine: Engine
     job: Any
-    call: Call
+    caller: Caller
     loop: AbstractEventLoop
     future: "Future[Any]"
     submitted: float
@@ -133,7 +133,7 @@ class Work:
     @property
     def due(self) -> float:
         """When it should be done."""
-        return self.call.due(self.submitted)
+        return self.caller.due(self.submitted)
 
     @property
     def queue_s(self) -> float:
@@ -159,12 +159,12 @@ class Flow:
     def pop(self) -> Work:
         """Return the work that is next; there must be some."""
         first = self._waiting[0][2]
-        equals = range(self.before(first.call.due_at_latest(first.submitted)))
+        equals = range(self.before(first.caller.due_at_latest(first.submitted)))
         return self._waiting.pop(min(equals, key=lambda index: self._waiting[index][1]))[2]
 
     def deadline(self) -> float:
         """Return when the caller who is due first gives up; there must be some work."""
-        deadline = self._waiting[0][2].call.deadline
+        deadline = self._waiting[0][2].caller.deadline
         return inf if deadline is None else deadline
 
     def remove(self, work: Work) -> None:
@@ -195,7 +195,7 @@ class FairQueue:
     def put(self, work: Work) -> None:
         """Add work."""
         work.place = next(self._places)
-        key = method, engine = work.call.method, work.engine
+        key = method, engine = work.caller.method, work.engine
         if key not in self._flows:
             busy = self._flows.values()
             siblings = [self._account(flow) for flow in busy if flow.method == method]
@@ -211,7 +211,7 @@ class FairQueue:
     def abandon(self, work: Work) -> None:
         """Let work never run, if it hasn't yet; wherever it is."""
         if not (work.started or work.abandoned):
-            flow = self._flows[work.call.method, work.engine]
+            flow = self._flows[work.caller.method, work.engine]
             flow.remove(work)
             self._left(flow, 1)
         work.abandoned = True
@@ -225,17 +225,17 @@ class FairQueue:
         return min(flow.deadline() for flow in self._flows.values() if flow.engine is engine)
 
     def ahead_s(
-        self, engine: Engine, call: Call, now: float, seconds: Callable[[Engine], float]
+        self, engine: Engine, caller: Caller, now: float, seconds: Callable[[Engine], float]
     ) -> float:
         """Return how many seconds of one core come before a call's work, were it put now.
 
         seconds: what one piece of an engine's work takes. While the work of its own flow that
         is due earlier has its turns, every other flow has as much, or all that it wants.
         """
-        key = (call.method, engine)
+        key = (caller.method, engine)
         own_s = 0.0
         if key in self._flows:
-            own_s = self._flows[key].before(call.due_at_latest(now)) * seconds(engine)
+            own_s = self._flows[key].before(caller.due_at_latest(now)) * seconds(engine)
         ahead_s = own_s
         for other, flow in self._flows.items():
             if other != key:
@@ -271,8 +271,8 @@ class FairQueue:
 
     def charge(self, work: Work, seconds: float) -> None:
         """Put seconds of the machine on the account of a piece of work."""
-        self._used_of[work.engine][work.call.method] += seconds
-        self._used[work.call.method] += seconds
+        self._used_of[work.engine][work.caller.method] += seconds
+        self._used[work.caller.method] += seconds
 
     def _left(self, flow: Flow, number: int) -> None:
         self.size -= number

@@ -24,10 +24,10 @@ import structlog
 
 from visavis_server.errors import DeadlineExceeded, ModelFailed, Overloaded
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Call, Engine, FairQueue, Stop, Work
+from visavis_server.runtime.scheduling.fair_queue import Caller, Engine, FairQueue, Stop, Work
 from visavis_server.runtime.scheduling.forecast import Average, Occupied
 
-__all__ = ["Call", "Engine", "Scheduler", "Spent", "Statistics", "Stop"]
+__all__ = ["Caller", "Engine", "Scheduler", "Statistics", "Stop", "WorkTimings"]
 
 _log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ _BATCHES_AHEAD = 2
 # How long results may wait while the next batch is prepared. Python's lock is free in a run, and
 # the loop takes it to send answers: in the midst of preparing both would wait for each other, and
 # the cores stood still for 4 % of the time (an int8 ResNet-50, 32 callers).
-_UNTOLD_S = 0.02
+_MAX_PENDING_S = 0.02
 # Forecasts err. Who is let in has so much of the forecast in reserve: else every second one would
 # come a little too late, when all that are let in just fit.
 _RESERVE = 0.25
@@ -52,7 +52,7 @@ _REST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class WorkTimings:
     """Where the time of one piece of work went; batch: how many shared its run."""
 
     queue_ms: float
@@ -64,13 +64,13 @@ class Spent:
 class Statistics:
     """What has happened to one engine's work since the start.
 
-    batches: how many runs had each batch size. batch_s: the seconds of these. alone: runs that
+    batches: how many runs had each batch size. batch_s: the seconds of these. exclusive: runs that
     had all cores. queue_s: waited, by all that started.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
     batch_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
-    alone: int = 0
+    exclusive: int = 0
     queue_s: float = 0.0
     cancelled: int = 0
     expired: int = 0
@@ -84,7 +84,7 @@ class Statistics:
 
 
 @dataclass
-class _Untold(threading.local):
+class _PendingResults(threading.local):
     """What a core's thread has not told yet of its last run, and since when it could."""
 
     outcomes: Sequence[Outcome] = ()
@@ -113,8 +113,9 @@ class Scheduler:
     """One thread for each core, and for each stream of a device.
 
     cores: the budget of threads; a run takes as many as its plan says. streams: 0 without
-    a device. queue_size: how much may wait for one engine. queue_s: how long one may have to
-    wait. stuck_s: longer than any batch takes. An engine that nobody else holds is forgotten.
+    a device. queue_size: how much may wait for one engine. max_queue_wait_s: how long one request
+    may have to wait. stuck_s: longer than any batch takes. An engine that nobody else holds is
+    forgotten.
     """
 
     def __init__(
@@ -122,13 +123,13 @@ class Scheduler:
         cores: int,
         queue_size: int,
         streams: int = 0,
-        queue_s: float = math.inf,
+        max_queue_wait_s: float = math.inf,
         stuck_s: float = math.inf,
     ) -> None:
         self.cores = cores
         self.streams = streams
         self._queue_size = queue_size
-        self._queue_s = queue_s
+        self._max_queue_wait_s = max_queue_wait_s
         self._stuck_s = stuck_s
         self._queue = FairQueue()
         self._lock = threading.Lock()
@@ -136,7 +137,7 @@ class Scheduler:
         self._stream_wanted = threading.Condition(self._lock)
         self._free_cores = cores
         # Somebody came while something ran: whoever is next has not the machine for himself.
-        self._company = False
+        self._contended = False
         # Of the device: how much is on its way from the queue to a result, for each engine,
         # and of this what waits for a stream, and what comes from one.
         self._ahead: Counter[Engine] = Counter()
@@ -147,7 +148,7 @@ class Scheduler:
         self._run_s, self._work_s = Average(), Average()
         self._occupied = Occupied()
         self._last_run = -math.inf
-        self._untold = _Untold()
+        self._pending_results = _PendingResults()
         self._held = _Held()
         # By thread: since when it has been busy, and with what.
         self._busy: dict[str, tuple[float, str]] = {}
@@ -158,7 +159,7 @@ class Scheduler:
             *(self._thread(f"stream-{i}", self._next_on_stream) for i in range(streams)),
         ]
 
-    async def submit(self, engine: Engine, job: Any, call: Call) -> tuple[Any, Spent]:
+    async def submit(self, engine: Engine, job: Any, caller: Caller) -> tuple[Any, WorkTimings]:
         """Return the engine's result for a job, and where the time went.
 
         A job whose caller is gone never runs, nor does one that can't be done by its deadline;
@@ -170,13 +171,13 @@ class Scheduler:
         with self._lock:
             if self._closing:
                 raise asyncio.CancelledError("the scheduler is closed")
-            self._admit([engine], call, now)
-            work = Work(engine, job, call, loop, loop.create_future(), now)
+            self._admit([engine], caller, now)
+            work = Work(engine, job, caller, loop, loop.create_future(), now)
             self._queue.put(work)
-            self._company |= self._free_cores < self.cores
+            self._contended |= self._free_cores < self.cores
             self._core_wanted.notify()
         try:
-            return await work.future, Spent(work.queue_s * 1e3, work.run_s * 1e3, work.batch)
+            return await work.future, WorkTimings(work.queue_s * 1e3, work.run_s * 1e3, work.batch)
         except asyncio.CancelledError:
             with self._lock:
                 self._statistics_of(engine).cancelled += 1
@@ -185,12 +186,12 @@ class Scheduler:
                     work.stop.leave()
             raise
 
-    async def run(self, function: Callable[[], Result], call: Call) -> tuple[Result, float]:
+    async def run(self, function: Callable[[], Result], caller: Caller) -> tuple[Result, float]:
         """Return what a function gives, run on one core, and the milliseconds that it waited.
 
         Raises as submit does.
         """
-        result, spent = await self.submit(_FUNCTIONS, function, call)
+        result, spent = await self.submit(_FUNCTIONS, function, caller)
         return result, spent.queue_ms
 
     @property
@@ -198,10 +199,10 @@ class Scheduler:
         """Whether there is work that no core has begun."""
         return self._queue.size > 0
 
-    def require_room(self, engines: Iterable[Engine], call: Call) -> None:
+    def require_room(self, engines: Iterable[Engine], caller: Caller) -> None:
         """Raise Overloaded if submit would now, for whichever of the engines."""
         with self._lock:
-            self._admit(engines, call, time.monotonic())
+            self._admit(engines, caller, time.monotonic())
 
     def statistics(self) -> dict[Engine, Statistics]:
         """Return what has happened so far, by engine."""
@@ -247,7 +248,7 @@ class Scheduler:
             dropped = self._queue.clear()
             self._wake_all()
         for work in dropped:
-            _tell(work, work.future.cancel)
+            _deliver(work, work.future.cancel)
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if timeout_s is None else max(end - time.monotonic(), 0.0))
@@ -265,11 +266,11 @@ class Scheduler:
 
     # Taking work. The lock is held; each returns what is to be done without it.
 
-    def _admit(self, choice: Iterable[Engine], call: Call, now: float) -> None:
+    def _admit(self, choice: Iterable[Engine], caller: Caller, now: float) -> None:
         """Raise Overloaded if none can do it in time, or for each too many others wait."""
         refusals: list[tuple[Overloaded, Engine]] = []
         for engine in choice:
-            if (refusal := self._refusal(engine, call, now)) is None:
+            if (refusal := self._refusal(engine, caller, now)) is None:
                 return
             refusals.append((refusal, engine))
         if refusals:
@@ -277,21 +278,21 @@ class Scheduler:
             self._statistics_of(engine).refused += 1
             raise soonest
 
-    def _refusal(self, engine: Engine, call: Call, now: float) -> Overloaded | None:
+    def _refusal(self, engine: Engine, caller: Caller, now: float) -> Overloaded | None:
         waiting = self._queue.waiting(engine)
-        wait_s = self._wait_s(engine, call, now)
+        wait_s = self._wait_s(engine, caller, now)
         needed_s = (wait_s + self._work_s(engine)) * (1 + _RESERVE)
         if waiting >= self._queue_size:
             why = f"{waiting} requests wait for {engine.name}, the limit is {self._queue_size}"
             spare_s = 0.0
-        elif wait_s > self._queue_s:
+        elif wait_s > self._max_queue_wait_s:
             why = (
                 f"a request for {engine.name} would wait {wait_s:.1f} s, "
-                f"the limit is {self._queue_s:g} s"
+                f"the limit is {self._max_queue_wait_s:g} s"
             )
-            spare_s = self._queue_s
-        elif wait_s and call.expired(now + needed_s):
-            spare_s = max(call.due(now) - now, 0.0)
+            spare_s = self._max_queue_wait_s
+        elif wait_s and caller.expired(now + needed_s):
+            spare_s = max(caller.due(now) - now, 0.0)
             # Rounded apart: what is needed is more than what there is.
             why = (
                 f"{engine.name} is busy: an answer would take {math.ceil(needed_s * 100) / 100} s, "
@@ -305,12 +306,12 @@ class Scheduler:
             f"{why}; try again later", retry_after_s=min(max(wait_s - spare_s, soonest), latest)
         )
 
-    def _wait_s(self, engine: Engine, call: Call, now: float) -> float:
+    def _wait_s(self, engine: Engine, caller: Caller, now: float) -> float:
         """Return how long a call's work would wait, were it put now."""
-        if engine.plan.place == "device":
+        if engine.plan.runs_on == "device":
             ahead = self._queue.waiting(engine) + self._ahead[engine]
             return ahead * self._work_s(engine) / self.streams
-        ahead_s = self._queue.ahead_s(engine, call, now, self._work_s)
+        ahead_s = self._queue.ahead_s(engine, caller, now, self._work_s)
         # Idle cores take a call, whatever is expected of it: what waits is about to be taken.
         waiting = self._queue.size if ahead_s else 0
         if self._free_cores >= engine.plan.threads * (waiting + 1):
@@ -363,10 +364,11 @@ class Scheduler:
             self._free_cores, held.cores = self._free_cores + held.cores, 0
             self._wake_all()
         held.engine, held.works = None, ()
-        untold, self._untold.outcomes = self._untold.outcomes, ()
-        told = {id(work) for work, _, _ in untold}
+        pending, self._pending_results.outcomes = self._pending_results.outcomes, ()
+        delivered = {id(work) for work, _, _ in pending}
         failed = ModelFailed("the server failed at this request; its log says why")
-        self._settle([*untold, *((work, None, failed) for work in works if id(work) not in told)])
+        lost = [(work, None, failed) for work in works if id(work) not in delivered]
+        self._settle([*pending, *lost])
         time.sleep(_REST_S)
 
     def _next_on_core(self) -> Task | None:
@@ -383,7 +385,7 @@ class Scheduler:
                 threads = min(engine.plan.threads, self.cores)
                 if threads <= self._free_cores:
                     return self._take(engine, threads)
-            if self._untold.outcomes:
+            if self._pending_results.outcomes:
                 return self._tell_last
             if engine is None and self._closing and not self._ahead:
                 return None
@@ -393,7 +395,7 @@ class Scheduler:
     def _may_start(self, engine: Engine) -> bool:
         """Say whether an engine takes more: the cores stay only a little ahead of a device."""
         self._held.engine = engine
-        if engine.plan.place == "cores":
+        if engine.plan.runs_on == "cores":
             return True
         return self._ahead[engine] < engine.plan.batch * self.streams * _BATCHES_AHEAD
 
@@ -401,11 +403,11 @@ class Scheduler:
         """Take an engine's next work, and that many cores for it."""
         now = time.monotonic()
         self._held.engine = engine
-        on_cores = engine.plan.place == "cores"
+        on_cores = engine.plan.runs_on == "cores"
         works = self._queue.take(engine, self._batch(engine, threads, now) if on_cores else 1)
-        came = self._company
+        came = self._contended
         if nothing_runs := self._free_cores == self.cores:
-            self._company = False
+            self._contended = False
         self._free_cores -= threads
         self._held.take(works, threads)
         ends = now + self._work_s(engine) * len(works)
@@ -413,14 +415,14 @@ class Scheduler:
         others_wait = len(works) > 1 or self._queue.waiting(engine) > self._free_cores // threads
         for work in works:
             work.started = now
-            work.late = work.call.expired(ends if others_wait else now)
+            work.late = work.caller.expired(ends if others_wait else now)
             if not work.late:
                 self._statistics_of(engine).queue_s += work.queue_s
                 self._charge(work, self._run_s(engine))
         if on_cores:
             self._occupied.begin(works[0], ends)
-            may_be_alone = nothing_runs and not came
-            return partial(self._serve, engine, works, threads, may_be_alone)
+            may_be_exclusive = nothing_runs and not came
+            return partial(self._serve, engine, works, threads, may_be_exclusive)
         self._ahead[engine] += 1
         works[0].ahead = True
         return partial(self._prepare_for_device, works[0])
@@ -458,19 +460,22 @@ class Scheduler:
 
     # Doing it, without the lock.
 
-    def _serve(self, engine: Engine, works: list[Work], threads: int, may_be_alone: bool) -> None:
+    def _serve(
+        self, engine: Engine, works: list[Work], threads: int, may_be_exclusive: bool
+    ) -> None:
         """Do a batch from preparation to results, on its cores, or on all if it is alone."""
         ready, failed = self._prepare(engine, works)
         self._tell_last()
-        alone = may_be_alone and bool(ready) and self._claim_all(engine, threads)
-        done = [self._finished(*outcome) for outcome in self._run(engine, ready, alone)]
+        exclusive = may_be_exclusive and bool(ready) and self._claim_all(engine, threads)
+        done = [self._finished(*outcome) for outcome in self._run(engine, ready, exclusive)]
         with self._lock:
             self._occupied.end(works[0])
             if _is_typical(ready, failed, done):
                 self._work_s.add(engine, (time.monotonic() - works[0].started) / len(done))
         # First the cores, then the news: the caller's next request finds them free.
         self._release()
-        self._untold.outcomes, self._untold.since = [*failed, *done], time.monotonic()
+        self._pending_results.outcomes = [*failed, *done]
+        self._pending_results.since = time.monotonic()
 
     def _prepare_for_device(self, work: Work) -> None:
         ready, failed = self._prepare(work.engine, [work])
@@ -485,7 +490,7 @@ class Scheduler:
         self._settle(failed)
 
     def _run_on_device(self, engine: Engine, batch: list[Work]) -> None:
-        done = self._run(engine, batch, alone=False)
+        done = self._run(engine, batch, exclusive=False)
         failed = [outcome for outcome in done if outcome[2] is not None]
         with self._lock:
             returned = [(work, output) for work, output, error in done if error is None]
@@ -537,7 +542,7 @@ class Scheduler:
                 ready.remove(work)
                 failed.append((work, None, error))
             work.prepare_s = time.monotonic() - began
-            if time.monotonic() - self._untold.since > _UNTOLD_S:
+            if time.monotonic() - self._pending_results.since > _MAX_PENDING_S:
                 self._tell_last()
         with self._lock:
             for work in works:
@@ -549,13 +554,13 @@ class Scheduler:
     def _claim_all(self, engine: Engine, threads: int) -> bool:
         """Take all cores for a run, if it is the only one and nobody has come meanwhile."""
         with self._lock:
-            others = self._company or self._queue.size or self._free_cores + threads < self.cores
-            if others or not engine.plan.alone_threads:
+            others = self._contended or self._queue.size or self._free_cores + threads < self.cores
+            if others or not engine.plan.exclusive_threads:
                 return False
             self._free_cores, self._held.cores = 0, self.cores
             return True
 
-    def _run(self, engine: Engine, works: list[Work], alone: bool) -> list[Outcome]:
+    def _run(self, engine: Engine, works: list[Work], exclusive: bool) -> list[Outcome]:
         """Run a batch; where it breaks, each by itself, so that a failure stays its own."""
         with self._lock:
             works = [work for work in works if not work.abandoned]
@@ -568,7 +573,7 @@ class Scheduler:
         outputs: list[Any]
         failure: Exception | None = None
         try:
-            outputs = engine.run([work.job for work in works], alone, stop)
+            outputs = engine.run([work.job for work in works], exclusive, stop)
             if len(outputs) != len(works):
                 raise RuntimeError(
                     f"{engine.name} gave {len(outputs)} outputs for {len(works)} inputs"
@@ -577,7 +582,9 @@ class Scheduler:
             if stop.wanted:
                 return []
             if len(works) > 1:
-                return [outcome for work in works for outcome in self._run(engine, [work], alone)]
+                return [
+                    outcome for work in works for outcome in self._run(engine, [work], exclusive)
+                ]
             outputs, failure = [None], broken
         seconds = time.monotonic() - started
         each_s = seconds / len(works)
@@ -585,11 +592,11 @@ class Scheduler:
             self._last_run = started + seconds
             statistics = self._statistics_of(engine)
             statistics.batches[len(works)] += 1
-            statistics.alone += alone
+            statistics.exclusive += exclusive
             statistics.batch_s[len(works)] += seconds
             if failure is None and not stop.wanted:
                 self._run_s.add(engine, each_s)
-                if engine.plan.place == "device":
+                if engine.plan.runs_on == "device":
                     self._work_s.add(engine, each_s)
             for work in works:
                 work.run_s, work.batch = seconds, len(works)
@@ -598,14 +605,14 @@ class Scheduler:
 
     def _tell_last(self) -> None:
         """Settle what the thread's last run gave, if that is still to be told."""
-        outcomes, self._untold.outcomes = self._untold.outcomes, ()
+        outcomes, self._pending_results.outcomes = self._pending_results.outcomes, ()
         self._settle(outcomes)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         """Give each caller his result, or the error."""
         for work, result, error in outcomes:
             if error is None:
-                _tell(work, partial(work.future.set_result, result))
+                _deliver(work, partial(work.future.set_result, result))
                 continue
             with self._lock:
                 statistics = self._statistics_of(work.engine)
@@ -613,7 +620,7 @@ class Scheduler:
                     statistics.expired += 1
                 else:
                     statistics.failed += 1
-            _tell(work, partial(work.future.set_exception, error))
+            _deliver(work, partial(work.future.set_exception, error))
 
     @staticmethod
     def _finished(work: Work, output: Any, error: Exception | None) -> Outcome:
@@ -655,7 +662,7 @@ class _Functions:
     def prepare(self, job: Any) -> None:
         pass
 
-    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
+    def run(self, jobs: list[Any], exclusive: bool, stop: Stop) -> list[Any]:
         return [job() for job in jobs]
 
     def finish(self, job: Any, output: Any) -> Any:
@@ -676,7 +683,7 @@ def _is_typical(ready: list[Work], failed: list[Outcome], done: list[Outcome]) -
     return bool(ready) and whole and not broken and not (ready[0].stop and ready[0].stop.wanted)
 
 
-def _tell(work: Work, news: Callable[[], Any]) -> None:
+def _deliver(work: Work, news: Callable[[], Any]) -> None:
     def tell() -> None:
         if not work.future.done():
             news()

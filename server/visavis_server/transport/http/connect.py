@@ -102,7 +102,7 @@ class _Apart:
 _apart: ContextVar[_Apart] = ContextVar("apart")
 
 
-class Context:
+class HttpContext:
     """What a service asks of a call."""
 
     def __init__(self, of: RequestContext[Any, Any]) -> None:
@@ -253,7 +253,7 @@ class ConnectService(ConnectASGIApplication[Any]):
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
-                    response: Message = await behavior(await _read(request), Context(of))
+                    response: Message = await behavior(await _read(request), HttpContext(of))
                     written = await request.codec.written(response)
                     call.code = "OK"
                     return written
@@ -265,7 +265,9 @@ class ConnectService(ConnectASGIApplication[Any]):
             request_id = of.request_headers[REQUEST_ID]
             with self._calls.under_way(DOOR, path, request_id, of.request_headers) as call:
                 try:
-                    async with aclosing(behavior(await _read(request), Context(of))) as responses:
+                    async with aclosing(
+                        behavior(await _read(request), HttpContext(of))
+                    ) as responses:
                         async for response in responses:
                             yield await request.codec.written(response)
                     call.code = "OK"

@@ -49,7 +49,7 @@ class Detector:
         self._values = normalized_values(document.input)
         self.input_shape = (3, document.input.height, document.input.width)
 
-    def preprocess(self, image: Image, out: Tensor) -> boxes.Letterbox:
+    def preprocess(self, image: Image, out: Tensor) -> boxes.LetterboxPlacement:
         """Write the letterboxed image into `out` [3, height, width]; return where it lies."""
         height, width = image.shape[:2]
         place = boxes.letterbox(width, height, self._input.width, self._input.height)
@@ -64,7 +64,7 @@ class Detector:
         return place
 
     def postprocess(
-        self, outputs: list[Tensor], geometry: boxes.Letterbox, options: Options
+        self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement, options: Options
     ) -> Detected:
         """Return the detections; outputs: the graph's, for a batch of 1.
 

@@ -24,8 +24,8 @@ from visavis_server.errors import StartupError
 
 from ...pictures import BLACK, RED
 from ...serving import Served, image, served_by, settings
-from ...test_inference_service import Stub as InferenceStub
-from ...test_inference_service import request_of, tensor_of
+from ..inference.test_service import Stub as InferenceStub
+from ..inference.test_service import request_of, tensor_of
 
 COLORS = (("model", "colors"), ("version", "2"))
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

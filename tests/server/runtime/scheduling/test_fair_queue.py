@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Call, FairQueue, Stop, Work
+from visavis_server.runtime.scheduling.fair_queue import Caller, FairQueue, Stop, Work
 
 
 class Model:
@@ -22,7 +22,7 @@ class Model:
 
     def prepare(self, job: Any) -> None: ...
 
-    def run(self, jobs: list[Any], alone: bool, stop: Stop) -> list[Any]:
+    def run(self, jobs: list[Any], exclusive: bool, stop: Stop) -> list[Any]:
         raise AssertionError("nothing runs here")
 
     def finish(self, job: Any, output: Any) -> Any: ...
@@ -46,7 +46,7 @@ class Simulation:
     def ask(self, method: str, model: Model, deadline: float | None = None) -> Work:
         """Put one request."""
         future = self._loop.create_future()
-        work = Work(model, None, Call(method, deadline), self._loop, future, submitted=self.now)
+        work = Work(model, None, Caller(method, deadline), self._loop, future, submitted=self.now)
         self.queue.put(work)
         return work
 
@@ -58,8 +58,8 @@ class Simulation:
         work.started = self.now
         self.now += engine.seconds
         self.queue.charge(work, engine.seconds)
-        self.used[work.call.method] += engine.seconds
-        self.runs.append((work.call.method, engine.name))
+        self.used[work.caller.method] += engine.seconds
+        self.runs.append((work.caller.method, engine.name))
         return work
 
 
@@ -81,7 +81,7 @@ def test_methods_with_work_waiting_get_equal_time(
             simulation.ask(method, models[i % len(models)])
     next_model = {"Classify": 0, "Detect": 0, "Compare": 0}
     while simulation.now < 200:
-        method = simulation.run().call.method
+        method = simulation.run().caller.method
         next_model[method] += 1
         simulation.ask(method, asked[method][next_model[method] % len(asked[method])])
     fewest, most = min(simulation.used.values()), max(simulation.used.values())
@@ -175,5 +175,5 @@ def test_a_batch_is_filled_from_all_methods(simulation: Simulation) -> None:
     for method in ("Classify", "Compare", "Classify"):
         simulation.ask(method, model)
     taken = simulation.queue.take(model, 8)
-    assert Counter(work.call.method for work in taken) == {"Classify": 2, "Compare": 1}
+    assert Counter(work.caller.method for work in taken) == {"Classify": 2, "Compare": 1}
     assert simulation.queue.size == 0

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from visavis_server.errors import DeadlineExceeded, ModelFailed, Overloaded
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.scheduler import Call, Scheduler, Stop
+from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler, Stop
 
-CALL = Call("Classify")
+CALLER = Caller("Classify")
 
 
 class Gate:
@@ -53,26 +53,26 @@ def scheduler(gate: Gate) -> Iterator[Scheduler]:
 
 async def blocked(scheduler: Scheduler, gate: Gate) -> "asyncio.Task[tuple[str, float]]":
     """Keep the only core busy until the gate opens."""
-    task = asyncio.create_task(scheduler.run(gate, CALL))
+    task = asyncio.create_task(scheduler.run(gate, CALLER))
     await gate.wait_until_it_runs()
     return task
 
 
 async def submitted(scheduler: Scheduler, ran: list[str], name: str) -> "asyncio.Task[object]":
     """Put work that records its name behind what is there already."""
-    task = asyncio.create_task(scheduler.run(lambda: ran.append(name), CALL))
+    task = asyncio.create_task(scheduler.run(lambda: ran.append(name), CALLER))
     await asyncio.sleep(0)  # Lets the task reach the queue.
     return task
 
 
 async def test_work_gives_back_its_result_and_how_long_it_waited(scheduler: Scheduler) -> None:
-    result, queue_ms = await scheduler.run(lambda: 42, CALL)
+    result, queue_ms = await scheduler.run(lambda: 42, CALLER)
     assert result == 42
     assert 0 <= queue_ms < 10_000
 
 
 async def test_work_runs_outside_the_loops_thread(scheduler: Scheduler) -> None:
-    thread, _ = await scheduler.run(threading.current_thread, CALL)
+    thread, _ = await scheduler.run(threading.current_thread, CALLER)
     assert thread is not threading.main_thread()
     assert thread.name.startswith("core")
 
@@ -85,8 +85,8 @@ async def test_what_work_raises_reaches_its_caller_and_spoils_nothing(
 
     for _ in range(10):  # more than the queue holds: failed work counts as finished
         with pytest.raises(KeyError, match="lost"):
-            await scheduler.run(broken, CALL)
-    assert (await scheduler.run(lambda: 1, CALL))[0] == 1
+            await scheduler.run(broken, CALLER)
+    assert (await scheduler.run(lambda: 1, CALLER))[0] == 1
 
 
 async def test_waiting_work_runs_in_the_order_it_came(scheduler: Scheduler, gate: Gate) -> None:
@@ -129,10 +129,10 @@ async def test_expired_work_never_runs(scheduler: Scheduler, gate: Gate) -> None
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     expired = asyncio.create_task(
-        scheduler.run(lambda: ran.append("expired"), Call("Classify", time.monotonic()))
+        scheduler.run(lambda: ran.append("expired"), Caller("Classify", time.monotonic()))
     )
     in_time = asyncio.create_task(
-        scheduler.run(lambda: ran.append("in time"), Call("Classify", time.monotonic() + 600))
+        scheduler.run(lambda: ran.append("in time"), Caller("Classify", time.monotonic() + 600))
     )
     await asyncio.sleep(0)
     gate.may_end.set()
@@ -149,18 +149,18 @@ async def test_a_full_queue_refuses_more_and_says_when_to_come_back(
     first = await blocked(scheduler, gate)
     waiting = [await submitted(scheduler, ran, name) for name in ("a", "b")]
     with pytest.raises(Overloaded, match="2 requests wait for a core, the limit is 2") as refused:
-        await scheduler.run(lambda: ran.append("refused"), CALL)
+        await scheduler.run(lambda: ran.append("refused"), CALLER)
     assert refused.value.retry_after_s > 0
     gate.may_end.set()
     await asyncio.gather(first, *waiting)
     assert ran == ["a", "b"]
-    assert (await scheduler.run(lambda: "there is room again", CALL))[0] == "there is room again"
+    assert (await scheduler.run(lambda: "there is room again", CALLER))[0] == "there is room again"
 
 
 async def test_no_more_work_runs_at_once_than_there_are_cores() -> None:
     scheduler = Scheduler(cores=2, queue_size=10)
     gates = [Gate() for _ in range(3)]
-    tasks = [asyncio.create_task(scheduler.run(gate, CALL)) for gate in gates]
+    tasks = [asyncio.create_task(scheduler.run(gate, CALLER)) for gate in gates]
     await gates[0].wait_until_it_runs()
     await gates[1].wait_until_it_runs()
     assert not gates[2].began.is_set()
@@ -195,7 +195,7 @@ class Recorder:
         self.name = name
         self.plan = Plan(**plan)
         self.batches: list[list[str]] = []
-        self.alone: list[bool] = []
+        self.exclusive: list[bool] = []
         self.finished: list[str] = []
         self.began = threading.Semaphore(0)
         self.may_end = threading.Event()
@@ -211,9 +211,9 @@ class Recorder:
         if job.startswith("bad"):
             raise ValueError(f"{job} can't be prepared")
 
-    def run(self, jobs: list[str], alone: bool, stop: Stop) -> list[str]:
+    def run(self, jobs: list[str], exclusive: bool, stop: Stop) -> list[str]:
         self.batches.append(list(jobs))
-        self.alone.append(alone)
+        self.exclusive.append(exclusive)
         self.began.release()
         self.on_run(jobs)
         assert self.may_end.wait(10)
@@ -244,21 +244,23 @@ async def make() -> AsyncIterator[Callable[..., Scheduler]]:
         await asyncio.to_thread(scheduler.close)
 
 
-def ask(scheduler: Scheduler, engine: Recorder, job: str, call: Call = CALL) -> "asyncio.Task[Any]":
+def ask(
+    scheduler: Scheduler, engine: Recorder, job: str, caller: Caller = CALLER
+) -> "asyncio.Task[Any]":
     async def answer() -> Any:
-        return (await scheduler.submit(engine, job, call))[0]
+        return (await scheduler.submit(engine, job, caller))[0]
 
     return asyncio.create_task(answer())
 
 
 async def behind_a_run(
-    scheduler: Scheduler, engine: Recorder, jobs: list[str], *calls: Call
+    scheduler: Scheduler, engine: Recorder, jobs: list[str], *calls: Caller
 ) -> list[Any]:
     """Let jobs queue behind a run that is held until all of them wait; return their outcomes."""
     engine.may_end.clear()
     first = ask(scheduler, engine, "first")
     await engine.running()
-    calls = calls or (CALL,) * len(jobs)
+    calls = calls or (CALLER,) * len(jobs)
     tasks = [ask(scheduler, engine, *pair) for pair in zip(jobs, calls, strict=True)]
     await asyncio.sleep(0)
     engine.may_end.set()
@@ -409,14 +411,14 @@ async def test_a_run_that_gives_another_number_of_outputs_is_refused(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Recorder(batch=4)
-    monkeypatch.setattr(engine, "run", lambda jobs, alone, stop: [])
+    monkeypatch.setattr(engine, "run", lambda jobs, exclusive, stop: [])
     with pytest.raises(RuntimeError, match="model gave 0 outputs for 1 inputs"):
         await ask(make(), engine, "a")
 
 
 async def test_what_is_due_first_runs_first(make: Any) -> None:
     engine, now = Recorder(), time.monotonic()
-    calls = (CALL, Call("Classify", now + 1000), Call("Classify", now + 20), CALL)
+    calls = (CALLER, Caller("Classify", now + 1000), Caller("Classify", now + 20), CALLER)
     await behind_a_run(make(), engine, ["a", "late", "soon", "b"], *calls)
     assert engine.batches[1:] == [["soon"], ["a"], ["b"], ["late"]]
 
@@ -441,16 +443,16 @@ async def test_a_caller_who_leaves_while_its_picture_is_prepared_costs_no_run(ma
 
 
 async def test_a_request_that_is_alone_gets_all_cores(make: Any) -> None:
-    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
+    scheduler, engine = make(cores=2), Recorder(exclusive_threads=2)
     for job in "abc":
         await ask(scheduler, engine, job)
-    assert engine.alone == [True, True, True]
-    assert scheduler.statistics()[engine].alone == 3
+    assert engine.exclusive == [True, True, True]
+    assert scheduler.statistics()[engine].exclusive == 3
 
 
 async def test_nothing_starts_beside_a_run_that_has_all_cores(make: Any) -> None:
-    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
-    other = Recorder("other", alone_threads=2)
+    scheduler, engine = make(cores=2), Recorder(exclusive_threads=2)
+    other = Recorder("other", exclusive_threads=2)
     engine.may_end.clear()
     first = ask(scheduler, engine, "a")
     await engine.running()
@@ -463,7 +465,7 @@ async def test_nothing_starts_beside_a_run_that_has_all_cores(make: Any) -> None
 
 
 async def test_with_two_callers_each_keeps_to_one_core(make: Any) -> None:
-    scheduler, engine = make(cores=2), Recorder(alone_threads=2)
+    scheduler, engine = make(cores=2), Recorder(exclusive_threads=2)
     engine.may_end.clear()
     first = ask(scheduler, engine, "alone")
     await engine.running()
@@ -473,15 +475,15 @@ async def test_with_two_callers_each_keeps_to_one_core(make: Any) -> None:
     await first
     await asyncio.gather(second)
     # Who comes next had company just now, and is not the only one for long.
-    assert engine.alone == [True, False]
+    assert engine.exclusive == [True, False]
     await ask(scheduler, engine, "alone again")
-    assert engine.alone == [True, False, True]
+    assert engine.exclusive == [True, False, True]
 
 
 async def test_one_core_has_no_second_way_to_run(make: Any) -> None:
-    scheduler, engine = make(cores=1), Recorder(alone_threads=0)
+    scheduler, engine = make(cores=1), Recorder(exclusive_threads=0)
     await ask(scheduler, engine, "a")
-    assert engine.alone == [False]
+    assert engine.exclusive == [False]
 
 
 async def test_runs_take_no_more_cores_than_there_are(make: Any) -> None:
@@ -522,7 +524,7 @@ async def test_what_happened_is_counted(make: Any) -> None:
 
 
 def device(**plan: Any) -> Recorder:
-    return Recorder("device", place="device", **plan)
+    return Recorder("device", runs_on="device", **plan)
 
 
 async def test_a_device_runs_what_the_cores_have_prepared_in_batches(make: Any) -> None:
@@ -668,15 +670,15 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
 ) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
-    earlier = Call("Classify", clock.now + 4.0)
+    earlier = Caller("Classify", clock.now + 4.0)
     waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
     await asyncio.sleep(0)
     # One run and three that wait, its own, and a quarter more.
     needed = r"would take 5\.0 s, a reserve of 25% included, the deadline is in 4\.5 s"
     with pytest.raises(Overloaded, match=f"slow is busy: an answer {needed}") as refused:
-        await ask(scheduler, engine, "late", Call("Classify", clock.now + 4.5))
+        await ask(scheduler, engine, "late", Caller("Classify", clock.now + 4.5))
     assert 0 < refused.value.retry_after_s < 3
-    in_time = ask(scheduler, engine, "in time", Call("Classify", clock.now + 10))
+    in_time = ask(scheduler, engine, "in time", Caller("Classify", clock.now + 10))
     await asyncio.sleep(0)
     engine.on_run = lambda jobs: None
     engine.may_end.set()
@@ -687,13 +689,13 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
 async def test_there_is_room_while_one_of_several_engines_has_some(make: Any, clock: Clock) -> None:
     scheduler, engine, idle = make(), Slow(clock, seconds=1.0), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
-    earlier, late = Call("Classify", clock.now + 4.0), Call("Classify", clock.now + 4.5)
+    earlier, late = Caller("Classify", clock.now + 4.0), Caller("Classify", clock.now + 4.5)
     scheduler.require_room([engine], late)
     waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match=r"slow is busy: an answer would take 5\.0 s"):
         scheduler.require_room([engine], late)
-    scheduler.require_room([engine], Call("Classify", clock.now + 10))
+    scheduler.require_room([engine], Caller("Classify", clock.now + 10))
     scheduler.require_room([engine, idle], late)
     scheduler.require_room([], late)
     assert scheduler.statistics()[engine].refused == 1
@@ -708,7 +710,7 @@ async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
     running = await busy(scheduler, engine)
     patient = [ask(scheduler, engine, f"patient {i}") for i in range(20)]
     await asyncio.sleep(0)
-    soon = ask(scheduler, engine, "soon", Call("Classify", clock.now + 2.5))
+    soon = ask(scheduler, engine, "soon", Caller("Classify", clock.now + 2.5))
     await asyncio.sleep(0)
     engine.may_end.set()
     await asyncio.gather(running, *patient, soon)
@@ -745,7 +747,7 @@ async def test_pictures_that_take_long_to_prepare_cost_their_sender_turns(
 
 
 async def test_a_queue_is_bounded_in_seconds_too(make: Any, clock: Clock) -> None:
-    scheduler, engine = make(queue_s=2.5), Slow(clock, seconds=1.0)
+    scheduler, engine = make(max_queue_wait_s=2.5), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
     waiting = [ask(scheduler, engine, f"waits {i}") for i in range(3)]
     await asyncio.sleep(0)
@@ -760,14 +762,14 @@ async def test_a_forecast_that_is_wrong_is_mended(make: Any, clock: Clock) -> No
     await ask(scheduler, engine, "an accident")
     engine.on_run = lambda jobs: clock.pass_by(0.1)
     for _ in range(30):  # nothing is in its way: each is tried, whatever is expected
-        assert await ask(scheduler, engine, "a", Call("Classify", clock.now + 1.0)) == "a -> A"
+        assert await ask(scheduler, engine, "a", Caller("Classify", clock.now + 1.0)) == "a -> A"
 
 
 async def test_what_would_be_late_gives_its_place_to_what_will_not(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
-    doomed = ask(scheduler, engine, "doomed", Call("Classify", clock.now + 3))
-    later = ask(scheduler, engine, "later", Call("Classify", clock.now + 30))
+    doomed = ask(scheduler, engine, "doomed", Caller("Classify", clock.now + 3))
+    later = ask(scheduler, engine, "later", Caller("Classify", clock.now + 30))
     await asyncio.sleep(0)
     clock.pass_by(2.5)
     engine.may_end.set()
@@ -781,7 +783,7 @@ async def test_nobody_is_late_because_others_share_his_run(make: Any, clock: Clo
     scheduler, engine = make(), Slow(clock, seconds=1.0, batch=4)
     running = await busy(scheduler, engine)
     patient = [ask(scheduler, engine, job) for job in "abcde"]
-    soon = ask(scheduler, engine, "soon", Call("Classify", clock.now + 1.5))
+    soon = ask(scheduler, engine, "soon", Caller("Classify", clock.now + 1.5))
     await asyncio.sleep(0)
     engine.may_end.set()
     assert await soon == "soon -> SOON"
@@ -798,14 +800,14 @@ async def test_a_run_is_stopped_when_the_last_caller_has_left(make: Any) -> None
     await asyncio.sleep(0)
     run = engine.run
 
-    def stoppable(jobs: list[str], alone: bool, stop: Stop) -> list[str]:
+    def stoppable(jobs: list[str], exclusive: bool, stop: Stop) -> list[str]:
         def end() -> None:
             stopped.set()
             engine.may_end.set()
 
         engine.may_end.clear()
         stop.by(end)
-        run(jobs, alone, stop)
+        run(jobs, exclusive, stop)
         raise RuntimeError("ended in the middle")
 
     engine.run = stoppable  # type: ignore[method-assign]
@@ -830,7 +832,7 @@ async def test_200_cancelled_and_200_expired_cost_no_run(make: Any) -> None:
     await engine.running()
     cancelled = [ask(scheduler, engine, f"cancelled {i}") for i in range(200)]
     expired = [
-        ask(scheduler, engine, f"expired {i}", Call("Classify", time.monotonic()))
+        ask(scheduler, engine, f"expired {i}", Caller("Classify", time.monotonic()))
         for i in range(200)
     ]
     await asyncio.sleep(0)
@@ -844,9 +846,9 @@ async def test_200_cancelled_and_200_expired_cost_no_run(make: Any) -> None:
     assert engine.batches == [["first"]]
 
 
-@pytest.mark.parametrize("place", ["cores", "device"])
-async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, place: str) -> None:
-    scheduler, engine = make(streams=1), Recorder(place=place)
+@pytest.mark.parametrize("runs_on", ["cores", "device"])
+async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, runs_on: str) -> None:
+    scheduler, engine = make(streams=1), Recorder(runs_on=runs_on)
     await asyncio.gather(*(ask(scheduler, engine, job) for job in "abc"))
     gone = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -868,7 +870,7 @@ async def refused_soon(scheduler: Scheduler, engine: Recorder, clock: "Clock") -
     engine.on_run = lambda jobs: None
     running = ask(scheduler, engine, "runs")
     await engine.running()
-    asked = ask(scheduler, engine, "soon", Call("Classify", clock.now + SOON))
+    asked = ask(scheduler, engine, "soon", Caller("Classify", clock.now + SOON))
     await asyncio.sleep(0)
     engine.may_end.set()
     outcome, _ = await asyncio.gather(asked, running, return_exceptions=True)
@@ -887,12 +889,12 @@ async def test_a_run_teaches_how_long_the_next_takes(make: Any, clock: Clock) ->
     assert await refused_soon(scheduler, engine, clock)
 
 
-@pytest.mark.parametrize("place", ["cores", "device"])
+@pytest.mark.parametrize("runs_on", ["cores", "device"])
 @pytest.mark.parametrize("broken", ["bad", "poison"])
 async def test_what_failed_teaches_nothing(
-    make: Any, clock: Clock, broken: str, place: str
+    make: Any, clock: Clock, broken: str, runs_on: str
 ) -> None:
-    scheduler, engine = make(streams=1), Slow(clock, seconds=0.1, place=place)
+    scheduler, engine = make(streams=1), Slow(clock, seconds=0.1, runs_on=runs_on)
     await taught(scheduler, engine)
     slowly = lambda _: clock.pass_by(1000.0)  # noqa: E731
     for _ in range(5):
@@ -962,7 +964,7 @@ async def test_idle_cores_take_as_many_calls_as_there_are(make: Any, clock: Cloc
     await ask(scheduler, engine, "an accident")
     engine.on_run = lambda jobs: None
     # All are asked for before a core's thread can have taken the first.
-    soon = [ask(scheduler, engine, str(i), Call("Classify", clock.now + SOON)) for i in range(4)]
+    soon = [ask(scheduler, engine, str(i), Caller("Classify", clock.now + SOON)) for i in range(4)]
     assert await asyncio.gather(*soon) == [f"{i} -> {i}" for i in range(4)]
 
 
@@ -992,13 +994,13 @@ class Plans(Recorder):
         self._plan = plan
 
 
-@pytest.mark.parametrize("place", ["cores", "device"])
+@pytest.mark.parametrize("runs_on", ["cores", "device"])
 @pytest.mark.parametrize("times", range(12))
 async def test_an_engine_that_breaks_the_scheduler_fails_alone(
-    make: Any, logged: list[Any], place: str, times: int
+    make: Any, logged: list[Any], runs_on: str, times: int
 ) -> None:
     scheduler = make(cores=2, streams=1)
-    engine, other = Plans(place=place), Recorder()
+    engine, other = Plans(runs_on=runs_on), Recorder()
     assert await ask(scheduler, engine, "a") == "a -> A"
     for _ in range(3):
         engine.times = times
@@ -1026,7 +1028,7 @@ async def test_an_engine_that_breaks_the_scheduler_fails_alone(
 async def test_an_error_of_its_own_ends_no_thread(
     make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], method: str
 ) -> None:
-    scheduler, engine = make(), Recorder(alone_threads=1)
+    scheduler, engine = make(), Recorder(exclusive_threads=1)
     real = getattr(scheduler, method)
     broken = iter([True])
 

@@ -16,7 +16,7 @@ from visavis_server.app import App
 from visavis_server.models.repository import Loader
 
 from ...serving import Served, image, served_by, settings, violations
-from ...test_http import ask
+from ..http.test_door import ask
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

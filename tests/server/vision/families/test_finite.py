@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from visavis_server.card import Candidates
+from visavis_server.card import CandidateRows
 from visavis_server.errors import ModelFailed
 from visavis_server.vision.families import family_of
 from visavis_server.vision.families.detector import Detector
@@ -35,7 +35,7 @@ def test_a_classifier_refuses_them(bad: float) -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_a_detector_refuses_them_in_its_rows(bad: float) -> None:
     document = graphs.detector_document()
-    assert isinstance(document.output, Candidates)
+    assert isinstance(document.output, CandidateRows)
     rows = graphs.ROWS.astype(np.float32)
     rows[0, 0, 2] = bad
     with pytest.raises(ModelFailed):

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from visavis_server.telemetry import trace as seam
+from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.timings import Timings
 
 _CONTEXT: Final = TraceContextTextMapPropagator()
@@ -75,7 +75,7 @@ class Tracing:
         structlog.contextvars.bind_contextvars(
             trace_id=trace.format_trace_id(span.get_span_context().trace_id)
         )
-        seam.begin(_CallTrace(self._tracer, span))
+        call_trace.begin(_CallTrace(self._tracer, span))
         try:
             yield
         finally:

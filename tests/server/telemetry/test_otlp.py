@@ -20,11 +20,11 @@ from visavis.v1 import vision_pb2 as pb
 from visavis_server.app import App
 from visavis_server.errors import StartupError
 from visavis_server.log import configure_logging
-from visavis_server.telemetry import tracing
+from visavis_server.telemetry import otlp
 
 from ..pictures import RED, plain
 from ..serving import Served, image, served_by, settings
-from ..test_http import CLASSIFY, call
+from ..transport.http.test_door import CLASSIFY, call
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -49,7 +49,7 @@ class Traced:
 @pytest_asyncio.fixture
 async def traced(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traced]:
     exporter = InMemorySpanExporter()
-    monkeypatch.setattr(tracing, "OTLPSpanExporter", lambda *args, **options: exporter)
+    monkeypatch.setattr(otlp, "OTLPSpanExporter", lambda *args, **options: exporter)
     async with served_by(App(settings(models, trace=SOMEWHERE, http="127.0.0.1:0"))) as served:
         yield Traced(served, exporter)
 
@@ -172,6 +172,6 @@ def test_without_its_packages_the_error_names_the_extra(
     import sys
 
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    monkeypatch.delitem(sys.modules, "visavis_server.telemetry.tracing", raising=False)
+    monkeypatch.delitem(sys.modules, "visavis_server.telemetry.otlp", raising=False)
     with pytest.raises(StartupError, match=r"pip install 'visavis-server\[trace\]'"):
         App(settings(models, trace=SOMEWHERE))

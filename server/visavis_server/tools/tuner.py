@@ -18,8 +18,8 @@ from visavis_server.models.planning import Planner
 from visavis_server.models.repository import Loader
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.plan import Device, Plan
-from visavis_server.runtime.scheduling.scheduler import Call, Scheduler
-from visavis_server.settings import Tuning
+from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
+from visavis_server.settings import TunedPlan
 from visavis_server.vision.results import Options, Picture
 
 Goal = Literal["throughput", "latency"]
@@ -39,7 +39,7 @@ class Candidate:
     per_s: answers. p95_ms: of what callers waited.
     """
 
-    tuning: Tuning
+    tuning: TunedPlan
     plan: Plan
     per_s: list[float] = field(default_factory=list)
     p95_ms: list[float] = field(default_factory=list)
@@ -72,16 +72,16 @@ class Tuner:
         self._cores = planner.cores
         self._scheduler = Scheduler(planner.cores, _QUEUE_SIZE, planner.streams)
 
-        def load(tuning: dict[str, Tuning]) -> ServedModel:
+        def load(tuning: dict[str, TunedPlan]) -> ServedModel:
             tuned = replace(planner, tuning=tuning)
             model = Loader(tuned, self._scheduler, cache_dir).load(file)
-            model.sessions.make_alone()
+            model.sessions.make_exclusive()
             return model
 
         untuned = load({})
         self._models = [untuned]
         self.candidates = [Candidate(_tuning(untuned.plan, goal, device), untuned.plan)]
-        batches = _BATCHES[untuned.plan.place] if goal == "throughput" else (1,)
+        batches = _BATCHES[untuned.plan.runs_on] if goal == "throughput" else (1,)
         for tuning in _widths(untuned.plan, planner.cores, goal, device, max(batches)):
             model = load({file.name: tuning})
             for batch in batches:
@@ -111,31 +111,31 @@ class Tuner:
         return max(better, key=lambda each: each.gain(untuned), default=untuned)
 
 
-def _widths(plan: Plan, cores: int, goal: Goal, device: Device, batch: int) -> Iterator[Tuning]:
+def _widths(plan: Plan, cores: int, goal: Goal, device: Device, batch: int) -> Iterator[TunedPlan]:
     """Yield what else is worth a try with sessions of its own: fewer runs of more threads."""
-    if plan.place == "device":
+    if plan.runs_on == "device":
         yield _tuning(replace(plan, batch=batch), goal, device)
         return
     for threads in (1, 2, 4, 8, 16, 32, 64):
         if threads <= cores:
-            yield Tuning(
+            yield TunedPlan(
                 device=device,
                 goal=goal,
                 threads=threads,
                 instances=cores // threads,
                 batch=batch,
-                alone_threads=plan.alone_threads if threads < plan.alone_threads else 0,
+                exclusive_threads=plan.exclusive_threads if threads < plan.exclusive_threads else 0,
             )
 
 
-def _tuning(plan: Plan, goal: Goal, device: Device) -> Tuning:
-    return Tuning(
+def _tuning(plan: Plan, goal: Goal, device: Device) -> TunedPlan:
+    return TunedPlan(
         device=device,
         goal=goal,
         threads=plan.threads,
         instances=plan.instances,
         batch=plan.batch,
-        alone_threads=plan.alone_threads,
+        exclusive_threads=plan.exclusive_threads,
     )
 
 
@@ -147,7 +147,7 @@ async def _load(model: ServedModel, callers: int, seconds: float) -> tuple[list[
 
     async def caller() -> None:
         while (begun := time.perf_counter()) < started + seconds or len(waits_s) < 2:
-            await model.answer(Picture(lambda: picture), Options(), Call("tune"))
+            await model.answer(Picture(lambda: picture), Options(), Caller("tune"))
             waits_s.append(time.perf_counter() - begun)
 
     await asyncio.gather(*(caller() for _ in range(callers)))

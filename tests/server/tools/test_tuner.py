@@ -10,15 +10,15 @@ from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.planning import Planner, planner_of
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import CPU
-from visavis_server.settings import Tuning, load_settings
+from visavis_server.settings import TunedPlan, load_settings
 from visavis_server.tools.tune import main, write
-from visavis_server.tools.tuning import Candidate, Tuner
+from visavis_server.tools.tuner import Candidate, Tuner
 
 from .. import graphs
 
 
 def candidate(goal: str, per_s: list[float], p95_ms: list[float]) -> Candidate:
-    return Candidate(Tuning.model_validate({"goal": goal}), Plan(), per_s, p95_ms)
+    return Candidate(TunedPlan.model_validate({"goal": goal}), Plan(), per_s, p95_ms)
 
 
 def colors(models: Path) -> ModelFile:
@@ -40,7 +40,7 @@ def test_throughput_is_tried_with_wider_runs_and_larger_batches(
 
 def test_latency_is_tried_with_one_image_in_a_run(models: Path, tmp_path: Path) -> None:
     with Tuner(colors(models), Planner(CPU, 2), "latency", tmp_path) as tuner:
-        tried = [(c.plan.threads, c.plan.batch, c.plan.alone_threads) for c in tuner.candidates]
+        tried = [(c.plan.threads, c.plan.batch, c.plan.exclusive_threads) for c in tuner.candidates]
     assert tried == [(1, 4, 2), (1, 1, 2), (2, 1, 0)]
 
 
@@ -76,7 +76,7 @@ def test_better_is_what_is_clearly_better(
 def test_the_rest_of_a_settings_file_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "visavis.toml"
     path.write_text("# the office machine\ncores = 2 # of 4\n\n[tuning.old]\nbatch = 3\n")
-    write(path, {"new.1": Tuning(batch=4)})
+    write(path, {"new.1": TunedPlan(batch=4)})
     text = path.read_text()
     assert text.startswith("# the office machine\ncores = 2 # of 4\n")
     settings = load_settings({}, path)
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_settings_file_as_it_was(
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(StartupError, match="can't be written: No space left on device; name"):
-        write(path, {"new": Tuning(batch=4)})
+        write(path, {"new": TunedPlan(batch=4)})
     assert path.read_bytes() == b"cores = 2\n"
     assert list(tmp_path.iterdir()) == [path]
 
