@@ -17,17 +17,17 @@ const _ = grpc.SupportPackageIsVersion7
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type VisionServiceClient interface {
-	// Names what an image shows, as one model sees it.
+	// Classifies an image with one model.
 	Classify(ctx context.Context, in *ClassifyRequest, opts ...grpc.CallOption) (*ClassifyResponse, error)
-	// Finds the objects in an image, as one model sees them.
+	// Detects the objects in an image with one model.
 	Detect(ctx context.Context, in *DetectRequest, opts ...grpc.CallOption) (*DetectResponse, error)
-	// Asks every capable model about one image and lays the answers side by side.
+	// Runs every capable model on one image and compares their answers.
 	Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error)
-	// Does what Compare does, and sends each model's answer as soon as it is there.
+	// Like Compare, but sends each model's answer as soon as it is ready.
 	CompareStream(ctx context.Context, in *CompareStreamRequest, opts ...grpc.CallOption) (VisionService_CompareStreamClient, error)
-	// Lists the cards of all models, by name.
+	// Lists the cards of all models, ordered by name.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
-	// Returns one model's card with its labels and its receipt.
+	// Returns one model's card with its labels and receipt.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
 }
 
@@ -120,17 +120,17 @@ func (c *visionServiceClient) GetModel(ctx context.Context, in *GetModelRequest,
 // All implementations must embed UnimplementedVisionServiceServer
 // for forward compatibility
 type VisionServiceServer interface {
-	// Names what an image shows, as one model sees it.
+	// Classifies an image with one model.
 	Classify(context.Context, *ClassifyRequest) (*ClassifyResponse, error)
-	// Finds the objects in an image, as one model sees them.
+	// Detects the objects in an image with one model.
 	Detect(context.Context, *DetectRequest) (*DetectResponse, error)
-	// Asks every capable model about one image and lays the answers side by side.
+	// Runs every capable model on one image and compares their answers.
 	Compare(context.Context, *CompareRequest) (*CompareResponse, error)
-	// Does what Compare does, and sends each model's answer as soon as it is there.
+	// Like Compare, but sends each model's answer as soon as it is ready.
 	CompareStream(*CompareStreamRequest, VisionService_CompareStreamServer) error
-	// Lists the cards of all models, by name.
+	// Lists the cards of all models, ordered by name.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
-	// Returns one model's card with its labels and its receipt.
+	// Returns one model's card with its labels and receipt.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
 	mustEmbedUnimplementedVisionServiceServer()
 }

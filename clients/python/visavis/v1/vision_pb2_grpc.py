@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VisionServiceStub(object):
-    """Serves vision models and puts their answers face to face.
+    """Runs vision models on images and compares their answers.
     """
 
     def __init__(self, channel):
@@ -68,46 +68,46 @@ class VisionServiceStub(object):
 
 
 class VisionServiceServicer(object):
-    """Serves vision models and puts their answers face to face.
+    """Runs vision models on images and compares their answers.
     """
 
     def Classify(self, request, context):
-        """Names what an image shows, as one model sees it.
+        """Classifies an image with one model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detect(self, request, context):
-        """Finds the objects in an image, as one model sees them.
+        """Detects the objects in an image with one model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Compare(self, request, context):
-        """Asks every capable model about one image and lays the answers side by side.
+        """Runs every capable model on one image and compares their answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompareStream(self, request, context):
-        """Does what Compare does, and sends each model's answer as soon as it is there.
+        """Like Compare, but sends each model's answer as soon as it is ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the cards of all models, by name.
+        """Lists the cards of all models, ordered by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Returns one model's card with its labels and its receipt.
+        """Returns one model's card with its labels and receipt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +155,7 @@ def add_VisionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VisionService(object):
-    """Serves vision models and puts their answers face to face.
+    """Runs vision models on images and compares their answers.
     """
 
     @staticmethod
