@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("clients/**/*.md"))
+    for path in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *ROOT.glob("clients/**/*.md"),
+        *ROOT.glob("deploy/*.md"),
+    )
     if "node_modules" not in path.parts
 )
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
