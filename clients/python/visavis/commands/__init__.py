@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from visavis.commands import unexpected
 from visavis.commands.application import PassedOn
+from visavis.commands.arguments import Compare
 from visavis.commands.failures import EXIT_CODES
 
 _EPILOG = (
@@ -31,7 +32,7 @@ _COMMANDS: dict[str, type[TyperCommand]] = {
     "models": TyperCommand,
     "classify": TyperCommand,
     "detect": TyperCommand,
-    "compare": TyperCommand,
+    "compare": Compare,
     "bench": TyperCommand,
     "doctor": TyperCommand,
     "demo": TyperCommand,

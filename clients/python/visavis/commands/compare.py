@@ -1,7 +1,8 @@
 """`visavis compare`: what all capable models see in pictures, side by side."""
 
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +11,7 @@ from visavis.client import Client
 from visavis.commands import options
 from visavis.commands.comparison_tables import comparison_tables
 from visavis.commands.pictures import Job, answer
+from visavis.commands.study import StudyOptions, compare_folder
 from visavis.errors import InvalidRequest
 from visavis.results import Comparison
 
@@ -29,8 +31,71 @@ Tasks = Annotated[
 Baseline = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The model to hold the others against; the first if not given."
+        metavar="NAME|FILE.json",
+        help="The model to hold the others against; the first if not given. A JSON file of an "
+        "earlier comparison, for --max-drop.",
     ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL,...|PATH",
+        help="Labels to keep; may be repeated. Of a folder of pictures, the truth: a CSV file, a "
+        "folder per class, YOLO's text files, a COCO JSON file or VOC's XML files.",
+    ),
+]
+_FOLDER = "Of a folder of pictures"
+
+
+def _file(help_: str) -> Any:
+    return typer.Option(metavar="FILE", help=help_, rich_help_panel=_FOLDER)
+
+
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Serve these models for as long as the comparison takes, instead of using a server.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+Answers = Annotated[
+    Path | None,
+    _file("Keep the answers; an interrupted comparison goes on from there."),
+]
+Report = Annotated[
+    Path | None,
+    _file("Write a report: one HTML file, with the pictures on which models differ."),
+]
+JsonFile = Annotated[Path | None, _file("Write all figures as JSON; --json FILE.json is the same.")]
+Csv = Annotated[Path | None, _file("Write the models' figures as CSV.")]
+Markdown = Annotated[Path | None, _file("Write the verdict and the tables as Markdown.")]
+Junit = Annotated[Path | None, _file("Write the limits' outcomes as JUnit's XML.")]
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER...",
+        help="Fail if a model is surely below: agreement, top1, top5, map, map50, from 0 to 1.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+MaxDrop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER...",
+        help="Fail if a model has surely lost more since --baseline FILE.json.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Fail where a limit can't be told, too.", rich_help_panel=_FOLDER
+    ),
+]
+Callers = Annotated[
+    int,
+    typer.Option(min=1, max=256, help="Pictures at once.", rich_help_panel=_FOLDER),
 ]
 
 # As the contract and the field call it.
@@ -46,12 +111,23 @@ def compare(
     score_threshold: options.ScoreThreshold = None,
     iou_threshold: options.IouThreshold = None,
     max_detections: options.MaxDetections = None,
-    labels: options.Labels = None,
+    labels: Labels = None,
     class_agnostic: options.ClassAgnostic = False,
     annotate: options.Annotate = None,
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
+    repository: Repository = None,
+    answers: Answers = None,
+    report: Report = None,
+    json_file: JsonFile = None,
+    csv: Csv = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    fail_under: FailUnder = None,
+    max_drop: MaxDrop = None,
+    strict: Strict = False,
+    callers: Callers = 8,
 ) -> None:
     """Ask all capable models about pictures, and lay their answers side by side."""
     task_names = [_ALIASES.get(task.lower(), task.lower()) for task in options.listed(tasks)]
@@ -59,6 +135,44 @@ def compare(
         task_values(task_names)
     except InvalidRequest as error:
         raise typer.BadParameter(error.message, param_hint="--tasks") from error
+
+    kept = options.listed(labels)
+    truth = Path(kept[0]) if len(kept) == 1 and Path(kept[0]).exists() else None
+    of_folder = (
+        truth,
+        repository,
+        answers,
+        report,
+        json_file,
+        csv,
+        markdown,
+        junit,
+        fail_under,
+        max_drop,
+    )
+    is_folder = any(name != "-" and Path(name).is_dir() for name in pictures)
+    if any(of_folder) or strict or (is_folder and not (json or annotate)):
+        study = StudyOptions(
+            models=options.listed(models),
+            tasks=task_names,
+            baseline=baseline,
+            labels=truth,
+            repository=repository,
+            answers=answers,
+            report=report,
+            json=json_file,
+            csv=csv,
+            markdown=markdown,
+            junit=junit,
+            fail_under=fail_under or [],
+            max_drop=max_drop or [],
+            strict=strict,
+            callers=callers,
+            server=server,
+            timeout=timeout,
+        )
+        compare_folder(pictures, study)
+        return
 
     def prepare(client: Client) -> Callable[[bytes], Comparison]:
         return lambda image: client.compare(
@@ -70,7 +184,7 @@ def compare(
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_detections=max_detections,
-            labels=options.listed(labels),
+            labels=kept,
             class_agnostic=class_agnostic,
             annotate=annotate is not None,
         )

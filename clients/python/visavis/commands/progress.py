@@ -41,6 +41,10 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def advance(self) -> None:
+        """Go one picture further."""
+        self._bar.advance(self._task)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Take the bar away, and bring it back one picture further."""

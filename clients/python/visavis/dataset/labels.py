@@ -26,13 +26,17 @@ _POLYGON_COLUMNS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """One object on a picture: cxcywh as fractions of the upright picture's width and height."""
+    """One object on a picture: cxcywh as fractions of the upright picture's width and height.
+
+    crowd: an area with many such objects; boxes in it are neither right nor wrong.
+    """
 
     class_id: int
     center_x: float
     center_y: float
     width: float
     height: float
+    crowd: bool = False
 
 
 @dataclass(frozen=True, slots=True)

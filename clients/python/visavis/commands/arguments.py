@@ -1,0 +1,30 @@
+"""What the command line of a sub-command may look like beyond what typer reads."""
+
+import re
+from typing import Any, Final
+
+from typer.core import TyperCommand
+
+_LIMITS: Final = ("--fail-under", "--max-drop")
+_LIMIT: Final = re.compile(r"\w+=[0-9.]+")
+
+
+class Compare(TyperCommand):
+    """Takes `--json FILE.json` beside the flag, and several limits after one option."""
+
+    # Typer's own context class changes with its version, hence Any.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Rewrite what options with optional or several values look like, then parse."""
+        plain: list[str] = []
+        option = ""
+        for argument in args:
+            if argument.startswith("-"):
+                option = argument
+            elif option == "--json" and argument.endswith(".json"):
+                plain[-1] = "--json-file"
+            elif option in _LIMITS and _LIMIT.fullmatch(argument) and plain[-1] != option:
+                plain.append(option)
+            if argument.startswith("--json="):
+                argument = f"--json-file={argument.removeprefix('--json=')}"
+            plain.append(argument)
+        return super().parse_args(ctx, plain)

@@ -1,0 +1,79 @@
+"""The truth of a folder of pictures, in whichever form it is there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from visavis.cards import Task
+from visavis.dataset.class_folders import read_class_folders
+from visavis.dataset.coco_json import read_coco
+from visavis.dataset.labels import Labelled, read_boxes, read_classes
+from visavis.dataset.pascal_voc import read_voc
+from visavis.dataset.pictures import find_files
+from visavis.errors import InvalidData
+
+_FORMS = (
+    "a CSV file with the columns file and class_index, a folder per class, a folder of YOLO's "
+    "text files, a COCO JSON file, or a folder of Pascal VOC's XML files"
+)
+
+
+def read_truth(
+    folder: Path,
+    pictures: Sequence[Path],
+    labels: Path | None,
+    task: Task,
+    names: Sequence[str],
+) -> tuple[Labelled, ...]:
+    """Return the pictures whose truth is known for a task, and what it is.
+
+    labels: a CSV file, a folder per class, a folder of text or XML files, a COCO file; None:
+    `labels.csv` in the folder, or YOLO's `labels` beside `images`. names: the labels of the models,
+    by class id. Nothing is returned where the labels are those of the other task. Raises
+    InvalidData, by file and line, for labels that are wrong.
+    """
+    if task is Task.CLASSIFICATION:
+        return _classes(folder, pictures, labels, names)
+    return _boxes(folder, pictures, labels, names)
+
+
+def _classes(
+    folder: Path, pictures: Sequence[Path], labels: Path | None, names: Sequence[str]
+) -> tuple[Labelled, ...]:
+    if labels is None:
+        usual = folder / "labels.csv"
+        return read_classes(folder, pictures, usual) if usual.is_file() else ()
+    if labels.is_file():
+        if labels.suffix.lower() == ".json":
+            return ()
+        return read_classes(folder, pictures, labels)
+    if not labels.is_dir():
+        raise InvalidData(f"--labels {labels} does not exist; give {_FORMS}")
+    if _suffixes(labels) & {".txt", ".xml"}:
+        return ()
+    if labels.resolve() != folder.resolve():
+        raise InvalidData(
+            f"--labels {labels} holds neither text nor XML files; for a folder per class, give the "
+            f"folder of the pictures itself, {folder}"
+        )
+    return read_class_folders(folder, pictures, names)
+
+
+def _boxes(
+    folder: Path, pictures: Sequence[Path], labels: Path | None, names: Sequence[str]
+) -> tuple[Labelled, ...]:
+    if labels is None:
+        return read_boxes(folder, pictures)
+    if labels.is_file():
+        if labels.suffix.lower() != ".json":
+            return ()
+        return read_coco(labels, folder, pictures, names)
+    if not labels.is_dir():
+        raise InvalidData(f"--labels {labels} does not exist; give {_FORMS}")
+    suffixes = _suffixes(labels)
+    if ".xml" in suffixes:
+        return read_voc(labels, folder, pictures, names)
+    return read_boxes(folder, pictures, labels) if ".txt" in suffixes else ()
+
+
+def _suffixes(labels: Path) -> set[str]:
+    return {path.suffix.lower() for path in find_files(labels)}

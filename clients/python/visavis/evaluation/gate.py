@@ -1,0 +1,156 @@
+"""Limits that a comparison must keep, for pipelines: failed only where that is certain."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from visavis.errors import InvalidData, InvalidSettings
+from visavis.evaluation.statistics import Estimate, independent_difference
+from visavis.evaluation.study import ModelStudy, Study
+
+METRICS: Final = {"top1": "top1", "top5": "top5", "map": "map50_95", "map50": "map50"}
+"""What limits may name beside `agreement`, and what it is called in results."""
+
+
+class Outcome(StrEnum):
+    """What a gate says."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    CANNOT_TELL = "can't tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One limit, held against one model; why: a sentence with the figures."""
+
+    model: str
+    metric: str
+    outcome: Outcome
+    why: str
+
+
+def limits(given: Sequence[str], option: str) -> dict[str, float]:
+    """Return limits from `NAME=NUMBER`; option: where they come from, for errors.
+
+    Raises InvalidSettings.
+    """
+    found = {}
+    known = [*METRICS, "agreement"]
+    for text in (part for one in given for part in re.split(r"[,\s]+", one) if part):
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise InvalidSettings(f"{option} {text}: must be NAME=NUMBER, as top1=0.75") from None
+        if name not in known:
+            raise InvalidSettings(f"{option} {text}: NAME is one of {', '.join(known)}")
+        if not 0 <= found[name] <= 1:
+            raise InvalidSettings(f"{option} {text}: the number must be from 0 to 1")
+    return found
+
+
+def fail_under(study: Study, least: Mapping[str, float]) -> Iterator[Check]:
+    """Yield a check of each limit on each model that it applies to.
+
+    Raises InvalidSettings for a limit of which nothing was measured.
+    """
+    for name, limit in least.items():
+        measured = list(_measured(study, name))
+        if not measured:
+            needs = "two models of one task" if name == "agreement" else "the truth: --labels"
+            raise InvalidSettings(f"--fail-under {name}: nothing was measured; it needs {needs}")
+        for model, estimate in measured:
+            yield _check(model, name, estimate, limit)
+
+
+def max_drop(study: Study, most: Mapping[str, float], previous: Path) -> Iterator[Check]:
+    """Yield a check of how much each model has lost since an earlier run.
+
+    previous: the JSON of that run. Models are found by name. Raises InvalidData, InvalidSettings.
+    """
+    before = _read_previous(previous)
+    for name, limit in most.items():
+        found = 0
+        for model, estimate in _measured(study, name):
+            earlier = before.get((model, name))
+            if earlier is not None:
+                found += 1
+                lost = independent_difference(earlier, estimate)
+                yield _check_drop(model, name, lost, limit)
+        if not found:
+            raise InvalidSettings(f"--max-drop {name}: {previous} has it for none of these models")
+
+
+def outcome(checks: Sequence[Check]) -> Outcome:
+    """Return the worst of all checks."""
+    seen = {check.outcome for check in checks}
+    if Outcome.FAILED in seen:
+        return Outcome.FAILED
+    return Outcome.CANNOT_TELL if Outcome.CANNOT_TELL in seen else Outcome.PASSED
+
+
+def _measured(study: Study, name: str) -> Iterator[tuple[str, Estimate]]:
+    for task in study.tasks:
+        if name == "agreement":
+            for pair in task.pairs:
+                yield pair.model, pair.agreement
+            continue
+        for model in task.models:
+            estimate = figure(model, name)
+            if estimate is not None:
+                yield model.card.name, estimate
+
+
+def figure(model: ModelStudy, name: str) -> Estimate | None:
+    """Return one of a model's METRICS; None if it was not measured."""
+    estimate: Estimate | None = getattr(model, METRICS[name])
+    return estimate
+
+
+def _check(model: str, name: str, estimate: Estimate, limit: float) -> Check:
+    figures = f"{name} is {_shown(estimate)}; the limit is {limit:g}"
+    if estimate.high < limit:
+        return Check(model, name, Outcome.FAILED, figures)
+    sure = estimate.low >= limit
+    return Check(model, name, Outcome.PASSED if sure else Outcome.CANNOT_TELL, figures)
+
+
+def _check_drop(model: str, name: str, lost: Estimate, limit: float) -> Check:
+    figures = f"{name} fell by {_shown(lost)}; the limit is {limit:g}"
+    if lost.low > limit:
+        return Check(model, name, Outcome.FAILED, figures)
+    sure = lost.high <= limit
+    return Check(model, name, Outcome.PASSED if sure else Outcome.CANNOT_TELL, figures)
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _read_previous(path: Path) -> dict[tuple[str, str], Estimate]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        return dict(_estimates(data))
+    except OSError as error:
+        raise InvalidData(f"--baseline {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InvalidData(f"--baseline {path} is not the JSON of an earlier comparison") from None
+
+
+def _estimates(data: Any) -> Iterator[tuple[tuple[str, str], Estimate]]:
+    for model in data["models"]:
+        for name, key in METRICS.items():
+            if model.get(key):
+                yield (model["model"], name), _estimate(model[key])
+    for pair in data["pairs"]:
+        agreement = (float(pair[f"agreement{end}"]) for end in ("", "_low", "_high"))
+        yield (pair["model"], "agreement"), Estimate(*agreement)
+
+
+def _estimate(fields: Mapping[str, float]) -> Estimate:
+    return Estimate(float(fields["value"]), float(fields["low"]), float(fields["high"]))
