@@ -20,13 +20,13 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints
 	@echo "installing into $(VENV): PyTorch takes a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e clients/python -e '.[export,http]'
+		-e 'clients/python[compare]' -e '.[export,http]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e clients/python -e '.[export,http,openvino,dev]'
+		-e 'clients/python[compare]' -e '.[export,http,openvino,dev]'
 	@touch $@
 
 .PHONY: demo

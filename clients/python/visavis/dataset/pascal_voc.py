@@ -58,19 +58,21 @@ def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
 
 def _parsed(file: Path) -> ElementTree.Element:
     """Parse without entities: a billion laughs must not fill the memory."""
-    parser = ElementTree.XMLParser()
-    raw: expat.XMLParserType = parser.parser
+    tree, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
 
     def refuse(*given: object) -> None:
         raise InvalidData(f"{file}: declares entities, which annotations do not need")
 
-    raw.EntityDeclHandler = refuse
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
+    parser.EntityDeclHandler = refuse
     try:
-        parser.feed(file.read_bytes())
-        return parser.close()
+        parser.Parse(file.read_bytes(), True)
+        return tree.close()
     except OSError as error:
         raise InvalidData(f"{file} cannot be read: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except expat.ExpatError as error:
         raise InvalidData(f"{file} is not XML: {error}") from None
 
 

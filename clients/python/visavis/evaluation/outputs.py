@@ -158,8 +158,9 @@ def _accuracy(pair: Pair, task: TaskStudy) -> str:
     on = f"on {task.labelled} pictures"
     if pair.verdict is Verdict.CANNOT_TELL:
         moved = "gains" if pair.difference.value > 0 else "loses"
-        much = f"{moved} {size:.1f} points of {name}, which" if size >= 0.05 else f"its {name}"
-        return f"{much} can't be told from no difference {on}"
+        if size < 0.05:
+            return f"has the same {name} {on}, as far as they can tell"
+        return f"{moved} {size:.1f} points of {name} {on}, which are too few to confirm it"
     return f"{'gains' if pair.difference.value > 0 else 'loses'} {size:.1f} points of {name} {on}"
 
 

@@ -409,18 +409,23 @@ def _detector_disagreements(
         if there is None or there.failure:
             continue
         worst = 1.0
-        counts = {baseline.name: f"{len(shown_boxes(baseline, there).scores)} boxes"}
+        counts = {baseline.name: _counted(shown_boxes(baseline, there))}
         for model in models:
             run = one.runs.get(model.name)
             if model.name == baseline.name or run is None or run.failure:
                 continue
             shared, here = _SharedClasses(model, baseline), shown_boxes(model, run)
             f1 = _f1(shared.of_ours(here), shared.of_theirs(shown_boxes(baseline, there)))
-            counts[model.name] = f"{len(here.scores)} boxes, F1 {f1:.2f}"
+            counts[model.name] = f"{_counted(here)}, F1 {f1:.2f}"
             worst = min(worst, f1)
         if worst < 1:
             found.append((worst, Disagreement(one.path, counts)))
     return [one for _, one in sorted(found, key=lambda each: (each[0], each[1].path))]
+
+
+def _counted(boxes: Boxes) -> str:
+    count = len(boxes.scores)
+    return f"{count} box{'es' * (count != 1)}"
 
 
 def _label(labels: Sequence[str], class_id: int) -> str:

@@ -1,0 +1,173 @@
+"""The truth of pictures in the forms that people have, and what is wrong with it by file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from visavis.cards import Task
+from visavis.dataset.labels import Labelled, Truth
+from visavis.dataset.names import ClassNames, comparable
+from visavis.dataset.truth import read_truth
+from visavis.errors import InvalidData
+
+NAMES = ("person", "airplane", "potted plant")
+VOC = """<annotation><size><width>100</width><height>50</height><depth>3</depth></size>{}
+</annotation>"""
+OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("person/a.jpg", "airplane/b.jpg"):
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def pictures(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.jpg"))
+
+
+def classes(folder: Path, labels: Path | None) -> tuple[Labelled, ...]:
+    return read_truth(folder, pictures(folder), labels, Task.CLASSIFICATION, NAMES)
+
+
+def boxes(folder: Path, labels: Path | None) -> dict[str, Any]:
+    found = read_truth(folder, pictures(folder), labels, Task.DETECTION, NAMES)
+    return {one.path.name: one.truth for one in found}
+
+
+def coco(tmp_path: Path, **changes: Any) -> Path:
+    data = {
+        "images": [
+            {"id": 7, "file_name": "person/a.jpg", "width": 100, "height": 50},
+            {"id": 9, "file_name": "b.jpg", "width": 10, "height": 10},
+        ],
+        # COCO's ids have gaps, and its names another spelling.
+        "categories": [
+            {"id": 1, "name": "person"},
+            {"id": 64, "name": "pottedplant"},
+            {"id": 90, "name": "toothbrush"},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 64, "bbox": [10, 10, 20, 30], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 1, "bbox": [0, 0, 100, 50], "iscrowd": 1},
+            {"id": 3, "image_id": 7, "category_id": 90, "bbox": [0, 0, 5, 5]},
+        ],
+    }
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps({**data, **changes}))
+    return file
+
+
+def test_a_folder_per_class_gives_each_picture_its_class(folder: Path) -> None:
+    assert [(one.path.name, one.truth) for one in classes(folder, folder)] == [
+        ("b.jpg", 1),
+        ("a.jpg", 0),
+    ]
+    (folder / "person").rename(folder / "2")
+    assert {one.path.name: one.truth for one in classes(folder, folder)}["a.jpg"] == 2
+
+
+def test_a_folder_that_is_no_class_is_named(folder: Path) -> None:
+    (folder / "person").rename(folder / "people")
+    with pytest.raises(InvalidData, match=r"people: 'people' is not a class of the model"):
+        classes(folder, folder)
+
+
+def test_a_csv_file_gives_classes_and_no_boxes(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,class_index\nperson/a.jpg,2\n")
+    assert [(one.path.name, one.truth) for one in classes(folder, labels)] == [("a.jpg", 2)]
+    assert boxes(folder, labels) == {}
+
+
+def test_coco_json_is_found_by_names_and_crowds_are_kept(folder: Path, tmp_path: Path) -> None:
+    found = boxes(folder, coco(tmp_path))
+    assert found["b.jpg"] == ()
+    plant, crowd = found["a.jpg"]
+    assert plant == Truth(2, 0.2, 0.5, 0.2, 0.6)
+    assert crowd == Truth(0, 0.5, 0.5, 1.0, 1.0, crowd=True)
+    assert classes(folder, coco(tmp_path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"images": {}}, "`images` must be a list"),
+        ({"images": [{"id": "7"}]}, r"images\[0\]: `id` must be a whole number"),
+        ({"annotations": [{"image_id": 8, "category_id": 1}]}, r"annotations\[0\]: image_id 8"),
+        ({"annotations": [{"image_id": 7, "category_id": 2}]}, r"annotations\[0\]: category_id 2"),
+        (
+            {"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]},
+            r"annotations\[0\]: bbox \[1, 2, 3\]",
+        ),
+        (
+            {"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 0, 4]}]},
+            r"annotations\[0\]: .* has no area",
+        ),
+        ({"categories": [{"id": 1, "name": "ship"}], "annotations": []}, "knows none of its"),
+        ({"images": [], "annotations": []}, "lists no picture of"),
+    ],
+)
+def test_wrong_coco_json_is_refused_by_its_entry(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidData, match=rf"instances\.json.*{why}"):
+        boxes(folder, coco(tmp_path, **changes))
+
+
+def test_deeply_nested_json_is_refused(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(InvalidData, match="is not JSON"):
+        boxes(folder, file)
+
+
+def test_pascal_voc_counts_pixels_from_one(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "Annotations"
+    (labels / "person").mkdir(parents=True)
+    objects = OBJECT.format("aeroplane", 0, 1, 1, 50, 50) + OBJECT.format("dragon", 0, 1, 1, 2, 2)
+    (labels / "person" / "a.xml").write_text(VOC.format(objects))
+    (labels / "b.xml").write_text(VOC.format(OBJECT.format("person", 1, 51, 1, 100, 25)))
+    found = boxes(folder, labels)
+    assert found["a.jpg"] == (Truth(1, 0.25, 0.5, 0.5, 1.0),)
+    assert found["b.jpg"] == (Truth(0, 0.75, 0.25, 0.5, 0.5, crowd=True),)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<annotation>", "is not XML"),
+        (VOC.format("").replace("100", "0"), "size must be the picture's width and height"),
+        (VOC.format(OBJECT.format("person", 0, 9, 1, 3, 5)), "box of 'person' has no area"),
+        (VOC.format(OBJECT.format("person", 0, "x", 1, 3, 5)), "bndbox/xmin is 'x'"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares entities"),
+    ],
+)
+def test_wrong_xml_is_refused_by_its_file(
+    folder: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    labels = tmp_path / "Annotations"
+    labels.mkdir()
+    (labels / "a.xml").write_text(text)
+    with pytest.raises(InvalidData, match=rf"a\.xml.*{why}"):
+        boxes(folder, labels)
+
+
+def test_labels_that_are_not_there_are_refused_with_the_forms_that_are(folder: Path) -> None:
+    with pytest.raises(InvalidData, match=r"nowhere does not exist; give a CSV file"):
+        classes(folder, folder / "nowhere")
+
+
+def test_names_are_the_same_whatever_their_spelling() -> None:
+    assert comparable("Potted_Plant") == comparable("pottedplant") == "potted plant"
+    assert comparable("TV/Monitor") == comparable("tvmonitor") == "tv"
+    names = ClassNames(("crane", "cat", "crane"))
+    assert names.class_id("CAT", "x") == 1
+    with pytest.raises(InvalidData, match="the name of two classes"):
+        names.class_id("crane", "x")

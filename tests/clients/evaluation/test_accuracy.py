@@ -1,0 +1,129 @@
+"""Accuracy of detectors, against the code of others."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from faster_coco_eval import COCO, COCOeval_faster
+from visavis.evaluation.accuracy import (
+    SIZES,
+    Boxes,
+    detection_accuracy,
+    matched,
+    overlap,
+    top_k,
+)
+
+PICTURES, SIDE = 30, 400
+
+
+def invented(seed: int, crowded: bool = False) -> tuple[list[Boxes], list[Boxes]]:
+    """Objects on pictures, and what a detector with some errors finds of them."""
+    chance = np.random.default_rng(seed)
+    found, truth = [], []
+    for _ in range(PICTURES):
+        n = int(chance.integers(0, 7))
+        corners = chance.uniform(0, SIDE - 130, (n, 2))
+        sides = chance.choice([20, 60, 120], (n, 1)) * chance.uniform(0.7, 1.0, (n, 2))
+        xyxy = np.hstack([corners, corners + sides])
+        ids = chance.integers(0, 4, n)
+        crowds = list(chance.random(n) < 0.2) if crowded else []
+        truth.append(Boxes.of(np.column_stack([xyxy, ids, np.ones(n)]), crowds))
+        kept = chance.random(n) < 0.8
+        moved = xyxy[kept] + chance.normal(0, 5, (kept.sum(), 4))
+        wrong = chance.uniform(0, SIDE - 60, (2, 2))
+        boxes = np.vstack([moved, np.hstack([wrong, wrong + 50])])
+        labels = np.concatenate([ids[kept], chance.integers(0, 4, 2)])
+        scores = np.round(chance.random(len(boxes)), 3)
+        found.append(Boxes.of(np.column_stack([boxes, labels, scores])))
+    return found, truth
+
+
+def second_opinion(found: list[Boxes], truth: list[Boxes]) -> list[float]:
+    """Return mAP50-95, mAP50, and that of small, medium and large objects, by other code."""
+    objects = [
+        {
+            "image_id": i,
+            "category_id": int(k) + 1,
+            "bbox": [*box[:2], *(box[2:] - box[:2])],
+            "area": float(np.prod(box[2:] - box[:2])),
+            "iscrowd": int(crowd),
+        }
+        for i, one in enumerate(truth)
+        for box, k, crowd in zip(one.xyxy, one.class_ids, one.crowds, strict=True)
+    ]
+    for number, one in enumerate(objects, 1):
+        one["id"] = number
+    results = [
+        {
+            "image_id": i,
+            "category_id": int(k) + 1,
+            "bbox": [*box[:2], *(box[2:] - box[:2])],
+            "score": float(score),
+        }
+        for i, one in enumerate(found)
+        for box, k, score in zip(one.xyxy, one.class_ids, one.scores, strict=True)
+    ]
+    images = [{"id": i, "width": SIDE, "height": SIDE} for i in range(PICTURES)]
+    categories = [{"id": k + 1, "name": str(k)} for k in range(4)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO({"images": images, "annotations": objects, "categories": categories})
+        evaluated = COCOeval_faster(known, known.loadRes(results), "bbox")
+        evaluated.run()
+    return [float(evaluated.stats[index]) for index in (0, 1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_is_what_another_library_says(seed: int, crowded: bool) -> None:
+    found, truth = invented(seed, crowded)
+    accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    figures = [accuracy.map50_95.value, accuracy.map50.value, *map(accuracy.of_size, SIZES)]
+    assert figures == pytest.approx(second_opinion(found, truth), abs=1e-6)
+    assert 0.05 < figures[0] < 0.9
+
+
+def test_the_interval_holds_the_figure_and_shrinks_with_more_pictures() -> None:
+    found, truth = invented(0)
+    sizes = [(SIDE, SIDE)] * PICTURES
+    few = detection_accuracy(found[:10], truth[:10], sizes[:10]).map50_95.estimate
+    all_ = detection_accuracy(found, truth, sizes).map50_95.estimate
+    assert few.low < few.value < few.high
+    assert all_.high - all_.low < few.high - few.low
+
+
+def test_a_model_that_is_better_on_every_picture_is_surely_better() -> None:
+    found, truth = invented(1)
+    sizes = [(SIDE, SIDE)] * PICTURES
+    perfect = detection_accuracy(truth, truth, sizes).map50_95
+    assert perfect.value == pytest.approx(1.0)
+    assert perfect.minus(detection_accuracy(found, truth, sizes).map50_95).low > 0
+
+
+def test_nothing_found_is_zero_and_no_object_has_no_figure() -> None:
+    _, truth = invented(2)
+    nothing = [Boxes.of([])] * PICTURES
+    sizes = [(SIDE, SIDE)] * PICTURES
+    assert detection_accuracy(nothing, truth, sizes).map50_95.value == 0
+    assert np.isnan(detection_accuracy(nothing, nothing, sizes).map50_95.value)
+
+
+def test_each_object_is_found_once_by_the_best_box_of_its_class() -> None:
+    truth = Boxes.of([(0, 0, 10, 10, 1, 1.0), (20, 20, 30, 30, 2, 1.0)])
+    found = Boxes.of([(0, 0, 10, 9, 1, 0.5), (0, 0, 10, 10, 1, 0.9), (20, 20, 30, 30, 1, 0.8)])
+    right, seen = matched(found, truth)
+    assert right.tolist() == [False, True, False]
+    assert seen.tolist() == [True, False]
+
+
+def test_overlap_is_the_shared_area_of_the_joint_area() -> None:
+    one = np.array([[0.0, 0, 10, 10]])
+    others = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
+    assert overlap(one, others).tolist() == [[1.0, pytest.approx(1 / 3), 0.0]]
+
+
+def test_top_k_counts_the_first_k_classes() -> None:
+    ranked = [(3, 1, 2), (1, 2, 3)]
+    assert top_k(ranked, [1, 1], 1).tolist() == [False, True]
+    assert top_k(ranked, [1, 3], 2).tolist() == [True, False]

@@ -1,0 +1,135 @@
+"""Answers kept in a file: each picture is asked about once, whatever happens in between."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from google.rpc import code_pb2
+from visavis import Client
+from visavis.errors import InvalidData, Unavailable
+from visavis.evaluation.answers import (
+    AnswersFile,
+    PictureAnswers,
+    Source,
+    collect,
+    compared_models,
+)
+
+from ..fakes import FakeServer, bad_field, refusal
+
+
+def asked(fake: FakeServer, pictures: list[Path], file: Path) -> list[PictureAnswers | None]:
+    """Collect the answers about some pictures; return what was new, in any order."""
+    with Client(fake.address, timeout=20) as client:
+        models = compared_models(client, [], [])
+    paths = {path.name: path for path in pictures}
+
+    async def all_of_them() -> list[PictureAnswers | None]:
+        kept = AnswersFile(file, models)
+        return [one async for one in collect(Source(fake.address, 20, 3), models, paths, kept)]
+
+    return asyncio.run(all_of_them())
+
+
+def read(fake: FakeServer, file: Path, names: set[str]) -> list[PictureAnswers]:
+    with Client(fake.address, timeout=20) as client:
+        return list(AnswersFile(file, compared_models(client, [], [])).read(names))
+
+
+def test_every_model_answers_every_picture_once(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "deep" / "answers.jsonl"
+    found = asked(fake, pictures, file)
+    assert len(found) == fake.calls["Compare"] == 6
+    kept = read(fake, file, {path.name for path in pictures})
+    assert [one.path for one in kept] == [path.name for path in pictures]
+    runs = kept[0].runs
+    assert any(run.classes for run in runs.values())
+    assert any(len(run.boxes) for run in runs.values())
+    assert (kept[0].width, kept[0].height) == (810, 1080)
+
+
+def test_a_run_goes_on_where_it_was_cut_off(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    asked(fake, pictures[:4], file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])  # in the middle of the last line
+    fake.calls.clear()
+    found = asked(fake, pictures, file)
+    assert found.count(None) == 3
+    assert fake.calls["Compare"] == 3
+    assert len(read(fake, file, {path.name for path in pictures})) == 6
+
+
+def test_a_picture_that_changed_is_asked_about_again(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    asked(fake, pictures[:2], file)
+    pictures[0].write_bytes(b"another")
+    fake.calls.clear()
+    asked(fake, pictures[:2], file)
+    assert fake.calls["Compare"] == 1
+    assert len(read(fake, file, {"a.jpg", "b.jpg"})) == 2
+
+
+def test_a_picture_that_is_refused_is_an_answer(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    fake.answers["Compare"] = refusal(
+        code_pb2.INVALID_ARGUMENT, "it is damaged", bad_field("image", "it is damaged")
+    )
+    pictures[1].unlink()
+    found = asked(fake, pictures[:2], tmp_path / "answers.jsonl")
+    failures = {one.path: one.failure for one in found if one}
+    assert "it is damaged" in failures["a.jpg"]
+    assert "cannot be read" in failures["b.jpg"]
+
+
+def test_a_server_that_is_busy_is_asked_again(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    busy = refusal(code_pb2.RESOURCE_EXHAUSTED, "too much to do")
+    left = iter(range(2))
+
+    def sometimes(request: object, context: object) -> object:
+        if next(left, None) is not None:
+            return busy(request, context)  # type: ignore[arg-type]
+        del fake.answers["Compare"]
+        return fake.Compare(request, context)
+
+    fake.answers["Compare"] = sometimes
+    assert len([one for one in asked(fake, pictures[:1], tmp_path / "a.jsonl") if one]) == 1
+
+
+def test_a_server_that_is_gone_ends_the_run_and_keeps_what_it_answered(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    asked(fake, pictures[:2], file)
+    with Client(fake.address, timeout=20) as client:
+        models = compared_models(client, [], [])
+    paths = {path.name: path for path in pictures}
+
+    async def run() -> None:
+        source = Source("127.0.0.1:1", 1.0, 2)
+        async for _ in collect(source, models, paths, AnswersFile(file, models)):
+            pass
+
+    with pytest.raises(Unavailable):
+        asyncio.run(run())
+    assert len(read(fake, file, set(paths))) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format": 1, "models": []}\n'])
+def test_answers_of_other_models_are_not_mixed(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text(text)
+    with pytest.raises(InvalidData, match=r"cannot be continued|of other models"):
+        asked(fake, pictures, file)
+    assert file.read_text() == text

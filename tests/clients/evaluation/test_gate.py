@@ -1,0 +1,103 @@
+"""Limits: a model fails where that is certain, and nothing is said where it is not."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from visavis.cards import Task
+from visavis.errors import InvalidData, InvalidSettings
+from visavis.evaluation import gate
+from visavis.evaluation.gate import Outcome
+from visavis.evaluation.statistics import Estimate
+from visavis.evaluation.study import ModelStudy, Pair, Study, TaskStudy
+
+
+def study(**figures: Estimate) -> Study:
+    card: Any = SimpleNamespace(name="a")
+    model = ModelStudy(card, 100, 0, None, **figures)
+    pairs = (Pair("b", "a", Estimate(0.95, 0.90, 0.98)),)
+    return Study(100, {}, (TaskStudy(Task.CLASSIFICATION, (model,), pairs, 100, ()),))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (0.76, 0.84, Outcome.PASSED),
+        (0.75, 0.84, Outcome.PASSED),
+        (0.70, 0.80, Outcome.CANNOT_TELL),
+        (0.60, 0.74, Outcome.FAILED),
+    ],
+)
+def test_a_limit_is_broken_only_where_the_interval_excludes_it(
+    low: float, high: float, outcome: Outcome
+) -> None:
+    checks = list(
+        gate.fail_under(study(top1=Estimate((low + high) / 2, low, high)), {"top1": 0.75})
+    )
+    assert [check.outcome for check in checks] == [outcome]
+    assert "the limit is 0.75" in checks[0].why
+
+
+def test_the_worst_check_decides() -> None:
+    checks = list(
+        gate.fail_under(study(top1=Estimate(0.5, 0.4, 0.6)), {"agreement": 0.8, "top1": 0.75})
+    )
+    assert [check.outcome for check in checks] == [Outcome.PASSED, Outcome.FAILED]
+    assert gate.outcome(checks) is Outcome.FAILED
+    assert gate.outcome(checks[:1]) is gate.outcome([]) is Outcome.PASSED
+
+
+def test_a_limit_on_what_was_not_measured_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match="map: nothing was measured; it needs the truth"):
+        list(gate.fail_under(study(), {"map": 0.3}))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("top1", "NAME=NUMBER"),
+        ("top1=high", "NAME=NUMBER"),
+        ("f1=0.5", "NAME is one of"),
+        ("top1=75", "from 0 to 1"),
+        ("top1=nan", "from 0 to 1"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(given: str, why: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"--fail-under {given}: .*{why}"):
+        gate.limits([given], "--fail-under")
+
+
+def test_limits_are_separated_by_commas_or_blanks() -> None:
+    assert gate.limits(["agreement=0.9,top1=0.7", "map=0.3 map50=0.5"], "--fail-under") == {
+        "agreement": 0.9,
+        "top1": 0.7,
+        "map": 0.3,
+        "map50": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("now", "outcome"),
+    [(0.79, Outcome.PASSED), (0.50, Outcome.FAILED), (0.745, Outcome.CANNOT_TELL)],
+)
+def test_a_drop_since_an_earlier_run_is_held_to_its_limit(
+    tmp_path: Path, now: float, outcome: Outcome
+) -> None:
+    previous = tmp_path / "previous.json"
+    before = {"value": 0.8, "low": 0.77, "high": 0.83}
+    previous.write_text(json.dumps({"models": [{"model": "a", "top1": before}], "pairs": []}))
+    current = study(top1=Estimate(now, now - 0.03, now + 0.03))
+    (check,) = gate.max_drop(current, {"top1": 0.06}, previous)
+    assert check.outcome is outcome
+    with pytest.raises(InvalidSettings, match="has it for none of these models"):
+        list(gate.max_drop(current, {"map": 0.1}, previous))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"models": [{}], "pairs": []}', '{"models": 1}'])
+def test_an_earlier_run_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    previous = tmp_path / "previous.json"
+    previous.write_text(text)
+    with pytest.raises((InvalidData, InvalidSettings)):
+        list(gate.max_drop(study(top1=Estimate(0.5, 0.4, 0.6)), {"top1": 0.1}, previous))

@@ -1,0 +1,172 @@
+"""`visavis compare` of a folder, from the command to its files, with models made by hand."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from visavis.commands import main
+
+from tests.server import graphs
+from tests.server.pictures import BLUE, GREEN, RED, plain
+
+# Ten of each colour; two reds are labelled wrongly.
+COLORS = [RED] * 10 + [GREEN] * 10 + [BLUE] * 10
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """colors, which is right; inverted, which is wrong; boxes and other-boxes, which differ."""
+    folder = tmp_path_factory.mktemp("compared")
+    for name, gain in (("colors", 10.0), ("inverted", -10.0)):
+        contents, _ = graphs.export(graphs.classifier(gain), graphs.classifier_document())
+        graphs.put(folder, name, 1, contents)
+    moved = graphs.ROWS.copy()
+    moved[..., 0] += 40
+    for name, rows in (("boxes", graphs.ROWS), ("other-boxes", moved)):
+        contents, _ = graphs.export(graphs.constant(rows), graphs.detector_document())
+        graphs.put(folder, name, 1, contents)
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rows = ["file,class_index"]
+    for index, color in enumerate(COLORS):
+        name = f"{index:02}.png"
+        (folder / name).write_bytes(plain(color))
+        rows.append(f"{name},{COLORS.index(color) // 10 if index > 1 else 1}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def compare(*arguments: object) -> int:
+    return main(["compare", *map(str, arguments)])
+
+
+def test_a_folder_is_counted_held_to_limits_and_reported(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = {end: tmp_path / f"out.{end}" for end in ("json", "csv", "md", "xml", "html", "jsonl")}
+    code = compare(
+        pictures, "--repository", models, "--models", "colors,inverted",
+        "--json", out["json"], "--csv", out["csv"], "--markdown", out["md"], "--junit", out["xml"],
+        "--report", out["html"], "--answers", out["jsonl"],
+        "--fail-under", "top1=0.5", "agreement=0.0",
+    )  # fmt: skip
+    assert code == 1  # inverted is surely below a half
+    said = capsys.readouterr().out
+    assert "inverted" in said
+    assert "loses 86.7 points of top-1 on 30 pictures" in said
+    assert "failed: inverted: top1 is 0.067" in said
+    data = json.loads(out["json"].read_text())
+    figures = {one["model"]: one for one in data["models"]}
+    assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
+    assert figures["inverted"]["top1"]["value"] == pytest.approx(2 / 30)
+    assert figures["colors"]["latency_ms"]["p50"] > 0
+    (pair,) = data["pairs"]
+    assert (pair["fixed"], pair["broke"], pair["agreement"]) == (2, 28, 0.0)
+    assert pair["verdict"] == "worse"
+    assert pair["low"] < pair["difference"] == pytest.approx(-26 / 30) < pair["high"] < 0
+    assert {one["outcome"] for one in data["checks"]} == {"passed", "failed"}
+    assert "inverted,1,fp32" in out["csv"].read_text()
+    assert "| inverted |" in out["md"].read_text()
+    suite = ElementTree.parse(out["xml"]).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    page = out["html"].read_text()
+    assert page.count("<figure") == 30
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    # The same again asks nothing: the answers are there.
+    before = out["jsonl"].read_bytes()
+    again = ("--repository", models, "--models", "colors,inverted", "--answers", out["jsonl"])
+    assert compare(pictures, *again, "--json", out["json"]) == 0
+    assert out["jsonl"].read_bytes() == before
+    assert json.loads(out["json"].read_text())["models"] == data["models"]
+
+
+def test_detectors_are_compared_by_their_boxes_without_truth(
+    models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.json"
+    arguments = ("--repository", models, "--tasks", "detection", "--json", file)
+    assert compare(pictures, *arguments) == 0
+    (pair,) = json.loads(file.read_text())["pairs"]
+    assert {pair["model"], pair["baseline"]} == {"boxes", "other-boxes"}
+    assert pair["agreement"] < 1
+    assert "difference" not in pair
+
+
+def test_labels_of_strangers_are_text_in_the_report(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "<script>alert(1)"
+    folder.mkdir()
+    (folder / "<img src=x onerror=alert(2)>.png").write_bytes(plain(RED))
+    report = tmp_path / "report.html"
+    arguments = ("--repository", models, "--models", "colors,inverted", "--report", report)
+    assert compare(folder, *arguments) == 0
+    page = report.read_text()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(2)&gt;.png" in page
+
+
+def test_few_pictures_cannot_tell_and_only_strict_fails(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eight = tmp_path / "eight"
+    eight.mkdir()
+    for path in sorted(pictures.glob("*.png"))[10:18]:
+        (eight / path.name).write_bytes(path.read_bytes())
+    labels = pictures / "labels.csv"
+    (eight / "labels.csv").write_text(labels.read_text())
+    limit = (eight, "--repository", models, "--models", "colors", "--fail-under", "top1=0.9")
+    assert compare(*limit) == 0
+    assert "can't tell: colors: top1 is 1.000" in capsys.readouterr().out
+    assert compare(*limit, "--strict") == 1
+
+
+def test_a_drop_since_an_earlier_comparison_fails(
+    models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    before, swapped = tmp_path / "before.json", tmp_path / "swapped"
+    arguments = (pictures, "--models", "colors")
+    assert compare(*arguments, "--repository", models, "--json", before) == 0
+    contents, _ = graphs.export(graphs.classifier(-10.0), graphs.classifier_document())
+    graphs.put(swapped, "colors", 1, contents)
+    drop = ("--baseline", before, "--max-drop", "top1=0.05")
+    assert compare(*arguments, "--repository", models, *drop) == 0
+    assert compare(*arguments, "--repository", swapped, *drop) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--fail-under", "top1=2"], "from 0 to 1"),
+        (["--max-drop", "top1=0.1"], "--max-drop needs --baseline FILE.json"),
+        (["--models", "nobody"], "has no model 'nobody'"),
+        (["--fail-under", "map=0.3", "--models", "colors"], "nothing was measured"),
+        (["--json", "no/such/folder.json", "--models", "colors"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_2(
+    models: Path,
+    pictures: Path,
+    arguments: list[str],
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert compare(pictures, "--repository", models, *arguments) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_and_the_others_count(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "29.png").write_bytes(np.zeros(100, np.uint8).tobytes())
+    file = tmp_path / "out.json"
+    assert compare(pictures, "--repository", models, "--models", "colors", "--json", file) == 0
+    data = json.loads(file.read_text())
+    assert list(data["failures"]) == ["29.png"]
+    assert data["models"][0]["pictures"] == 29
+    assert "29.png" in capsys.readouterr().err
