@@ -70,7 +70,8 @@ def test_a_folder_is_counted_held_to_limits_and_reported(
     (pair,) = data["pairs"]
     assert (pair["fixed"], pair["broke"], pair["agreement"]) == (2, 28, 0.0)
     assert pair["verdict"] == "worse"
-    assert pair["low"] < pair["difference"] == pytest.approx(-26 / 30) < pair["high"] < 0
+    assert pair["difference"] == pytest.approx(-26 / 30)
+    assert pair["low"] < pair["difference"] < pair["high"] < 0
     assert {one["outcome"] for one in data["checks"]} == {"passed", "failed"}
     assert "inverted,1,fp32" in out["csv"].read_text()
     assert "| inverted |" in out["md"].read_text()
