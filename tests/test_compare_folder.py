@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import numpy as np
 import pytest
 from visavis.commands import main
@@ -11,6 +12,7 @@ from visavis.commands import main
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, plain
 
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs/compare.schema.json").read_text())
 # Ten of each colour; two reds are labelled wrongly.
 COLORS = [RED] * 10 + [GREEN] * 10 + [BLUE] * 10
 
@@ -63,6 +65,7 @@ def test_a_folder_is_counted_held_to_limits_and_reported(
     assert "loses 86.7 points of top-1 on 30 pictures" in said
     assert "failed: inverted: top1 is 0.067" in said
     data = json.loads(out["json"].read_text())
+    jsonschema.validate(data, SCHEMA)
     figures = {one["model"]: one for one in data["models"]}
     assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
     assert figures["inverted"]["top1"]["value"] == pytest.approx(2 / 30)
@@ -94,7 +97,9 @@ def test_detectors_are_compared_by_their_boxes_without_truth(
     file = tmp_path / "out.json"
     arguments = ("--repository", models, "--tasks", "detection", "--json", file)
     assert compare(pictures, *arguments) == 0
-    (pair,) = json.loads(file.read_text())["pairs"]
+    data = json.loads(file.read_text())
+    jsonschema.validate(data, SCHEMA)
+    (pair,) = data["pairs"]
     assert {pair["model"], pair["baseline"]} == {"boxes", "other-boxes"}
     assert pair["agreement"] < 1
     assert "difference" not in pair

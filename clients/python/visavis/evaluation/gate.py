@@ -145,7 +145,7 @@ def _read_previous(path: Path) -> dict[tuple[str, str], Estimate]:
 def _estimates(data: Any) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for model in data["models"]:
         for name, key in METRICS.items():
-            if model.get(key):
+            if model.get(key) and None not in model[key].values():
                 yield (model["model"], name), _estimate(model[key])
     for pair in data["pairs"]:
         agreement = (float(pair[f"agreement{end}"]) for end in ("", "_low", "_high"))

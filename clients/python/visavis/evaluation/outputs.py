@@ -209,9 +209,13 @@ def _pair(pair: Pair) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "model": pair.model,
         "baseline": pair.baseline,
-        "agreement": pair.agreement.value,
-        "agreement_low": pair.agreement.low,
-        "agreement_high": pair.agreement.high,
+        **_numbers(
+            {
+                "agreement": pair.agreement.value,
+                "agreement_low": pair.agreement.low,
+                "agreement_high": pair.agreement.high,
+            }
+        ),
         "unknown_classes": pair.unknown,
     }
     if pair.difference is not None and pair.changes is not None:
@@ -219,9 +223,13 @@ def _pair(pair: Pair) -> dict[str, Any]:
             "metric": pair.metric,
             "fixed": pair.changes.fixed,
             "broke": pair.changes.broke,
-            "difference": pair.difference.value,
-            "low": pair.difference.low,
-            "high": pair.difference.high,
+            **_numbers(
+                {
+                    "difference": pair.difference.value,
+                    "low": pair.difference.low,
+                    "high": pair.difference.high,
+                }
+            ),
             "verdict": str(pair.verdict),
         }
         if pair.metric == "top1":
@@ -229,13 +237,13 @@ def _pair(pair: Pair) -> dict[str, Any]:
     return fields
 
 
-def _estimate(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    return _numbers({"value": estimate.value, "low": estimate.low, "high": estimate.high})
 
 
 def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Return figures without NaN, which JSON does not have."""
-    return {name: None if math.isnan(x) else x for name, x in figures.items()}
+    """Return figures without NaN and infinities, which JSON does not have."""
+    return {name: x if math.isfinite(x) else None for name, x in figures.items()}
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
