@@ -105,6 +105,41 @@ def test_detectors_are_compared_by_their_boxes_without_truth(
     assert "difference" not in pair
 
 
+def test_detectors_are_measured_against_truth_and_at_thresholds(
+    models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """The truth is what one of both finds: it is perfect, and the other is not."""
+    answers, file, labels = tmp_path / "a.jsonl", tmp_path / "out.json", tmp_path / "coco.json"
+    asked = (pictures, "--repository", models, "--models", "boxes,other-boxes")
+    assert compare(*asked, "--answers", answers) == 0
+    lines = [json.loads(line) for line in answers.read_text().splitlines()[1:]]
+    images = [
+        {"id": i, "file_name": one["path"], "width": one["size"][0], "height": one["size"][1]}
+        for i, one in enumerate(lines)
+    ]
+    objects = [
+        {"id": 1, "image_id": i, "category_id": int(k), "bbox": [x, y, right - x, bottom - y]}
+        for i, one in enumerate(lines)
+        for x, y, right, bottom, k, score in one["runs"]["boxes"]["boxes"]
+        if score >= 0.25
+    ]
+    names = graphs.detector_document().label_set.labels
+    categories = [{"id": k, "name": name} for k, name in enumerate(names)]
+    labels.write_text(
+        json.dumps({"images": images, "annotations": objects, "categories": categories})
+    )
+    assert compare(*asked, "--answers", answers, "--labels", labels, "--json", file) == 0
+    data = json.loads(file.read_text())
+    jsonschema.validate(data, SCHEMA)
+    figures = {one["model"]: one for one in data["models"]}
+    assert figures["boxes"]["map50_95"]["value"] == pytest.approx(1.0)
+    assert figures["boxes"]["operating"]["f1"] == 1.0
+    assert figures["other-boxes"]["operating"]["f1"] < 1.0
+    (pair,) = data["pairs"]
+    assert pair["verdict"] == "worse"
+    assert pair["broke"] > pair["fixed"] == 0
+
+
 def test_labels_of_strangers_are_text_in_the_report(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "<script>alert(1)"
     folder.mkdir()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from visavis.cards import Task
 from visavis.evaluation.gate import Check
+from visavis.evaluation.operating import OperatingPoint
 from visavis.evaluation.statistics import Estimate, Verdict
 from visavis.evaluation.study import ModelStudy, Pair, Study, TaskStudy
 
@@ -78,9 +79,9 @@ def to_markdown(study: Study, checks: Sequence[Check] = ()) -> str:
         lines += ["", f"### {task.task.value.capitalize()}", ""]
         header, rows = table(task)
         lines += _markdown_table(header, rows)
-        header, rows = pairs_table(task)
-        if rows:
-            lines += ["", *_markdown_table(header, rows)]
+        for header, rows in (pairs_table(task), thresholds_table(task)):
+            if rows:
+                lines += ["", *_markdown_table(header, rows)]
     if checks:
         rows = [[c.outcome.value, c.model, c.why] for c in checks]
         lines += ["", "### Limits", "", *_markdown_table(["outcome", "model", "why"], rows)]
@@ -125,6 +126,27 @@ def pairs_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
                 pair.verdict.value if pair.verdict else "",
             ]
         rows.append(row)
+    return header, rows
+
+
+def thresholds_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
+    """Return detectors at score thresholds as a table of texts; no rows without truth."""
+    header = ["model", "threshold", "precision", "recall", "F1", "suggested", "its F1"]
+    header.append("recall at equal precision")
+    rows = []
+    for one in task.models:
+        at, best, equal = one.operating, one.suggested, one.equal_precision
+        if at is not None and best is not None:
+            rows.append(
+                [
+                    one.card.name,
+                    f"{at.threshold:g}",
+                    *(f"{figure:.3f}" for figure in (at.precision, at.recall, at.f1)),
+                    f"{best.threshold:.3f}",
+                    f"{best.f1:.3f}",
+                    f"{equal.recall:.3f}" if equal else "",
+                ]
+            )
     return header, rows
 
 
@@ -190,6 +212,15 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
         "labelled": task.labelled,
     }
     fields |= {name: _estimate(getattr(one, name)) for name in _COLUMNS if getattr(one, name)}
+    for name in ("operating", "suggested", "equal_precision"):
+        point: OperatingPoint | None = getattr(one, name)
+        if point is not None:
+            fields[name] = {
+                "threshold": point.threshold,
+                "precision": point.precision,
+                "recall": point.recall,
+                "f1": point.f1,
+            }
     if one.per_size:
         fields["map50_95_by_size"] = _numbers(one.per_size)
     if one.per_class:

@@ -111,6 +111,7 @@ def _task(
         "rows": rows,
         "pairs_header": pairs_header,
         "pairs": pairs,
+        "thresholds": outputs.thresholds_table(task),
         "chart": _chart(task),
         "classes": _classes(task),
         "class_models": [one.card.name for one in task.models if one.per_class],

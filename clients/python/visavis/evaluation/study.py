@@ -20,6 +20,7 @@ from visavis.evaluation.accuracy import (
     top_k,
 )
 from visavis.evaluation.answers import ModelRun, PictureAnswers
+from visavis.evaluation.operating import OperatingPoint, curve
 from visavis.evaluation.statistics import (
     Changes,
     Estimate,
@@ -47,7 +48,9 @@ class Latency:
 class ModelStudy:
     """One model on all pictures; accuracies are None without truth.
 
-    pictures: that it answered. per_class: AP50-95 by label. per_size: AP50-95 by object size.
+    pictures: that it answered. operating: at the model's own score threshold; suggested: at the
+    threshold of the highest F1; equal_precision: at the baseline's precision. per_class: AP50-95
+    by label. per_size: AP50-95 by object size.
     """
 
     card: Model
@@ -58,6 +61,9 @@ class ModelStudy:
     top5: Estimate | None = None
     map50_95: Estimate | None = None
     map50: Estimate | None = None
+    operating: OperatingPoint | None = None
+    suggested: OperatingPoint | None = None
+    equal_precision: OperatingPoint | None = None
     per_class: Mapping[str, float] = field(default_factory=dict)
     per_size: Mapping[str, float] = field(default_factory=dict)
 
@@ -214,7 +220,9 @@ def _detectors(
     known = {one.path: _truth_boxes(one, truths[one.path]) for one in labelled}
     accuracies: dict[str, tuple[list[str], DetectionAccuracy]] = {}
     studies = []
-    for model in models:
+    precision: float | None = None
+    # The baseline first: its precision is the one that the others are compared at.
+    for model in sorted(models, key=lambda one: one.name != baseline.name):
         runs = _runs(model, labelled)
         accuracy: dict[str, object] = {}
         if runs and any(len(known[path].scores) for path in runs):
@@ -225,7 +233,13 @@ def _detectors(
             )
             accuracies[model.name] = (list(runs), measured)
             labels = model.label_set.labels
+            drawn = curve([Boxes.of(run.boxes) for run in runs.values()], [known[p] for p in runs])
+            operating = drawn.at(_threshold(model))
+            precision = operating.precision if precision is None else precision
             accuracy = {
+                "operating": operating,
+                "suggested": drawn.best,
+                "equal_precision": drawn.at_precision(precision),
                 "map50_95": measured.map50_95.estimate,
                 "map50": measured.map50.estimate,
                 "per_class": {_label(labels, k): measured.of_class(k) for k in measured.classes},
@@ -239,7 +253,7 @@ def _detectors(
     ]
     return TaskStudy(
         Task.DETECTION,
-        tuple(studies),
+        tuple(sorted(studies, key=lambda one: models.index(one.card))),
         tuple(pairs),
         len(labelled),
         tuple(_detector_disagreements(models, baseline, answers)),
@@ -364,10 +378,13 @@ def _truth_boxes(picture: PictureAnswers, truth: int | tuple[Truth, ...]) -> Box
 
 def shown_boxes(model: Model, run: ModelRun) -> Boxes:
     """Return the boxes that a user of the model sees: those above its own threshold."""
-    defaults = model.detection_defaults
-    threshold = defaults.score_threshold if defaults else _DEFAULT_THRESHOLD
     boxes = Boxes.of(run.boxes)
-    return boxes.where(boxes.scores >= threshold)
+    return boxes.where(boxes.scores >= _threshold(model))
+
+
+def _threshold(model: Model) -> float:
+    defaults = model.detection_defaults
+    return defaults.score_threshold if defaults else _DEFAULT_THRESHOLD
 
 
 def _f1(one: Boxes, other: Boxes) -> float:
