@@ -216,6 +216,16 @@ def _xywh(box: Floats) -> list[float]:
     return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
 
 
+def average_precision(rows: Sequence[tuple[float, bool]], objects: int) -> float:
+    """Return COCO's average precision of one class from score and correctness of each box."""
+    order = sorted(range(len(rows)), key=lambda index: -rows[index][0])
+    correct = np.array([[rows[index][1] for index in order]], np.bool_).reshape(1, -1)
+    one = _Class(
+        correct, np.ones_like(correct), np.zeros(correct.shape[1], np.int64), np.array([objects])
+    )
+    return one.precision(np.ones(1, np.int64))
+
+
 def matched(found: Boxes, truth: Boxes, iou: float = 0.5) -> tuple[Booleans, Booleans]:
     """Return which boxes found an object, and which objects were found; same class, best first."""
     overlaps = overlap(found.xyxy, truth.xyxy)

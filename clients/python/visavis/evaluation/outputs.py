@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from visavis.cards import Task
+from visavis.evaluation.error_types import KINDS
 from visavis.evaluation.gate import Check
 from visavis.evaluation.operating import OperatingPoint
 from visavis.evaluation.statistics import Estimate, Verdict
@@ -79,7 +80,7 @@ def to_markdown(study: Study, checks: Sequence[Check] = ()) -> str:
         lines += ["", f"### {task.task.value.capitalize()}", ""]
         header, rows = table(task)
         lines += _markdown_table(header, rows)
-        for header, rows in (pairs_table(task), thresholds_table(task)):
+        for header, rows in (pairs_table(task), thresholds_table(task), errors_table(task)):
             if rows:
                 lines += ["", *_markdown_table(header, rows)]
     if checks:
@@ -148,6 +149,19 @@ def thresholds_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
                 ]
             )
     return header, rows
+
+
+def errors_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
+    """Return why detectors' boxes are wrong as a table of texts; no rows without truth."""
+    rows = [
+        [
+            one.card.name,
+            *(f"{error.count} ({100 * error.lost:.1f})" for error in one.errors.values()),
+        ]
+        for one in task.models
+        if one.errors
+    ]
+    return ["model", *KINDS], rows
 
 
 def verdicts(study: Study) -> Iterator[str]:
@@ -221,6 +235,11 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
                 "recall": point.recall,
                 "f1": point.f1,
             }
+    if one.errors:
+        fields["errors"] = {
+            kind: {"count": error.count, "map50_lost": error.lost}
+            for kind, error in one.errors.items()
+        }
     if one.per_size:
         fields["map50_95_by_size"] = _numbers(one.per_size)
     if one.per_class:

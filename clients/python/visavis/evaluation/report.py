@@ -111,6 +111,7 @@ def _task(
         "rows": rows,
         "pairs_header": pairs_header,
         "pairs": pairs,
+        "errors": outputs.errors_table(task),
         "thresholds": outputs.thresholds_table(task),
         "chart": _chart(task),
         "classes": _classes(task),

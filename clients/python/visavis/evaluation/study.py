@@ -20,6 +20,7 @@ from visavis.evaluation.accuracy import (
     top_k,
 )
 from visavis.evaluation.answers import ModelRun, PictureAnswers
+from visavis.evaluation.error_types import ErrorKind, error_kinds
 from visavis.evaluation.operating import OperatingPoint, curve
 from visavis.evaluation.statistics import (
     Changes,
@@ -49,8 +50,8 @@ class ModelStudy:
     """One model on all pictures; accuracies are None without truth.
 
     pictures: that it answered. operating: at the model's own score threshold; suggested: at the
-    threshold of the highest F1; equal_precision: at the baseline's precision. per_class: AP50-95
-    by label. per_size: AP50-95 by object size.
+    threshold of the highest F1; equal_precision: at the baseline's precision. errors: by kind, of
+    the boxes above the model's own threshold. per_class, per_size: AP50-95 by label, by size.
     """
 
     card: Model
@@ -64,6 +65,7 @@ class ModelStudy:
     operating: OperatingPoint | None = None
     suggested: OperatingPoint | None = None
     equal_precision: OperatingPoint | None = None
+    errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     per_class: Mapping[str, float] = field(default_factory=dict)
     per_size: Mapping[str, float] = field(default_factory=dict)
 
@@ -238,6 +240,9 @@ def _detectors(
             precision = operating.precision if precision is None else precision
             accuracy = {
                 "operating": operating,
+                "errors": error_kinds(
+                    [shown_boxes(model, run) for run in runs.values()], [known[p] for p in runs]
+                ),
                 "suggested": drawn.best,
                 "equal_precision": drawn.at_precision(precision),
                 "map50_95": measured.map50_95.estimate,
