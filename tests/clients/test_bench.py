@@ -9,7 +9,7 @@ from google.rpc import code_pb2
 from PIL import Image
 from visavis.bench.process import Watched, listener
 from visavis.bench.workload import calls_of, models_asked
-from visavis.cards import read_model
+from visavis.card_reading import read_model
 from visavis.errors import InvalidRequest, InvalidSettings
 from visavis.v1 import vision_pb2 as pb
 

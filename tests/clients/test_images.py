@@ -54,7 +54,7 @@ def test_colours_of_opencv_are_named_and_the_pixels_stay_as_they_are():
 
 
 def test_channels_that_are_neither_rgb_nor_bgr_are_refused():
-    with pytest.raises(InvalidRequest, match="channels is 'RGBA'; choose RGB, or BGR"):
+    with pytest.raises(InvalidRequest, match="channels is 'RGBA'; use RGB, or BGR"):
         image_message(np.zeros((4, 7, 3), np.uint8), "RGBA")  # type: ignore[arg-type]
 
 
@@ -81,12 +81,12 @@ def test_message_of_the_contract_is_passed_on():
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        (np.zeros((4, 7, 3), np.float32), "float32 pixels; they must be uint8"),
+        (np.zeros((4, 7, 3), np.float32), "float32 pixels; use uint8"),
         (np.zeros((4, 7, 3), np.int8), "int8 pixels"),
         (np.zeros((4, 7, 4), np.uint8), "drop the alpha channel"),
         (np.zeros((3, 4, 7), np.uint8), "move the channels to the end"),
         (np.zeros((1, 4, 7, 3), np.uint8), "one picture at a time"),
-        (np.zeros((0, 7, 3), np.uint8), "go from 1 to 65535"),
+        (np.zeros((0, 7, 3), np.uint8), "must be between 1 and 65535"),
         (np.zeros((), np.uint8), "use RGB [H, W, 3]"),
         (Image.new("RGBA", (7, 4)), "drop the alpha channel"),
         (Image.new("I", (7, 4)), "convert them to uint8 RGB"),
