@@ -1,4 +1,4 @@
-"""`visavis compare`: what all capable models see in pictures, side by side."""
+"""`visavis compare`: the answers of several models about pictures, side by side."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -16,24 +16,23 @@ from visavis.results import Comparison
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME,...",
-        help="Models to compare; may be repeated. All capable ones if not given.",
+        metavar="NAME,...", help="Models to compare; repeatable.", show_default="all capable"
     ),
 ]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TASK,...", help="classification, detection; may be repeated. All if not given."
+        metavar="TASK,...", help="classification, detection; repeatable.", show_default="both"
     ),
 ]
 Baseline = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The model to hold the others against; the first if not given."
+        metavar="NAME", help="Model to compare the others with.", show_default="the first"
     ),
 ]
 
-# As the contract and the field call it.
+# The name of the task in the protocol and in the literature.
 _ALIASES = {"object-detection": "detection", "object_detection": "detection"}
 
 
@@ -53,7 +52,7 @@ def compare(
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
 ) -> None:
-    """Ask all capable models about pictures, and lay their answers side by side."""
+    """Compare the answers of several models, side by side."""
     task_names = [_ALIASES.get(task.lower(), task.lower()) for task in options.listed(tasks)]
     try:
         task_values(task_names)
