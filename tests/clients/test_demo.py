@@ -18,7 +18,7 @@ Command = Callable[..., int]
 def ready(
     visavis: Command, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Path:
-    """The folder of a demo whose models are exported and served, beside a sample picture."""
+    """The folder of a demo with exported models, a running server and a sample picture."""
     for model in demo.MODELS:
         version = tmp_path / "demo" / "models" / model / "1"
         version.mkdir(parents=True)

@@ -15,7 +15,7 @@ Ended = tuple[int, str]
 
 @pytest.fixture
 def ended_by(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Callable[[Exception], Ended]:
-    """Return what runs a command that raises an error; gives exit code and standard error."""
+    """Return a function that runs a failing command and returns its exit code and stderr."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("VISAVIS_TRACEBACK", raising=False)
 

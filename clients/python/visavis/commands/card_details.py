@@ -92,8 +92,8 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
         yield Text(
             f"Before NMS, over all {rows.count:,} candidates: score "
             f"{rows.max_score_difference:.2g}, box {rows.max_box_difference_px:.2g} px of the "
-            "model's input.\nAfter NMS (below), most boxes are in both answers. A box in only one "
-            "of them is a candidate of both models, but a near-tie changed the outcome of NMS."
+            "model's input.\nAfter NMS (below), a box in only one answer is a candidate of both "
+            "models; a near-tie changed the outcome of NMS."
         )
     yield Text()
     yield _receipt_table(receipt)

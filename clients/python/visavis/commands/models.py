@@ -32,7 +32,7 @@ def models(
     with exit_codes(), Client(server, timeout=timeout) as client:
         if name is None:
             if version is not None:
-                raise typer.BadParameter("needs the NAME of a model", param_hint="--version")
+                raise typer.BadParameter("give the NAME of a model too", param_hint="--version")
             cards = client.list_models()
             message: Message = pb.ListModelsResponse(models=[card.message for card in cards])
             table = cards_table(cards)
