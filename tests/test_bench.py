@@ -32,7 +32,7 @@ def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("method", ["classify", "detect", "compare"])
-def test_limit_is_measured_in_turns_and_answers_as_the_server_does(
+def test_limit_alternates_with_the_server_and_gives_the_same_answers(
     models: Path, picture: Path, method: str, tmp_path: Path, capsys: Captured
 ):
     file = tmp_path / "bench.json"
@@ -41,7 +41,7 @@ def test_limit_is_measured_in_turns_and_answers_as_the_server_does(
         main([*map(str, ("bench", picture, *arguments, "--limit", "--check", "--json", file))]) == 0
     )
     out = capsys.readouterr().out
-    assert "all equal the first ones" in out
+    assert "all equal the first answers" in out
     assert all(len(line) <= 80 for line in out.splitlines())
     (load,) = json.loads(file.read_text())["loads"]
     assert load["of_limit"] > 0
@@ -52,7 +52,7 @@ def test_limit_is_measured_in_turns_and_answers_as_the_server_does(
         assert round_["server_rss_mib"] > 10
 
 
-def test_limit_that_answers_otherwise_is_no_measure(
+def test_limit_with_different_answers_is_an_error(
     models: Path, picture: Path, tmp_path: Path, capsys: Captured
 ):
     graph = tmp_path / "fewer.onnx"
@@ -60,11 +60,12 @@ def test_limit_that_answers_otherwise_is_no_measure(
     arguments = ("--method", "detect", "--limit", "--limit-graph", f"boxes={graph}", *BRIEF)
     assert main([*map(str, ("bench", picture, "--models", models, *arguments))]) == 5
     assert (
-        "the limit answers otherwise than the server: noise.png: boxes: " in capsys.readouterr().err
+        "the limit's answers differ from the server's: noise.png: boxes: "
+        in capsys.readouterr().err
     )
 
 
-def test_server_that_does_not_start_says_why(picture: Path, tmp_path: Path, capsys: Captured):
+def test_failed_server_start_reports_the_reason(picture: Path, tmp_path: Path, capsys: Captured):
     assert main(["bench", str(picture), "--models", str(tmp_path / "none"), *BRIEF]) == 5
     error = capsys.readouterr().err
     assert "the server did not become ready" in error

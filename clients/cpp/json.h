@@ -1,4 +1,4 @@
-// JSON, as much as one line of the scenario needs: values are texts of JSON already.
+// Minimal JSON for the scenario's output; values are strings that already hold JSON.
 #pragma once
 
 #include <cmath>
@@ -30,7 +30,7 @@ inline std::string Text(std::string_view text) {
 
 inline std::string Bool(bool value) { return value ? "true" : "false"; }
 
-// A number with so many decimals.
+// A number with the given number of decimals.
 inline std::string Rounded(double value, int decimals) {
   const double scale = std::pow(10, decimals);
   std::ostringstream text;
@@ -48,7 +48,7 @@ inline std::string Object(std::initializer_list<Field> fields) {
   return text + '}';
 }
 
-// An array of what a function makes of each item.
+// An array of the results of a function for each item.
 template <typename Items, typename Function>
 std::string Array(const Items& items, Function&& json_of) {
   std::string text;

@@ -1,4 +1,4 @@
-// Asks a visavis server all that the scenario of clients/README.md asks.
+// Runs the scenario of clients/README.md against a visavis server.
 
 #include <grpcpp/grpcpp.h>
 
@@ -25,18 +25,18 @@ using namespace std::chrono_literals;
 using namespace visavis::v1;
 namespace health = grpc::health::v1;
 
-// What surrounds one call; a step takes 30 seconds at most.
+// The context of one call, with a deadline of 30 seconds by default.
 struct Context : grpc::ClientContext {
   explicit Context(std::chrono::milliseconds patience = 30s) {
     set_deadline(std::chrono::system_clock::now() + patience);
   }
 };
 
-// The largest answer that is taken; gRPC takes 4 MiB unless it is set to more.
+// The largest accepted response; gRPC's default is 4 MiB.
 constexpr int kMaxAnswerBytes = 96 << 20;
 
-// All methods only read, so a call that meets UNAVAILABLE or is cut off is made again, up to four
-// times within its deadline. Not RESOURCE_EXHAUSTED: the server has too much to do already.
+// All methods are read-only, so calls that fail as UNAVAILABLE or are cut off are retried, up to
+// four attempts within their deadline. RESOURCE_EXHAUSTED is not: the server is overloaded already.
 constexpr char kServiceConfig[] = R"({
   "methodConfig": [{
     "name": [{"service": "visavis.v1.VisionService"}],
@@ -51,13 +51,13 @@ constexpr char kServiceConfig[] = R"({
   }]
 })";
 
-// A channel to a server, which connects anew whenever its connection breaks.
+// A channel to a server that reconnects whenever its connection breaks.
 std::shared_ptr<grpc::Channel> Connect(const std::string& server,
                                        const std::shared_ptr<grpc::ChannelCredentials>& security) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
   arguments.SetServiceConfigJSON(kServiceConfig);
-  // What doesn't fit in here can't be sent again: 256 KiB by default, no photograph.
+  // gRPC retries only requests that fit into this buffer; the default of 256 KiB is too small.
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kMaxAnswerBytes);
   return grpc::CreateCustomChannel(server, security, arguments);
 }
@@ -67,12 +67,12 @@ void Say(std::initializer_list<json::Field> fields) {
   std::cout << json::Object(fields) << std::endl;
 }
 
-// The name of a call's status, as gRPC's specification spells it.
+// The name of a call's status in the spelling of gRPC's specification.
 std::string CodeName(const grpc::Status& status) {
   return google::rpc::Code_Name(static_cast<google::rpc::Code>(status.error_code()));
 }
 
-// Ends the scenario where a call failed.
+// Ends the scenario if a call failed.
 void Check(const grpc::Status& status) {
   if (!status.ok()) {
     throw std::runtime_error(CodeName(status) + ": " + status.error_message());
@@ -96,7 +96,7 @@ void WaitUntilServing(const std::shared_ptr<grpc::Channel>& channel) {
   while (true) {
     grpc::ClientContext context;
     context.set_deadline(give_up);
-    // Where nobody listens yet, gRPC tries again until the deadline.
+    // If the server is not listening yet, gRPC retries until the deadline.
     context.set_wait_for_ready(true);
     Check(stub->Check(&context, {}, &answer));
     if (answer.status() == health::HealthCheckResponse::SERVING) break;
@@ -155,7 +155,7 @@ void Detect(VisionService::Stub& vision, const Image& picture) {
         })}});
 }
 
-// How far an answer coincides with the baseline's; null where nothing says so.
+// The agreement of an answer with the baseline's; null if it has none.
 std::string Agreement(const ModelAnswer& answer) {
   if (answer.has_classification_agreement()) {
     const auto& agreement = answer.classification_agreement();

@@ -9,17 +9,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The largest answer that is taken; gRPC takes 4 MiB unless it is set to more.
+// The largest accepted response; gRPC's default is 4 MiB.
 const maxAnswerBytes = 96 << 20
 
-// How often a call is made that meets UNAVAILABLE or is cut off; and the first pause, which
-// doubles.
+// The attempts of a call that fails as UNAVAILABLE or is cut off, and the pause before the second
+// one. Each further pause is twice as long.
 const (
 	attempts   = 4
 	firstPause = 100 * time.Millisecond
 )
 
-// dial returns a connection to a server, which is made anew whenever it breaks.
+// dial returns a connection to a server that reconnects whenever it breaks.
 func dial(server string, security grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.Dial(
 		server, security,
@@ -28,9 +28,9 @@ func dial(server string, security grpc.DialOption) (*grpc.ClientConn, error) {
 	)
 }
 
-// repeat makes a call again that meets UNAVAILABLE or is cut off, until its context ends. All
-// methods only read, so a call may be made again. gRPC's own retries would do the same, but for
-// requests of up to 256 KiB, and before version 1.40 only with GRPC_GO_RETRY=on.
+// repeat retries calls that fail as UNAVAILABLE or are cut off, until their context ends. All
+// methods are read-only, so retries are safe. gRPC's own retries are limited to requests of 256
+// KiB, and before version 1.40 they need GRPC_GO_RETRY=on.
 func repeat(
 	ctx context.Context, method string, request, answer any, connection *grpc.ClientConn,
 	call grpc.UnaryInvoker, options ...grpc.CallOption,

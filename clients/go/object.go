@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// object is a JSON object that keeps the order of its keys: a key, its value, the next key, …
+// object is a JSON object with ordered keys: a key, its value, the next key, …
 type object []any
 
 func (o object) MarshalJSON() ([]byte, error) {

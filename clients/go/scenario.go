@@ -1,4 +1,4 @@
-// Command scenario asks a visavis server all that the scenario of clients/README.md asks.
+// Command scenario runs the scenario of clients/README.md against a visavis server.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 	pb "visavis/v1"
 )
 
-// What a step may take.
+// The timeout of each step.
 const patience = 30 * time.Second
 
 var taskNames = map[pb.Task]string{
@@ -75,7 +75,7 @@ func run(args []string) error {
 	return nil
 }
 
-// scenario is a server, and the picture that it is asked about.
+// scenario is a server and the picture that is sent to it.
 type scenario struct {
 	health  health.HealthClient
 	vision  pb.VisionServiceClient
@@ -84,7 +84,7 @@ type scenario struct {
 
 func (s *scenario) waitUntilServing(ctx context.Context) error {
 	for {
-		// Where nobody listens yet, gRPC tries again until the context ends.
+		// If the server is not listening yet, gRPC retries until the context ends.
 		answer, err := s.health.Check(ctx, &health.HealthCheckRequest{}, grpc.WaitForReady(true))
 		if err != nil {
 			return err
@@ -186,7 +186,7 @@ func saySummary(summary *pb.CompareResponse) error {
 	return nil
 }
 
-// agreement returns how far an answer coincides with the baseline's; nil where nothing says so.
+// agreement returns the agreement of an answer with the baseline's; nil if it has none.
 func agreement(answer *pb.ModelAnswer) any {
 	if of := answer.GetClassificationAgreement(); of != nil {
 		return object{"same_top1", of.SameTop1, "top_k_overlap", rounded(of.TopKOverlap, 4)}
@@ -246,18 +246,18 @@ func listOverTLS(ctx context.Context, server, caFile, token string) error {
 	return say("step", "tls", "models", len(answer.Models), "without_token", codeName(err))
 }
 
-// codeName returns the name of a call's status as gRPC's specification spells it.
+// codeName returns the name of a call's status in the spelling of gRPC's specification.
 func codeName(err error) string {
 	return code.Code(status.Code(err)).String()
 }
 
-// rounded returns a number with so many decimals.
+// rounded returns a number with the given number of decimals.
 func rounded[Number float32 | float64](value Number, decimals int) float64 {
 	scale := math.Pow10(decimals)
 	return math.Round(float64(value)*scale) / scale
 }
 
-// say prints one line of JSON, of keys and values.
+// say prints keys and values as one line of JSON.
 func say(pairs ...any) error {
 	return json.NewEncoder(os.Stdout).Encode(object(pairs))
 }

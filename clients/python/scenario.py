@@ -1,4 +1,4 @@
-"""Ask a visavis server all that the scenario of clients/README.md asks."""
+"""Run the scenario of clients/README.md against a visavis server."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ TASK_NAMES = {Task.CLASSIFICATION: "classification", Task.DETECTION: "object det
 
 
 def main() -> None:
-    """Perform the steps; end with 1 where one fails."""
+    """Run all steps; exit with 1 if one fails."""
     match sys.argv[1:]:
         case [server, picture, *tls] if len(tls) in (0, 3):
             try:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def ask(client: Client, picture: bytes) -> None:
-    """Ask all that one server can be asked, up to what it refuses."""
+    """Make every call that must succeed."""
     client.wait_until_ready()
     say("health", status="SERVING")
 
@@ -86,7 +86,7 @@ def ask(client: Client, picture: bytes) -> None:
 
 
 def agreement(answer: ModelAnswer) -> dict[str, object] | None:
-    """Return how far an answer coincides with the baseline's; None where nothing says so."""
+    """Return the agreement of an answer with the baseline's; None if it has none."""
     match answer.agreement:
         case ClassificationAgreement() as of:
             return {"same_top1": of.same_top1, "top_k_overlap": round(of.top_k_overlap, 4)}
@@ -101,9 +101,9 @@ def agreement(answer: ModelAnswer) -> dict[str, object] | None:
 
 
 def be_refused(server: str, picture: bytes) -> None:
-    """Show what an error tells.
+    """Print the details of an error.
 
-    The client chooses no request ids; the stub that it is built on takes any metadata.
+    The client sends no request ids, so this step uses the generated stub.
     """
     request = classify_request(picture, model="resnet50", top_k=0)
     metadata = [("x-request-id", "scenario")]
@@ -118,7 +118,7 @@ def be_refused(server: str, picture: bytes) -> None:
 
 
 def list_over_tls(server: str, ca_file: str, token: str) -> None:
-    """Ask over TLS, with a token and without."""
+    """List the models over TLS, with a token and without."""
     tls = TLS(root_certificates=ca_file)
     with Client(server, tls=tls, token=token) as client:
         models = len(client.list_models())

@@ -1,4 +1,4 @@
-//! Makes messages and stubs of the contract, and of gRPC's own protos beside it.
+//! Generates messages and stubs from the protos of visavis and from gRPC's own.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ fn main() -> std::io::Result<()> {
     )
 }
 
-/// Writes for each service a struct around a channel, with a method for each RPC.
+/// Generates a struct around a channel for each service, with a method for each RPC.
 struct Stubs;
 
 impl ServiceGenerator for Stubs {

@@ -1,19 +1,19 @@
-// How far two answers coincide, by the rules of the contract: so that moving a threshold asks
-// nobody. tests/web/test_agreement.py holds it against the server's own.
+// The agreement of two answers, by the rules of the protocol, so that moving a threshold needs no
+// request. tests/web/test_agreement.py compares it with the server's own.
 
 export const MATCH_IOU = 0.5;
 
-// Tables of these sets spell some labels apart, but number them alike.
+// Label files of these sets differ in spelling but not in numbering.
 const KNOWN_LABEL_SETS = ["coco-80", "imagenet-1k"];
 
-/** Return what tells labels of two models apart: ids where they mean the same, else names. */
+/** Return the key that identifies a label across two models: ids if they agree, else names. */
 export function labelKey(one, other) {
   const shared =
     one.name === other.name && one.size === other.size && KNOWN_LABEL_SETS.includes(one.name);
   return shared ? ({ classId }) => classId : ({ label }) => label;
 }
 
-/** Return whether the best labels are the same, the share that both have, and which those are. */
+/** Return if the best labels are equal, the share of common labels, and those labels. */
 export function classificationAgreement(ours, theirs, key) {
   const theirKeys = theirs.map(key);
   const matches = ours
@@ -27,7 +27,7 @@ export function classificationAgreement(ours, theirs, key) {
   };
 }
 
-/** Return the pairs of detections that match, highest IoU first, and what they amount to. */
+/** Return the matching pairs of detections, highest IoU first, and their statistics. */
 export function detectionAgreement(ours, theirs, key) {
   const pairs = ours.flatMap((our, index) =>
     theirs.flatMap((their, baselineIndex) => {
@@ -76,11 +76,11 @@ const mean = (values) =>
   values.length ? values.reduce((sum, value) => sum + value) / values.length : null;
 
 /**
- * Return what each model shows, laid beside what the baseline shows.
+ * Return each model's items, compared with the baseline's.
  *
  * shown: a list by model. agree: returns the agreement of a model's list with the baseline's.
- * Each item gets a `key`, which it shares with its like elsewhere, and, where there is something
- * to compare, a `kind`: both, here or baseline. `missing` is what only the baseline shows.
+ * Each item gets a `key`, equal for matching items, and, if there is a baseline to compare with,
+ * a `kind`: both, here or baseline. `missing` holds the items that only the baseline has.
  */
 export function sideBySide(shown, baseline, agree) {
   const laid = new Map();

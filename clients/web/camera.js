@@ -11,10 +11,10 @@ const REASONS = {
   NotAllowedError:
     "The browser may not use the camera. Allow it in the browser’s settings for this page.",
   NotFoundError: "There is no camera.",
-  NotReadableError: "The camera is busy: another program uses it.",
+  NotReadableError: "Another program is using the camera.",
 };
 
-/** Show what the camera sees, and return the picture that is taken; null if none is. */
+/** Show the camera's view and return the picture taken; null if cancelled. */
 export async function photograph() {
   trouble.textContent = "";
   shoot.disabled = true;
@@ -32,9 +32,9 @@ export async function photograph() {
 }
 
 async function open() {
-  // Browsers hide cameras from pages that anybody on the way could have changed.
+  // Browsers hide cameras from pages that were loaded without encryption.
   if (!navigator.mediaDevices) {
-    trouble.textContent = "Browsers give the camera to pages over https, or of this machine, only.";
+    trouble.textContent = "Browsers allow the camera only on https pages and on localhost.";
     return null;
   }
   try {

@@ -4,9 +4,9 @@ import { element } from "./elements.js";
 import { known, moment, parameters, pixels, provider, RANDOM, TASKS, yesOrNo } from "./words.js";
 
 const VERIFIED = "verified";
-const NOT_VERIFIED = "not verified: none in the file";
+const NOT_VERIFIED = "not verified (the file has none)";
 
-// What a card says, by the name of the row.
+// The facts of a card by row name.
 const FACTS = {
   Task: ({ tasks }) => tasks.map((task) => TASKS[task]).join(", "),
   Architecture: ({ facts }) => known(facts.architecture),
@@ -40,7 +40,7 @@ const FACTS = {
   "Golden sample": ({ verification }) => (verification.goldenSample ? VERIFIED : NOT_VERIFIED),
 };
 
-/** Return a table with a column for each model, its rows marked where models differ. */
+/** Return a table with a column per model; rows in which models differ are marked. */
 export function cardTable(cards) {
   const heads = cards.map(({ name }) => element("th", { scope: "col" }, name));
   const rows = Object.entries(FACTS).map(([fact, of]) => {
@@ -65,7 +65,7 @@ export function cardTable(cards) {
 function measured({ metric, value, original, error, pictures }) {
   const points = (share) => (share * 100).toFixed(1);
   return (
-    `${metric} ${points(value)} %, its original ${points(original)} % ` +
+    `${metric} ${points(value)} %, original ${points(original)} % ` +
     `(± ${points(error)}), on ${pictures} pictures`
   );
 }

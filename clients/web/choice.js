@@ -1,4 +1,4 @@
-// Which tasks and models are asked.
+// The choice of tasks and models.
 
 import { element } from "./elements.js";
 import { TASKS } from "./words.js";
@@ -7,7 +7,7 @@ import { TASKS } from "./words.js";
 export class Choice {
   #fieldsets = new Map();
 
-  /** onChange: is called when somebody has chosen otherwise. */
+  /** onChange: called when the choice changes. */
   constructor(into, onChange) {
     this.#into = into;
     this.#onChange = onChange;
@@ -35,7 +35,7 @@ export class Choice {
     return chosen;
   }
 
-  /** Whether every model is chosen. */
+  /** True if every model is chosen. */
   get isEverything() {
     return [...this.#fieldsets.values()].every(({ boxes }) => boxes.every((box) => box.checked));
   }

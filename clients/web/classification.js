@@ -6,7 +6,7 @@ import { Section } from "./section.js";
 import { Slider } from "./slider.js";
 import { MARKS, percent, thousandths } from "./words.js";
 
-// So many are asked for that the slider can show fewer at once.
+// Request more than are shown, so that the slider works without a request.
 const MOST_LABELS = 20;
 const LABELS = 5;
 
@@ -22,12 +22,12 @@ export class Classification extends Section {
     this.#labels = labels;
   }
 
-  /** What a request needs to say for what is shown. */
+  /** The request options that reproduce the view. */
   get options() {
     return this.#labels.value === null ? {} : { topK: this.#labels.value };
   }
 
-  /** What is asked for, which is more than is shown. */
+  /** The request options in use, which return more than is shown. */
   get asked() {
     return { topK: MOST_LABELS };
   }
@@ -75,13 +75,13 @@ function bar({ item, key, kind }, index) {
 }
 
 function summary(items, { sameTop1, topKOverlap, divergence }, baseline) {
-  const first = sameTop1 ? "Same first label" : "Another first label";
+  const first = sameTop1 ? "Same top label" : "Different top label";
   return [
     element(
       "p",
       {},
       element("strong", {}, first),
-      sameTop1 ? ` as ${baseline}` : ` than ${baseline}`,
+      sameTop1 ? ` as ${baseline}` : ` from ${baseline}`,
     ),
     element(
       "p",

@@ -1,4 +1,4 @@
-// What the page shows, as code to copy.
+// The request behind the page as code to copy.
 
 import { element } from "./elements.js";
 import { LANGUAGES } from "./snippets.js";
@@ -12,7 +12,7 @@ const link = document.getElementById("to-code");
 
 let about;
 
-/** Show the code that asks for something; it is as snippets.js takes it. */
+/** Show the code of a request, in the form that snippets.js takes. */
 export function showCode(of) {
   about = of;
   const language = languages.querySelector(":checked").value;
@@ -21,7 +21,7 @@ export function showCode(of) {
   section.hidden = link.hidden = false;
 }
 
-/** Let people see an answer as the server gave it; null: there is none yet. */
+/** Link the server's raw response; null if there is none yet. */
 export function showRaw(answer) {
   URL.revokeObjectURL(raw.href);
   raw.hidden = answer === null;
@@ -48,7 +48,7 @@ copy.addEventListener("click", async () => {
     await navigator.clipboard.writeText(snippet.textContent);
     copy.textContent = "Copied";
   } catch {
-    // Over http browsers hide the clipboard, but not the keyboard.
+    // Over http browsers hide the clipboard; the user can still press Ctrl+C.
     getSelection().selectAllChildren(snippet);
     copy.textContent = "Selected, to copy";
   }

@@ -5,7 +5,7 @@ const TIMEOUT_MS = 60_000;
 const HEADER_BYTES = 5; // one of flags, four of the message's length
 const END_OF_STREAM = 2;
 
-/** A call that went wrong: `code` is the name of its gRPC status, in lower case. */
+/** The error of a failed call: `code` is the name of its gRPC status, in lower case. */
 export class Failure extends Error {
   constructor(code, message, requestId = null) {
     super(message);
@@ -14,18 +14,18 @@ export class Failure extends Error {
   }
 }
 
-/** The server that this page came from. */
+/** The server of this page. */
 export class Server {
-  /** Shown with every call, where it isn't empty. */
+  /** Sent with every call unless empty. */
   token = "";
 
-  /** Return the answer to one request. Throws Failure. */
+  /** Return the response to a request. Throws Failure. */
   async call(method, request) {
     const response = await this.#post(method, "application/json", JSON.stringify(request));
     return response.json();
   }
 
-  /** Yield the answers to one request as they arrive. Throws Failure; signal: ends the call. */
+  /** Yield the responses to a request as they arrive. Throws Failure. signal: cancels the call. */
   async *stream(method, request, signal) {
     const body = envelope(request);
     const response = await this.#post(method, "application/connect+json", body, signal);
@@ -38,7 +38,7 @@ export class Server {
         return;
       }
     }
-    throw new Failure("unavailable", "the server went away in the middle of its answer");
+    throw new Failure("unavailable", "the connection was lost during the response");
   }
 
   async #post(method, type, body, signal) {
@@ -57,13 +57,13 @@ export class Server {
       throw failure(JSON.parse(text), response);
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
-      // It wasn't the service that answered, but something before it.
+      // The response is from a proxy, not from the service.
       throw new Failure("unknown", `HTTP ${response.status}: ${text.trim().slice(0, 512)}`);
     }
   }
 }
 
-/** Return what the network brings. Throws Failure where it brings nothing. */
+/** Return the result of a fetch. Throws Failure if the server can't be reached. */
 async function reached(promise) {
   try {
     return await promise;

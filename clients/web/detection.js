@@ -6,10 +6,9 @@ import { Section } from "./section.js";
 import { Slider } from "./slider.js";
 import { MARKS, plural, thousandths } from "./words.js";
 
-// Everything from this score on is asked for, so that the slider can show less at once.
+// Request all boxes above this score, so that the slider works without a request.
 const LEAST_SCORE = 0.05;
-// In a crowd the labels of small boxes, by their share of the picture, would hide it: they show
-// where one points.
+// Many labels on boxes below this share of the picture would hide it: they appear on hover.
 const CROWD = 8;
 const SMALL = 0.02;
 
@@ -18,7 +17,7 @@ export class Detection extends Section {
   #score;
   #iou;
 
-  /** cards: of all detectors. onAsk: is called when the answers have to be new. */
+  /** cards: of all detectors. onAsk: called when a new request is needed. */
   constructor(task, cards, { onBaseline, onAsk }) {
     const scores = cards.map((card) => card.detectionDefaults.scoreThreshold);
     const overlaps = cards.map((card) => card.detectionDefaults.iouThreshold);
@@ -46,7 +45,7 @@ export class Detection extends Section {
     this.#iou = iou;
   }
 
-  /** What a request needs to say for what is shown. */
+  /** The request options that reproduce the view. */
   get options() {
     const options = {};
     if (this.#score.value !== null) options.scoreThreshold = this.#score.value;
@@ -54,7 +53,7 @@ export class Detection extends Section {
     return options;
   }
 
-  /** What is asked for, which is more than is shown. */
+  /** The request options in use, which return more than is shown. */
   get asked() {
     return { ...this.options, scoreThreshold: this.#least };
   }
@@ -74,7 +73,7 @@ export class Detection extends Section {
   }
 }
 
-/** Return where a slider stands before it is moved, and what it says: the models' own threshold. */
+/** Return the initial position and text of a slider: the models' own threshold. */
 function own(thresholds) {
   const highest = Math.max(...thresholds);
   if (thresholds.every((threshold) => threshold === highest)) return { own: highest };
@@ -97,7 +96,7 @@ class Boxes {
     this.#image.alt = `${picture.name} with ${plural(items.length, "box", "boxes")}`;
     const all = [...items, ...missing];
     this.#layer.toggleAttribute("data-crowded", all.length > CROWD);
-    // The large ones first, so that they don't cover the small ones.
+    // Large boxes first, so that they don't cover the small ones.
     const drawn = all.toSorted((one, other) => area(other.item.box) - area(one.item.box));
     this.#layer.replaceChildren(...drawn.map((of) => box(of, picture)));
     this.#agreement.replaceChildren(...summary(items, agreement, baseline));
@@ -112,7 +111,7 @@ function box({ item, key, kind }, { width, height }) {
   const tag = element("span", { className: "tag" }, `${item.label} ${item.score.toFixed(2)}`);
   if (kind) tag.prepend(element("b", {}, MARKS[kind]), " ");
   const isSmall = area(item.box) < SMALL * width * height;
-  // Where there is no room above the box, or to its right.
+  // If there is no room above the box or to its right.
   if (yMin / height < 0.06) tag.dataset.inside = "";
   if (xMin / width > 0.7) tag.dataset.left = "";
   return element(

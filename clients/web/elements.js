@@ -1,10 +1,10 @@
-// What the page is made of. Nothing is ever read as HTML: names and labels come from strangers.
+// The page's elements. Nothing is parsed as HTML, because names and labels are untrusted.
 
 /**
  * Return a new element.
  *
- * properties: of the element where it has them, else attributes; `style` and `dataset` are
- * objects. Undefined ones are left out, and so are children that are null or false.
+ * properties: set as properties if the element has them, else as attributes; `style` and `dataset`
+ * are objects. Undefined values are skipped, as are children that are null or false.
  */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -19,7 +19,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Set properties of an element's style, custom ones too: the only way that the CSP leaves. */
+/** Set style properties, including custom ones, in the only way that the CSP allows. */
 export function setStyle(of, properties) {
   for (const [name, value] of Object.entries(properties)) of.style.setProperty(name, value);
 }

@@ -1,4 +1,4 @@
-// The page: a picture, the models that are asked about it, and what they answer.
+// The page: a picture, the chosen models and their answers.
 
 import { cardTable } from "./cards.js";
 import { Choice } from "./choice.js";
@@ -12,7 +12,7 @@ import { listen } from "./sources.js";
 import { bytes, milliseconds, pixels, plural, sentence } from "./words.js";
 
 const SECTIONS = { TASK_CLASSIFICATION: Classification, TASK_OBJECT_DETECTION: Detection };
-const PAUSE_MS = 250; // before a change is asked for: others may follow
+const PAUSE_MS = 250; // wait for further changes before the next request
 const RETRY_MS = 2_000; // while the server loads its models
 
 const page = Object.fromEntries(
@@ -22,14 +22,14 @@ const server = new Server();
 const choice = new Choice(page.choice, askSoon);
 const cards = new Map(); // by model
 const sections = new Map(); // by task
-const baselines = new Map(); // by task, where one was picked
-const views = new Map(); // by task, of what was asked last
+const baselines = new Map(); // by task, if one was picked
+const views = new Map(); // by task, of the last request
 let picture = null;
 let latestFile = null;
 let asking = new AbortController();
 let pause;
 
-/** Learn what models there are, as soon as the server has them. */
+/** Load the list of models as soon as the server is ready. */
 async function start() {
   for (;;) {
     try {
@@ -65,7 +65,7 @@ function offer(models) {
   page.models.hidden = false;
 }
 
-/** Take a picture from a file, and ask about it. */
+/** Read a picture from a file and send it. */
 async function take(file) {
   latestFile = file;
   let taken;
@@ -91,13 +91,13 @@ async function take(file) {
   await ask();
 }
 
-/** Ask when nothing has changed any more for a moment. */
+/** Send the request once nothing has changed for a moment. */
 function askSoon() {
   clearTimeout(pause);
   pause = setTimeout(ask, PAUSE_MS);
 }
 
-/** Ask the chosen models about the picture, and show their answers as they arrive. */
+/** Send the picture to the chosen models and show their answers as they arrive. */
 async function ask() {
   clearTimeout(pause);
   asking.abort();
@@ -123,7 +123,7 @@ async function ask() {
   }
 }
 
-/** Return what is chosen, with the models that the others are held against at the front. */
+/** Return the chosen models by task, each task's baseline first. */
 function baselinesFirst(chosen) {
   for (const [task, baseline] of baselines) {
     const models = chosen.get(task);
@@ -138,7 +138,7 @@ function selection(chosen) {
   return { tasks: [...chosen.keys()], models: [...new Set([...chosen.values()].flat())] };
 }
 
-/** Show that these are asked now. */
+/** Show which models are about to answer. */
 function begin(chosen) {
   tell(null);
   showRaw(null);
@@ -151,7 +151,7 @@ function begin(chosen) {
       continue;
     }
     const last = views.get(task);
-    // What was answered about the same picture stays until there is something newer.
+    // Earlier answers about the same picture stay until newer ones arrive.
     const known = last?.picture === picture ? [...last.answers] : [];
     views.set(task, {
       models,
@@ -177,7 +177,7 @@ function arrive({ task, answer }) {
   sayProgress();
 }
 
-/** Show what is known once all have answered. */
+/** Show the summary once all models have answered. */
 function conclude(summary) {
   for (const card of summary.models) cards.set(card.name, card);
   for (const { task, answers, nothingToCompare } of summary.comparisons) {
@@ -188,11 +188,11 @@ function conclude(summary) {
   }
   page["left-out"].replaceChildren(
     ...summary.leftOut.map(({ model, reason }) =>
-      element("li", {}, `Not asked: ${model}, ${reason}`),
+      element("li", {}, `Left out: ${model}, ${reason}`),
     ),
   );
   const { totalMs, decodeMs } = summary.timings;
-  page.status.append(` in ${milliseconds(totalMs)}, of which decoding ${milliseconds(decodeMs)}`);
+  page.status.append(` in ${milliseconds(totalMs)} (decoding ${milliseconds(decodeMs)})`);
   showRaw(summary);
 }
 
@@ -213,12 +213,10 @@ function sayProgress() {
 function warn(models) {
   const random = models.filter((model) => cards.get(model).randomWeights);
   page.random.hidden = !random.length;
-  page.random.textContent =
-    `Random weights: what ${random.join(", ")} ${random.length > 1 ? "answer" : "answers"} ` +
-    "has no meaning.";
+  page.random.textContent = `Random weights: the answers of ${random.join(", ")} are meaningless.`;
 }
 
-/** Say what went wrong; null: nothing. */
+/** Show an error; null removes it. */
 function tell(error) {
   const locked = error?.code === "unauthenticated";
   page.token.hidden = !locked;
@@ -234,7 +232,7 @@ function tell(error) {
   }
 }
 
-/** Say that what was asked for is not to come. */
+/** Show that the missing answers will not arrive. */
 function fail(error) {
   for (const [task, view] of views) {
     view.waiting.clear();
@@ -245,7 +243,7 @@ function fail(error) {
   tell(error);
 }
 
-/** Show the code that asks for what is shown. */
+/** Show the code for the current request. */
 function showCodeOf() {
   if (!picture) return;
   const chosen = baselinesFirst(choice.models);

@@ -1,4 +1,4 @@
-// Which way up a picture is, by the rule of server/exif.py: browsers read odd blocks in other ways.
+// The EXIF orientation, read as the server does; browsers differ on odd blocks.
 
 const ORIENTATION = 0x0112;
 // By TIFF's number of the type: BYTE, SHORT, LONG.
@@ -6,7 +6,7 @@ const INTEGER_BYTES = { 1: 1, 3: 2, 4: 4 };
 const SHORT = 3;
 
 /**
- * Return how a file is turned, 1 to 8 as EXIF counts, and whether every browser sees it so.
+ * Return a file's EXIF orientation, 1 to 8, and if every browser reads it the same way.
  *
  * bytes: a Uint8Array of a JPEG, PNG or WebP.
  */
@@ -17,14 +17,14 @@ export function orientation(bytes) {
   return { turn, isUsual: isUsual && blocks.length === 1 && bytes[0] === 0xff };
 }
 
-/** Return a copy of a file whose EXIF blocks nobody reads. */
+/** Return a copy of a file with its EXIF blocks disabled. */
 export function withoutExif(bytes) {
   const parts = [];
   let kept = 0;
   for (const { start, end } of blocksOf(bytes)) {
     parts.push(bytes.subarray(kept, start));
     if (bytes[0] === 0x52) {
-      // WebP counts its bytes: the chunk stays, as one of no known kind.
+      // WebP stores its total size, so the chunk stays, with an unknown type.
       parts.push(new TextEncoder().encode("none"), bytes.subarray(start + 4, end));
     }
     kept = end;

@@ -1,4 +1,4 @@
-// One model's answer: what is shown of it whatever the task.
+// One model's answer: the parts common to all tasks.
 
 import { element } from "./elements.js";
 import { milliseconds, provider, RANDOM } from "./words.js";
@@ -18,7 +18,7 @@ export class Panel {
   #problem = element("p", { className: "problem" });
   #timings = element("div", { className: "timings" });
 
-  /** body: has an `element`, and `draw`s what the task shows. */
+  /** body: has an `element`, and a `draw` method for the task's content. */
   constructor(model, body) {
     this.#body = body;
     this.element = element(
@@ -37,8 +37,8 @@ export class Panel {
   }
 
   /**
-   * answer: undefined as long as there is none. content: what to show of it; undefined where the
-   * model has failed. longestMs: what the slowest model took.
+   * answer: undefined until it arrives. content: the part to draw; undefined if the model has
+   * failed. longestMs: the time of the slowest model.
    */
   draw({ answer, content = NOTHING_YET, card, isBaseline, isWaiting, longestMs, ...view }) {
     const { version, precision, executionProvider, randomWeights } = answer?.servedBy ?? card;

@@ -1,10 +1,10 @@
-// A picture from a file, wherever the file came from.
+// A picture from a file.
 
 import { orientation, withoutExif } from "./orientation.js";
 
-// What the server takes; anything else that the browser can show is sent as PNG.
+// The formats that the server accepts; others that the browser can show are converted to PNG.
 const SENT_AS_THEY_ARE = ["image/jpeg", "image/png", "image/webp"];
-// By EXIF's orientation: what turns a canvas of this width and height upright.
+// By EXIF orientation: the transform that turns a canvas of this width and height upright.
 const TURNS = {
   2: (w) => [-1, 0, 0, 1, w, 0],
   3: (w, h) => [-1, 0, 0, -1, w, h],
@@ -16,9 +16,9 @@ const TURNS = {
 };
 
 /**
- * Return a file as a picture: `url` shows it, `encoded` is what is sent, in base64.
+ * Return a file as a picture: `url` to show it, and `encoded` to send it, in base64.
  *
- * width, height: upright, as the server turns it by its EXIF orientation.
+ * width, height: of the upright picture, with its EXIF orientation applied.
  * Throws Error if the browser can't show it.
  */
 export async function read(file) {
@@ -41,11 +41,11 @@ export async function read(file) {
     };
   } catch (error) {
     if (url) URL.revokeObjectURL(url);
-    throw new Error(`${file.name} is no picture that this browser can show`, { cause: error });
+    throw new Error(`This browser can’t show ${file.name} as a picture`, { cause: error });
   }
 }
 
-/** Return what the browser shows as the server sees it: the file, or a copy that is turned. */
+/** Return what the browser shows upright, as the server does: the file or a rotated copy. */
 async function upright(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const { turn, isUsual } = SENT_AS_THEY_ARE.includes(file.type)
@@ -75,7 +75,7 @@ async function shown(url) {
   return image;
 }
 
-/** Return what an image or a video shows now, as an encoded file. Throws Error if it can't be. */
+/** Return the current frame of an image or video as an encoded file. Throws Error on failure. */
 export function still(source, width, height, type) {
   const canvas = new OffscreenCanvas(width, height);
   canvas.getContext("2d").drawImage(source, 0, 0);

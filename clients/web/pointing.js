@@ -1,6 +1,6 @@
-// What is alike lights up together; lists can be walked with the arrow keys.
+// Highlights matching items together, and moves through lists with the arrow keys.
 
-/** Light up all inside that has the key of what is pointed at, or has the focus. */
+/** Highlight all items inside with the key of the hovered or focused one. */
 export function light(inside) {
   const show = (key) => {
     inside.toggleAttribute("data-lit", key !== undefined);
@@ -12,13 +12,13 @@ export function light(inside) {
   inside.addEventListener("pointerover", showLikes);
   inside.addEventListener("focusin", showLikes);
   inside.addEventListener("pointerleave", ({ pointerType }) => {
-    // A finger leaves as soon as it is lifted.
+    // A touch ends the hover as soon as the finger is lifted.
     if (pointerType !== "touch") show(undefined);
   });
   inside.addEventListener("focusout", () => show(undefined));
 }
 
-/** Let the arrow keys move the focus from one item of a list to the next. */
+/** Move the focus through the items of a list with the arrow keys. */
 export function walk(inside) {
   inside.addEventListener("keydown", (event) => {
     const item = event.target.closest("[data-key]");

@@ -7,21 +7,21 @@ import { light, walk } from "./pointing.js";
 import { MARKS, TASKS } from "./words.js";
 
 /**
- * The part of the page that one task has.
+ * The part of the page for one task.
  *
- * A class for each task says what an answer `shows`, how two of them `agree`, and what is the
- * `newBody` of a panel.
+ * A subclass per task implements `shows` (the items of an answer), `agree` (the agreement of two)
+ * and `newBody` (the body of a panel).
  */
 export class Section {
   #view;
   #panels = new Map();
   #pick = element("select");
-  #against = element("label", { className: "against" }, "held against ", this.#pick);
+  #against = element("label", { className: "against" }, "compared with ", this.#pick);
   #alone = element("p", { className: "alone" });
   #legend = element("ul", { className: "kinds" });
   #grid = element("div", { className: "panels" });
 
-  /** controls: elements of the head. onBaseline: is called when another baseline is picked. */
+  /** controls: elements of the head. onBaseline: called when another baseline is picked. */
   constructor(task, controls, onBaseline) {
     this.element = element(
       "section",
@@ -40,7 +40,7 @@ export class Section {
    * Show a view, or the last one again.
    *
    * view: `models` by name, the baseline first; `cards` and `answers` by model; `waiting`, the
-   * models that are yet to answer; `picture`; `nothingToCompare`, a text.
+   * models that have not answered yet; `picture`; `nothingToCompare`, a text.
    */
   draw(view = this.#view) {
     this.#view = view;
@@ -84,7 +84,7 @@ export class Section {
 
   #arrange(models) {
     const panels = models.map((model) => this.#panels.get(model).element);
-    // What is put where it is already would lose the focus.
+    // Inserting an element where it already is would lose the focus.
     const isSame = (panel, index) => panel === this.#grid.children[index];
     if (panels.length === this.#grid.children.length && panels.every(isSame)) return;
     this.#grid.replaceChildren(...panels);

@@ -1,12 +1,12 @@
-// A slider that says what it is set to.
+// A slider that displays its value.
 
 import { element } from "./elements.js";
 
-/** A slider; its `value` is null until somebody moves it, and again once it is reset. */
+/** A slider; its `value` is null until it is moved, and again after a reset. */
 export class Slider {
   value = null;
   #input;
-  // No <output>: a label would take it for what it labels.
+  // Not an <output>, which the label would treat as its labelled control.
   #output = element("strong");
   #reset;
   #own;
@@ -14,8 +14,8 @@ export class Slider {
   #decimals;
 
   /**
-   * own: where it stands as long as nobody moves it; ownText: what it says there.
-   * onMove: is called when the value has changed.
+   * own: its position until it is moved; ownText: its text there.
+   * onMove: called when the value has changed.
    */
   constructor({ label, min, max, step, own, ownText, title }, onMove) {
     this.#decimals = step < 1 ? 2 : 0;

@@ -1,9 +1,9 @@
-// The comparison that the page shows, as code that asks for it.
+// The page's comparison as code.
 //
-// Each takes `url`, of the page; `file`, the picture's name; `options` of the request, as in
-// JSON; and `needsToken`, for a token that is in the environment.
+// Each takes `url`, of the page; `file`, the picture's name; `options`, of the request, as in
+// JSON; and `needsToken`, true if a token is read from the environment.
 
-const GRPC_PORT = 8001; // the server's default; a page can't know another
+const GRPC_PORT = 8001; // the server's default; the page can't know another one
 const TASK_NAMES = { TASK_CLASSIFICATION: "classification", TASK_OBJECT_DETECTION: "detection" };
 
 export const LANGUAGES = { curl, Python: python, Go: go };

@@ -1,10 +1,10 @@
-// The ways by which a picture comes: chosen, dropped, pasted, or from the camera.
+// The sources of pictures: chosen, dropped, pasted, or from the camera.
 
 import { photograph } from "./camera.js";
 
 const field = document.getElementById("file");
 
-/** Hand every file that comes to `take`. */
+/** Pass every new file to `take`. */
 export function listen(take) {
   const takeFirst = ([file]) => file && take(file);
 

@@ -1,18 +1,18 @@
-// Tasks, numbers and facts, as people say them.
+// Tasks, numbers and facts as text for people.
 
 export const TASKS = {
   TASK_CLASSIFICATION: "Classification",
   TASK_OBJECT_DETECTION: "Object detection",
 };
 
-/** Whose something is: of both models, or of one alone. What colours say, these marks say too. */
+/** The marks of items that both models or only one has; they repeat what the colours show. */
 export const MARKS = { both: "=", here: "+", baseline: "−" };
 
 export const RANDOM = "random weights";
 
 export const UNKNOWN = "unknown";
 
-/** Return a message of the server's with a capital, as it stands by itself. */
+/** Return a server's message with a capital letter, as a sentence. */
 export const sentence = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
 export const known = (text) => text || UNKNOWN;
@@ -37,7 +37,7 @@ export function bytes(count) {
 /** Return a time in UTC, RFC 3339, to the minute. */
 export const moment = (time) => (time ? `${time.slice(0, 16).replace("T", " ")} UTC` : UNKNOWN);
 
-/** Return how many parameters a model has: 25.6 M. They come as text, as all int64 in JSON. */
+/** Return the number of parameters: 25.6 M. count: a string, as all int64 are in JSON. */
 export function parameters(count) {
   if (Number(count) <= 0) return UNKNOWN;
   return count < 100_000 ? `${(count / 1e3).toFixed(1)} k` : `${(count / 1e6).toFixed(1)} M`;

@@ -1,11 +1,11 @@
-"""Tests of the clients: through a real channel, against a server that answers as it is told."""
+"""Tests of the clients, through a real channel to a server with canned answers."""
 
 import subprocess
 import sys
 
 
 def fresh_python(code: str) -> str:
-    """Return what code prints in a Python of its own."""
+    """Return the output of code in a new Python process."""
     return subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout

@@ -26,7 +26,7 @@ def client(fake: fakes.FakeServer) -> Iterator[Client]:
 
 @pytest.fixture
 def nobody() -> str:
-    """An address at which nobody listens: the port was just given back."""
+    """An address without a listener: its port was just released."""
     fake = fakes.FakeServer()
     fakes.started(fake).stop(None).wait()
     return fake.address
@@ -43,7 +43,7 @@ def visavis(fake: fakes.FakeServer, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Files whose bytes are their names; the fake server looks no closer."""
+    """Files that contain their own names, which is enough for the fake server."""
     paths = [tmp_path / f"{name}.jpg" for name in "abcdef"]
     for path in paths:
         path.write_bytes(path.stem.encode())

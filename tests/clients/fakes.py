@@ -1,4 +1,4 @@
-"""A server that answers what it is told to, over a real channel."""
+"""A server with canned answers, over a real channel."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 @dataclass
 class FakeServer(vision_pb2_grpc.VisionServiceServicer, health_pb2_grpc.HealthServicer):
-    """A server. answers: what to do instead of the canned answer, by the RPC's name."""
+    """A server. answers: functions that replace the canned answers, by RPC name."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
@@ -65,7 +65,7 @@ class FakeServer(vision_pb2_grpc.VisionServiceServicer, health_pb2_grpc.HealthSe
 
 
 def started(fake: FakeServer, address: str = "127.0.0.1:0") -> grpc.Server:
-    """Return a running server; its address lies in the fake."""
+    """Start a server and return it; the fake holds its address."""
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 96 * 1024 * 1024)]
     server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
     vision_pb2_grpc.add_VisionServiceServicer_to_server(fake, server)
@@ -77,7 +77,7 @@ def started(fake: FakeServer, address: str = "127.0.0.1:0") -> grpc.Server:
 
 
 def refusal(code: int, message: str, *details: Message) -> Answer:
-    """Return what answers with a status and its google.rpc details."""
+    """Return an answer that fails with a status and its google.rpc details."""
     status = status_pb2.Status(code=code, message=message)
     for detail in details:
         status.details.add().Pack(detail)

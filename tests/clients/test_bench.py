@@ -9,7 +9,7 @@ from google.rpc import code_pb2
 from PIL import Image
 from visavis.bench.process import Watched, listener
 from visavis.bench.workload import calls_of, models_asked
-from visavis.cards import read_model
+from visavis.card_reading import read_model
 from visavis.errors import InvalidRequest, InvalidSettings
 from visavis.v1 import vision_pb2 as pb
 
@@ -39,7 +39,7 @@ def test_sweep_has_a_line_for_each_load(visavis: Command, pictures: list[Path], 
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_json_has_every_round_and_what_it_was_measured_on(
+def test_json_has_every_round_and_the_machine(
     visavis: Command, pictures: list[Path], tmp_path: Path
 ):
     file = tmp_path / "bench.json"
@@ -65,13 +65,13 @@ def test_plot_is_a_picture(visavis: Command, pictures: list[Path], tmp_path: Pat
             assert len(picture.convert("L").getcolors() or ()) > 20
 
 
-def test_pictures_are_sent_in_turns(visavis: Command, fake: FakeServer, pictures: list[Path]):
+def test_pictures_are_sent_in_turn(visavis: Command, fake: FakeServer, pictures: list[Path]):
     assert visavis("bench", *pictures[:3], *CLASSIFY) == 0
     sent = {request.image.encoded for request in fake.requests if hasattr(request, "top_k")}
     assert sent == {b"a", b"b", b"c"}
 
 
-def test_mixed_load_calls_all_methods_and_tells_what_each_obtained(
+def test_mixed_load_calls_all_methods_and_reports_their_shares(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):
     models = ("--model", "resnet50,yolov5n", "--method", "mixed", "--callers", "3")
@@ -99,14 +99,14 @@ def test_errors_are_counted_by_status(
     assert "RESOURCE_EXHAUSTED" in capsys.readouterr().out
 
 
-def test_load_without_an_answer_fails(
+def test_load_without_answers_fails(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):
     fake.answers["Classify"] = refusal(code_pb2.INTERNAL, "broken")
     assert visavis("bench", pictures[0], *CLASSIFY) == 5
     out, err = capsys.readouterr()
     assert " INTERNAL" in out
-    assert "nothing was answered at 1 caller: INTERNAL" in err
+    assert "no call succeeded at 1 caller: INTERNAL" in err
 
 
 def test_check_finds_an_answer_that_differs(
@@ -125,10 +125,10 @@ def test_check_finds_an_answer_that_differs(
     assert visavis("bench", pictures[0], *one, "--check") == 5
     out, err = capsys.readouterr()
     assert "1 of " in out
-    assert "a.jpg: resnet50: place 1 is 'cab' instead of 'bus'" in out
+    assert "a.jpg: resnet50: rank 1 is 'cab' instead of 'bus'" in out
     assert "answers differ" in err
     assert visavis("bench", pictures[0], *one, "--check") == 0
-    assert "all equal the first ones" in capsys.readouterr().out
+    assert "all equal the first answers" in capsys.readouterr().out
 
 
 def test_raw_pixels_are_sent_upright(visavis: Command, fake: FakeServer, tmp_path: Path):
@@ -144,7 +144,7 @@ def test_raw_pixels_are_sent_upright(visavis: Command, fake: FakeServer, tmp_pat
 
 
 @pytest.mark.parametrize(("blocks", "turned"), EXIF_BLOCKS)
-def test_raw_pixels_are_turned_as_the_server_turns_them(
+def test_raw_pixels_are_rotated_as_the_server_does(
     visavis: Command, fake: FakeServer, tmp_path: Path, blocks: list[bytes], turned: bool
 ):
     (tmp_path / "a.jpg").write_bytes(with_exif("JPEG", *blocks))
@@ -153,7 +153,7 @@ def test_raw_pixels_are_turned_as_the_server_turns_them(
     assert (raw.width, raw.height) == ((10, 20) if turned else (20, 10))
 
 
-def test_a_file_that_no_raw_pixels_come_from_is_refused_by_name(
+def test_undecodable_file_is_rejected_by_name(
     visavis: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], fake: FakeServer
 ):
     (tmp_path / "a.jpg").write_bytes(b"<html>")
@@ -162,43 +162,41 @@ def test_a_file_that_no_raw_pixels_come_from_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (("--callers", "0"), "0"),
         (("--callers", "many"), "many"),
         (("--rate", "0"), "above 0"),
         (("--rate", "nan"), "nan"),
-        (("--callers", "1", "--rate", "2"), "not both"),
+        (("--callers", "1", "--rate", "2"), "either --callers or --rate"),
         (("--method", "guess"), "unknown"),
-        (("--method", "mixed", "--callers", "2"), "each method needs a caller"),
-        (("--method", "mixed", "--limit"), "no common limit"),
+        (("--method", "mixed", "--callers", "2"), "each method needs at least one"),
+        (("--method", "mixed", "--limit"), "only one --method"),
         (("--limit-graph", "yolov5n"), "NAME=FILE"),
     ],
 )
-def test_what_makes_no_sense_is_not_understood(
+def test_invalid_options_exit_with_2(
     visavis: Command,
     pictures: list[Path],
     capsys: Captured,
     arguments: tuple[str, ...],
-    complaint: str,
+    message: str,
 ):
     assert visavis("bench", pictures[0], *arguments) == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert complaint in error
+    assert message in error
 
 
-def test_nobody_listening_ends_with_exit_code_3(
-    visavis: Command, nobody: str, pictures: list[Path]
-):
+def test_missing_server_exits_with_3(visavis: Command, nobody: str, pictures: list[Path]):
     assert visavis("bench", pictures[0], "--server", nobody, *CLASSIFY) == 3
 
 
-def test_picture_that_is_missing_is_named(visavis: Command, tmp_path: Path, capsys: Captured):
+def test_missing_picture_is_named(visavis: Command, tmp_path: Path, capsys: Captured):
     assert visavis("bench", tmp_path / "none.jpg", *CLASSIFY) == 1
     assert "none.jpg" in capsys.readouterr().err
 
 
-def test_server_of_its_own_needs_the_application(
+def test_serving_models_needs_the_application(
     visavis: Command,
     pictures: list[Path],
     capsys: Captured,
@@ -210,21 +208,21 @@ def test_server_of_its_own_needs_the_application(
     assert "pip install visavis-server" in capsys.readouterr().err
 
 
-def test_models_are_chosen_by_what_they_are_capable_of():
+def test_models_are_chosen_by_their_tasks():
     assert models_asked("detect", CARDS, []) == ("yolov5n",)
     assert models_asked("classify", CARDS, ["yolov5n", "resnet18"]) == ("resnet18",)
     assert models_asked("compare", CARDS, ["yolov5n", "resnet18"]) == ("yolov5n", "resnet18")
     assert len(models_asked("compare", CARDS, [])) == 4
-    for method, wanted, complaint in (
+    for method, wanted, message in (
         ("classify", [], "resnet18, resnet50"),
-        ("detect", ["resnet50"], "none of these models is capable of detection: resnet50"),
-        ("compare", ["vgg"], "no model 'vgg'"),
+        ("detect", ["resnet50"], "no model is capable of detection; considered: resnet50"),
+        ("compare", ["vgg"], "unknown model 'vgg'"),
     ):
-        with pytest.raises(InvalidRequest, match=complaint):
+        with pytest.raises(InvalidRequest, match=message):
             models_asked(method, CARDS, wanted)
 
 
-def test_requests_ask_what_the_clients_ask(pictures: list[Path]):
+def test_requests_equal_those_of_the_clients(pictures: list[Path]):
     (call,) = calls_of("compare", ("a", "b"), pictures[:1])
     request = pb.CompareRequest.FromString(call.request)
     assert request == pb.CompareRequest(image=pb.Image(encoded=b"a"), models=["a", "b"])
@@ -237,13 +235,13 @@ def test_own_process_can_be_watched_and_found_by_its_address(fake: FakeServer):
     assert listener(fake.address) == os.getpid()
 
 
-def test_process_that_is_not_there_is_named():
-    with pytest.raises(InvalidSettings, match="process 4194305 can't be watched"):
-        Watched(4194305)  # Linux gives no number as high as that.
+def test_missing_process_is_named():
+    with pytest.raises(InvalidSettings, match="can't watch process 4194305"):
+        Watched(4194305)  # Above Linux's highest process ID.
 
 
 @pytest.mark.parametrize("option", ["--json", "--plot"])
-def test_a_file_that_can_not_be_written_is_noticed_before_any_call(
+def test_unwritable_file_is_reported_before_the_first_call(
     option: str,
     visavis: Command,
     fake: FakeServer,
@@ -253,6 +251,6 @@ def test_a_file_that_can_not_be_written_is_noticed_before_any_call(
 ):
     file = tmp_path / "nowhere" / "file"
     assert visavis("bench", pictures[0], *CLASSIFY, option, file) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "No such file or directory; name a file in a folder that can be written to" in told
+    text = " ".join(capsys.readouterr().err.split())
+    assert "No such file or directory; choose a file in a writable folder" in text
     assert not fake.calls

@@ -28,7 +28,7 @@ def found(call: Call, expected: bytes, given: bytes) -> str:
     return difference(read(call, expected), read(call, given))
 
 
-def test_timings_do_not_count():
+def test_timings_are_ignored():
     bus = ("bus", 0.9)
     assert found(CLASSIFY, classified(bus), classified(bus, total_ms=99)) == ""
 
@@ -36,7 +36,7 @@ def test_timings_do_not_count():
 def test_differing_label_score_and_number_are_found():
     expected = classified(("bus", 0.9), ("cab", 0.1))
     assert found(CLASSIFY, expected, classified(("bus", 0.9), ("tram", 0.1))) == (
-        "resnet50: place 2 is 'tram' instead of 'cab'"
+        "resnet50: rank 2 is 'tram' instead of 'cab'"
     )
     assert "scores 0.892" in found(CLASSIFY, expected, classified(("bus", 0.892), ("cab", 0.1)))
     assert "1 labels or boxes instead of 2" in found(CLASSIFY, expected, classified(("bus", 0.9)))
@@ -44,12 +44,12 @@ def test_differing_label_score_and_number_are_found():
     assert "scores nan" in found(CLASSIFY, expected, nan)
 
 
-def test_box_may_move_by_a_pixel_and_no_further():
+def test_boxes_may_differ_by_one_pixel():
     assert found(DETECT, detected(0.8, 20), detected(0.8, 20.9)) == ""
     assert "the box of 'bus'" in found(DETECT, detected(0.8, 20), detected(0.8, 21.5))
 
 
-def test_comparison_is_checked_model_by_model_and_failures_with_it():
+def test_comparison_is_checked_by_model_failures_included():
     whole = canned.comparison()
     expected = read(COMPARE, whole.SerializeToString())
     assert expected.keys() == {

@@ -122,13 +122,13 @@ async def test_window_opens_only_when_every_caller_has_had_an_answer():
     assert marks == ["opened", "opened"]
 
 
-async def test_only_what_is_answered_inside_the_window_counts():
+async def test_only_answers_inside_the_window_count():
     window = await closed_loop(Stub().send, [[CLASSIFY]], 2, 0.02, 0.05)
     assert window.outcomes
     assert all(window.opened <= o.done < window.closed for o in window.outcomes)
 
 
-async def test_caller_goes_through_all_pictures_in_turns():
+async def test_each_caller_sends_all_pictures_in_turn():
     seen: list[str] = []
 
     async def send(call: Call, caller: int) -> bytes:
@@ -141,7 +141,7 @@ async def test_caller_goes_through_all_pictures_in_turns():
     assert seen[:6] == list("abcabc")
 
 
-async def test_refusals_are_results_with_the_name_of_their_status(fake: FakeServer):
+async def test_failed_calls_are_results_with_their_status(fake: FakeServer):
     numbers = itertools.count()
 
     def every_third(request: object, context: grpc.ServicerContext) -> pb.ClassifyResponse:
@@ -157,13 +157,13 @@ async def test_refusals_are_results_with_the_name_of_their_status(fake: FakeServ
     assert codes["RESOURCE_EXHAUSTED"] <= fake.calls["Classify"] / 3 + 1
 
 
-async def test_nobody_listening_is_counted_and_ends_by_itself(nobody: str):
+async def test_missing_server_is_counted_and_the_loop_ends(nobody: str):
     async with Channels(nobody, 2, timeout=5) as channels:
         window = await closed_loop(channels.send, [[CLASSIFY]], 2, 0, 0.1)
     assert {o.code for o in window.outcomes} == {"UNAVAILABLE"}
 
 
-async def test_each_caller_has_a_connection_of_its_own(fake: FakeServer):
+async def test_each_caller_has_its_own_connection(fake: FakeServer):
     peers: set[str] = set()
 
     def answer(request: object, context: grpc.ServicerContext) -> pb.ClassifyResponse:

@@ -33,12 +33,12 @@ def outcome(latency_s: float, due: float = 0.0, code: str = OK, call: Call = CLA
     st.lists(st.floats(0, 1e6), min_size=1, max_size=50),
     st.floats(0, 100),
 )
-def test_percentile_is_numpys(values: list[float], percent: float):
+def test_percentile_equals_numpys(values: list[float], percent: float):
     given = percentile(sorted(values), percent)
     assert given == pytest.approx(np.percentile(values, percent), rel=1e-9, abs=1e-9)
 
 
-def test_latency_counts_what_was_answered_only():
+def test_latency_counts_only_successful_calls():
     outcomes = [outcome(n / 1000) for n in range(1, 102)]
     refused = [outcome(9.0, code="RESOURCE_EXHAUSTED")]
     latency = latency_of([*outcomes, *refused])
@@ -46,7 +46,7 @@ def test_latency_counts_what_was_answered_only():
     assert latency_of(refused) is None
 
 
-def test_round_tells_throughput_errors_and_what_each_answer_cost():
+def test_round_has_throughput_errors_and_cost_per_answer():
     answered = [outcome(0.1, due) for due in (10.0, 10.5, 11.0, 11.5)]
     failed = [outcome(0.1, 10.2, "INTERNAL"), outcome(0.1, 10.3, "INTERNAL")]
     window = Window(10.0, 12.0, (*answered, *failed))
@@ -63,7 +63,7 @@ def test_round_tells_throughput_errors_and_what_each_answer_cost():
     assert round_.of_limit == 1.0
 
 
-def test_answers_that_come_after_the_window_count_for_latency_but_not_for_throughput():
+def test_answers_after_the_window_count_for_latency_but_not_for_throughput():
     window = Window(0.0, 1.0, (outcome(0.5), outcome(5.0, 0.9)))
     round_ = measured(window, Cost(None, None, 0.0))
     assert round_.per_s == 1.0
@@ -71,7 +71,7 @@ def test_answers_that_come_after_the_window_count_for_latency_but_not_for_throug
     assert round_.latency.max_ms == 5000
 
 
-def test_round_without_an_answer_has_no_latency_and_no_cost():
+def test_round_without_answers_has_no_latency_and_no_cost():
     round_ = measured(Window(0.0, 1.0, (outcome(0.1, code="UNAVAILABLE"),)), Cost(1.0, 1, 1.0))
     assert (round_.per_s, round_.latency, round_.server_cpu_ms) == (0.0, None, None)
 
@@ -115,7 +115,7 @@ def answered(call: Call, *runs: tuple[str, float]) -> Outcome:
     return Outcome(call, 0, 0, 0.1, OK, single.SerializeToString())
 
 
-def test_session_time_is_added_up_over_all_models_of_a_method():
+def test_session_time_is_summed_over_all_models_of_a_method():
     outcomes = [
         answered(CLASSIFY, ("m", 10.5)),
         answered(CLASSIFY, ("m", 11.5)),
@@ -137,7 +137,7 @@ def test_answers_of_one_batch_share_the_time_of_its_run():
     assert obtained == {"classify": batch * 3 / 4, "compare": batch / 4 + 5, "detect": batch}
 
 
-def test_several_methods_are_told_apart():
+def test_several_methods_have_separate_shares():
     window = Window(0.0, 2.0, (answered(CLASSIFY, ("m", 10.0)), answered(DETECT, ("n", 6.0))))
     methods = measured(window, Cost(None, None, 0.0)).methods
     assert {name: share.session_ms_per_s for name, share in methods.items()} == {

@@ -20,7 +20,7 @@ from . import canned, fakes
 from .fakes import FakeServer, refusal
 
 
-def test_detect_sends_what_it_was_given_and_reads_the_boxes(client: Client, fake: FakeServer):
+def test_detect_sends_its_arguments_and_reads_the_boxes(client: Client, fake: FakeServer):
     result = client.detect(
         b"jpeg", model="yolov5n", version=2, score_threshold=0.5, labels=["bus"], annotate=True
     )
@@ -45,7 +45,7 @@ def test_detect_sends_what_it_was_given_and_reads_the_boxes(client: Client, fake
     assert result.message.detections[0].label == "person"
 
 
-def test_options_that_are_not_given_are_left_to_the_server(client: Client, fake: FakeServer):
+def test_omitted_options_are_left_to_the_server(client: Client, fake: FakeServer):
     client.classify(b"jpeg", model="resnet50")
     client.detect(b"jpeg", model="yolov5n")
     client.compare(b"jpeg")
@@ -81,7 +81,7 @@ def test_compare_reads_answers_agreements_and_failures(client: Client, fake: Fak
     assert [card.name for card in result.models] == [card.name for card in canned.CARDS]
 
 
-def test_compare_stream_yields_each_answer_and_ends_with_the_whole(client: Client):
+def test_compare_stream_yields_each_answer_then_the_whole_comparison(client: Client):
     *answers, summary = client.compare_stream(b"jpeg")
     assert [answer.answer.served_by.model for answer in answers] == [
         "resnet50",
@@ -94,7 +94,7 @@ def test_compare_stream_yields_each_answer_and_ends_with_the_whole(client: Clien
     assert isinstance(summary, visavis.Comparison)
 
 
-def test_stream_that_is_left_early_is_cancelled_on_the_server(client: Client, fake: FakeServer):
+def test_closing_a_stream_early_cancels_it_on_the_server(client: Client, fake: FakeServer):
     cancelled = threading.Event()
 
     def endless(request, context):
@@ -110,7 +110,7 @@ def test_stream_that_is_left_early_is_cancelled_on_the_server(client: Client, fa
     assert cancelled.wait(20)
 
 
-def test_card_comes_with_facts_and_receipt(client: Client):
+def test_card_has_facts_and_receipt(client: Client):
     card = client.get_model("yolov5n")
     assert card.facts.parameter_count == 1_872_157
     assert card.facts.real_time is True
@@ -120,7 +120,7 @@ def test_card_comes_with_facts_and_receipt(client: Client):
 
 
 @pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
-def test_what_is_gone_in_a_moment_is_retried_even_with_a_large_picture(
+def test_brief_outage_is_retried_even_with_a_large_picture(
     client: Client, fake: FakeServer, status: grpc.StatusCode
 ):
     def once_starting(request, context):
@@ -133,7 +133,7 @@ def test_what_is_gone_in_a_moment_is_retried_even_with_a_large_picture(
     assert fake.calls["Detect"] == 2
 
 
-def test_server_that_stays_unavailable_is_asked_four_times(client: Client, fake: FakeServer):
+def test_unavailable_server_is_tried_four_times(client: Client, fake: FakeServer):
     fake.answers["ListModels"] = refusal(code_pb2.UNAVAILABLE, "stopping")
     with pytest.raises(visavis.Unavailable, match="stopping"):
         client.list_models()
@@ -182,7 +182,7 @@ def test_token_is_sent_with_every_call(fake: FakeServer):
     assert fake.metadata["authorization"] == "Bearer secret"
 
 
-def test_unix_socket_is_an_address_too(tmp_path: Path):
+def test_unix_socket_is_an_address(tmp_path: Path):
     fake = FakeServer()
     server = fakes.started(fake, f"unix:{tmp_path}/socket")
     with Client(fake.address) as client:
@@ -191,7 +191,7 @@ def test_unix_socket_is_an_address_too(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["labels", "models"])
-def test_text_in_the_place_of_a_list_is_refused(client: Client, name: str):
+def test_string_instead_of_a_list_is_rejected(client: Client, name: str):
     with pytest.raises(visavis.InvalidRequest, match="takes a list") as caught:
         client.compare(b"jpeg", **{name: "person"})
     assert caught.value.field == name
@@ -205,17 +205,17 @@ def test_text_in_the_place_of_a_list_is_refused(client: Client, name: str):
         ({"score_threshold": "high"}, "score_threshold"),
     ],
 )
-def test_option_that_can_not_be_sent_is_refused(client: Client, options: dict, text: str):
+def test_invalid_option_is_rejected(client: Client, options: dict, text: str):
     with pytest.raises(visavis.InvalidRequest, match=text):
         client.detect(b"jpeg", model="yolov5n", **options)
 
 
-def test_unknown_task_is_refused_with_the_known_ones(client: Client):
+def test_unknown_task_is_rejected_with_the_known_ones(client: Client):
     with pytest.raises(visavis.InvalidRequest, match="classification, detection"):
         client.compare(b"jpeg", tasks=["segmentation"])
 
 
-async def test_async_client_answers_as_the_other_does(client: Client, fake: FakeServer):
+async def test_async_client_returns_the_same_results(client: Client, fake: FakeServer):
     async with AsyncClient(fake.address) as other:
         await other.wait_until_ready()
         assert await other.classify(b"jpeg", model="resnet50") == client.classify(
@@ -268,7 +268,7 @@ def test_tls_with_own_authority_carries_a_token(tmp_path: Path):
     server.stop(None).wait()
 
 
-def test_async_client_made_before_any_loop_works_in_every_loop(fake: FakeServer):
+def test_async_client_created_before_any_loop_works_in_every_loop(fake: FakeServer):
     client = AsyncClient(fake.address, timeout=20)
 
     async def names() -> list[str]:
@@ -280,7 +280,7 @@ def test_async_client_made_before_any_loop_works_in_every_loop(fake: FakeServer)
     assert asyncio.run(names()) == asyncio.run(names()) == expected
 
 
-def test_async_client_of_two_loops_at_once_keeps_them_apart(fake: FakeServer):
+def test_async_client_keeps_the_connections_of_two_loops_apart(fake: FakeServer):
     client = AsyncClient(fake.address, timeout=20)
     both_called = threading.Barrier(2)
 
@@ -297,7 +297,7 @@ def test_async_client_of_two_loops_at_once_keeps_them_apart(fake: FakeServer):
 
 
 @pytest.mark.parametrize("method", ["classify", "detect", "compare"])
-def test_every_call_takes_the_arrays_of_opencv(method: str, client: Client, fake: FakeServer):
+def test_every_call_accepts_opencv_arrays(method: str, client: Client, fake: FakeServer):
     model = {} if method == "compare" else {"model": "resnet50"}
     getattr(client, method)(np.zeros((4, 7, 3), np.uint8), channels="BGR", **model)
     assert fake.requests[0].image.raw.format == pb.PIXEL_FORMAT_BGR

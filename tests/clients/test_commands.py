@@ -74,7 +74,7 @@ def test_failed_picture_keeps_its_line_and_does_not_stop_the_others(
     assert f"visavis: {pictures[1]}: image is no picture" in err
 
 
-def test_every_picture_has_its_line_where_it_is_unclear_which_model_is_meant(
+def test_every_picture_has_an_error_line_if_the_model_is_ambiguous(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
     assert visavis("classify", *pictures[:3], "--json") == 1
@@ -84,7 +84,7 @@ def test_every_picture_has_its_line_where_it_is_unclear_which_model_is_meant(
     assert err.count("several models are capable") == 1
 
 
-def test_every_picture_has_its_line_where_no_server_answers(
+def test_every_picture_has_an_error_line_if_no_server_answers(
     visavis: Command, nobody: str, pictures: list[Path], capsys: Captured
 ):
     arguments = ("--json", "--server", nobody)
@@ -93,13 +93,13 @@ def test_every_picture_has_its_line_where_no_server_answers(
     assert [json.loads(line)["error"]["code"] for line in lines] == ["UNAVAILABLE"] * 2
 
 
-def test_file_that_is_missing_is_named_and_the_next_one_answered(
+def test_missing_file_is_named_and_the_next_one_answered(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
     missing = pictures[0].with_name("missing.jpg")
     assert visavis("detect", missing, pictures[0]) == 1
     out, err = capsys.readouterr()
-    assert f"{missing}: can't read it: No such file or directory" in err
+    assert f"{missing}: can't read the picture: No such file or directory" in err
     assert "person" in out
 
 
@@ -117,15 +117,15 @@ def test_a_folder_stands_for_the_pictures_in_it(
     assert sorted(asked) == sorted([b"a", *[b"a/c.jpg", b"b.jpg"] * 2])
     (folder / "empty").mkdir()
     assert visavis("compare", folder / "empty") == 1
-    assert "empty holds no JPEG, PNG or WebP picture" in capsys.readouterr().err
+    assert "empty has no JPEG, PNG or WebP picture" in capsys.readouterr().err
 
 
-def test_a_url_is_refused_as_one(visavis: Command, capsys: Captured):
+def test_a_url_is_rejected_as_one(visavis: Command, capsys: Captured):
     assert visavis("classify", "https://example.org/a.jpg", "--model", "resnet50") == 1
     assert "image is a URL" in capsys.readouterr().err
 
 
-def test_picture_comes_from_stdin(
+def test_picture_is_read_from_stdin(
     visavis: Command, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):
     fake.answers["Classify"] = echoing
@@ -136,7 +136,7 @@ def test_picture_comes_from_stdin(
     assert "piped" in out
 
 
-def test_stdin_twice_is_not_understood(visavis: Command, capsys: Captured):
+def test_stdin_given_twice_is_an_error(visavis: Command, capsys: Captured):
     assert visavis("detect", "-", "-") == 2
     assert "only once" in capsys.readouterr().err
 
@@ -180,7 +180,7 @@ def test_several_capable_models_are_listed_to_choose_from(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
     assert visavis("classify", pictures[0]) == 1
-    assert "name one with --model: resnet18, resnet50, yolov5n-cls" in capsys.readouterr().err
+    assert "choose one with --model: resnet18, resnet50, yolov5n-cls" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_several_capable_models_are_listed_to_choose_from(
         (code_pb2.UNKNOWN, 5),
     ],
 )
-def test_exit_code_says_who_must_act(
+def test_exit_code_follows_from_the_status(
     visavis: Command, fake: FakeServer, pictures: list[Path], code: int, exit_code: int
 ):
     info = error_details_pb2.RequestInfo(request_id="3f2a")
@@ -216,20 +216,18 @@ def test_exit_code_says_who_must_act(
         ["dance"],
     ],
 )
-def test_what_is_not_understood_ends_with_2(visavis: Command, arguments: list[str]):
+def test_invalid_arguments_exit_with_2(visavis: Command, arguments: list[str]):
     assert visavis(*arguments) == 2
 
 
-def test_server_that_is_not_there_ends_with_3_and_says_how_to_start_one(
-    nobody: str, capsys: Captured
-):
+def test_missing_server_exits_with_3_and_tells_how_to_start_one(nobody: str, capsys: Captured):
     assert main(["models", "--server", nobody]) == 3
     err = capsys.readouterr().err
     assert f"no answer from {nobody}" in err
     assert "visavis serve" in err
 
 
-def test_timeout_ends_with_4(visavis: Command, fake: FakeServer, pictures: list[Path]):
+def test_timeout_exits_with_4(visavis: Command, fake: FakeServer, pictures: list[Path]):
     answered = threading.Event()
     fake.answers["Classify"] = lambda request, context: answered.wait(20)
     arguments = ("classify", pictures[0], "--model", "m", "--timeout", "0.05")
@@ -237,7 +235,7 @@ def test_timeout_ends_with_4(visavis: Command, fake: FakeServer, pictures: list[
     answered.set()
 
 
-def test_interruption_ends_quietly_with_130(
+def test_interruption_exits_quietly_with_130(
     visavis: Command, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):
     def interrupted(*_: object, **__: object) -> None:
@@ -248,7 +246,7 @@ def test_interruption_ends_quietly_with_130(
     assert capsys.readouterr() == ("", "")
 
 
-def test_annotated_picture_of_one_goes_to_a_file(
+def test_one_annotated_picture_is_written_to_a_file(
     visavis: Command, pictures: list[Path], tmp_path: Path, capsys: Captured
 ):
     target = tmp_path / "new" / "drawn.jpg"
@@ -257,7 +255,7 @@ def test_annotated_picture_of_one_goes_to_a_file(
     assert "annotatedImage" not in json.loads(capsys.readouterr().out)
 
 
-def test_annotated_picture_that_the_server_drew_smaller_says_so(
+def test_command_reports_that_the_server_shrank_the_annotated_picture(
     visavis: Command,
     pictures: list[Path],
     tmp_path: Path,
@@ -265,15 +263,15 @@ def test_annotated_picture_that_the_server_drew_smaller_says_so(
     capsys: Captured,
 ):
     whole = canned.SIZE
-    for size, said in ((whole, False), (pb.ImageSize(width=9, height=7), True)):
+    for size, is_smaller in ((whole, False), (pb.ImageSize(width=9, height=7), True)):
         drawing = pb.AnnotatedImage(encoded=b"jpeg", media_type="image/jpeg", size=size)
         monkeypatch.setattr(canned, "PICTURE", drawing)
         assert visavis("detect", pictures[0], "--annotate", tmp_path / "drawn.jpg") == 0
-        smaller = f"(9 × 7 px of {whole.width} × {whole.height}: the server's max_annotated_bytes"
-        assert (smaller in " ".join(capsys.readouterr().out.split())) is said
+        note = f"(shrunk from {whole.width} × {whole.height} to 9 × 7 px by the server's"
+        assert (note in " ".join(capsys.readouterr().out.split())) is is_smaller
 
 
-def test_annotated_picture_goes_to_a_folder_where_the_path_ends_with_a_slash(
+def test_annotated_picture_is_written_to_a_folder_if_the_path_ends_with_a_slash(
     visavis: Command, pictures: list[Path], tmp_path: Path
 ):
     assert visavis("detect", pictures[0], "--annotate", f"{tmp_path}/new/sub/") == 0
@@ -281,23 +279,23 @@ def test_annotated_picture_goes_to_a_folder_where_the_path_ends_with_a_slash(
 
 
 @pytest.mark.parametrize(("name", "written"), [("drawn", "drawn.jpg"), ("b.JPEG", "b.JPEG")])
-def test_annotated_picture_is_a_jpeg_by_its_name_too(
+def test_annotated_picture_has_the_suffix_of_a_jpeg(
     visavis: Command, pictures: list[Path], tmp_path: Path, name: str, written: str
 ):
     assert visavis("detect", pictures[0], "--annotate", tmp_path / "new" / name) == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == [written]
 
 
-def test_annotated_picture_under_another_suffix_is_not_understood(
+def test_annotated_picture_with_another_suffix_is_an_error(
     visavis: Command, fake: FakeServer, pictures: list[Path], tmp_path: Path, capsys: Captured
 ):
     assert visavis("detect", pictures[0], "--annotate", tmp_path / "new" / "drawn.png") == 2
-    assert "name a .jpg or .jpeg file" in capsys.readouterr().err
+    assert "choose a .jpg or .jpeg file" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert not fake.requests
 
 
-def test_annotated_pictures_of_several_go_to_a_folder_and_never_over_each_other(
+def test_several_annotated_pictures_are_written_to_a_folder_under_different_names(
     visavis: Command, pictures: list[Path], tmp_path: Path, capsys: Captured
 ):
     namesake = tmp_path / "other" / "a.png"
@@ -325,21 +323,21 @@ def test_models_prints_one_line_of_json(visavis: Command, capsys: Captured):
     assert card["model"]["receipt"]["boxTolerancePx"] == 1.0
 
 
-def test_version_is_that_of_the_distribution(capsys: Captured):
+def test_version_is_the_version_of_the_distribution(capsys: Captured):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"visavis {metadata.version('visavis')}\n"
 
 
-def test_help_tells_the_exit_codes(capsys: Captured):
+def test_help_lists_the_exit_codes(capsys: Captured):
     assert main(["--help"]) == 0
-    assert "Exit codes: 0 all is well" in " ".join(capsys.readouterr().out.split())
+    assert "Exit codes: 0 success" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
     ("command", "requirement"),
     [("serve", "pip install visavis-server"), ("export", "pip install 'visavis-server[export]'")],
 )
-def test_application_that_is_missing_is_said_how_to_install(
+def test_missing_application_prints_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: str, requirement: str
 ):
     def nothing(name: str) -> None:
@@ -351,33 +349,34 @@ def test_application_that_is_missing_is_said_how_to_install(
 
 
 @pytest.mark.parametrize("command", ["serve", "export"])
-def test_application_is_given_every_argument_as_it_came(
+def test_application_receives_every_argument_unchanged(
     monkeypatch: pytest.MonkeyPatch, command: str
 ):
-    given = []
+    received = []
 
     class Application:
         @staticmethod
         def main(args: list[str], prog: str) -> int:
-            given.append((args, prog))
+            received.append((args, prog))
             return 7
 
-    modules = {f"{'server' if command == 'serve' else command}.__main__": Application}
+    modules = {f"visavis_{'server' if command == 'serve' else command}.__main__": Application}
     importlib = SimpleNamespace(import_module=modules.get)
     monkeypatch.setattr("visavis.commands.application.importlib", importlib)
     arguments = ["resnet50", "--help", "--", "-x", "--version", "--", "--models=a b"]
     assert main([command, *arguments]) == 7
-    assert given == [(arguments, f"visavis {command}")]
+    assert received == [(arguments, f"visavis {command}")]
 
 
-def test_doctor_says_whether_the_server_answers(visavis: Command, nobody: str, capsys: Captured):
+def test_doctor_reports_if_the_server_answers(visavis: Command, nobody: str, capsys: Captured):
     assert visavis("doctor") == 0
     assert "ready at" in capsys.readouterr().out
     assert visavis("doctor", "--server", nobody) == 0
-    assert "none is ready at" in capsys.readouterr().out
+    assert "missing  server" in (out := capsys.readouterr().out)
+    assert f"no answer from {nobody}" in " ".join(out.split())
 
 
-def test_doctor_passes_on_what_the_application_reports(
+def test_doctor_includes_the_report_of_the_application(
     visavis: Command, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ):
     class Application:

@@ -25,12 +25,12 @@ def test_only_this_machine_counts_as_local(address: str, local: bool):
 @pytest.mark.parametrize(
     "address", ["", "localhost", "localhost:", "localhost:0", "localhost:99999", "http://a:1", ":1"]
 )
-def test_address_that_leads_nowhere_is_refused_with_an_example(address: str):
+def test_invalid_address_is_rejected_with_an_example(address: str):
     with pytest.raises(InvalidSettings, match="write HOST:PORT"):
         Client(address)
 
 
-def test_token_never_travels_in_the_clear():
+def test_token_is_never_sent_in_the_clear():
     with pytest.raises(InvalidSettings, match="in the clear"):
         Client("vision.example.org:8001", token="secret")
 
@@ -42,18 +42,18 @@ def test_token_goes_to_this_machine_and_over_tls():
 
 
 @pytest.mark.parametrize("token", ["", " ", "two\nlines", "schlüssel"])
-def test_token_that_no_header_can_carry_is_refused(token: str):
+def test_token_with_characters_not_allowed_in_a_header_is_rejected(token: str):
     with pytest.raises(InvalidSettings, match="token") as caught:
         Client(token=token)
     assert not token.strip() or token not in caught.value.message
 
 
-def test_certificate_without_its_key_is_refused(tmp_path: Path):
+def test_certificate_without_its_key_is_rejected(tmp_path: Path):
     with pytest.raises(InvalidSettings, match="private key"):
         channel_credentials(TLS(certificate=tmp_path / "client.pem"))
 
 
-def test_certificate_file_that_is_missing_is_named():
+def test_missing_certificate_file_is_named():
     with pytest.raises(InvalidSettings, match=r"no/roots\.pem"):
         Client(tls=TLS(root_certificates="no/roots.pem"))
 

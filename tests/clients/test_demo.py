@@ -18,7 +18,7 @@ Command = Callable[..., int]
 def ready(
     visavis: Command, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Path:
-    """The folder of a demo whose models are exported and served, beside a sample picture."""
+    """The folder of a demo with exported models, a running server and a sample picture."""
     for model in demo.MODELS:
         version = tmp_path / "demo" / "models" / model / "1"
         version.mkdir(parents=True)
@@ -43,7 +43,7 @@ def test_the_demo_runs_commands_that_import_nothing_from_the_working_folder(tmp_
     assert done.returncode == 0
 
 
-def test_demo_shows_commands_that_can_be_typed_about_a_copy_of_the_sample(
+def test_demo_prints_commands_with_short_paths_to_a_copy_of_the_sample(
     visavis: Command, fake: FakeServer, ready: Path, capfd: pytest.CaptureFixture[str]
 ):
     assert visavis("demo") == 0

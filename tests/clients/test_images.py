@@ -14,20 +14,20 @@ from . import fresh_python
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, np.frombuffer])
-def test_bytes_of_any_kind_are_an_encoded_picture(kind):
+def test_any_bytes_type_is_an_encoded_picture(kind):
     source = (
         kind(b"\xff\xd8jpeg", dtype=np.uint8) if kind is np.frombuffer else kind(b"\xff\xd8jpeg")
     )
     assert image_message(source) == pb.Image(encoded=b"\xff\xd8jpeg")
 
 
-def test_path_is_read_as_text_and_as_path(tmp_path: Path):
+def test_path_may_be_a_string_or_a_path(tmp_path: Path):
     path = tmp_path / "bus.jpg"
     path.write_bytes(b"jpeg")
     assert image_message(path) == image_message(str(path)) == pb.Image(encoded=b"jpeg")
 
 
-def test_missing_file_raises_what_python_raises():
+def test_missing_file_raises_pythons_error():
     with pytest.raises(FileNotFoundError):
         image_message("no/such/picture.jpg")
 
@@ -46,15 +46,15 @@ def test_array_that_is_not_contiguous_arrives_row_by_row(turn):
     assert image_message(pixels).raw.data == np.ascontiguousarray(pixels).tobytes()
 
 
-def test_colours_of_opencv_are_named_and_the_pixels_stay_as_they_are():
+def test_bgr_pixels_are_sent_unchanged_as_bgr():
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     raw = image_message(pixels, "BGR").raw
     assert raw.format == pb.PIXEL_FORMAT_BGR
     assert raw.data == pixels.tobytes()
 
 
-def test_channels_that_are_neither_rgb_nor_bgr_are_refused():
-    with pytest.raises(InvalidRequest, match="channels is 'RGBA'; choose RGB, or BGR"):
+def test_channels_other_than_rgb_and_bgr_are_rejected():
+    with pytest.raises(InvalidRequest, match="channels is 'RGBA'; use RGB, or BGR"):
         image_message(np.zeros((4, 7, 3), np.uint8), "RGBA")  # type: ignore[arg-type]
 
 
@@ -66,14 +66,14 @@ def test_array_of_two_dimensions_is_grey():
 @pytest.mark.parametrize(
     ("mode", "pixel_format"), [("RGB", pb.PIXEL_FORMAT_RGB), ("L", pb.PIXEL_FORMAT_GRAY)]
 )
-def test_picture_of_pillow_is_taken_as_it_is(mode: str, pixel_format: pb.PixelFormat):
+def test_pillow_image_is_accepted(mode: str, pixel_format: pb.PixelFormat):
     picture = Image.new(mode, (7, 4))
     raw = image_message(picture).raw
     assert (raw.format, raw.width, raw.height) == (pixel_format, 7, 4)
     assert raw.data == picture.tobytes()
 
 
-def test_message_of_the_contract_is_passed_on():
+def test_image_message_is_passed_on():
     message = pb.Image(raw=pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=1, height=1, data=b"bgr"))
     assert image_message(message) is message
 
@@ -81,12 +81,12 @@ def test_message_of_the_contract_is_passed_on():
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        (np.zeros((4, 7, 3), np.float32), "float32 pixels; they must be uint8"),
+        (np.zeros((4, 7, 3), np.float32), "float32 pixels; use uint8"),
         (np.zeros((4, 7, 3), np.int8), "int8 pixels"),
         (np.zeros((4, 7, 4), np.uint8), "drop the alpha channel"),
         (np.zeros((3, 4, 7), np.uint8), "move the channels to the end"),
         (np.zeros((1, 4, 7, 3), np.uint8), "one picture at a time"),
-        (np.zeros((0, 7, 3), np.uint8), "go from 1 to 65535"),
+        (np.zeros((0, 7, 3), np.uint8), "must be between 1 and 65535"),
         (np.zeros((), np.uint8), "use RGB [H, W, 3]"),
         (Image.new("RGBA", (7, 4)), "drop the alpha channel"),
         (Image.new("I", (7, 4)), "convert them to uint8 RGB"),
@@ -98,14 +98,14 @@ def test_message_of_the_contract_is_passed_on():
         ("data:image/png;base64,iVBORw0KGgo=", "decode its base64 and pass its bytes"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_reason(source: object, text: str):
+def test_unusable_picture_is_rejected_with_the_reason(source: object, text: str):
     with pytest.raises(InvalidRequest) as caught:
         image_message(source)
     assert text in caught.value.message
     assert caught.value.field == "image"
 
 
-def test_a_picture_of_pillow_that_lies_on_its_side_is_refused_until_it_is_turned(tmp_path: Path):
+def test_rotated_pillow_image_is_rejected_until_it_is_transposed(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (7, 4)).save(tmp_path / "sideways.jpg", exif=exif)
@@ -120,16 +120,16 @@ def test_a_picture_of_pillow_that_lies_on_its_side_is_refused_until_it_is_turned
         assert image_message(picture).raw.width == 7
 
 
-def test_picture_that_no_message_can_carry_is_refused_before_it_is_sent():
+def test_picture_larger_than_a_message_is_rejected_before_sending():
     with pytest.raises(InvalidRequest, match="the limit is"):
         image_message(bytes(96 * 1024 * 1024))
 
 
-def test_largest_pixels_that_the_server_takes_are_let_through():
+def test_largest_pixels_that_the_server_accepts_are_accepted():
     pixels = memoryview(bytes(75_000_000)).cast("B", (5000, 5000, 3))
     assert len(image_message(pixels).raw.data) == 75_000_000
 
 
-def test_numpy_and_pillow_stay_outside():
+def test_numpy_and_pillow_are_not_imported():
     loaded = fresh_python("import sys, visavis, visavis.commands; print(*sys.modules)").split()
     assert not {"numpy", "PIL", "server", "export"} & set(loaded)

@@ -42,11 +42,11 @@ def test_typed_value_has_every_field_of_its_message(kind: type, message: type):
     assert ours == theirs
 
 
-def test_every_task_of_the_contract_has_a_name():
+def test_every_task_of_the_protocol_has_a_name():
     assert set(cards.TASKS) == set(pb.Task.values()) - {pb.TASK_UNSPECIFIED}
 
 
-def test_annotated_picture_is_saved_as_it_came(tmp_path):
+def test_annotated_picture_is_saved_unchanged(tmp_path):
     picture = results.AnnotatedImage(b"\xff\xd8drawn", "image/jpeg")
     picture.save(tmp_path / "bus.jpg")
     assert (tmp_path / "bus.jpg").read_bytes() == b"\xff\xd8drawn"

@@ -27,7 +27,7 @@ main()
 @pytest.mark.parametrize(
     ("command", "fatal"), [("serve", []), ("detect", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])]
 )
-def test_only_a_server_takes_signals_before_its_imports(command: str, fatal: list[str]) -> None:
+def test_only_a_server_handles_signals_before_its_imports(command: str, fatal: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SIGNALS, command], capture_output=True, text=True, check=True
     )
@@ -63,7 +63,7 @@ _ASKS = "glibc.malloc.hugetlb=1"
         ("always [madvise] never", "serve", {"GLIBC_TUNABLES": "other"}, "other"),
     ],
 )
-def test_a_server_asks_for_large_pages_where_the_system_gives_them_if_asked(
+def test_a_server_requests_large_pages_if_the_system_grants_them_on_request(
     tmp_path: Path, system: str | None, command: str, already: dict[str, str], then: str | None
 ) -> None:
     if system is not None:
@@ -71,7 +71,7 @@ def test_a_server_asks_for_large_pages_where_the_system_gives_them_if_asked(
     assert said_by(tmp_path, command, already, is_secure=False) == [then, 0]
 
 
-def test_a_server_starts_again_once_even_if_its_variable_is_taken_away(tmp_path: Path) -> None:
+def test_a_server_restarts_once_even_if_its_variable_is_removed(tmp_path: Path) -> None:
     (tmp_path / "enabled").write_text("always [madvise] never")
     assert said_by(tmp_path, "serve", {}, is_secure=True) == [None, 0]
 

@@ -48,9 +48,7 @@ def test_every_status_has_its_error(
     assert caught.value.code == code_pb2.Code.Name(code)
 
 
-def test_overload_says_when_to_come_back_and_is_not_retried(
-    client: visavis.Client, fake: FakeServer
-):
+def test_overload_has_a_retry_time_and_is_not_retried(client: visavis.Client, fake: FakeServer):
     fake.answers["Detect"] = refusal(
         code_pb2.RESOURCE_EXHAUSTED,
         "64 requests are waiting",
@@ -63,61 +61,59 @@ def test_overload_says_when_to_come_back_and_is_not_retried(
 
 
 @pytest.mark.parametrize(
-    ("side", "said"),
+    ("side", "text_part"),
     [
-        ("SERVER", "the request has 50 bytes and the server takes 40, its max_message_bytes"),
-        ("CLIENT", "the answer has 50 bytes and this client takes 40"),
+        ("SERVER", r"the request is 50 bytes; the server's limit \(max_message_bytes\) is 40"),
+        ("CLIENT", "the response is 50 bytes; this client's limit is 40"),
     ],
 )
-def test_a_message_too_large_for_grpc_is_no_overload(
-    client: visavis.Client, fake: FakeServer, side: str, said: str
+def test_a_message_too_large_for_grpc_is_an_invalid_request(
+    client: visavis.Client, fake: FakeServer, side: str, text_part: str
 ):
     def refuse(request: object, context: grpc.ServicerContext) -> None:
         text = f"{side}: Received message larger than max (50 vs. 40)"
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
     fake.answers["Detect"] = refuse
-    with pytest.raises(visavis.InvalidRequest, match=said) as caught:
+    with pytest.raises(visavis.InvalidRequest, match=text_part) as caught:
         client.detect(b"jpeg", model="yolov5n")
     assert caught.value.code == "RESOURCE_EXHAUSTED"
 
 
-def test_a_call_that_a_proxy_cuts_off_says_so(client: visavis.Client, fake: FakeServer):
+def test_a_call_cut_off_by_a_proxy_is_reported_as_such(client: visavis.Client, fake: FakeServer):
     def cut_off(request: object, context: grpc.ServicerContext) -> None:
         text = "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))"
         context.abort(grpc.StatusCode.CANCELLED, text)
 
     fake.answers["Detect"] = cut_off
-    with pytest.raises(errors.Cancelled, match=r"was cut off, by a proxy.*HAProxy before 3\.0"):
+    with pytest.raises(
+        errors.Cancelled, match=r"a proxy or a stopping server cut off.*HAProxy before 3\.0"
+    ):
         client.detect(b"jpeg", model="yolov5n")
     assert fake.calls["Detect"] == 4
 
 
-def test_failure_of_the_server_tells_under_which_id_it_was_logged(
-    client: visavis.Client, fake: FakeServer
-):
+def test_server_failure_has_the_request_id_of_the_log(client: visavis.Client, fake: FakeServer):
     info = error_details_pb2.RequestInfo(request_id="3f2a")
     fake.answers["Detect"] = refusal(code_pb2.INTERNAL, "internal error", info)
     with pytest.raises(visavis.ServerFailed, match=r"internal error \(request id 3f2a"):
         client.detect(b"jpeg", model="yolov5n")
 
 
-def test_server_that_is_not_there_is_named(nobody: str):
+def test_missing_server_is_named(nobody: str):
     with visavis.Client(nobody) as client, pytest.raises(visavis.Unavailable) as caught:
         client.list_models()
     assert str(caught.value).startswith(f"no answer from {nobody}: ")
 
 
-def test_what_grpc_says_around_the_systems_own_words_is_left_out(tmp_path: Path):
+def test_only_the_systems_own_message_is_kept(tmp_path: Path):
     socket = f"unix:{tmp_path}/none"
     with visavis.Client(socket) as client, pytest.raises(visavis.Unavailable) as caught:
         client.list_models()
     assert str(caught.value).startswith(f"no answer from {socket}: No such file or directory")
 
 
-def test_details_that_contradict_their_status_are_left_aside(
-    client: visavis.Client, fake: FakeServer
-):
+def test_details_that_contradict_their_status_are_ignored(client: visavis.Client, fake: FakeServer):
     def contradict(request: object, context: grpc.ServicerContext) -> None:
         context.set_trailing_metadata([("grpc-status-details-bin", b"\x08\x05")])
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no image")

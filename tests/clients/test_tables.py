@@ -19,7 +19,7 @@ def comparing(comparison: pb.CompareResponse) -> Callable[..., pb.CompareRespons
 
 
 @pytest.mark.parametrize("width", ["80", "120", "40"])
-def test_every_table_stays_within_the_terminal(
+def test_every_table_fits_the_terminal(
     visavis: Command,
     pictures: list[Path],
     capsys: Captured,
@@ -47,9 +47,9 @@ def test_models_never_break_a_word(
 
 @pytest.mark.parametrize(
     ("versions", "text"),
-    [([1], "1"), ([1, 7], "1 (there are 1 and 7)"), ([1, 2, 7], "1 (there are 1, 2 and 7)")],
+    [([1], "1"), ([1, 7], "1 (available: 1, 7)"), ([1, 2, 7], "1 (available: 1, 2, 7)")],
 )
-def test_card_tells_its_version_and_which_others_there_are(
+def test_card_shows_its_version_and_the_available_ones(
     visavis: Command, fake: FakeServer, capsys: Captured, versions: list[int], text: str
 ):
     card = pb.Model(name="resnet18", version=1, versions=versions)
@@ -59,7 +59,7 @@ def test_card_tells_its_version_and_which_others_there_are(
     assert f"version {text}" in lines
 
 
-def test_a_variants_card_says_what_its_precision_costs(
+def test_a_variants_card_shows_the_cost_of_its_precision(
     visavis: Command, fake: FakeServer, capsys: Captured
 ):
     picture = pb.ReceiptPicture(
@@ -93,9 +93,9 @@ def test_a_variants_card_says_what_its_precision_costs(
     out = capsys.readouterr().out
     words = " ".join(out.split())
     assert "variant of yolov5n" in words
-    assert "mAP50-95 31.6 %, its original 32.1 % (-0.50 ± 0.70 points)" in words
+    assert "mAP50-95 31.6 %, original 32.1 % (difference -0.50 ± 0.70 points)" in words
     assert "converted static QDQ, calibrated with 64 pictures" in words
-    assert "score 0.07, box 12 px. Nothing limits them" in words
+    assert "score 0.07, box 12 px. They have no limit" in words
     assert "bus.jpg 810 × 1080 5 1 2 0.0e+00 —" in words
 
 
@@ -122,7 +122,7 @@ def test_random_weights_are_marked_in_every_table(
         assert capsys.readouterr().out.count("RANDOM WEIGHTS") == marks, arguments
 
 
-def test_matched_boxes_stand_on_one_line_and_lonely_ones_alone(
+def test_matched_boxes_share_a_line_and_unmatched_ones_have_their_own(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
     assert visavis("compare", pictures[0]) == 0
@@ -150,7 +150,7 @@ def test_comparison_shows_the_first_boxes_of_each_model_and_counts_the_rest(
     assert "… and 75 more" in out
 
 
-def test_comparison_tells_failures_agreement_and_who_was_left_out(
+def test_comparison_shows_failures_agreement_and_models_left_out(
     visavis: Command, pictures: list[Path], capsys: Captured
 ):
     assert visavis("compare", pictures[0]) == 0
@@ -170,10 +170,10 @@ def test_other_label_set_has_no_divergence(
     agreement.ClearField("jensen_shannon_divergence")
     fake.answers["Compare"] = comparing(comparison)
     assert visavis("compare", pictures[0]) == 0
-    assert "divergence — other label set" in " ".join(capsys.readouterr().out.split())
+    assert "divergence — other labels" in " ".join(capsys.readouterr().out.split())
 
 
-def test_single_model_is_shown_with_the_reason_why_nothing_is_compared(
+def test_single_model_is_shown_with_the_reason_for_comparing_nothing(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):
     alone = pb.TaskComparison(
@@ -189,7 +189,7 @@ def test_single_model_is_shown_with_the_reason_why_nothing_is_compared(
     out = capsys.readouterr().out
     assert "only yolov5n is capable" in out
     assert "0.673 bus" in out
-    assert "held against" not in out
+    assert "compared with" not in out
 
 
 def test_comparison_without_a_single_answer_is_a_failure(
@@ -222,7 +222,7 @@ def test_models_that_do_not_fit_side_by_side_follow_below_with_the_baseline(
 
 
 @pytest.mark.parametrize("text", ["[bold red]bus[/]", "[/]", ":bus:", "\\[x]"])
-def test_foreign_text_is_no_markup(
+def test_untrusted_text_is_not_markup(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured, text: str
 ):
     detections = canned.boxes((text, 0.9, (1, 2, 3, 4)))
@@ -237,7 +237,7 @@ def test_foreign_text_is_no_markup(
     assert "[red]missing.jpg" in err
 
 
-def test_foreign_text_can_not_steer_the_terminal(
+def test_untrusted_text_cannot_control_the_terminal(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):
     detections = canned.boxes(("\x1b]0;owned\x07bus\r\x9b2J\u202e", 0.9, (1, 2, 3, 4)))
@@ -247,11 +247,11 @@ def test_foreign_text_can_not_steer_the_terminal(
 
 
 @given(st.text())
-def test_plain_text_is_one_line_that_can_be_printed(text: str):
+def test_plain_text_is_one_printable_line(text: str):
     assert plain(text).isprintable()
     assert len(plain(text)) == len(text)
 
 
 @given(st.text().filter(str.isprintable))
-def test_plain_text_keeps_what_can_be_printed(text: str):
+def test_plain_text_keeps_printable_characters(text: str):
     assert plain(text) == text

@@ -1,4 +1,4 @@
-"""What no command expects reaches a person in one sentence, whichever command it was."""
+"""Every command reports an unexpected error in one sentence."""
 
 import errno
 import tempfile
@@ -15,7 +15,7 @@ Ended = tuple[int, str]
 
 @pytest.fixture
 def ended_by(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Callable[[Exception], Ended]:
-    """Return what runs a command that raises an error; gives exit code and standard error."""
+    """Return a function that runs a failing command and returns its exit code and stderr."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("VISAVIS_TRACEBACK", raising=False)
 
@@ -36,48 +36,48 @@ def ended_by(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Callable[[Exc
 def test_a_fault_is_one_line_that_asks_for_a_report(
     ended_by: Callable[[Exception], Ended],
 ) -> None:
-    code, told = ended_by(ValueError("300 lines\n" * 300))
+    code, text = ended_by(ValueError("300 lines\n" * 300))
     assert code == 70
     assert "please report it" in EXIT_CODES[code]
-    assert told.count("\n") == 1
-    assert "a fault of visavis itself: ValueError: 300 lines, in test_unexpected.py, line" in told
-    assert "Please report it" in told
-    assert "VISAVIS_TRACEBACK=1" in told
-    assert "Traceback" not in told
+    assert text.count("\n") == 1
+    assert "internal error: ValueError: 300 lines, in test_unexpected.py, line" in text
+    assert "Please report it" in text
+    assert "VISAVIS_TRACEBACK=1" in text
+    assert "Traceback" not in text
 
 
-def test_the_traceback_comes_where_it_is_asked_for(
+def test_the_traceback_is_printed_on_request(
     ended_by: Callable[[Exception], Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISAVIS_TRACEBACK", "1")
-    code, told = ended_by(ValueError("odd"))
+    code, text = ended_by(ValueError("odd"))
     assert code == 70
-    assert "Traceback (most recent call last)" in told
-    assert "ValueError: odd" in told
+    assert "Traceback (most recent call last)" in text
+    assert "ValueError: odd" in text
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "free some space, or set TMPDIR"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission"),
         (OSError(errno.EMFILE, "Too many open files", "a"), "raise the limit on open files"),
         (OSError(errno.EIO, "Input/output error", b"raw"), "visavis: raw: Input/output error\n"),
-        (MemoryError(), "there is no memory left"),
+        (MemoryError(), "out of memory"),
     ],
     ids=repr,
 )
-def test_what_the_machine_refuses_is_no_fault_of_ours(
-    error: Exception, told: str, ended_by: Callable[[Exception], Ended]
+def test_failures_of_the_system_are_not_reported_as_bugs(
+    error: Exception, expected: str, ended_by: Callable[[Exception], Ended]
 ) -> None:
     code, text = ended_by(error)
     assert code == 1
-    assert told in text
+    assert expected in text
     assert "report" not in text
     assert text.count("\n") == 1
 
 
-def test_a_machine_without_a_temporary_folder_is_told_which_variable_names_one(
+def test_a_missing_temporary_folder_is_reported_with_the_variable_that_sets_it(
     ended_by: Callable[[Exception], Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -87,7 +87,7 @@ def test_a_machine_without_a_temporary_folder_is_told_which_variable_names_one(
     code, text = ended_by(raised.value)
     assert code == 1
     assert f"{tmp_path}/none" in text.replace("\n", "")
-    assert "set TMPDIR to a folder that can be written to" in text
+    assert "set TMPDIR to a writable folder" in text
 
 
 def test_a_library_that_is_missing_is_named(
@@ -99,4 +99,4 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch.setattr(application, "application_installed", lambda: True)
     monkeypatch.setattr(application, "importlib", SimpleNamespace(import_module=fail))
     assert main(["serve"]) == 2
-    assert "can't load what it needs: libGL.so.1" in capsys.readouterr().err
+    assert "can't load a library: libGL.so.1" in capsys.readouterr().err

@@ -98,10 +98,10 @@ def test_too_few_others_are_joined_by_those_of_the_calibration(tmp_path: Path) -
     [
         (CLASSES, "boxes", "is a folder, as YOLO's boxes have it; a classifier needs a CSV file"),
         (BOXES, "names.txt", "is no folder of YOLO's text files.*--class-names"),
-        (BOXES, "empty", "holds no FILE.txt for any picture"),
+        (BOXES, "empty", "has no PICTURE.txt for any picture"),
         (CLASSES, "nowhere.csv", "nowhere.csv is no file"),
         (CLASSES, "names.txt", "has no column class_index and no column file"),
-        (CLASSES, "others.csv", "names no picture of"),
+        (CLASSES, "others.csv", "names no picture in"),
         (BOXES, "boxes", "000.txt, line 1: has 3 columns; a box has 5, `class cx cy width height`"),
     ],
 )
@@ -119,5 +119,5 @@ def test_labels_that_do_not_fit_are_refused(
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="holds no JPEG, PNG or WebP picture"):
+    with pytest.raises(ExportError, match="has no JPEG, PNG or WebP picture"):
         read_labelled(tmp_path, None, CLASSES)

@@ -75,14 +75,14 @@ def test_a_picture_that_is_chosen_is_answered_by_all_models(
 ) -> None:
     seen = page.pick(picture)
     assert "warm.png 640 × 480 px" in seen["picture"]
-    assert re.fullmatch(r"5 models answered in .* ms, of which decoding .* ms", seen["status"])
+    assert re.fullmatch(r"5 models answered in .* ms \(decoding .* ms\)", seen["status"])
     assert_shows_boxes(seen, detectors(client, picture))
     (compared,) = client.compare(picture, tasks=["classification"]).comparisons
     for answer in compared.answers:
         shown = panel(seen, CLASSIFICATION, answer.served_by.model)
         assert shown["bars"] == [["=", c.label, f"{c.score:.3f}"] for c in answer.classifications]
         if answer.agreement:
-            assert "Same first label as colors 100 % of the first 3 in common" in shown["text"]
+            assert "Same top label as colors 100 % of the first 3 in common" in shown["text"]
             divergence = answer.agreement.jensen_shannon_divergence
             assert f"divergence {divergence:.3f}" in shown["text"]
         assert re.search(r"waiting .* ms preparing .* ms inference .* ms", shown["text"])
@@ -282,7 +282,7 @@ def test_another_baseline_is_asked_for(page: Page, picture: Path, client: Client
         if isinstance(agreement, DetectionAgreement):
             assert f"F1 {agreement.f1:.3f} with boxes-other" in text
         else:
-            assert "Same first label as colors-soft" in text
+            assert "Same top label as colors-soft" in text
             assert f"divergence {agreement.jensen_shannon_divergence:.3f}" in text
         assert next(iter(seen["tasks"][task]["panels"])) == baseline
 
@@ -316,7 +316,7 @@ def test_random_weights_are_marked(
     open_page: Open, odd_playground: Playground, picture: Path
 ) -> None:
     seen = open_page(odd_playground.url).pick(picture)
-    assert seen["notice"] == ["Random weights: what boxes answers has no meaning."]
+    assert seen["notice"] == ["Random weights: the answers of boxes are meaningless."]
     assert "random weights" in panel(seen, DETECTION, "boxes")["text"]
     assert "random weights" not in panel(seen, CLASSIFICATION, "colors")["text"]
 
@@ -332,7 +332,7 @@ def test_what_is_no_picture_is_not_sent(page: Page, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
     page.do("choose", selector="#pick", file=str(text))
-    assert page.trouble() == "Notes.txt is no picture that this browser can show"
+    assert page.trouble() == "This browser can’t show notes.txt as a picture"
     assert [call["method"] for call in page.asked] == ["ListModels"]
 
 

@@ -1,4 +1,7 @@
-"""Ask vision models what they see; more types are in `results`, `cards` and `errors`."""
+"""Client for visavis servers, which run and compare vision models.
+
+`results`, `cards` and `errors` hold further types.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -61,7 +64,7 @@ _MODULES = ("errors", "results", "cards", "images", "connection", "client", "asy
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: gRPC's variables can be set before gRPC is."""
+    """Import a name on first use, so that programs can set gRPC's variables before its import."""
     if name in _MODULES:
         return import_module(f"visavis.{name}")
     if name in __all__:

@@ -1,4 +1,4 @@
-"""`python -m visavis`: the command, where its script is not on the path."""
+"""`python -m visavis`: the command, for when its script is not on the PATH."""
 
 import sys
 

@@ -1,4 +1,8 @@
-"""The client for asyncio; the same calls as `Client`, awaited."""
+"""The client for asyncio: the methods of `Client`, awaited.
+
+It is written by hand, not generated from `Client`: connections differ by event loop, and pictures
+are read in threads. tests/clients/test_twins.py keeps the two interfaces equal.
+"""
 
 import asyncio
 import time
@@ -8,30 +12,17 @@ from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from visavis import calls, connection, reading, results, statuses
-from visavis.cards import Model, read_model
+from visavis.cards import Model
 from visavis.images import ImageSource
-from visavis.v1 import vision_pb2 as pb
-from visavis.v1 import vision_pb2_grpc
-
-
-class _Connection:
-    """A channel, and the stubs that call over it."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        # The generated stubs have no types.
-        self.vision: Any = vision_pb2_grpc.VisionServiceStub(channel)  # type: ignore[no-untyped-call]
-        self.health: Any = health_pb2_grpc.HealthStub(channel)
 
 
 class AsyncClient:
-    """A client of one server that connects with its first call, once for each event loop.
+    """A client of one server, with one connection per event loop, opened by the first call.
 
-    It can be made before a loop runs, for example at import. Use it in an `async with` statement,
-    or await `close`. The parameters, the errors and the retries are those of `Client`. Pictures
+    It can be created before a loop runs, for example at import. Use it in an `async with`
+    statement, or await `close`. Parameters, errors and retries are those of `Client`. Pictures
     are read in a worker thread. Cancelling a task cancels its call, and the server drops the work.
     """
 
@@ -43,17 +34,12 @@ class AsyncClient:
         tls: connection.TLS | None = None,
         token: str | None = None,
     ) -> None:
-        where = connection.endpoint(address)
-        credentials = connection.channel_credentials(tls)
-        self._address = address
-        self._timeout = connection.checked_timeout(timeout)
-        self._metadata = connection.call_metadata(where, tls, token)
-        self._target = where.target
-        self._credentials = credentials
-        self._options = connection.channel_options(where)
-        # A channel of grpc.aio belongs to the loop in which it is made.
-        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection]
-        self._connections = WeakKeyDictionary()
+        self._server = connection.server(address, timeout, tls, token)
+        # A grpc.aio channel belongs to the event loop that was running when it was created.
+        self._channels: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[grpc.aio.Channel, connection.Stubs]
+        ]
+        self._channels = WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,12 +53,13 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the running loop's connection; calls under way end as Cancelled.
+        """Close the connection; calls in progress raise Cancelled.
 
-        A later call connects again.
+        Only the running event loop's connection is closed. A later call opens a new one.
         """
-        if found := self._connections.pop(asyncio.get_running_loop(), None):
-            await found.channel.close(grace=None)
+        if opened := self._channels.pop(asyncio.get_running_loop(), None):
+            channel, _ = opened
+            await channel.close(grace=None)
 
     async def classify(
         self,
@@ -82,7 +69,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[calls.ClassifyOptions],
     ) -> results.ClassifyResult:
-        """Return the labels that one model gives the whole image."""
+        """Return one model's labels for the whole image."""
         request = await asyncio.to_thread(calls.classify_request, image, model, **options)
         return reading.classify_result(await self._call("Classify", request, timeout))
 
@@ -105,7 +92,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> results.Comparison:
-        """Return every capable model's answer about one image, side by side."""
+        """Return the answers of all capable models for one image, side by side."""
         request = await asyncio.to_thread(calls.compare_request, image, **options)
         return reading.comparison(await self._call("Compare", request, timeout))
 
@@ -116,16 +103,15 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> AsyncIterator[results.StreamedAnswer | results.Comparison]:
-        """Yield each model's answer as soon as it is there; the last item is the comparison.
+        """Yield each model's answer as soon as it arrives, then the whole comparison.
 
-        The timeout holds for the whole stream. Whoever stops early cancels the rest.
+        The timeout covers the whole stream. Closing the iterator early cancels the rest.
         """
-        seconds = self._seconds(timeout)
+        seconds = self._server.seconds(timeout)
         request = await asyncio.to_thread(calls.compare_stream_request, image, **options)
-        with statuses.translated(self._address, seconds):
-            metadata = connection.traced(self._metadata)
-            call = self._connection().vision.CompareStream(
-                request, timeout=seconds, metadata=metadata
+        with statuses.translated(self._server.address, seconds):
+            call = self._stubs().vision.CompareStream(
+                request, timeout=seconds, metadata=self._server.metadata()
             )
             try:
                 async for message in call:
@@ -136,51 +122,45 @@ class AsyncClient:
                 call.cancel()
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
-        """Return the cards of all models by name, without labels and receipts."""
-        response = await self._call("ListModels", pb.ListModelsRequest(), timeout)
-        return tuple(read_model(card) for card in response.models)
+        """Return the cards of all models, sorted by name, without labels and receipts."""
+        return reading.models(await self._call("ListModels", calls.list_models_request(), timeout))
 
     async def get_model(
         self, model: str, *, version: int | None = None, timeout: float | None = None
     ) -> Model:
         """Return one model's card, with its labels and its receipt."""
         request = calls.get_model_request(model, version)
-        return read_model((await self._call("GetModel", request, timeout)).model)
+        return reading.model(await self._call("GetModel", request, timeout))
 
     async def wait_until_ready(self, timeout: float | None = None) -> None:
-        """Return as soon as the server has loaded its models.
+        """Return once the server has loaded its models.
 
-        Raises DeadlineExceeded where it takes longer than the timeout, in seconds.
+        timeout: in seconds. Raises DeadlineExceeded when it runs out.
         """
-        seconds = self._seconds(timeout)
+        seconds = self._server.seconds(timeout)
         give_up_at = time.monotonic() + seconds
-        request = health_pb2.HealthCheckRequest()
-        with statuses.translated(self._address, seconds):
+        with statuses.translated(self._server.address, seconds):
             while True:
-                remaining = max(0.0, give_up_at - time.monotonic())
-                response = await self._connection().health.Check(
-                    request, timeout=remaining, metadata=self._metadata, wait_for_ready=True
+                response = await self._stubs().health.Check(
+                    calls.health_request(),
+                    timeout=max(0.0, give_up_at - time.monotonic()),
+                    metadata=self._server.headers,
+                    wait_for_ready=True,
                 )
-                if response.status == health_pb2.HealthCheckResponse.SERVING:
+                if reading.is_serving(response):
                     return
                 await asyncio.sleep(connection.READY_POLL_S)
 
     async def _call(self, method: str, request: object, timeout: float | None) -> Any:
-        seconds = self._seconds(timeout)
-        call = getattr(self._connection().vision, method)
-        with statuses.translated(self._address, seconds):
-            return await call(request, timeout=seconds, metadata=connection.traced(self._metadata))
+        seconds = self._server.seconds(timeout)
+        call = getattr(self._stubs().vision, method)
+        with statuses.translated(self._server.address, seconds):
+            return await call(request, timeout=seconds, metadata=self._server.metadata())
 
-    def _connection(self) -> _Connection:
-        """Return the running loop's connection."""
+    def _stubs(self) -> connection.Stubs:
+        """Return the stubs of the running event loop's channel, opened if necessary."""
         loop = asyncio.get_running_loop()
-        if (found := self._connections.get(loop)) is None:
-            if self._credentials is None:
-                channel = grpc.aio.insecure_channel(self._target, self._options)
-            else:
-                channel = grpc.aio.secure_channel(self._target, self._credentials, self._options)
-            found = self._connections[loop] = _Connection(channel)
-        return found
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else connection.checked_timeout(timeout)
+        if (opened := self._channels.get(loop)) is None:
+            channel = self._server.open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
+            opened = self._channels[loop] = channel, connection.Stubs(channel)
+        return opened[1]

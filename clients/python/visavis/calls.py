@@ -1,12 +1,14 @@
-"""Requests, built from what a caller gives; nothing here sends them.
+"""Builds the requests of both clients from the arguments of their methods.
 
-A client's methods take these options by name. An option that isn't given is left to the server.
+The clients' methods take these options as keyword arguments. The server chooses the value of any
+option that is left out.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, TypeVar, Unpack
 
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
 from visavis.cards import TASKS, Task
 from visavis.errors import FieldViolation, InvalidRequest
@@ -17,9 +19,11 @@ _Request = TypeVar("_Request", bound=Message)
 
 
 class ClassifyOptions(TypedDict, total=False):
-    """Options of `classify`: version and top_k from 1 on; annotate asks for a picture.
+    """Options of `classify`.
 
-    channels: the order of an array's colours, "BGR" for OpenCV's; without it, "RGB".
+    channels: colour order of an array: "RGB" (the default), or "BGR" for OpenCV. version: 1 or
+    above. top_k: number of labels, 1 or above. annotate: True to receive the picture with the
+    answer drawn on it.
     """
 
     channels: Channels
@@ -41,19 +45,19 @@ class _DetectorOptions(TypedDict, total=False):
 class DetectOptions(_DetectorOptions, total=False):
     """Options of `detect`.
 
-    score_threshold, iou_threshold: from 0 to 1. max_detections: from 1 to 1000. labels: names
-    of those to keep. class_agnostic: boxes of different labels drop each other too. channels:
-    as for `classify`.
+    score_threshold, iou_threshold: range [0, 1]. max_detections: range [1, 1000]. labels: the
+    names of the labels to keep. class_agnostic: True to let boxes of different labels suppress
+    each other. The other options are those of `classify`.
     """
 
     version: int | None
 
 
 class CompareOptions(_DetectorOptions, total=False):
-    """Options of `compare`: those of both tasks, and what to compare.
+    """Options of `compare`: those of both tasks, and the models to compare.
 
-    tasks: none means all. models: none means all that are capable. baseline: the model that
-    the others are held against.
+    tasks: empty for all tasks. models: empty for all capable models. baseline: the model that
+    the others are compared with.
     """
 
     tasks: Sequence[Task | str]
@@ -66,32 +70,37 @@ def classify_request(
     image: ImageSource, model: str, **options: Unpack[ClassifyOptions]
 ) -> pb.ClassifyRequest:
     """Return the request for one model's labels. Raises InvalidRequest, OSError."""
-    given = image_message(image, options.pop("channels", "RGB"))
-    return _built(pb.ClassifyRequest, image=given, model=model, **options)
+    message = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.ClassifyRequest, image=message, model=model, **options)
 
 
 def detect_request(
     image: ImageSource, model: str, **options: Unpack[DetectOptions]
 ) -> pb.DetectRequest:
     """Return the request for one model's boxes. Raises InvalidRequest, OSError."""
-    given = image_message(image, options.pop("channels", "RGB"))
-    return _built(pb.DetectRequest, image=given, model=model, **options)
+    message = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.DetectRequest, image=message, model=model, **options)
 
 
 def compare_request(image: ImageSource, **options: Unpack[CompareOptions]) -> pb.CompareRequest:
     """Return the request for all models' answers. Raises InvalidRequest, OSError."""
     tasks = task_values(options.pop("tasks", ()))
-    given = image_message(image, options.pop("channels", "RGB"))
-    return _built(pb.CompareRequest, image=given, tasks=tasks, **options)
+    message = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.CompareRequest, image=message, tasks=tasks, **options)
 
 
 def compare_stream_request(
     image: ImageSource, **options: Unpack[CompareOptions]
 ) -> pb.CompareStreamRequest:
-    """Return the request for all models' answers, one by one. Raises InvalidRequest, OSError."""
+    """Return the request for a stream of all models' answers. Raises InvalidRequest, OSError."""
     tasks = task_values(options.pop("tasks", ()))
-    given = image_message(image, options.pop("channels", "RGB"))
-    return _built(pb.CompareStreamRequest, image=given, tasks=tasks, **options)
+    message = image_message(image, options.pop("channels", "RGB"))
+    return _built(pb.CompareStreamRequest, image=message, tasks=tasks, **options)
+
+
+def list_models_request() -> pb.ListModelsRequest:
+    """Return the request for all models' cards."""
+    return pb.ListModelsRequest()
 
 
 def get_model_request(model: str, version: int | None) -> pb.GetModelRequest:
@@ -99,14 +108,19 @@ def get_model_request(model: str, version: int | None) -> pb.GetModelRequest:
     return _built(pb.GetModelRequest, model=model, version=version)
 
 
+def health_request() -> health_pb2.HealthCheckRequest:
+    """Return the request for the health of the whole server."""
+    return health_pb2.HealthCheckRequest()
+
+
 def task_values(tasks: Sequence[Task | str]) -> list[pb.Task]:
-    """Return the contract's values for tasks, given by name. Raises InvalidRequest."""
+    """Return the protocol's values of the named tasks. Raises InvalidRequest."""
     _refuse_text("tasks", tasks)
     values = {name: value for value, name in TASKS.items()}
     for task in tasks:
         if task not in values:
             known = ", ".join(values)
-            raise _invalid("tasks", f"task {str(task)!r} is unknown; there are: {known}")
+            raise _invalid("tasks", f"unknown task {str(task)!r}; choose from: {known}")
     return [values[Task(task)] for task in tasks]
 
 
@@ -116,21 +130,21 @@ def _built(kind: type[_Request], **fields: object) -> _Request:
     try:
         return kind(**fields)
     except (TypeError, ValueError):  # No such field, or a value of the wrong type.
-        raise _misfit(kind, fields) from None
+        raise _invalid_field(kind, fields) from None
 
 
-def _misfit(kind: type[Message], fields: Mapping[str, object]) -> InvalidRequest:
-    """Return the error that names the field that doesn't fit; protobuf's own doesn't."""
+def _invalid_field(kind: type[Message], fields: Mapping[str, object]) -> InvalidRequest:
+    """Return an error that names the invalid field, which protobuf's error does not."""
     for name, value in fields.items():
         try:
             kind(**{name: value})
         except (TypeError, ValueError) as error:
             return _invalid(name, f"{name} can't be {value!r}: {error}")
-    return InvalidRequest(f"no {kind.__name__} can be made of {', '.join(fields)}")
+    return InvalidRequest(f"can't build a {kind.__name__} from {', '.join(fields)}")
 
 
 def _refuse_text(name: str, value: object) -> None:
-    # A text is a sequence of texts too: "person" would mean the labels p, e, r, s, o, n.
+    # A string is a sequence of strings too: "person" would mean the labels p, e, r, s, o, n.
     if isinstance(value, str):
         raise _invalid(name, f"{name} takes a list of names, such as [{value!r}]")
 

@@ -1,7 +1,6 @@
-"""The card: what a model says of itself, as frozen, typed values.
+"""A model's card as frozen, typed values.
 
-The fields are those of `protos/visavis/v1/vision.proto`, which says what each one means. An
-empty text is unknown; None is absent.
+`protos/visavis/v1/vision.proto` documents each field. An empty string means unknown, None absent.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from visavis.v1 import vision_pb2 as pb
 
 
 class Task(StrEnum):
-    """What a model can do with an image."""
+    """A vision task."""
 
     CLASSIFICATION = "classification"
     DETECTION = "detection"
@@ -26,7 +25,7 @@ TASKS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What people compare models by; `sources` says where each fact comes from."""
+    """The facts by which people compare models; `sources` names the origin of each."""
 
     architecture: str
     organization: str
@@ -43,7 +42,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """A named list of classes; `labels` is empty in lists."""
+    """A named list of classes; `list_models` leaves `labels` empty."""
 
     name: str
     size: int
@@ -52,7 +51,7 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """How an image becomes a model's input."""
+    """The size of a model's input in pixels, and how an image is resized to it."""
 
     width: int
     height: int
@@ -61,7 +60,7 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True)
 class DetectionDefaults:
-    """Thresholds that hold where a request names none."""
+    """The thresholds for requests that set none."""
 
     score_threshold: float
     iou_threshold: float
@@ -70,7 +69,7 @@ class DetectionDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model file comes from."""
+    """The origin of a model file."""
 
     weights_source: str
     weights_sha256: str
@@ -82,7 +81,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was verified when the model was loaded."""
+    """The checks that the model passed when it was loaded."""
 
     digest: bool
     golden_sample: bool
@@ -99,7 +98,7 @@ class RowComparison:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptPicture:
-    """How one picture of the receipt fared."""
+    """The differences on one picture of the receipt."""
 
     name: str
     width: int
@@ -116,7 +115,7 @@ class ReceiptPicture:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How closely the file follows the PyTorch original; a tolerance of 0 is no limit."""
+    """The differences between the file and its PyTorch original; a tolerance of 0 is no limit."""
 
     made_at: str
     score_tolerance: float
@@ -129,9 +128,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How often a model was right on labelled pictures; `original` is its PyTorch original.
+    """A model's accuracy on labelled pictures, and that of its PyTorch original.
 
-    error: standard error of the difference of the two.
+    error: standard error of the difference between the two.
     """
 
     metric: str
@@ -145,7 +144,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model's card; the receipt comes with `get_model` only."""
+    """One model's card; only `get_model` returns the receipt."""
 
     name: str
     version: int
@@ -164,103 +163,3 @@ class Model:
     receipt: Receipt | None
     accuracy: Accuracy | None
     message: pb.Model = field(repr=False, compare=False)
-
-
-def read_model(message: pb.Model) -> Model:
-    """Return one model's card."""
-    defaults, verification = message.detection_defaults, message.verification
-    return Model(
-        name=message.name,
-        version=message.version,
-        versions=tuple(message.versions),
-        tasks=tuple(TASKS[task] for task in message.tasks if task in TASKS),
-        precision=message.precision,
-        variant_of=message.variant_of,
-        execution_provider=message.execution_provider,
-        random_weights=message.random_weights,
-        facts=_facts(message.facts),
-        label_set=LabelSet(
-            message.label_set.name, message.label_set.size, tuple(message.label_set.labels)
-        ),
-        input=ModelInput(message.input.width, message.input.height, message.input.resize),
-        detection_defaults=DetectionDefaults(
-            defaults.score_threshold, defaults.iou_threshold, defaults.max_detections
-        )
-        if message.HasField("detection_defaults")
-        else None,
-        provenance=Provenance(
-            weights_source=message.provenance.weights_source,
-            weights_sha256=message.provenance.weights_sha256,
-            exporter=message.provenance.exporter,
-            exported_at=message.provenance.exported_at,
-            libraries=dict(message.provenance.libraries),
-            conversion=message.provenance.conversion,
-        ),
-        verification=Verification(verification.digest, verification.golden_sample),
-        receipt=_receipt(message.receipt) if message.HasField("receipt") else None,
-        accuracy=_accuracy(message.accuracy) if message.HasField("accuracy") else None,
-        message=message,
-    )
-
-
-def _facts(message: pb.ModelFacts) -> ModelFacts:
-    return ModelFacts(
-        architecture=message.architecture,
-        organization=message.organization,
-        category=message.category,
-        modality=message.modality,
-        release_date=message.release_date,
-        context_window=message.context_window if message.HasField("context_window") else None,
-        parameter_count=message.parameter_count,
-        code_license=message.code_license,
-        weights_license=message.weights_license,
-        real_time=message.real_time if message.HasField("real_time") else None,
-        sources=dict(message.sources),
-    )
-
-
-def _receipt(message: pb.Receipt) -> Receipt:
-    rows = message.rows
-    return Receipt(
-        made_at=message.made_at,
-        score_tolerance=message.score_tolerance,
-        box_tolerance_px=message.box_tolerance_px,
-        max_score_difference=message.max_score_difference,
-        max_box_difference_px=message.max_box_difference_px
-        if message.HasField("max_box_difference_px")
-        else None,
-        rows=RowComparison(rows.count, rows.max_score_difference, rows.max_box_difference_px)
-        if message.HasField("rows")
-        else None,
-        pictures=tuple(_receipt_picture(picture) for picture in message.pictures),
-    )
-
-
-def _receipt_picture(message: pb.ReceiptPicture) -> ReceiptPicture:
-    return ReceiptPicture(
-        name=message.name,
-        width=message.width,
-        height=message.height,
-        score_threshold=message.score_threshold if message.HasField("score_threshold") else None,
-        compared=message.compared,
-        excused=message.excused,
-        max_score_difference=message.max_score_difference,
-        max_box_difference_px=message.max_box_difference_px
-        if message.HasField("max_box_difference_px")
-        else None,
-        same_top1=message.same_top1 if message.HasField("same_top1") else None,
-        only_here=message.only_here,
-        only_in_original=message.only_in_original,
-    )
-
-
-def _accuracy(message: pb.Accuracy) -> Accuracy:
-    return Accuracy(
-        metric=message.metric,
-        value=message.value,
-        original=message.original,
-        pictures=message.pictures,
-        source=message.source,
-        held_out=message.held_out,
-        error=message.error,
-    )

@@ -1,31 +1,28 @@
-"""The client for ordinary code; safe to share between threads."""
+"""The client for synchronous code; its methods may be called from several threads."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from visavis import calls, connection, reading, results, statuses
-from visavis.cards import Model, read_model
+from visavis.cards import Model
 from visavis.images import ImageSource
-from visavis.v1 import vision_pb2 as pb
-from visavis.v1 import vision_pb2_grpc
 
 
 class Client:
     """A connection to one server. Use it in a `with` statement, or call `close`.
 
-    address: HOST:PORT or unix:PATH. timeout: seconds that a call may take, retries included,
-    unless the call names its own. tls: encrypts the connection; None: plaintext. token: sent
-    with every call; without TLS only to this machine. Nothing is sent before the first call.
+    address: HOST:PORT or unix:PATH. timeout: the default timeout of a call in seconds, retries
+    included. tls: encrypts the connection; None for plaintext. token: sent with every call;
+    without TLS, only to this machine. The first call opens the connection.
 
-    Every call raises a VisavisError where it fails, and an OSError for a picture that can't be
-    read. Calls that end as UNAVAILABLE, or are cut off, are made up to four times within their
-    timeout. Pictures are as `visavis.images.ImageSource` says: OpenCV's arrays need
-    `channels="BGR"`, or their scores are those of another picture.
+    Every call raises a VisavisError if it fails, and an OSError if it can't read the picture.
+    Calls that fail as UNAVAILABLE or are cut off are retried up to three times within their
+    timeout. `visavis.images.ImageSource` lists the accepted pictures. Arrays from OpenCV need
+    `channels="BGR"`; without it the model sees red and blue swapped.
     """
 
     def __init__(
@@ -36,19 +33,9 @@ class Client:
         tls: connection.TLS | None = None,
         token: str | None = None,
     ) -> None:
-        where = connection.endpoint(address)
-        credentials = connection.channel_credentials(tls)
-        self._address = address
-        self._timeout = connection.checked_timeout(timeout)
-        self._metadata = connection.call_metadata(where, tls, token)
-        options = connection.channel_options(where)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(where.target, options)
-        else:
-            self._channel = grpc.secure_channel(where.target, credentials, options)
-        # The generated stubs have no types.
-        self._stub: Any = vision_pb2_grpc.VisionServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._server = connection.server(address, timeout, tls, token)
+        self._channel = self._server.open(grpc.insecure_channel, grpc.secure_channel)
+        self._stubs = connection.Stubs(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +49,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls under way end as Cancelled."""
+        """Close the connection; calls in progress raise Cancelled."""
         self._channel.close()
 
     def classify(
@@ -73,9 +60,9 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[calls.ClassifyOptions],
     ) -> results.ClassifyResult:
-        """Return the labels that one model gives the whole image."""
+        """Return one model's labels for the whole image."""
         request = calls.classify_request(image, model, **options)
-        return reading.classify_result(self._call(self._stub.Classify, request, timeout))
+        return reading.classify_result(self._call("Classify", request, timeout))
 
     def detect(
         self,
@@ -87,7 +74,7 @@ class Client:
     ) -> results.DetectResult:
         """Return the objects that one model finds in the image."""
         request = calls.detect_request(image, model, **options)
-        return reading.detect_result(self._call(self._stub.Detect, request, timeout))
+        return reading.detect_result(self._call("Detect", request, timeout))
 
     def compare(
         self,
@@ -96,9 +83,9 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> results.Comparison:
-        """Return every capable model's answer about one image, side by side."""
+        """Return the answers of all capable models for one image, side by side."""
         request = calls.compare_request(image, **options)
-        return reading.comparison(self._call(self._stub.Compare, request, timeout))
+        return reading.comparison(self._call("Compare", request, timeout))
 
     def compare_stream(
         self,
@@ -107,15 +94,16 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> Iterator[results.StreamedAnswer | results.Comparison]:
-        """Yield each model's answer as soon as it is there; the last item is the comparison.
+        """Yield each model's answer as soon as it arrives, then the whole comparison.
 
-        The timeout holds for the whole stream. Whoever stops early cancels the rest.
+        The timeout covers the whole stream. Closing the iterator early cancels the rest.
         """
-        seconds = self._seconds(timeout)
+        seconds = self._server.seconds(timeout)
         request = calls.compare_stream_request(image, **options)
-        with statuses.translated(self._address, seconds):
-            metadata = connection.traced(self._metadata)
-            call = self._stub.CompareStream(request, timeout=seconds, metadata=metadata)
+        with statuses.translated(self._server.address, seconds):
+            call = self._stubs.vision.CompareStream(
+                request, timeout=seconds, metadata=self._server.metadata()
+            )
             try:
                 for message in call:
                     event = reading.stream_event(message)
@@ -125,39 +113,37 @@ class Client:
                 call.cancel()
 
     def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
-        """Return the cards of all models by name, without labels and receipts."""
-        response = self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout)
-        return tuple(read_model(card) for card in response.models)
+        """Return the cards of all models, sorted by name, without labels and receipts."""
+        return reading.models(self._call("ListModels", calls.list_models_request(), timeout))
 
     def get_model(
         self, model: str, *, version: int | None = None, timeout: float | None = None
     ) -> Model:
         """Return one model's card, with its labels and its receipt."""
         request = calls.get_model_request(model, version)
-        return read_model(self._call(self._stub.GetModel, request, timeout).model)
+        return reading.model(self._call("GetModel", request, timeout))
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
-        """Return as soon as the server has loaded its models.
+        """Return once the server has loaded its models.
 
-        Raises DeadlineExceeded where it takes longer than the timeout, in seconds.
+        timeout: in seconds. Raises DeadlineExceeded when it runs out.
         """
-        seconds = self._seconds(timeout)
+        seconds = self._server.seconds(timeout)
         give_up_at = time.monotonic() + seconds
-        request = health_pb2.HealthCheckRequest()
-        with statuses.translated(self._address, seconds):
+        with statuses.translated(self._server.address, seconds):
             while True:
-                remaining = max(0.0, give_up_at - time.monotonic())
-                response = self._health.Check(
-                    request, timeout=remaining, metadata=self._metadata, wait_for_ready=True
+                response = self._stubs.health.Check(
+                    calls.health_request(),
+                    timeout=max(0.0, give_up_at - time.monotonic()),
+                    metadata=self._server.headers,
+                    wait_for_ready=True,
                 )
-                if response.status == health_pb2.HealthCheckResponse.SERVING:
+                if reading.is_serving(response):
                     return
                 time.sleep(connection.READY_POLL_S)
 
-    def _call(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
-        seconds = self._seconds(timeout)
-        with statuses.translated(self._address, seconds):
-            return method(request, timeout=seconds, metadata=connection.traced(self._metadata))
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else connection.checked_timeout(timeout)
+    def _call(self, method: str, request: object, timeout: float | None) -> Any:
+        seconds = self._server.seconds(timeout)
+        call = getattr(self._stubs.vision, method)
+        with statuses.translated(self._server.address, seconds):
+            return call(request, timeout=seconds, metadata=self._server.metadata())

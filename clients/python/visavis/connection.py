@@ -1,26 +1,30 @@
-"""Where the server is and how to talk to it: address, channel options, TLS, token."""
+"""The server's address, and the channel to it: options, TLS, token."""
 
 import ipaddress
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from visavis.errors import InvalidSettings
+from visavis.v1 import vision_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
-# Above what servers take, mostly 32 MiB: it is the server that says what is too large.
+# Larger than the usual server limit of 32 MiB, so that the server decides what is too large.
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 READY_POLL_S = 0.1
 
-# Every RPC only reads, so repeating one is always safe. UNAVAILABLE: nothing listened, or the
-# server was starting or stopping. CANCELLED, which the server never says itself: gRPC or a proxy
-# cut the call off, as gRPC does to calls that arrive in the moment that it stops. Not
-# RESOURCE_EXHAUSTED: a server that is overloaded must not get four times the load.
+# Every RPC is read-only, so retries are safe. UNAVAILABLE: the server is down, starting or
+# stopping. CANCELLED: the server never sends it; gRPC or a proxy cut the call off, as gRPC does to
+# calls that arrive during shutdown. RESOURCE_EXHAUSTED is not retried: that would multiply the
+# load on an overloaded server by four.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -37,14 +41,16 @@ _SERVICE_CONFIG = {
     ]
 }
 
+_Channel = TypeVar("_Channel")
+
 
 @dataclass(frozen=True)
 class TLS:
-    """Encryption, and who vouches for whom.
+    """The certificates of an encrypted connection.
 
-    root_certificates: PEM file of the authorities that may vouch for the server; None: those
-    that gRPC brings along. certificate, private_key: PEM files by which the client proves who
-    it is, where the server asks for that; both or none.
+    root_certificates: PEM file of the authorities that sign server certificates; None for gRPC's
+    built-in ones. certificate, private_key: PEM files of the client's own certificate, for
+    servers that require one; give both or neither.
     """
 
     root_certificates: str | Path | None = None
@@ -54,14 +60,66 @@ class TLS:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's address as gRPC takes it, and whether it is on this machine."""
+    """A server's address in gRPC's syntax. local: True if it is on this machine."""
 
     target: str
     local: bool
 
 
+class Stubs:
+    """The vision and health services of one channel."""
+
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        # The generated stubs have no types.
+        self.vision: Any = vision_pb2_grpc.VisionServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server and how to call it: the validated settings of a client."""
+
+    address: str
+    endpoint: Endpoint
+    timeout_s: float
+    credentials: grpc.ChannelCredentials | None
+    headers: list[tuple[str, str]]
+
+    def open(self, insecure: Callable[..., _Channel], secure: Callable[..., _Channel]) -> _Channel:
+        """Return a channel to the server, made by one of the two gRPC functions."""
+        options = channel_options(self.endpoint)
+        if self.credentials is None:
+            return insecure(self.endpoint.target, options)
+        return secure(self.endpoint.target, self.credentials, options)
+
+    def seconds(self, timeout: float | None) -> float:
+        """Return the timeout of one call. Raises InvalidSettings unless it is above 0."""
+        return self.timeout_s if timeout is None else _checked_timeout(timeout)
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """Return the headers of one call, with the current OpenTelemetry trace if any."""
+        # An application that traces has imported OpenTelemetry; others are spared the import.
+        if (propagate := sys.modules.get("opentelemetry.propagate")) is None:
+            return self.headers
+        trace: dict[str, str] = {}
+        propagate.inject(trace)
+        return [*self.headers, *trace.items()]
+
+
+def server(address: str, timeout: float, tls: TLS | None, token: str | None) -> Server:
+    """Return a client's settings. Raises InvalidSettings."""
+    where = endpoint(address)
+    return Server(
+        address=address,
+        endpoint=where,
+        timeout_s=_checked_timeout(timeout),
+        credentials=channel_credentials(tls),
+        headers=call_metadata(where, tls, token),
+    )
+
+
 def endpoint(address: str) -> Endpoint:
-    """Return where an address leads.
+    """Return the endpoint at an address.
 
     address: HOST:PORT, [IPv6]:PORT, unix:PATH, or a gRPC target such as dns:///HOST:PORT.
     Raises InvalidSettings for anything else.
@@ -75,8 +133,7 @@ def endpoint(address: str) -> Endpoint:
     match = re.fullmatch(r"(?P<host>\[[^]]+\]|[^:/\s]+):(?P<port>\d+)", address)
     if not match or int(match["port"]) not in range(1, 65536):
         raise InvalidSettings(
-            f"address {address!r} can't be used; write HOST:PORT, such as {DEFAULT_ADDRESS}, "
-            "or unix:PATH"
+            f"invalid address {address!r}; write HOST:PORT, such as {DEFAULT_ADDRESS}, or unix:PATH"
         )
     return Endpoint(address, local=_is_loopback(match["host"].strip("[]")))
 
@@ -87,19 +144,19 @@ def channel_options(where: Endpoint) -> list[tuple[str, int | str]]:
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-        # Only what fits into the buffer can be sent again; its default of 256 KiB holds no
-        # photograph. A call takes of it only what it sends.
+        # gRPC retries only requests that fit into this buffer, and the default of 256 KiB is
+        # smaller than a photograph. A call uses no more of it than it sends.
         ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX),
-        # A dead connection is noticed within 80 s, and only while a call waits on it: servers
-        # close connections whose pings they find too many.
+        # Detect a dead connection within 80 s, but ping only during calls: servers close
+        # connections that ping too often.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 0),
-        # A server that starts is found soon after; gRPC would wait up to two minutes.
+        # Reconnect soon after a server starts; by default gRPC waits up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 5_000),
-        # http_proxy is not meant for this machine.
+        # Connections to this machine bypass http_proxy.
         ("grpc.enable_http_proxy", int(not where.local)),
     ]
 
@@ -109,7 +166,7 @@ def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
     if tls is None:
         return None
     if (tls.certificate is None) != (tls.private_key is None):
-        raise InvalidSettings("a client certificate needs its private key; give both or none")
+        raise InvalidSettings("a client certificate needs its private key; give both or neither")
     return grpc.ssl_channel_credentials(
         root_certificates=_pem(tls.root_certificates),
         private_key=_pem(tls.private_key),
@@ -120,32 +177,24 @@ def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
 def call_metadata(where: Endpoint, tls: TLS | None, token: str | None) -> list[tuple[str, str]]:
     """Return the headers of every call. Raises InvalidSettings.
 
-    A token goes over TLS, or to this machine; anywhere else whoever listens could take it.
+    A token is sent over TLS or to this machine only; elsewhere anyone on the network could read it.
     """
     if token is None:
         return []
     if tls is None and not where.local:
         raise InvalidSettings(
-            f"a token to {where.target} would travel in the clear; give tls=TLS(...)"
+            f"the token for {where.target} would be sent in the clear; give tls=TLS(...)"
         )
     if not token.isascii() or not token.isprintable() or not token.strip():
-        raise InvalidSettings("the token is empty or holds characters that no header can carry")
-    # Not gRPC's call credentials: those refuse loopback without TLS.
+        raise InvalidSettings(
+            "the token is empty or has characters that are not allowed in a header; use printable "
+            "ASCII"
+        )
+    # gRPC's own call credentials refuse plaintext connections, even to loopback.
     return [("authorization", f"Bearer {token.strip()}")]
 
 
-def traced(metadata: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the headers of a call, with the caller's trace where he uses OpenTelemetry."""
-    # Who traces has imported it; nobody else is to wait for that.
-    if (propagate := sys.modules.get("opentelemetry.propagate")) is None:
-        return metadata
-    headers: dict[str, str] = {}
-    propagate.inject(headers)
-    return [*metadata, *headers.items()]
-
-
-def checked_timeout(timeout: float) -> float:
-    """Return the timeout in seconds. Raises InvalidSettings unless it is above 0."""
+def _checked_timeout(timeout: float) -> float:
     if not timeout > 0:
         raise InvalidSettings(f"timeout is {timeout} s; it must be above 0")
     return timeout

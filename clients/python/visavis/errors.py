@@ -1,19 +1,19 @@
-"""Everything that a call can raise, by who must act.
+"""The exceptions that a call can raise.
 
 VisavisError
-├── InvalidSettings   (before any call)    address, TLS or token can't be used as given
-├── InvalidData       (before any call)    a folder of pictures, or a file of labels, is wrong
-├── InvalidRequest    INVALID_ARGUMENT     the request is wrong; `field` says where
-├── ModelNotFound     NOT_FOUND            no such model or version; the text lists them
-├── AccessDenied      UNAUTHENTICATED      the token is missing or not good for this
-├── Unsupported       UNIMPLEMENTED        the server doesn't know the call: older, or another
-├── Overloaded        RESOURCE_EXHAUSTED   try again after `retry_after_s`
+├── InvalidSettings   (before any call)    the address, TLS files or token are unusable
+├── InvalidData       (before any call)    a folder of pictures or a file of labels is unusable
+├── InvalidRequest    INVALID_ARGUMENT     the request is invalid; `field` names the field
+├── ModelNotFound     NOT_FOUND            no such model or version; the message lists those served
+├── AccessDenied      UNAUTHENTICATED      the token is missing, wrong or lacks permission
+├── Unsupported       UNIMPLEMENTED        the server lacks this method: it is older, or another
+├── Overloaded        RESOURCE_EXHAUSTED   the server is overloaded; retry after `retry_after_s`
 ├── DeadlineExceeded  DEADLINE_EXCEEDED    the timeout ran out
-├── Unavailable       UNAVAILABLE          nobody answers, or the server starts or stops
-├── Cancelled         CANCELLED            the call was cancelled here, or cut off by a proxy
-└── ServerFailed      INTERNAL             the server's fault; its log knows `request_id`
+├── Unavailable       UNAVAILABLE          no server answers, or it is starting or stopping
+├── Cancelled         CANCELLED            cancelled by the client, or cut off on the way
+└── ServerFailed      INTERNAL             the server failed; its log has details by `request_id`
 
-A path that can't be read raises the OSError that Python raises for it.
+An unreadable path raises Python's own OSError.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field of a request that was wrong, by its path in the message, and why."""
+    """One invalid field of a request: its path in the message, and the reason."""
 
     field: str
     description: str
 
 
 class VisavisError(Exception):
-    """An error whose text is for a person.
+    """An error with a message for people.
 
-    code: name of the gRPC status. request_id: under which the server logged the call.
-    violations: every field that was wrong. retry_after_s: how long the server asks to wait.
+    code: name of the gRPC status. violations: all invalid fields. request_id: identifies the call
+    in the server's log. retry_after_s: seconds to wait before a retry, as the server requests.
     """
 
     default_code: ClassVar[str] = "INTERNAL"
@@ -55,69 +55,69 @@ class VisavisError(Exception):
 
     @property
     def field(self) -> str | None:
-        """Path of the first field that was wrong, such as `image` or `top_k`."""
+        """The path of the first invalid field, such as `image` or `top_k`."""
         return self.violations[0].field if self.violations else None
 
 
 class InvalidSettings(VisavisError, ValueError):
-    """The address, the TLS files or the token can't be used as given."""
+    """The address, the TLS files or the token are unusable."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class InvalidData(VisavisError, ValueError):
-    """A folder of pictures or a file of labels can't be read as given; the text says where."""
+    """A folder of pictures or a file of labels is unusable; the message names file and line."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class InvalidRequest(VisavisError, ValueError):
-    """The request is wrong: `field` names the field, `violations` all of them."""
+    """The request is invalid: `field` names the first invalid field, `violations` lists all."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class ModelNotFound(VisavisError):
-    """No model, or no version of it, has that name."""
+    """The server has no such model, or no such version of it."""
 
     default_code = "NOT_FOUND"
 
 
 class AccessDenied(VisavisError):
-    """The server wants a token, or another one."""
+    """The token is missing or wrong, or does not allow this call."""
 
     default_code = "UNAUTHENTICATED"
 
 
 class Unsupported(VisavisError):
-    """The server doesn't know this call: it is older than the client, or no visavis."""
+    """The server lacks this method: it is older than the client, or not a visavis server."""
 
     default_code = "UNIMPLEMENTED"
 
 
 class Overloaded(VisavisError):
-    """Too much is waiting already; `retry_after_s` says when to come back."""
+    """The server is overloaded; `retry_after_s` says how long to wait before a retry."""
 
     default_code = "RESOURCE_EXHAUSTED"
 
 
 class DeadlineExceeded(VisavisError):
-    """The timeout ran out before the answer was there."""
+    """The timeout ran out before the answer arrived."""
 
     default_code = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(VisavisError):
-    """Nobody answers at the address, or the server is starting or stopping."""
+    """No server answers at the address, or it is starting or stopping."""
 
     default_code = "UNAVAILABLE"
 
 
 class Cancelled(VisavisError):
-    """The call was cancelled here, or cut off by a proxy or a server that stopped."""
+    """The client cancelled the call, or a proxy or a stopping server cut it off."""
 
     default_code = "CANCELLED"
 
 
 class ServerFailed(VisavisError):
-    """The server failed through no fault of the caller."""
+    """The server failed; the request was valid."""

@@ -1,15 +1,15 @@
-"""Which way up a picture is, as the server reads it: Pillow reads junk and odd types otherwise."""
+"""The EXIF orientation, read as the server does; Pillow differs on damaged blocks and odd types."""
 
 from typing import Final
 
 _HEADER = b"Exif\0\0"
 _ORIENTATION: Final = 0x0112
-# By TIFF's number of the type, bytes of a value: BYTE, SHORT, LONG.
+# Bytes per value, by TIFF type number: BYTE, SHORT, LONG.
 _INTEGER_BYTES: Final = {1: 1, 3: 2, 4: 4}
 
 
 def orientation(block: bytes) -> int:
-    """Return the orientation in an EXIF block, 1 to 8; 1 if it gives none or is damaged."""
+    """Return the orientation in an EXIF block, 1 to 8; 1 if it is missing or damaged."""
     block = block[:0xFFFF].removeprefix(_HEADER)
     if block[:4] not in (b"II*\0", b"MM\0*"):
         return 1

@@ -1,7 +1,7 @@
-"""The pictures that a client takes: encoded bytes, a path, or pixels.
+"""The pictures that a client accepts: encoded bytes, a path, or pixels.
 
-numpy is never imported: whatever has the buffer protocol or `__array_interface__` will do, be
-it an array of numpy's or a picture of Pillow's.
+Pixels may be any object with the buffer protocol or `__array_interface__`, such as a NumPy array
+or a Pillow image. NumPy itself is never imported.
 """
 
 import math
@@ -15,29 +15,29 @@ from visavis.errors import FieldViolation, InvalidRequest
 from visavis.exif import orientation
 from visavis.v1 import vision_pb2 as pb
 
-# Bytes of a JPEG, PNG or WebP file; the path of one; or upright uint8 pixels, RGB [H, W, 3]
-# or grey [H, W]. OpenCV's arrays are BGR: they need channels="BGR". For NV12: a
-# `visavis.v1.vision_pb2.Image`. Arrays have no common type without numpy, hence Any.
+# The bytes or the path of a JPEG, PNG or WebP file; or upright uint8 pixels, RGB [H, W, 3] or
+# grey [H, W]. OpenCV's arrays are BGR and need channels="BGR". NV12 needs a
+# `visavis.v1.vision_pb2.Image`. Any, because arrays have no common type without NumPy.
 ImageSource: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | pb.Image | Any
 
 Channels: TypeAlias = Literal["RGB", "BGR"]
-"""In which order an array [H, W, 3] has its colours; cv2.imread gives BGR, Pillow RGB."""
+"""The colour order of an array [H, W, 3]; cv2.imread returns BGR, Pillow RGB."""
 
-# A path with a colon is a path still.
+# A colon alone does not make a path a URL.
 _URL = re.compile(r"data:[^/]*/|[a-z][a-z0-9+.-]*://")
 _FORMATS = {"RGB": pb.PIXEL_FORMAT_RGB, "BGR": pb.PIXEL_FORMAT_BGR}
 _SIDE_MAX = 65535
-_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # The rest of the request fits too.
+_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # Leaves room for the rest of the request.
 
 
 def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
-    """Return the picture as the contract wants it.
+    """Return the picture as a message.
 
-    channels: of an array [H, W, 3]; encoded pictures and messages say it themselves. Raises
-    InvalidRequest for what is no picture, and OSError for a path that can't be read.
+    channels: colour order of an array [H, W, 3]; ignored for encoded pictures and messages.
+    Raises InvalidRequest for an unusable picture, and OSError for an unreadable path.
     """
     if channels not in _FORMATS:
-        message = f"channels is {channels!r}; choose RGB, or BGR for OpenCV's arrays"
+        message = f"channels is {channels!r}; use RGB, or BGR for OpenCV arrays"
         raise InvalidRequest(message, violations=(FieldViolation("channels", message),))
     if isinstance(source, pb.Image):
         return source
@@ -58,47 +58,49 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
         )
     height, width = shape[:2]
     if not (0 < height <= _SIDE_MAX and 0 < width <= _SIDE_MAX):
-        raise _invalid(f"image has shape {shape}; height and width go from 1 to {_SIDE_MAX}")
+        raise _invalid(
+            f"image has shape {shape}; height and width must be between 1 and {_SIDE_MAX}"
+        )
     data = _checked_size(pixels.tobytes())
     raw = pb.RawImage(format=pixel_format, width=width, height=height, data=data)
     return pb.Image(raw=raw)
 
 
 def file_bytes(path: str | PathLike[str]) -> bytes:
-    """Return what is in a file; raises InvalidRequest for a URL, and OSError as reading does."""
+    """Return the contents of a file. Raises InvalidRequest for a URL, and OSError."""
     if isinstance(path, str) and (url := _URL.match(path)):
-        what = "decode its base64" if url[0].startswith("data:") else "download it"
-        raise _invalid(f"image is a URL, {path[:60]!r}; {what} and pass its bytes")
+        action = "decode its base64" if url[0].startswith("data:") else "download it"
+        raise _invalid(f"image is a URL, {path[:60]!r}; {action} and pass its bytes")
     return Path(path).read_bytes()
 
 
 def _require_upright(source: Any) -> None:
-    """Raise InvalidRequest for a picture of Pillow's that its EXIF block would turn."""
+    """Raise InvalidRequest for a Pillow image whose EXIF block says that it is rotated."""
     info = getattr(source, "info", None)
     block = info.get("exif") if isinstance(info, dict) else None
     turn = orientation(block.removeprefix(b"Exif\0\0")) if isinstance(block, bytes) else 1
     if turn != 1:
         raise _invalid(
-            f"image is a picture with EXIF orientation {turn}, which its pixels may still need; "
+            f"image has EXIF orientation {turn}, so its pixels may not be upright; "
             "pass ImageOps.exif_transpose(image), or the file itself"
         )
 
 
 def _view(source: Any) -> memoryview:
-    """Return uint8 elements of any number of dimensions, by whichever protocol there is."""
+    """Return a view of uint8 elements in any number of dimensions, by either protocol."""
     try:
         view = memoryview(source)
     except TypeError:
         view = _interface_view(source)
     if view.format not in {"B", "<B", ">B", "=B", "|B"}:
         kind = getattr(source, "dtype", None) or f"format {view.format!r}"
-        raise _invalid(f"image has {kind} pixels; they must be uint8, from 0 to 255")
+        raise _invalid(f"image has {kind} pixels; use uint8, from 0 to 255")
     return view
 
 
 def _interface_view(source: Any) -> memoryview:
-    # Pillow's pictures give their pixels as bytes; whoever gives a bare address mostly has the
-    # buffer protocol too.
+    # Pillow exposes its pixels as bytes. Objects that expose an address instead nearly always
+    # support the buffer protocol too.
     interface = getattr(source, "__array_interface__", None)
     data = interface.get("data") if isinstance(interface, dict) else None
     if not isinstance(interface, dict) or not isinstance(data, bytes) or interface.get("strides"):
@@ -109,7 +111,9 @@ def _interface_view(source: Any) -> memoryview:
         raise _invalid(f"image has {interface['typestr']} pixels; convert them to uint8 RGB")
     shape = tuple(interface["shape"])
     if math.prod(shape) != len(data) or not data:
-        raise _invalid(f"image has shape {list(shape)} and {len(data)} bytes of pixels")
+        raise _invalid(
+            f"image has shape {list(shape)} but {len(data)} bytes of pixels; they must match"
+        )
     return memoryview(data).cast("B", shape)
 
 

@@ -1,16 +1,18 @@
-"""Messages of the contract, read into the typed values of `results`."""
+"""Responses, read into the types of `results` and `cards`."""
 
 from collections.abc import Sequence
 
 from google.rpc import code_pb2  # Ships no py.typed.
+from grpc_health.v1 import health_pb2
 
 from visavis import results
-from visavis.cards import TASKS, read_model
+from visavis.card_reading import read_model
+from visavis.cards import TASKS, Model
 from visavis.v1 import vision_pb2 as pb
 
 
 def classify_result(message: pb.ClassifyResponse) -> results.ClassifyResult:
-    """Return what one model sees in the whole image."""
+    """Return one model's labels for the whole image."""
     return results.ClassifyResult(
         classifications=_classifications(message.classifications),
         served_by=_served_by(message.served_by),
@@ -22,7 +24,7 @@ def classify_result(message: pb.ClassifyResponse) -> results.ClassifyResult:
 
 
 def detect_result(message: pb.DetectResponse) -> results.DetectResult:
-    """Return what one model finds in the image."""
+    """Return the objects that one model finds in the image."""
     return results.DetectResult(
         detections=_detections(message.detections),
         served_by=_served_by(message.served_by),
@@ -44,7 +46,7 @@ def comparison(message: pb.CompareResponse) -> results.Comparison:
                 nothing_to_compare=task.nothing_to_compare,
             )
             for task in message.comparisons
-            if task.task in TASKS  # A task that this client is too old for.
+            if task.task in TASKS  # Skip tasks that are newer than this client.
         ),
         left_out=tuple(results.LeftOutModel(left.model, left.reason) for left in message.left_out),
         models=tuple(read_model(card) for card in message.models),
@@ -58,13 +60,28 @@ def comparison(message: pb.CompareResponse) -> results.Comparison:
 def stream_event(
     message: pb.CompareStreamResponse,
 ) -> results.StreamedAnswer | results.Comparison | None:
-    """Return one step of a comparison; None for a step that this client is too old for."""
+    """Return one step of a comparison; None for a step that is newer than this client."""
     if message.HasField("summary"):
         return comparison(message.summary)
     if message.HasField("answer") and message.answer.task in TASKS:
         task = TASKS[message.answer.task]
         return results.StreamedAnswer(task, _answer(message.answer.answer))
     return None
+
+
+def models(message: pb.ListModelsResponse) -> tuple[Model, ...]:
+    """Return the cards of all models."""
+    return tuple(read_model(card) for card in message.models)
+
+
+def model(message: pb.GetModelResponse) -> Model:
+    """Return the card of one model."""
+    return read_model(message.model)
+
+
+def is_serving(message: health_pb2.HealthCheckResponse) -> bool:
+    """Return True if the server has loaded its models."""
+    return bool(message.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _classifications(

@@ -1,7 +1,6 @@
-"""What the calls give back: the messages of the contract as frozen, typed values.
+"""The return values of the calls: the protocol's messages as frozen, typed values.
 
-The fields are those of `protos/visavis/v1/vision.proto`, which says what each one means. The
-answers keep the message that they were read from in `message`.
+`protos/visavis/v1/vision.proto` documents each field. `message` holds the original message.
 """
 
 from dataclasses import dataclass, field
@@ -66,7 +65,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """What answered. With random weights the answer has no meaning."""
+    """The model and session that answered. With random weights the answer is meaningless."""
 
     model: str
     version: int
@@ -77,7 +76,7 @@ class ServedBy:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in milliseconds."""
+    """The duration of each step, in milliseconds."""
 
     queue_ms: float
     decode_ms: float
@@ -89,10 +88,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """A picture that the server drew: the bytes of a file, its media type and its size.
+    """A picture with the answer drawn on it: the bytes of a file, its media type and its size.
 
-    A server draws a picture smaller where the file would be larger than it allows, by default
-    4 MB. size: None from servers that don't tell it.
+    The server shrinks the picture if the file would exceed its limit, by default 4 MB. size: None
+    from older servers, which don't report it.
     """
 
     encoded: bytes = field(repr=False)
@@ -100,13 +99,13 @@ class AnnotatedImage:
     size: ImageSize | None = None
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture to a file, as it came. Raises OSError."""
+        """Write the bytes to a file. Raises OSError."""
         Path(path).write_bytes(self.encoded)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """What one model sees in the whole image, highest score first."""
+    """One model's labels for the whole image, highest score first."""
 
     classifications: tuple[Classification, ...]
     served_by: ServedBy
@@ -118,7 +117,7 @@ class ClassifyResult:
 
 @dataclass(frozen=True, slots=True)
 class DetectResult:
-    """What one model finds in the image, highest score first."""
+    """The objects that one model found in the image, highest score first."""
 
     detections: tuple[Detection, ...]
     served_by: ServedBy
@@ -130,20 +129,20 @@ class DetectResult:
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatus:
-    """How one model fared. code: name of the gRPC status; message: empty where it is OK."""
+    """The status of one model's answer. code: name of the gRPC status. message: empty if OK."""
 
     code: str
     message: str
 
     @property
     def ok(self) -> bool:
-        """Whether there is an answer."""
+        """True if the model answered."""
         return self.code == "OK"
 
 
 @dataclass(frozen=True, slots=True)
 class ClassificationAgreement:
-    """How far two classifiers agree. The divergence is None where the label sets differ."""
+    """The agreement of two classifiers. The divergence is None if their label sets differ."""
 
     same_top1: bool
     top_k_overlap: float
@@ -152,7 +151,7 @@ class ClassificationAgreement:
 
 @dataclass(frozen=True, slots=True)
 class DetectionMatch:
-    """One pair of detections, by their index here and in the baseline's answer."""
+    """A pair of matching detections: their indexes in this answer and in the baseline's."""
 
     index: int
     baseline_index: int
@@ -161,7 +160,7 @@ class DetectionMatch:
 
 @dataclass(frozen=True, slots=True)
 class DetectionAgreement:
-    """How far two detectors agree. The means are None without pairs."""
+    """The agreement of two detectors. The means are None if no detections match."""
 
     matched: int
     only_here: int
@@ -174,7 +173,7 @@ class DetectionAgreement:
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What one model answered, or why it didn't; the agreement is with the baseline."""
+    """One model's answer, or the reason for its failure; `agreement` is with the baseline."""
 
     served_by: ServedBy
     status: AnswerStatus
@@ -187,7 +186,7 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
-    """The answers of all models that are capable of one task."""
+    """The answers of all models that were compared on one task."""
 
     task: Task
     baseline: str
@@ -197,7 +196,7 @@ class TaskComparison:
 
 @dataclass(frozen=True, slots=True)
 class LeftOutModel:
-    """A model that a comparison did not ask, and why."""
+    """A model that a comparison left out, and the reason."""
 
     model: str
     reason: str
@@ -218,7 +217,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """One model's answer, as soon as it is there; its agreement comes with the summary."""
+    """One model's answer in a stream; its agreement follows in the final Comparison."""
 
     task: Task
     answer: ModelAnswer

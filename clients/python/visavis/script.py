@@ -1,7 +1,7 @@
-"""The script `visavis`, and `python -m visavis`: what comes before all imports that take time.
+"""The entry point of `visavis` and `python -m visavis`: the steps before the slow imports.
 
-A server takes signals. In a container it is process 1, for which the kernel discards signals that
-have no handler: a server that is stopped in its first second would hear nothing of it.
+`visavis serve` installs signal handlers first. In a container it is process 1, for which the
+kernel discards signals without a handler: a stop in the first second would go unnoticed.
 """
 
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# glibc takes its own variable away from a program with more rights than its user.
+# A separate marker, because glibc removes GLIBC_TUNABLES from programs with elevated privileges.
 _STARTED_AGAIN = "_VISAVIS_STARTED_AGAIN"
 _LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def main() -> int:
     """Run the command and return its exit code."""
-    if sys.argv[1:2] == ["serve"]:  # it takes the signals over when it can drain
+    if sys.argv[1:2] == ["serve"]:  # The server replaces the handlers once it can drain.
         _ask_for_large_pages()
         for number in _STOPPING:
             signal.signal(number, lambda number, frame: os._exit(0))
@@ -32,22 +32,22 @@ def main() -> int:
 
 
 def _ask_for_large_pages() -> None:
-    """Start the script again, so that memory comes in pages of 2 MiB instead of 4 KiB.
+    """Restart the script with memory pages of 2 MiB instead of 4 KiB, if the system allows it.
 
-    Where the system gives them to who asks, glibc's allocator asks if its environment says so when
-    a process begins. A message of 32 MiB is then copied in 8 ms instead of 29.
+    On systems in `madvise` mode glibc's allocator requests large pages if GLIBC_TUNABLES says so
+    at process start. A message of 32 MiB is then copied in 8 ms instead of 29.
     """
     try:
-        only_if_asked = "[madvise]" in _LARGE_PAGES.read_text("ascii")
+        on_request = "[madvise]" in _LARGE_PAGES.read_text("ascii")
     except OSError:
         return
     is_second_start = os.environ.pop(_STARTED_AGAIN, None) is not None
-    if is_second_start or not only_if_asked or "GLIBC_TUNABLES" in os.environ:
+    if is_second_start or not on_request or "GLIBC_TUNABLES" in os.environ:
         return
     os.environ |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", _STARTED_AGAIN: "1"}
-    # A signal that comes meanwhile waits for its handler.
+    # Signals that arrive during the restart stay pending until the handlers are installed.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOPPING, *_IGNORED))
     with suppress(OSError):
-        os.execv(sys.argv[0], sys.argv)  # so that the process is still called visavis
+        os.execv(sys.argv[0], sys.argv)  # Keeps the process name `visavis`.
     with suppress(OSError):
         os.execv(sys.executable, sys.orig_argv)

@@ -1,4 +1,4 @@
-"""gRPC statuses and their google.rpc details, translated into this client's errors."""
+"""Translates gRPC statuses and their google.rpc details into this package's errors."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from visavis import errors
 
-# Every status that isn't here is the server's fault: INTERNAL, UNKNOWN, DATA_LOSS, ABORTED.
+# All other statuses are the server's fault: INTERNAL, UNKNOWN, DATA_LOSS, ABORTED.
 _ERRORS: dict[str, type[errors.VisavisError]] = {
     "INVALID_ARGUMENT": errors.InvalidRequest,
     "OUT_OF_RANGE": errors.InvalidRequest,
@@ -34,9 +34,9 @@ _TOO_LARGE = re.compile(
 
 @contextmanager
 def translated(address: str, timeout: float) -> Iterator[None]:
-    """Raise errors of this package for the gRPC errors of a call.
+    """Raise a VisavisError instead of a call's gRPC error, which becomes its cause.
 
-    address, timeout: of the call, for the text. The gRPC error stays reachable as the cause.
+    address, timeout: of the call, for the message.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def translated(address: str, timeout: float) -> Iterator[None]:
 
 
 def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors.VisavisError:
-    """Return the error that stands for a failed call, its details decoded."""
+    """Return the error for a failed call, with its details decoded."""
     code = error.code().name
     violations: tuple[errors.FieldViolation, ...] = ()
     request_id = retry_after_s = None
@@ -68,10 +68,10 @@ def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors
         message = _plain_message(code, message, address, timeout)
     kind = _ERRORS.get(code, errors.ServerFailed)
     if details is None and (too_large := _TOO_LARGE.search(error.details() or "")):
-        # gRPC's own, with the status of a server that has too much to do.
+        # gRPC reports a message that is too large with the status of an overloaded server.
         kind, message = errors.InvalidRequest, _too_large_message(**too_large.groupdict())
     if kind is errors.ServerFailed and request_id and request_id not in message:
-        message = f"{message} (request id {request_id}: the server's log says more)"
+        message = f"{message} (request id {request_id}; see the server's log)"
     return kind(
         message,
         code=code,
@@ -82,39 +82,42 @@ def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors
 
 
 def _details(error: grpc.RpcError) -> Any:
-    """Return the google.rpc.Status of a failed call; None where it came without one."""
+    """Return the google.rpc.Status of a failed call; None if it has none."""
     try:
         return rpc_status.from_call(cast(grpc.Call, error))
-    except ValueError:  # A status that contradicts its own details; the plain one still holds.
+    except ValueError:  # The details contradict the status; the plain status still holds.
         return None
 
 
 def _too_large_message(side: str, size: str, most: str) -> str:
     if side == "SERVER":
         return (
-            f"the request has {size} bytes and the server takes {most}, its max_message_bytes; "
+            f"the request is {size} bytes; the server's limit (max_message_bytes) is {most}; "
             "send a smaller picture"
         )
-    return f"the answer has {size} bytes and this client takes {most}; ask for less at once"
+    return (
+        f"the response is {size} bytes; this client's limit is {most}; "
+        "request fewer models or no annotated picture"
+    )
 
 
 def _plain_message(code: str, message: str, address: str, timeout: float) -> str:
-    """Return a text for a status that came without details: mostly from gRPC itself."""
+    """Return a message for a status without details, which usually comes from gRPC itself."""
     if code == "UNAVAILABLE":
         # "failed to connect to all addresses; last error: UNKNOWN: ipv4:…: Connection refused"
         reason = re.sub(r"^UNKNOWN: \S+: ", "", message.rpartition("last error: ")[2])
-        # "…:[field:… os_error: Name or service not known syscall: getaddrinfo]", "… error: No such
-        # file or directory": what the system says is all that a person needs.
-        if found := re.search(r"\b(?:os_)?error: ([^:\[\]]+?)(?: syscall: \w+)?\]?$", reason):
-            reason = found[1]
+        # Keep the system's own text: "…:[field:… os_error: Name or service not known syscall:
+        # getaddrinfo]", "… error: No such file or directory".
+        if system := re.search(r"\b(?:os_)?error: ([^:\[\]]+?)(?: syscall: \w+)?\]?$", reason):
+            reason = system[1]
         return f"no answer from {address}: {reason}"
     if code == "DEADLINE_EXCEEDED":
-        return f"no answer from {address} within {timeout:g} s; a longer timeout may help"
+        return f"no answer from {address} within {timeout:g} s; try a longer timeout"
     if code == "CANCELLED" and "RST_STREAM" in message:
         return (
-            f"the call to {address} was cut off, by a proxy or a server that stops: {message}; "
-            "HAProxy before 3.0 does that to refusals"
+            f"a proxy or a stopping server cut off the call to {address}: {message}; "
+            "HAProxy before 3.0 does so when the server rejects a call"
         )
     if code == "UNIMPLEMENTED":
-        return f"the server at {address} doesn't know this call: {message}"
+        return f"the server at {address} doesn't support this call: {message}"
     return message

@@ -1,8 +1,7 @@
-//! gRPC over HTTP/2, as much of it as a client with unary and streamed answers needs.
+//! A minimal gRPC client over HTTP/2, for unary calls and streamed responses.
 //!
-//! Most programs take the crate tonic for this. Debian, from whose packages this client can be
-//! built without any other registry, doesn't have it; h2 and prost it has, and gRPC is what
-//! lies between the two.
+//! Most programs use the crate tonic for this. Debian does not package it, but has h2 and prost,
+//! so that this client builds from Debian's packages alone. This module is the layer between them.
 
 use std::error::Error;
 use std::fmt;
@@ -27,17 +26,17 @@ use tokio_rustls::TlsConnector;
 use crate::google::rpc;
 pub use crate::google::rpc::Code;
 
-/// The largest answer that is taken; gRPC's own libraries take 4 MiB unless they are set to more.
+/// The largest accepted response; the default of gRPC's own libraries is 4 MiB.
 const ANSWER_BYTES_MAX: usize = 96 << 20;
 
-/// How often a call is made that meets UNAVAILABLE or is cut off; and the first pause, which
-/// doubles.
+/// The attempts of a call that fails as UNAVAILABLE or is cut off, and the pause before the second
+/// one. Each further pause is twice as long.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A server, and the connection to it, which takes any number of calls at once.
+/// A server and the connection to it, for any number of concurrent calls.
 ///
-/// It connects with its first call, and again with the first call after a connection has ended.
+/// The first call opens the connection. If it breaks, the next call opens a new one.
 pub struct Channel {
     address: String,
     tls: Option<(TlsConnector, ServerName)>,
@@ -50,7 +49,7 @@ impl Channel {
         Self { address: address.to_owned(), tls: None, connection: Mutex::new(None) }
     }
 
-    /// Returns a channel to HOST:PORT with TLS, to be used if an authority vouches for HOST.
+    /// Returns a channel to HOST:PORT with TLS, which verifies the certificate of HOST.
     pub fn tls(address: &str, authorities_pem: &[u8]) -> Result<Self, Box<dyn Error>> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut &*authorities_pem)? {
@@ -66,7 +65,7 @@ impl Channel {
         Ok(Self { tls: Some(tls), ..Self::plaintext(address) })
     }
 
-    /// Returns a connection that is open, which takes one more call.
+    /// Returns an open connection that is ready for another call.
     async fn connected(&self) -> Result<SendRequest<Bytes>, Status> {
         let mut connection = self.connection.lock().await;
         if let Some(open) = connection.take() {
@@ -92,14 +91,14 @@ impl Channel {
         Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (http, connection) = h2::client::handshake(stream).await?;
-        // Moves the bytes of all calls; a call that waits for some learns how it ended.
+        // Drives the I/O of all calls; each call receives its own errors.
         tokio::spawn(connection);
         Ok(http)
     }
 
-    /// Calls a method that gives one answer; again, where it meets UNAVAILABLE or is cut off.
+    /// Makes a unary call; retries it if it fails as UNAVAILABLE or is cut off.
     ///
-    /// All methods only read, so a call may be made again. All attempts end by the call's deadline.
+    /// All methods are read-only, so retries are safe. The deadline covers all attempts.
     pub async fn unary<Answer: Message + Default>(
         &self,
         path: &str,
@@ -131,12 +130,12 @@ impl Channel {
     ) -> Result<Answer, Status> {
         let mut answers = self.started(path, request, call, deadline).await?;
         let answer = answers.next().await?;
-        // The status comes behind the answer, and counts for more.
+        // The status follows the response and takes precedence over it.
         answers.next().await?;
         answer.ok_or_else(|| Status::new(Code::Internal, "the server gave no answer"))
     }
 
-    /// Calls a method that gives any number of answers, once.
+    /// Makes a call with a stream of responses, without retries.
     pub async fn server_streaming<Answer: Message + Default>(
         &self,
         path: &str,
@@ -184,14 +183,14 @@ impl Channel {
         })
         .await;
         if matches!(started, Err(Status { code: Code::DeadlineExceeded, .. })) {
-            // Perhaps nothing is at its other end any more, which TCP notices after minutes.
+            // The peer may be gone, which TCP detects only after minutes.
             *self.connection.lock().await = None;
         }
         started
     }
 }
 
-/// What goes with a call beside its request.
+/// The options of a call.
 pub struct Call {
     pub timeout: Duration,
     pub metadata: Vec<(&'static str, String)>,
@@ -203,7 +202,7 @@ impl Default for Call {
     }
 }
 
-/// The answers to one call. Dropping it cancels the call.
+/// The responses of one call. Dropping it cancels the call.
 pub struct Streaming<Answer> {
     body: RecvStream,
     arrived: BytesMut,
@@ -212,7 +211,7 @@ pub struct Streaming<Answer> {
 }
 
 impl<Answer: Message + Default> Streaming<Answer> {
-    /// Returns the next answer; none after the last, if the call ended well.
+    /// Returns the next response; None after the last one, if the call succeeded.
     pub async fn next(&mut self) -> Result<Option<Answer>, Status> {
         within(self.deadline, async {
             loop {
@@ -236,7 +235,7 @@ impl<Answer: Message + Default> Streaming<Answer> {
     }
 }
 
-/// Returns a message as it travels: whether it is compressed, its length, its bytes.
+/// Returns a message in gRPC's framing: compression flag, length, bytes.
 fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut frame = BytesMut::with_capacity(5 + length);
@@ -246,9 +245,9 @@ fn framed(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
-/// Takes the first message from what has arrived, once it is whole.
+/// Removes the first message from the received bytes, if it is complete.
 fn unframed(arrived: &mut BytesMut) -> Result<Option<Bytes>, Status> {
-    // The first byte says that it is compressed, which happens only to those who ask for it.
+    // The first byte is the compression flag; this client does not request compression.
     let length = match arrived.get(1..5) {
         Some(mut length) => length.get_u32() as usize,
         None => return Ok(None),
@@ -272,7 +271,7 @@ async fn within<T>(
     timeout_at(deadline, work).await.unwrap_or_else(late)
 }
 
-/// How a call failed.
+/// The error of a failed call.
 #[derive(Debug)]
 pub struct Status {
     pub code: Code,
@@ -285,14 +284,14 @@ impl Status {
         Self { code, message: message.into(), details: Vec::new() }
     }
 
-    /// Returns the detail of a kind, by the name that its proto has.
+    /// Returns the detail with the given proto message name.
     pub fn detail<Detail: Message + Default>(&self, name: &str) -> Option<Detail> {
         let of_kind = |any: &&prost_types::Any| any.type_url.rsplit('/').next() == Some(name);
         let any = self.details.iter().find(of_kind)?;
         Detail::decode(&*any.value).ok()
     }
 
-    /// Returns the error that the headers at the end of a call tell of, if any.
+    /// Returns the error in the trailers of a call, if any.
     fn check(headers: &HeaderMap) -> Result<(), Self> {
         let header = |name| headers.get(name).map(|value| value.as_bytes()).unwrap_or_default();
         let code = std::str::from_utf8(header("grpc-status")).unwrap_or_default().parse();

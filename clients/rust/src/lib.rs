@@ -1,4 +1,4 @@
-//! The contract of visavis for Rust: messages and stubs that build.rs makes, over a channel.
+//! The protocol of visavis for Rust: a channel, and the messages and stubs from build.rs.
 
 pub mod grpc;
 

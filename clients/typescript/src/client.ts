@@ -1,4 +1,4 @@
-// What runs in browsers and in Node alike, over any of Connect's transports.
+// The part that runs in browsers and in Node, over any Connect transport.
 import {
   type Client as ServiceClient,
   Code,
@@ -14,10 +14,10 @@ import { VisionService } from "./gen/visavis/v1/vision_pb.js";
 
 export * from "./gen/visavis/v1/vision_pb.js";
 
-/** The contract's RPCs as methods; messages are plain objects. */
+/** The RPCs of visavis as methods; messages are plain objects. */
 export type Client = ServiceClient<typeof VisionService>;
 
-/** Return a client of the server that the transport leads to. */
+/** Return a client that uses a transport. */
 export function createClient(transport: Transport): Client {
   return createServiceClient(VisionService, transport);
 }
@@ -27,7 +27,7 @@ export function encoded(file: Uint8Array) {
   return { source: { case: "encoded", value: file } } as const;
 }
 
-/** Show the server a token with every call. Its transport must be encrypted. */
+/** Send a token with every call. The transport must be encrypted. */
 export function bearer(token: string): Interceptor {
   return (next) => (request) => {
     request.header.set("authorization", `Bearer ${token}`);
@@ -36,14 +36,14 @@ export function bearer(token: string): Interceptor {
 }
 
 const ATTEMPTS = 4;
-const FIRST_PAUSE_MS = 100; // It doubles.
+const FIRST_PAUSE_MS = 100; // Doubles with each retry.
 
-// No answer for now, and what Node says of a call whose connection breaks.
+// The server is unavailable, or Node reports a broken connection.
 const PASSING = [Code.Unavailable, Code.Canceled, Code.Aborted];
 
 /**
- * Make a call again that meets UNAVAILABLE or is cut off, up to four times within its timeout.
- * All methods only read, so a call may be made again; a stream is not. closing: ends that.
+ * Retry calls that fail as UNAVAILABLE or are cut off, up to four attempts within their timeout.
+ * All methods are read-only, so retries are safe. Streams are not retried. closing: stops retries.
  */
 export function repeat(closing?: AbortSignal): Interceptor {
   return (next) => async (request) => {
@@ -62,7 +62,7 @@ export function repeat(closing?: AbortSignal): Interceptor {
   };
 }
 
-/** Resolve after a time, or as soon as a call has ended. */
+/** Resolve after a delay, or as soon as the call has ended. */
 function pause(ms: number, ended: AbortSignal): Promise<void> {
   return new Promise((resume) => {
     const timer = setTimeout(resume, ms);
@@ -70,19 +70,19 @@ function pause(ms: number, ended: AbortSignal): Promise<void> {
   });
 }
 
-/** Why a call failed. */
+/** The error of a failed call. */
 export interface Failure {
   /** Name of the gRPC status, such as INVALID_ARGUMENT. */
   code: string;
-  /** What went wrong, for a person. */
+  /** A message for people. */
   message: string;
-  /** Path of the first field that was wrong, such as top_k. */
+  /** Path of the first invalid field, such as top_k. */
   field: string | undefined;
-  /** The id under which the server logged the call. */
+  /** The call's id in the server's log. */
   requestId: string | undefined;
 }
 
-/** Return what an error that a call threw says. */
+/** Return the details of an error that a call threw. */
 export function failure(error: unknown): Failure {
   const status = ConnectError.from(error);
   const [badRequest] = status.findDetails(BadRequestSchema);

@@ -1,4 +1,4 @@
-// What runs in Node: gRPC itself, and the server's health.
+// The part for Node: native gRPC, and the server's health.
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Code, ConnectError, createClient as createServiceClient } from "@connectrpc/connect";
@@ -13,25 +13,25 @@ const POLL_MS = 100;
 const MAX_ANSWER_BYTES = 96 << 20;
 
 export interface Settings {
-  /** Certificates of the authorities to trust, PEM. Absent: the public ones. */
+  /** PEM certificates of the trusted authorities. Default: the public ones. */
   ca?: Buffer;
-  /** Shown with every call; only over TLS. */
+  /** Sent with every call; requires TLS. */
   token?: string;
-  /** Milliseconds that a call may take unless it says otherwise. Absent: 30,000. */
+  /** Default timeout of a call in milliseconds. Default: 30,000. */
   timeoutMs?: number;
 }
 
 export interface NodeClient extends Client {
-  /** Resolve as soon as the server has loaded its models; reject if it takes longer. */
+  /** Resolve once the server has loaded its models; reject when the timeout runs out. */
   waitUntilReady(timeoutMs?: number): Promise<void>;
-  /** Close the connection, and end the calls that are under way. */
+  /** Close the connection and cancel the calls in progress. */
   close(): void;
 }
 
 /** Return a client of the server at http://HOST:PORT, or https:// for TLS. */
 export function connect(url: string, { ca, token, timeoutMs = 30_000 }: Settings = {}): NodeClient {
   if (token && !url.startsWith("https:")) {
-    throw new Error(`a token goes over TLS only: use https:// instead of ${url}`);
+    throw new Error(`a token requires TLS; use https:// instead of ${url}`);
   }
   const closing = new AbortController();
   const sessionManager = new Http2SessionManager(url, {}, { ca });

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Asks a server all that the scenario of ../../README.md asks.
+// Runs the scenario of ../../README.md against a server.
 import { readFile } from "node:fs/promises";
 
 import {
@@ -97,7 +97,7 @@ async function askOverTls(server: string, caFile: string, token: string) {
   }
 }
 
-/** Return how far an answer coincides with the baseline's; null where nothing says so. */
+/** Return the agreement of an answer with the baseline's; null if it has none. */
 function agreed(agreement: ModelAnswer["agreement"]) {
   if (agreement.case === "classificationAgreement") {
     const { sameTop1, topKOverlap } = agreement.value;
@@ -110,7 +110,7 @@ function agreed(agreement: ModelAnswer["agreement"]) {
   return null;
 }
 
-/** Return why a call fails; one that doesn't is an error. */
+/** Return the error of a call that must fail; throw if it succeeds. */
 function refusal(call: Promise<unknown>): Promise<Failure> {
   return call.then(() => {
     throw new Error("a call that must fail did not");

@@ -61,29 +61,29 @@ def test_a_csv_file_of_any_spreadsheet_is_read(text: str | bytes, folder: Path) 
         ("file,class_index\na.jpg,inf\n", "line 2: class_index is 'inf'"),
         ("file,class_index\na.jpg\n", "line 2: class_index is ''"),
         ("file,class_index\na.jpg,281,0\n", "line 2: must be a file and its class"),
-        ("file,class_index\na.jpg,1\n./a.jpg,2\n", "line 3: ./a.jpg has a class in line 2 already"),
+        ("file,class_index\na.jpg,1\n./a.jpg,2\n", "line 3: ./a.jpg already has a class in line 2"),
         ("file,class\na.jpg,1\n", "has no column class_index; its first line must be"),
         ("", "has no column class_index and no column file"),
-        ("file,class_index\nz.jpg,1\n", "names no picture of"),
+        ("file,class_index\nz.jpg,1\n", "names no picture in"),
         ("file,class_index\nä.jpg,1\n".encode("latin-1"), "is not UTF-8; save it as UTF-8"),
         ("file,class_index\na.jpg,1\n".encode("utf-16"), "is not UTF-8; save it as UTF-8"),
-        (f"file,class_index\n{'x' * 200_000},1\n", "is no CSV: field larger than"),
+        (f"file,class_index\n{'x' * 200_000},1\n", "invalid CSV: field larger than"),
     ],
 )
-def test_a_wrong_row_is_refused_by_file_and_line(
+def test_an_invalid_row_is_reported_by_file_and_line(
     text: str | bytes, complaint: str, folder: Path
 ) -> None:
     with pytest.raises(InvalidData, match=f"labels.csv.*{re.escape(complaint)}"):
         classes(folder, text)
 
 
-def test_lines_are_counted_with_the_hint_that_excel_wants(folder: Path) -> None:
+def test_line_numbers_include_excels_delimiter_line(folder: Path) -> None:
     with pytest.raises(InvalidData, match=r"labels\.csv, line 3: class_index is 'cat'"):
         classes(folder, "sep=;\nfile;class_index\na.jpg;cat\n")
 
 
 @pytest.mark.parametrize("written", ["caf\u00e9.jpg", "cafe\u0301.jpg"])
-def test_accents_are_the_same_however_they_are_written(written: str, tmp_path: Path) -> None:
+def test_composed_and_decomposed_accents_are_equal(written: str, tmp_path: Path) -> None:
     for name in ("caf\u00e9.jpg", "cafe\u0301.jpg"):
         folder = tmp_path / str(len(name))
         folder.mkdir()
@@ -104,7 +104,7 @@ def test_semicolons_tabs_and_decimal_commas_are_read(text: str, folder: Path) ->
     assert boxes(folder, text) == (Truth(5, 0.5, 0.25, 0.2, 0.1),)
 
 
-def test_what_file_managers_leave_among_labels_is_passed_over(folder: Path) -> None:
+def test_files_of_file_managers_among_labels_are_skipped(folder: Path) -> None:
     labels = folder.parent / "text"
     for name in ("._a.txt", ".Trash/a.txt", "@eaDir/a.txt", "__MACOSX/a.txt"):
         (labels / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def test_what_file_managers_leave_among_labels_is_passed_over(folder: Path) -> N
     assert found[0].truth == (Truth(1, 0.5, 0.5, 0.1, 0.1),)
 
 
-def test_a_linked_folder_of_labels_is_entered(folder: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_of_labels_is_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.txt").write_text("1 .5 .5 .1 .1")
     (tmp_path / "text").mkdir()
@@ -137,10 +137,13 @@ def test_class_ids_with_a_decimal_point_a_mark_and_blank_lines_are_read(folder: 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("0 320 240 64 48\n", "line 1: '320' is no fraction of the picture, from 0 to 1; pixels"),
-        ("0 .5 .5 .1 .1\n0 nan .5 .1 .1\n", "line 2: 'nan' is no fraction"),
-        ("0 .5 .5 inf .1\n", "line 1: 'inf' is no fraction"),
-        ("0 .5 .5 -.1 .1\n", "line 1: '-.1' is no fraction"),
+        (
+            "0 320 240 64 48\n",
+            "line 1: '320' is not a fraction of the picture, from 0 to 1; divide pixels",
+        ),
+        ("0 .5 .5 .1 .1\n0 nan .5 .1 .1\n", "line 2: 'nan' is not a fraction"),
+        ("0 .5 .5 inf .1\n", "line 1: 'inf' is not a fraction"),
+        ("0 .5 .5 -.1 .1\n", "line 1: '-.1' is not a fraction"),
         ("0 .5 .5 0 .1\n", "line 1: the width is 0; it must be above 0"),
         ("0 .5 .5 .1 -.005\n", "line 1: the height is -0.005; it must be above 0"),
         ("0 .1 .1 .1 .5 .1 .9\n", "line 1: the width is 0"),
@@ -149,13 +152,13 @@ def test_class_ids_with_a_decimal_point_a_mark_and_blank_lines_are_read(folder: 
         ("0 .5 .5 .1 .1 .9\n", "line 1: has 6 columns"),
         ("0\n", "line 1: has 1 columns"),
         ("0,.5,.5,.1,.1\n", "line 1: has commas between the columns"),
-        ("0 0,5 0,5 320,0 0,1\n", "line 1: '320,0' is no fraction"),
-        ("cat .5 .5 .1 .1\n", "line 1: the class is 'cat'; it must be a whole number from 0"),
+        ("0 0,5 0,5 320,0 0,1\n", "line 1: '320,0' is not a fraction"),
+        ("cat .5 .5 .1 .1\n", "line 1: the class is 'cat'; it must be a whole number, 0 or above"),
         ("1.5 .5 .5 .1 .1\n", "line 1: the class is '1.5'"),
         ("\xff\xfe0".encode("latin-1"), "is not UTF-8"),
     ],
 )
-def test_a_wrong_box_is_refused_by_file_and_line(
+def test_an_invalid_box_is_reported_by_file_and_line(
     text: str | bytes, complaint: str, folder: Path
 ) -> None:
     with pytest.raises(InvalidData, match=f"a.txt.*{re.escape(complaint)}"):
@@ -210,7 +213,7 @@ def test_the_same_name_in_two_folders_keeps_its_own_labels(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("where", [("1.txt",), ("x/1.txt", "y/1.txt")])
-def test_labels_that_may_belong_to_two_pictures_are_refused(
+def test_labels_that_may_belong_to_two_pictures_are_rejected(
     where: tuple[str, ...], tmp_path: Path
 ) -> None:
     images, labels = tmp_path / "pictures", tmp_path / "boxes"
@@ -224,7 +227,7 @@ def test_labels_that_may_belong_to_two_pictures_are_refused(
         read_boxes(images, find_pictures(images), labels)
 
 
-def test_a_file_that_belongs_to_one_picture_by_its_path_is_no_other_ones(tmp_path: Path) -> None:
+def test_a_label_file_at_the_path_of_one_picture_is_used_for_no_other(tmp_path: Path) -> None:
     images, labels = tmp_path / "pictures", tmp_path / "labels"
     for name in ("day/a.jpg", "night/a.jpg"):
         (images / name).parent.mkdir(parents=True)
@@ -235,7 +238,7 @@ def test_a_file_that_belongs_to_one_picture_by_its_path_is_no_other_ones(tmp_pat
     assert [one.truth for one in found] == [(Truth(1, 0.5, 0.5, 0.1, 0.1),), ()]
 
 
-def test_one_file_of_labels_serves_a_picture_in_two_formats(tmp_path: Path) -> None:
+def test_one_label_file_serves_a_picture_in_two_formats(tmp_path: Path) -> None:
     for name in ("1.jpg", "1.png"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "labels").mkdir()

@@ -3,7 +3,7 @@
 from .odd import tried
 
 
-def test_odd_folders_are_read_right_or_refused_by_file_and_line() -> None:
+def test_odd_folders_are_read_correctly_or_rejected_by_file_and_line() -> None:
     counts, wrong = tried(seed=0, folders=400)
     assert not wrong
     assert min(counts["read"], counts["refused"]) > 100

@@ -1,4 +1,4 @@
-"""Load for a server, and what it did under it: the parts of `visavis bench`.
+"""Puts a server under load and measures it: the parts of `visavis bench`.
 
-workload → channels → load → measurement, in turns with limit: rounds → report, plot.
+workload → channels → load → measurement, alternating with limit: rounds → report, plot.
 """

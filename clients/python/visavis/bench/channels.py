@@ -1,4 +1,4 @@
-"""Connections to the server, over which bytes go as they are."""
+"""Connections to the server that carry serialised requests and responses."""
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -10,7 +10,7 @@ from visavis import connection
 from visavis.bench.workload import Call
 
 Send: TypeAlias = Callable[[Call, int], Awaitable[bytes]]
-"""Sends a call on behalf of the caller of that number; returns the answer's bytes."""
+"""Sends a call for the caller of the given number; returns the serialised response."""
 
 _PATHS = {
     "classify": "/visavis.v1.VisionService/Classify",
@@ -20,9 +20,9 @@ _PATHS = {
 
 
 class Channels:
-    """Some connections to one server, each shared by the callers whose numbers fall to it.
+    """Several connections to one server, shared evenly among the callers.
 
-    timeout: seconds that a call may take. Nothing is tried again: a refusal is a result.
+    timeout: of each call, in seconds. Failed calls are not retried: they are results.
     """
 
     def __init__(self, address: str, count: int, timeout: float) -> None:
@@ -30,12 +30,12 @@ class Channels:
         options = [
             *connection.channel_options(where),
             ("grpc.enable_retries", 0),
-            # Channels to one address would share one connection otherwise.
+            # By default, channels to the same address share a connection.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self._channels = [grpc.aio.insecure_channel(where.target, options) for _ in range(count)]
         self._timeout = timeout
-        # No serializers: requests are bytes already, and answers are read when the round is over.
+        # No serializers: requests are bytes already, and responses are parsed after the round.
         self._calls = {
             method: [channel.unary_unary(path, None, None) for channel in self._channels]
             for method, path in _PATHS.items()
@@ -54,7 +54,7 @@ class Channels:
             await channel.close(None)
 
     async def send(self, call: Call, caller: int) -> bytes:
-        """Return the answer's bytes. Raises grpc.aio.AioRpcError."""
+        """Return the serialised response. Raises grpc.aio.AioRpcError."""
         send = self._calls[call.method][caller % len(self._channels)]
         response: bytes = await send(call.request, timeout=self._timeout)
         return response

@@ -1,4 +1,4 @@
-"""The in-process limit: the application's own measurement of what is possible without a server."""
+"""The in-process limit: the throughput of the same work without a server."""
 
 import json
 import subprocess
@@ -16,9 +16,9 @@ _MODULE = "visavis_server.tools.limit"
 
 @dataclass(frozen=True, slots=True)
 class LimitRound:
-    """What was possible: answers per second, their median latency and CPU each, in ms.
+    """One measurement: answers per second, median latency and CPU time per answer, in ms.
 
-    cores: how many it really had, as a share of its threads. Below 1, something else ran too.
+    cores: CPU time received, as a share of its threads. Below 1, other processes were running.
     """
 
     per_s: float
@@ -28,10 +28,10 @@ class LimitRound:
 
 
 class Limit:
-    """`python -m visavis_server.tools.limit`, a process that is idle unless it is told to run.
+    """A process of `visavis_server.tools.limit`, which is idle between commands.
 
-    graphs: files to run in place of models' own. Every method raises ServerFailed where the
-    process can't do what it is told.
+    graphs: ONNX files to run instead of the models' own, by model name. Every method raises
+    ServerFailed if the process fails.
     """
 
     def __init__(
@@ -59,30 +59,30 @@ class Limit:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         self._process.terminate()
         self._process.communicate()
 
     def run(
         self, models: Sequence[str], seconds: float, *, alone: bool = False, as_served: bool = False
     ) -> LimitRound:
-        """Return what is possible with some models, each picture decoded once for all.
+        """Return the throughput of some models, with each picture decoded once for all models.
 
-        alone: one picture at a time on all cores. as_served: pre-processed as the server does.
+        alone: one picture at a time on all cores. as_served: pre-process as the server does.
         """
-        order = {"run": models, "seconds": seconds, "alone": alone, "as_served": as_served}
-        answer = self._ask(order)
+        command = {"run": models, "seconds": seconds, "alone": alone, "as_served": as_served}
+        answer = self._ask(command)
         cores = answer["cores"] / self.about["threads"]
         return LimitRound(answer["per_s"], answer["p50_ms"], answer["cpu_ms"], cores)
 
     def answers(self, models: Sequence[str]) -> list[dict[str, list[dict[str, Any]]]]:
-        """Return for each picture what each model sees: labels, scores and boxes xyxy."""
+        """Return each model's labels, scores and boxes (xyxy), for each picture."""
         answers: list[dict[str, list[dict[str, Any]]]] = self._ask({"answers": models})["answers"]
         return answers
 
-    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -90,8 +90,8 @@ class Limit:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise ServerFailed("the in-process limit ended; what it printed above says why")
+            raise ServerFailed("the in-process limit exited; see its output above")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ServerFailed(f"the in-process limit: {answer['error']}")
+            raise ServerFailed(f"the in-process limit failed: {answer['error']}")
         return answer

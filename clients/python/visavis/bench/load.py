@@ -1,6 +1,6 @@
-"""Calls in a closed loop, by callers that wait for their answer, or at a rate, whoever waits.
+"""Generates load: a closed loop of waiting callers, or an open loop at a fixed rate.
 
-All times are seconds on time.perf_counter()'s clock.
+All times are in seconds of time.perf_counter().
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from visavis.bench.channels import Send
 from visavis.bench.workload import Call
 
 OK = "OK"
-# Whoever is refused at once does not come back at once.
+# A pause after a failed call, so that rejected callers do not spin.
 _AFTER_ERROR_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one call went.
+    """The outcome of one call.
 
-    due: when it should have been sent; sent: when it was. code: name of its gRPC status.
-    response: the answer's bytes; empty where there is none.
+    due: when it was scheduled. sent, done: when it started and ended. code: name of its gRPC
+    status. response: the serialised response; empty if the call failed.
     """
 
     call: Call
@@ -37,13 +37,13 @@ class Outcome:
 
     @property
     def latency_s(self) -> float:
-        """From when it was due: a call that had to wait to be sent has waited."""
+        """The time since the call was due, so that late sending counts as latency."""
         return self.done - self.due
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The calls that count, and the time in which they do."""
+    """The measured calls, and the period in which they were measured."""
 
     opened: float
     closed: float
@@ -51,7 +51,7 @@ class Window:
 
 
 Mark = Callable[[], None]
-"""Called at the moment when a window opens, and when it closes."""
+"""Called when a window opens and when it closes."""
 
 
 async def closed_loop(
@@ -62,11 +62,11 @@ async def closed_loop(
     seconds: float,
     mark: Mark = lambda: None,
 ) -> Window:
-    """Return what was answered in a time to callers of whom each sends one call at a time.
+    """Return the calls that ended in a window, from callers with one call at a time each.
 
-    calls: for each method its calls; callers take the methods in turns, so that each method
-    has work waiting. The window opens when the warm-up is over and every caller has had an
-    answer: until then the last ones in the queue have waited less than they will.
+    calls: the calls of each method; callers are spread evenly over the methods. The window opens
+    when the warm-up is over and every caller has had an answer: before that, queues are still
+    filling and latencies are too low.
     """
     outcomes: list[Outcome] = []
     unanswered = set(range(callers))
@@ -110,10 +110,10 @@ async def open_loop(
     seed: int,
     mark: Mark = lambda: None,
 ) -> Window:
-    """Return how calls fared that came at a rate, whether or not earlier ones were answered.
+    """Return the calls that were due in a window, sent at a rate regardless of answers.
 
-    Each is of a method drawn at random. Latency counts from when a call was due, so that none
-    is left out because the server, or whoever calls, was late.
+    Each call's method is random. Latency counts from when a call was due, which avoids coordinated
+    omission: a slow server or client does not delay the measurement of later calls.
     """
     outcomes: list[Outcome] = []
     start = time.perf_counter()
@@ -140,13 +140,13 @@ async def open_loop(
 def schedule(
     calls: Sequence[Sequence[Call]], rate_per_s: float, seconds: float, seed: int
 ) -> Iterator[tuple[float, Call]]:
-    """Yield when each call is due, in seconds from the start: a Poisson process of that rate."""
-    chance = random.Random(seed)
-    turns = [cycle(own) for own in calls]
-    due = chance.expovariate(rate_per_s)
+    """Yield each call with its due time in seconds from the start, a Poisson process."""
+    generator = random.Random(seed)
+    of_methods = [cycle(own) for own in calls]
+    due = generator.expovariate(rate_per_s)
     while due < seconds:
-        yield due, next(chance.choice(turns))
-        due += chance.expovariate(rate_per_s)
+        yield due, next(generator.choice(of_methods))
+        due += generator.expovariate(rate_per_s)
 
 
 async def _outcome(send: Send, call: Call, caller: int, due: float) -> Outcome:

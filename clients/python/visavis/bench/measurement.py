@@ -1,4 +1,4 @@
-"""What a round of calls says: how many per second, how long they took, what they cost."""
+"""Computes the throughput, latency and cost of a round of calls."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from visavis.v1 import vision_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long answers took, in milliseconds, from when the call was due."""
+    """The latency of answers in milliseconds, from when the call was due."""
 
     p50_ms: float
     p95_ms: float
@@ -24,7 +24,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class MethodShare:
-    """What one of several methods obtained. session_ms_per_s: time in sessions per second."""
+    """One of several methods. session_ms_per_s: its time in model sessions per second."""
 
     per_s: float
     latency: Latency | None
@@ -33,11 +33,11 @@ class MethodShare:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round at one load. None: unknown, or nothing was answered.
+    """One round at one load. None means unknown, or no answers.
 
-    per_s: answers. errors: by the name of their gRPC status. cpu_ms: for each answer, of the
-    server, of the generator of the load, of the in-process limit. late_ms: how late the
-    generator itself sent, p99. limit_cores: see LimitRound.
+    per_s: answers per second. errors: failed calls by gRPC status. server_cpu_ms,
+    generator_cpu_ms, limit_cpu_ms: CPU time per answer of the server, the load generator and the
+    in-process limit. late_ms: how late the generator sent, p99. limit_cores: see LimitRound.
     """
 
     per_s: float
@@ -55,13 +55,13 @@ class Round:
 
     @property
     def of_limit(self) -> float | None:
-        """Answers per second as a ratio to the limit's."""
+        """The ratio of answers per second to the limit's."""
         return self.per_s / self.limit_per_s if self.limit_per_s else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a window cost. CPU in seconds; None where the server's process is out of reach."""
+    """The cost of a window. CPU in seconds; None if the server's process is unknown."""
 
     server_cpu_s: float | None
     server_rss_bytes: int | None
@@ -69,7 +69,7 @@ class Cost:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value below which that percentage lies, between neighbours in proportion.
+    """Return a percentile, interpolated linearly between neighbours.
 
     values: sorted, at least one.
     """
@@ -80,7 +80,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def latency_of(outcomes: Iterable[Outcome]) -> Latency | None:
-    """Return how long the calls took that were answered; None where none was."""
+    """Return the latency of the successful calls; None if all failed."""
     values = sorted(o.latency_s * 1e3 for o in outcomes if o.code == OK)
     if not values:
         return None
@@ -89,10 +89,10 @@ def latency_of(outcomes: Iterable[Outcome]) -> Latency | None:
 
 
 def measured(window: Window, cost: Cost, limit: Sequence[LimitRound] = ()) -> Round:
-    """Return what a window says.
+    """Return the figures of a window.
 
-    limit: its rounds just before and just after, whose mean counts: what changes slowly on the
-    machine concerns it as it concerns the window.
+    limit: its rounds just before and just after the window. Their mean is used, so that slow
+    changes of the machine's speed affect both alike.
     """
     seconds = window.closed - window.opened
     answered = [o for o in window.outcomes if o.code == OK]
@@ -100,7 +100,7 @@ def measured(window: Window, cost: Cost, limit: Sequence[LimitRound] = ()) -> Ro
     cpu_s, rss = cost.server_cpu_s, cost.server_rss_bytes
     late = sorted((o.sent - o.due) * 1e3 for o in window.outcomes)
     return Round(
-        # Under a rate, calls that were due in the window may be answered after it.
+        # In the open loop, calls that are due in the window may be answered after it.
         per_s=sum(o.done < window.closed for o in answered) / seconds,
         latency=latency_of(answered),
         errors=dict(Counter(o.code for o in window.outcomes if o.code != OK)),
@@ -117,21 +117,21 @@ def measured(window: Window, cost: Cost, limit: Sequence[LimitRound] = ()) -> Ro
 
 
 def _shares(answered: Sequence[Outcome], seconds: float) -> dict[str, MethodShare]:
-    """Return what each method obtained; nothing where there is only one."""
+    """Return the share of each method; empty if there is only one."""
     methods = sorted({o.call.method for o in answered})
     if len(methods) < 2:
         return {}
-    obtained = session_ms(answered)
+    of_method = session_ms(answered)
     shares = {}
     for method in methods:
         own = [o for o in answered if o.call.method == method]
-        session_ms_per_s = obtained.get(method, 0.0) / seconds
+        session_ms_per_s = of_method.get(method, 0.0) / seconds
         shares[method] = MethodShare(len(own) / seconds, latency_of(own), session_ms_per_s)
     return shares
 
 
 def median_round(rounds: Sequence[Round]) -> Round:
-    """Return the median of every figure over the rounds; errors are added up."""
+    """Return the median of each figure over the rounds, and the sum of errors."""
     latencies = [r.latency for r in rounds if r.latency]
     methods = {
         name: [r.methods[name] for r in rounds if name in r.methods]
@@ -162,12 +162,12 @@ def median_round(rounds: Sequence[Round]) -> Round:
 
 
 def median_of_limit(rounds: Sequence[Round]) -> float | None:
-    """Return the median of the rounds' ratios to the limit: each against its neighbours."""
+    """Return the median of the rounds' ratios to the limit before and after each."""
     return _median(rounds, lambda r: r.of_limit)
 
 
 def runs(outcome: Outcome) -> list[tuple[str, float]]:
-    """Return the runs that an answer comes from: the model, and its time in the session, ms."""
+    """Return the model and the session time in ms of each run behind a response."""
     method, response = outcome.call.method, outcome.response
     answers: Iterable[pb.ClassifyResponse | pb.DetectResponse | pb.ModelAnswer]
     if method == "classify":
@@ -181,10 +181,10 @@ def runs(outcome: Outcome) -> list[tuple[str, float]]:
 
 
 def session_ms(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Return the time in sessions that each method obtained.
+    """Return the session time of each method, in ms.
 
-    Answers of one batch give the time of its run to the last bit alike; it is divided among
-    them, whatever methods they are of.
+    All answers of a batch report the identical time of its run. That time is divided among them,
+    also across methods.
     """
     of_method = [(o.call.method, run) for o in outcomes for run in runs(o)]
     sharing = Counter(run for _, run in of_method)

@@ -1,4 +1,4 @@
-"""A server of one's own, for as long as a benchmark takes."""
+"""A server that runs for the duration of a benchmark."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """A server that was started here."""
+    """The address and process ID of a server started for a benchmark."""
 
     address: str
     pid: int
@@ -32,11 +32,11 @@ def own_server(
     environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
 ) -> Iterator[OwnServer]:
-    """Serve a repository on a free port of this machine; yields once every model is loaded.
+    """Serve a repository on a free local port; yields once all models are loaded.
 
-    options: more of `visavis serve`. environment: variables besides this process's own. python:
-    of the environment that the application is installed in.
-    Raises ServerFailed, with the end of the server's log, where it does not become ready.
+    options: further options of `visavis serve`. environment: variables in addition to those of
+    this process. python: the interpreter of the environment with the application. Raises
+    ServerFailed, with the end of the server's log, if the server does not become ready.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,5 +74,5 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
             except VisavisError as error:
                 failure = error
             if process.poll() is not None:
-                raise ServerFailed(f"it ended with exit code {process.returncode}")
+                raise ServerFailed(f"it exited with code {process.returncode}")
         raise failure

@@ -1,4 +1,4 @@
-"""A benchmark's rows as a picture: throughput and latency against load."""
+"""Plots throughput and latency against load."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ _LATENCIES = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
 def write_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """Write a PNG: answers per second on the left, latencies on the right.
 
-    Raises InvalidSettings without matplotlib, or where the file can't be written.
+    Raises InvalidSettings if matplotlib is missing or the file can't be written.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise InvalidSettings(
-            "the plot needs matplotlib; install it: pip install 'visavis[bench]'"
+            "--plot needs matplotlib; install it: pip install 'visavis[bench]'"
         ) from None
-    # A figure of its own, without pyplot: nothing looks for a display.
+    # Figure instead of pyplot, which would look for a display.
     figure = Figure(figsize=_INCHES, layout="constrained")
     figure.suptitle(title)
     throughput, latency = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""What a process costs: its CPU time and its memory, from outside."""
+"""The CPU time and memory of another process."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from visavis.errors import InvalidSettings
 
 
 class Watched:
-    """A process on this machine and its children. Raises InvalidSettings where it is not there."""
+    """A local process and its children. Raises InvalidSettings if it can't be watched."""
 
     def __init__(self, pid: int) -> None:
         psutil = _psutil()
@@ -16,10 +16,10 @@ class Watched:
             self._process = psutil.Process(pid)
             self._process.cpu_times()
         except self._gone as error:
-            raise InvalidSettings(f"process {pid} can't be watched: {error}") from error
+            raise InvalidSettings(f"can't watch process {pid}: {error}") from error
 
     def cpu_s(self) -> float | None:
-        """Return the CPU time used so far, in seconds; None once the process has ended."""
+        """Return the CPU time used so far, in seconds; None after the process has ended."""
         try:
             times = [process.cpu_times() for process in self._family()]
         except self._gone:
@@ -27,7 +27,7 @@ class Watched:
         return float(sum(time.user + time.system for time in times))
 
     def rss_bytes(self) -> int | None:
-        """Return the memory that is in RAM; None once the process has ended."""
+        """Return the resident memory; None after the process has ended."""
         try:
             return sum(process.memory_info().rss for process in self._family())
         except self._gone:
@@ -38,7 +38,7 @@ class Watched:
 
 
 def listener(address: str) -> int | None:
-    """Return the process on this machine that listens at an address; None if none is found.
+    """Return the ID of the local process that listens at an address; None if unknown.
 
     address: HOST:PORT or unix:PATH.
     """
@@ -63,6 +63,7 @@ def _psutil() -> Any:
         import psutil
     except ModuleNotFoundError:
         raise InvalidSettings(
-            "the server's CPU and memory need psutil; install it: pip install 'visavis[bench]'"
+            "measuring the server's CPU and memory needs psutil; install it: "
+            "pip install 'visavis[bench]'"
         ) from None
     return psutil

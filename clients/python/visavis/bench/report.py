@@ -1,4 +1,4 @@
-"""A benchmark's rows as JSON, with what they were measured on."""
+"""The results of a benchmark as JSON, with the machine and versions."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from visavis.bench.rounds import Row
 
 
 def report_json(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that was measured, with what it was measured on."""
+    """Return all results, with the machine and versions. about: further fields."""
     return {
         **about,
         "machine": machine(),
@@ -32,7 +32,7 @@ def report_json(rows: Sequence[Row], about: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: the machine, and versions."""
+    """Return the machine and the versions on which the figures depend."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""Rounds of load, in turns with the in-process limit."""
+"""Runs rounds of load, alternating with the in-process limit."""
 
 import asyncio
 import time
@@ -15,30 +15,30 @@ from visavis.bench.process import Watched
 from visavis.bench.workload import Call
 
 CONNECTIONS_MAX = 256
-# Threads of the one that was running come to rest before the other begins.
+# Lets the threads of the server or the limit become idle before the other one starts.
 _PAUSE_S = 0.2
-# Before the rounds after the first one: the server is warm, its queue is empty.
+# The warm-up of later rounds: the server is warm, only its queue is empty.
 _LEAD_IN_S = 0.5
 
-Told = Callable[[str, float], None]
-"""Is told what begins, in words, and how many seconds it will take about."""
+OnStep = Callable[[str, float], None]
+"""Called at the start of each step with its description and its estimated seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Callers that wait for their answers, or calls per second whoever waits: one of them."""
+    """Either a number of concurrent callers (closed loop) or calls per second (open loop)."""
 
     callers: int | None = None
     rate_per_s: float | None = None
 
     @property
     def unit(self) -> str:
-        """What the figure counts."""
+        """The unit of the figure."""
         return "callers" if self.callers else "calls/s"
 
     @property
     def figure(self) -> str:
-        """How many callers, or calls per second."""
+        """The number of callers, or of calls per second."""
         return f"{self.callers or self.rate_per_s:g}"
 
     def __str__(self) -> str:
@@ -47,10 +47,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is sent, and how long.
+    """The calls, loads and durations of a benchmark.
 
-    calls: for each method its calls. connections: None means one for each caller, at most
-    CONNECTIONS_MAX. check: every answer must be the first one's equal. seconds: of each round.
+    calls: the calls of each method. seconds: duration of each round. connections: None for one per
+    caller, at most CONNECTIONS_MAX. check: True to compare every answer with the first one.
     """
 
     address: str
@@ -67,7 +67,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one load gave. differences: of answers that should have been equal."""
+    """The results at one load. differences: between answers that should be equal."""
 
     load: Load
     rounds: tuple[Round, ...]
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def median(self) -> Round:
-        """The median of every figure."""
+        """The median of each figure."""
         return median_round(self.rounds)
 
     @property
@@ -87,12 +87,11 @@ class Row:
 
 @dataclass
 class Benchmark:
-    """One plan, carried out.
+    """Executes a plan.
 
-    watched: the server's process, where it is within reach. limit: what is measured in turns
-    with the server, and the models that it runs, alone or as served: see Limit.run.
-    limit_difference: once it has run, the first one between answers of the server and of the
-    limit; never any where that runs other models.
+    watched: the server's process, if local. limit: the in-process limit to measure alternately,
+    with the arguments of Limit.run. limit_difference: after `run`, the first difference between
+    the answers of server and limit; always empty if the limit runs other models.
     """
 
     plan: Plan
@@ -101,25 +100,25 @@ class Benchmark:
     limit_models: Sequence[str] = ()
     limit_alone: bool = False
     limit_as_served: bool = False
-    tell: Told = lambda what, seconds: None
+    on_step: OnStep = lambda step, seconds: None
     limit_difference: str = ""
     _expected: dict[bytes, checking.Answer] = field(default_factory=dict)
 
     async def run(self) -> list[Row]:
-        """Return a row for each load. Raises VisavisError where a picture has no answer."""
+        """Return a row per load. Raises VisavisError if a picture has no answer."""
         if self.plan.check or self.limit:
-            await self._ask_once()
+            await self._call_once()
         return [await self._row(load) for load in self.plan.loads]
 
     def seconds(self) -> float:
-        """Return how long all rounds take together, warm-ups not counted."""
-        turns = self.plan.rounds + (self.plan.rounds + 1 if self.limit else 0)
-        return len(self.plan.loads) * turns * self.plan.seconds
+        """Return the duration of all rounds together, without warm-ups."""
+        measurements = self.plan.rounds + (self.plan.rounds + 1 if self.limit else 0)
+        return len(self.plan.loads) * measurements * self.plan.seconds
 
-    async def _ask_once(self) -> None:
-        """Keep one answer to each call, asked one by one; hold it against the limit's."""
+    async def _call_once(self) -> None:
+        """Store the answer to each call, sent one by one, and compare it with the limit's."""
         calls = [call for calls in self.plan.calls for call in calls]
-        self.tell("one call at a time", 0)
+        self.on_step("one call at a time", 0)
         address, timeout_s = self.plan.address, self.plan.timeout_s
         async with Channels(address, 1, timeout_s) as channels:
             for call in calls:
@@ -131,8 +130,8 @@ class Benchmark:
         answers = await asyncio.to_thread(self.limit.answers, self.limit_models)
         for call, answer in zip(calls, answers, strict=True):
             expected = checking.from_limit(answer)
-            if found := checking.difference(expected, self._expected[call.request]):
-                self.limit_difference = f"{call.picture}: {found}"
+            if text := checking.difference(expected, self._expected[call.request]):
+                self.limit_difference = f"{call.picture}: {text}"
                 return
 
     async def _row(self, load: Load) -> Row:
@@ -142,7 +141,7 @@ class Benchmark:
         async with Channels(plan.address, connections, plan.timeout_s) as channels:
             before = await self._limit(load)
             for number in range(plan.rounds):
-                self.tell(f"{load}, round {number + 1} of {plan.rounds}", plan.seconds)
+                self.on_step(f"{load}, round {number + 1} of {plan.rounds}", plan.seconds)
                 window, cost = await self._round(channels.send, load, number)
                 after = await self._limit(load)
                 rounds.append(measured(window, cost, [r for r in (before, after) if r]))
@@ -155,7 +154,7 @@ class Benchmark:
     async def _limit(self, load: Load) -> LimitRound | None:
         if self.limit is None:
             return None
-        self.tell(f"{load}, in-process limit", self.plan.seconds)
+        self.on_step(f"{load}, in-process limit", self.plan.seconds)
         await asyncio.sleep(_PAUSE_S)
         round_ = await asyncio.to_thread(
             self.limit.run,
@@ -198,7 +197,7 @@ class Benchmark:
         differences = []
         for outcome in outcomes:
             call = outcome.call
-            given = checking.read(call, outcome.response)
-            if found := checking.difference(self._expected[call.request], given):
-                differences.append(f"{call.picture}: {found}")
+            answer = checking.read(call, outcome.response)
+            if text := checking.difference(self._expected[call.request], answer):
+                differences.append(f"{call.picture}: {text}")
         return len(outcomes), tuple(differences)

@@ -1,4 +1,4 @@
-"""The calls of a benchmark, built and serialised before anything is measured."""
+"""The calls of a benchmark, built and serialised before the measurement."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TASKS = {"classify": Task.CLASSIFICATION, "detect": Task.DETECTION}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, ready to be sent. picture: its name. models: those that it asks."""
+    """One serialised request. picture: file name. models: names of the models that it calls."""
 
     method: str
     picture: str
@@ -27,15 +27,15 @@ class Call:
 
 
 def models_asked(method: str, cards: Sequence[Model], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the models that a method's calls ask.
+    """Return the models that a method calls.
 
-    wanted: the names to choose from; none: all. Raises InvalidRequest where `classify` or
-    `detect` would have none, or several.
+    wanted: the names to choose from; empty for all. Raises InvalidRequest for an unknown name, or
+    if `classify` or `detect` would call no model or several.
     """
     known = {card.name: card for card in cards}
     for name in wanted:
         if name not in known:
-            raise _invalid(f"the server has no model {name!r}; it has: {', '.join(known)}")
+            raise _invalid(f"unknown model {name!r}; the server has: {', '.join(known)}")
     names = tuple(wanted or sorted(known))
     if method not in TASKS:
         return names
@@ -44,16 +44,16 @@ def models_asked(method: str, cards: Sequence[Model], wanted: Sequence[str]) -> 
     if len(capable) == 1:
         return (capable[0],)
     if capable:
-        raise _invalid(f"{method} asks one model; name it with --model: {', '.join(capable)}")
-    raise _invalid(f"none of these models is capable of {task}: {', '.join(names) or 'none'}")
+        raise _invalid(f"{method} uses one model; choose it with --model: {', '.join(capable)}")
+    raise _invalid(f"no model is capable of {task}; considered: {', '.join(names) or 'none'}")
 
 
 def calls_of(
     method: str, models: tuple[str, ...], pictures: Sequence[Path], *, raw: bool = False
 ) -> list[Call]:
-    """Return one call for each picture. raw: decoded pixels go instead of the file's bytes.
+    """Return one call per picture. raw: True to send decoded pixels instead of the file.
 
-    Raises InvalidRequest for a picture that can't be read.
+    Raises InvalidRequest for an unreadable picture.
     """
     return [
         Call(method, path.name, models, _request(method, models, _image(path, raw=raw)))
@@ -81,7 +81,7 @@ def _pixels(path: Path) -> pb.Image:
         from PIL import Image
     except ModuleNotFoundError:
         raise InvalidSettings(
-            "raw pixels need Pillow; install it: pip install 'visavis[bench]'"
+            "--raw needs Pillow; install it: pip install 'visavis[bench]'"
         ) from None
     turn = Image.Transpose
     turns = {
@@ -96,7 +96,7 @@ def _pixels(path: Path) -> pb.Image:
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as file:
             picture = file.convert("RGB")
-            # Pillow puts JPEG's header before the blocks of PNGs too.
+            # Pillow adds JPEG's header to the EXIF blocks of PNGs too.
             block = file.info.get("exif", b"").removeprefix(b"Exif\0\0")
             way = turns.get(orientation(block))
     except (OSError, SyntaxError, ValueError) as error:

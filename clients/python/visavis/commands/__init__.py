@@ -7,8 +7,8 @@ import sys
 from importlib import metadata
 from typing import Annotated, Any
 
-# gRPC reads both when it is imported. Its own log says in its words what our errors say in ours;
-# its own resolver would prepare for look-ups that the system's does.
+# gRPC reads both variables at import. Its log would only repeat our errors. Its own DNS resolver
+# costs start-up time and is not needed: the system's does the job.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
 
@@ -23,11 +23,11 @@ from visavis.commands.failures import EXIT_CODES
 _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
-    + ". Those of serve, export, tune and token: 0; 1 it could not be done, and the error says "
-    f"why; 2 not understood; {unexpected.FAULT} as above."
+    + ". serve, export, tune and token exit with 0 on success, 1 on failure, 2 for invalid "
+    f"arguments, and {unexpected.FAULT} as above."
 )
 
-# In the order of the help. Each is a function of its name in the module of its name.
+# In the order of the help. Each name is both the module and the function in it.
 _COMMANDS: dict[str, type[TyperCommand]] = {
     "models": TyperCommand,
     "classify": TyperCommand,
@@ -44,16 +44,16 @@ _COMMANDS: dict[str, type[TyperCommand]] = {
 
 
 class _Commands(TyperGroup):
-    """Imports a sub-command when it is asked for: `serve` needs nothing of what `bench` does."""
+    """Imports a sub-command on first use, so that `serve` does not wait for `bench`'s imports."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        # Their names are enough to list them, and to suggest one in the place of a wrong one.
+        # The names suffice to list the commands and to suggest a correction.
         self.commands: Any = dict.fromkeys(_COMMANDS)
 
     # Typer's own context class changes with its version, hence Any.
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a sub-command; None if there is none of this name."""
+        """Return the sub-command of a name; None if the name is unknown."""
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"visavis.commands.{cmd_name}")
@@ -64,7 +64,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Put vision models face to face, on your own pictures.",
+    help="Serve vision models, and compare them on your own pictures.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -85,22 +85,22 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Put vision models face to face, on your own pictures."""
+    """Serve vision models, and compare them on your own pictures."""
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    args: what follows `visavis` on the command line; None: the process's own.
+    args: the arguments after `visavis`; None for those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that can't show a character shows "?", rather than ending the run.
+            # Print "?" for characters that the terminal can't show, instead of failing.
             stream.reconfigure(errors="replace")
     try:
         app(args, prog_name="visavis")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except Exception as error:  # noqa: BLE001  the edge of every command, serve and export included
-        return unexpected.tell(error)
+        return unexpected.report(error)
     return 0

@@ -1,4 +1,4 @@
-"""One model's answer as a table."""
+"""The answer of one model as a table."""
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -26,7 +26,7 @@ def classify_table(result: ClassifyResult) -> RenderableType:
 def detect_table(result: DetectResult) -> RenderableType:
     """Return one model's boxes, highest score first."""
     if not result.detections:
-        return Group(_summary(result), Text("\nNo object reaches the score threshold.\n"))
+        return Group(_summary(result), Text("\nNo object scores above the threshold.\n"))
     table = plain_table()
     table.add_column("", justify="right", style="dim")
     table.add_column("label", overflow="fold")
@@ -40,27 +40,27 @@ def detect_table(result: DetectResult) -> RenderableType:
 
 
 def plain_table() -> Table:
-    """Return an empty table in the style of all tables here: a line below the header."""
+    """Return an empty table in the common style, with a line below the header."""
     return Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
 
 
 def score(value: float) -> str:
-    """Return a score, or a measure from 0 to 1, with three decimals."""
+    """Return a score or another value in [0, 1] with three decimals."""
     return f"{value:.3f}"
 
 
 def provider(name: str) -> str:
-    """Return an execution provider's name as people say it: CPU, CUDA, Tensorrt."""
+    """Return the short name of an execution provider: CPU, CUDA, Tensorrt."""
     return plain(name.removesuffix("ExecutionProvider"))
 
 
 def milliseconds(value: float) -> str:
-    """Return a time with one decimal."""
+    """Return a duration with one decimal."""
     return f"{value:.1f}"
 
 
 def variant(served_by: ServedBy) -> str:
-    """Return what distinguishes a model from others of its name."""
+    """Return the version, precision and execution provider of a model."""
     parts = [f"v{served_by.version}", plain(served_by.precision)]
     parts.append(provider(served_by.execution_provider))
     return " · ".join(part for part in parts if part)
@@ -72,11 +72,11 @@ def _summary(result: ClassifyResult | DetectResult) -> Text:
         f"{size.width} × {size.height} px, ",
         (plain(served_by.model), "bold"),
         f" ({variant(served_by)}), {milliseconds(timings.total_ms)} ms ",
-        (f"of which inference {milliseconds(timings.inference_ms)} ms", "dim"),
+        (f"(inference {milliseconds(timings.inference_ms)} ms)", "dim"),
     )
     if served_by.random_weights:
         summary.append("\n").append_text(random_mark())
-        summary.append(" the answer has no meaning")
+        summary.append(" the answer is meaningless")
     return summary
 
 

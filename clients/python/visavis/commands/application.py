@@ -1,4 +1,4 @@
-"""The application, `visavis-server`: its commands, where it is installed."""
+"""Runs the commands of the application, the package `visavis-server`, if it is installed."""
 
 import importlib
 from importlib import metadata
@@ -10,46 +10,43 @@ from visavis.commands.console import complain
 
 
 class PassedOn(TyperCommand):
-    """A sub-command whose arguments, --help included, are for somebody else."""
+    """A sub-command that passes all its arguments, --help included, to the application."""
 
     # Typer's own context class changes with its version, hence Any.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep every argument as it came."""
+        """Keep every argument unparsed."""
         ctx.args = list(args)
         return []
 
 
 def run_application(module: str, prog: str, args: list[str], extra: str = "") -> int:
-    """Return the exit code of a part of the application; 2 where it isn't installed.
+    """Run a command of the application and return its exit code; 2 if it isn't installed.
 
-    module: the one whose `main(args, prog=...)` is called. extra: of visavis-server, that
-    brings what the part needs.
+    module: provides `main(args, prog=...)`. extra: the extra of visavis-server that the command
+    needs.
     """
     requirement = f"'visavis-server[{extra}]'" if extra else "visavis-server"
     if not application_installed():
-        complain(f"`{prog}` needs the application; install it: pip install {requirement}")
+        complain(f"`{prog}` needs visavis-server; install it: pip install {requirement}")
         return 2
     try:
         main = importlib.import_module(module).main
     except ModuleNotFoundError as error:
         complain(
-            f"`{prog}` needs the module {error.name}, which isn't installed; "
+            f"`{prog}` needs the module {error.name}, which is not installed; "
             f"install it: pip install {requirement}"
         )
         return 2
     except ImportError as error:
-        # A module is there, and a library of the system that it needs is not: libGL, for OpenCV.
-        complain(f"`{prog}` can't load what it needs: {error}; install the library that is named")
+        # The module is installed, but not a system library that it needs, such as libGL.
+        complain(f"`{prog}` can't load a library: {error}; install that library")
         return 2
     code: int = main(args, prog=prog)
     return code
 
 
 def application_installed() -> bool:
-    """Return whether the distribution that holds `server` and `export` is installed.
-
-    The names alone prove nothing: anybody may have a module called `server`.
-    """
+    """Return True if the distribution `visavis-server` is installed."""
     try:
         metadata.distribution("visavis-server")
     except metadata.PackageNotFoundError:

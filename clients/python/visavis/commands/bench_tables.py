@@ -1,4 +1,4 @@
-"""A benchmark's rows as tables."""
+"""The results of a benchmark as tables."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,16 +12,16 @@ from visavis.commands.answer_tables import plain_table
 from visavis.commands.console import plain
 
 _NONE = "—"
-# A limit that has less of its cores than this was not alone on the machine.
+# Below this share of its cores, the limit competed with other processes.
 _CORES_TO_ITSELF = 0.95
-# A timer of the event loop is late by a millisecond or two.
+# Timers of the event loop are normally late by a millisecond or two.
 _LATE_MS = 10.0
 _CLIENT_CORES = 0.8
 _PERCENTILES = ("p50\nms", "p95\nms", "p99\nms")
 
 
 def bench_table(rows: Sequence[Row]) -> RenderableType:
-    """Return the medians of all loads; below them what each of several methods obtained."""
+    """Return the medians at each load, and the share of each method if there are several."""
     medians = [row.median for row in rows]
     columns = [
         (rows[0].load.unit, [row.load.figure for row in rows]),
@@ -70,26 +70,29 @@ def _methods_table(rows: Sequence[Row]) -> Table:
 
 
 def _legend(rows: Sequence[Row]) -> Text:
-    lines = ["medians of the rounds; CPU in ms for each answer"]
+    lines = ["medians of all rounds; CPU in ms per answer"]
     if any(row.of_limit for row in rows):
-        lines.append("the limit: the same answers without a server, measured in turns with it")
+        lines.append("limit: the same work without a server, measured alternately")
     legend = Text("\n".join(lines), style="dim")
-    for doubt in _doubts([row.median for row in rows]):
-        legend.append(f"\n{doubt}", style="yellow")
+    for warning in _warnings([row.median for row in rows]):
+        legend.append(f"\n{warning}", style="yellow")
     return legend
 
 
-def _doubts(medians: Sequence[Round]) -> Iterator[str]:
-    """Yield what speaks against the figures."""
-    had = min(m.limit_cores or 1.0 for m in medians)
-    if had < _CORES_TO_ITSELF:
-        yield f"the limit had {had:.0%} of its cores: something else runs here, and ratios err"
+def _warnings(medians: Sequence[Round]) -> Iterator[str]:
+    """Yield the reasons to distrust the figures."""
+    limit_cores = min(m.limit_cores or 1.0 for m in medians)
+    if limit_cores < _CORES_TO_ITSELF:
+        yield (
+            f"the limit had {limit_cores:.0%} of its cores: other processes ran, so ratios "
+            "are unreliable"
+        )
     late_ms = max(m.late_ms or 0.0 for m in medians)
     if late_ms > _LATE_MS:
-        yield f"the client sent late, by {_short(late_ms)} ms (p99): latencies count that too"
+        yield f"the client sent up to {_short(late_ms)} ms late (p99); latencies include that"
     cores = max((m.generator_cpu_ms or 0.0) * m.per_s / 1e3 for m in medians)
     if cores > _CLIENT_CORES:
-        yield f"the client used {cores:.0%} of a core, all that it can: the server may do more"
+        yield f"the client used {cores:.0%} of one core, its maximum; the server may be faster"
 
 
 def _checks(rows: Sequence[Row]) -> list[RenderableType]:
@@ -98,9 +101,11 @@ def _checks(rows: Sequence[Row]) -> list[RenderableType]:
     checked = sum(row.checked for row in rows)
     differences = [text for row in rows for text in row.differences]
     if not differences:
-        return [Text(f"\n{checked} answers checked: all equal the first ones")]
+        return [Text(f"\n{checked} answers checked: all equal the first answers")]
     return [
-        Text(f"\n{len(differences)} of {checked} answers differ from the first ones", "bold red"),
+        Text(
+            f"\n{len(differences)} of {checked} answers differ from the first answers", "bold red"
+        ),
         *(Text(plain(text)) for text in sorted(set(differences))[:5]),
     ]
 

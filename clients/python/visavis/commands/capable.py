@@ -1,4 +1,4 @@
-"""The model that is meant when none is named."""
+"""The default model of a command without --model."""
 
 from visavis.cards import Task
 from visavis.client import Client
@@ -8,13 +8,14 @@ from visavis.errors import FieldViolation, InvalidRequest
 def capable_model(client: Client, task: Task) -> str:
     """Return the name of the only model that is capable of a task.
 
-    Raises InvalidRequest where there is none, or where there are several to choose from.
+    Raises InvalidRequest if no model or several models are.
     """
     names = sorted(card.name for card in client.list_models() if task in card.tasks)
     if len(names) == 1:
         return names[0]
     if names:
-        message = f"several models are capable of {task}; name one with --model: {', '.join(names)}"
+        choices = ", ".join(names)
+        message = f"several models are capable of {task}; choose one with --model: {choices}"
     else:
-        message = f"the server has no model that is capable of {task}"
+        message = f"no model on this server is capable of {task}"
     raise InvalidRequest(message, violations=(FieldViolation("model", message),))

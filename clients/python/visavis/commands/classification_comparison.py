@@ -1,4 +1,4 @@
-"""Classifiers side by side: the labels of each, and how far they agree."""
+"""The answers and the agreement of classifiers, side by side."""
 
 from collections.abc import Iterator, Mapping
 
@@ -19,7 +19,7 @@ _FACTS = ("parameters", "inference ms", "total ms")
 def classification_tables(
     task: TaskComparison, cards: Mapping[str, Model]
 ) -> Iterator[RenderableType]:
-    """Yield the labels of all classifiers, rank by rank, and what they have in common."""
+    """Yield the labels of all classifiers by rank, and their agreement."""
     answers = sorted(task.answers, key=lambda answer: answer.served_by.model != task.baseline)
     if not answers:
         return
@@ -38,7 +38,7 @@ def classification_tables(
     )
     if agreements:
         yield Text(
-            "\ndivergence: Jensen-Shannon, over all labels; 0 identical, 1 nothing in common",
+            "\ndivergence: Jensen-Shannon, over all labels; 0 = identical, 1 = nothing in common",
             style="dim",
         )
 
@@ -71,5 +71,5 @@ def _measures(agreement: object) -> list[Text]:
     return [
         Text("yes" if same else "no", style="green" if same else "yellow"),
         Text(f"{agreement.top_k_overlap:.0%}"),
-        Text("other label set", style="dim") if divergence is None else Text(score(divergence)),
+        Text("other labels", style="dim") if divergence is None else Text(score(divergence)),
     ]

@@ -1,4 +1,4 @@
-"""`visavis classify`: what pictures show, as one model sees them."""
+"""`visavis classify`: label pictures with one model."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def classify(
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
 ) -> None:
-    """Name what pictures show, as one model sees them."""
+    """Label pictures with one model."""
 
     def prepare(client: Client) -> Callable[[bytes], ClassifyResult]:
         name = model or capable_model(client, Task.CLASSIFICATION)

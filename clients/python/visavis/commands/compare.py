@@ -1,4 +1,4 @@
-"""`visavis compare`: what all capable models see in pictures, side by side."""
+"""`visavis compare`: the answers of several models about pictures, side by side."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,33 +18,33 @@ from visavis.results import Comparison
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME,...",
-        help="Models to compare; may be repeated. All capable ones if not given.",
+        metavar="NAME,...", help="Models to compare; repeatable.", show_default="all capable"
     ),
 ]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TASK,...", help="classification, detection; may be repeated. All if not given."
+        metavar="TASK,...", help="classification, detection; repeatable.", show_default="both"
     ),
 ]
 Baseline = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.json",
-        help="The model to hold the others against; the first if not given. A JSON file of an "
-        "earlier comparison, for --max-drop.",
+        help="Model to compare the others with; or, for --max-drop, the JSON file of an earlier "
+        "comparison.",
+        show_default="the first",
     ),
 ]
 Labels = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LABEL,...|PATH",
-        help="Labels to keep; may be repeated. Of a folder of pictures, the truth: a CSV file, a "
-        "folder per class, YOLO's text files, a COCO JSON file or VOC's XML files.",
+        help="Labels to keep; may be repeated. For a folder, the truth: a CSV file, a folder per "
+        "class, YOLO's text files, a COCO JSON file or VOC's XML files.",
     ),
 ]
-_FOLDER = "Of a folder of pictures"
+_FOLDER = "For a folder of pictures"
 
 
 def _file(help_: str) -> Any:
@@ -98,7 +98,7 @@ Callers = Annotated[
     typer.Option(min=1, max=256, help="Pictures at once.", rich_help_panel=_FOLDER),
 ]
 
-# As the contract and the field call it.
+# The name of the task in the protocol and in the literature.
 _ALIASES = {"object-detection": "detection", "object_detection": "detection"}
 
 
@@ -129,7 +129,7 @@ def compare(
     strict: Strict = False,
     callers: Callers = 8,
 ) -> None:
-    """Ask all capable models about pictures, and lay their answers side by side."""
+    """Compare the answers of several models, side by side."""
     task_names = [_ALIASES.get(task.lower(), task.lower()) for task in options.listed(tasks)]
     try:
         task_values(task_names)

@@ -1,4 +1,4 @@
-"""A comparison as tables: what they all saw, side by side, and how far they agree."""
+"""A comparison as tables: the answers of all models and their agreement."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
     size, timings = comparison.image_size, comparison.timings
     yield Text.assemble(
         f"{size.width} × {size.height} px, compared in {milliseconds(timings.total_ms)} ms ",
-        (f"of which decoding {milliseconds(timings.decode_ms)} ms", "dim"),
+        (f"(decoding {milliseconds(timings.decode_ms)} ms)", "dim"),
     )
     cards = {card.name: card for card in comparison.models}
     for task in comparison.comparisons:
@@ -51,5 +51,5 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
 def _title(task: TaskComparison) -> Text:
     title = Text.assemble("\n", (task.task.capitalize(), "bold underline"))
     if len(task.answers) > 1:
-        title.append(f", held against {plain(task.baseline)}")
+        title.append(f", compared with {plain(task.baseline)}")
     return title

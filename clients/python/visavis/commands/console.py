@@ -1,4 +1,4 @@
-"""The terminal: where tables go, and how foreign text gets there unharmed."""
+"""The terminal: consoles, error messages, and text that is safe to print."""
 
 from typing import Final
 
@@ -9,20 +9,20 @@ RANDOM_MARK: Final = "RANDOM WEIGHTS"
 
 
 def stdout() -> Console:
-    """Return the console for answers; as wide as the terminal, 80 columns where there is none."""
+    """Return the console for answers, as wide as the terminal, or 80 columns without one."""
     return Console(markup=False, highlight=False, emoji=False)
 
 
 def stderr() -> Console:
-    """Return the console for whatever isn't an answer."""
+    """Return the console for everything but answers."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def plain(text: str) -> str:
-    """Return text from elsewhere on one line, without anything that could steer a terminal.
+    """Return untrusted text on one line, without characters that could control a terminal.
 
-    Labels, model names, file names and messages are whatever somebody wrote into them: escape
-    sequences, line breaks, marks that turn the direction of reading.
+    Labels, model names, file names and messages may contain escape sequences, line breaks and
+    bidirectional control characters.
     """
     return "".join(
         character
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
 
 
 def complain(message: str, about: str = "") -> None:
-    """Print what went wrong to stderr. about: the picture that it concerns."""
+    """Print an error to stderr. about: the picture that it concerns."""
     lines = [plain(line) for line in message.splitlines()]
     subject = f"{plain(about)}: " if about else ""
     text = Text.assemble(("visavis: ", "bold red"), subject, "\n".join(lines))

@@ -1,4 +1,4 @@
-"""`visavis demo`: the whole product in one command, each step shown as a person would type it."""
+"""`visavis demo`: export, serve and compare in one command, printing every step."""
 
 import contextlib
 import importlib.util
@@ -20,33 +20,33 @@ from visavis.commands.console import complain, stdout
 from visavis.errors import VisavisError
 
 MODELS = ("resnet50", "resnet18", "yolov5n")
-# Shares a task with ResNet; shown where its weights can be had.
+# A classifier like ResNet; included if its weights are available.
 EXTRA = "yolov5n-cls"
 READY_TIMEOUT_S = 60.0
 
 _BANNER = """\
 ################################################################################
 #                                                                              #
-#   RANDOM WEIGHTS: pretrained weights for all models are not within reach.    #
-#   Everything below works, and no answer means anything.                      #
+#   RANDOM WEIGHTS: the pretrained weights are not available.                  #
+#   Everything below works, but the answers are meaningless.                   #
 #                                                                              #
-#   Give real ones with VISAVIS_WEIGHTS=FOLDER (resnet50.pth, resnet18.pth,    #
-#   yolov5n.pt), or delete the folder demo and run this again online.          #
+#   Set VISAVIS_WEIGHTS=FOLDER to use your own (resnet50.pth, resnet18.pth,    #
+#   yolov5n.pt), or delete the folder `demo` and run this again online.        #
 #                                                                              #
 ################################################################################"""
 
 
 def demo(
     picture: Annotated[
-        Path | None, typer.Argument(help="Picture to compare; a sample where none is given.")
+        Path | None, typer.Argument(help="Picture to compare.", show_default="a sample")
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Where models and the annotated picture go.")] = Path(
-        "demo"
+    folder: Annotated[Path, typer.Option(help="Folder for models and the annotated picture.")] = (
+        Path("demo")
     ),
 ) -> None:
-    """Export models, serve them, compare a picture, and show the answers."""
+    """Export models, serve them, and compare their answers."""
     if not application_installed():
-        complain("the demo needs the application: pip install 'visavis-server[export]'")
+        complain("the demo needs visavis-server: pip install 'visavis-server[export]'")
         raise typer.Exit(2)
     picture = picture or _sample_copy(folder)
     models, random = _models(folder)
@@ -63,18 +63,18 @@ def demo(
 
 
 def _models(folder: Path) -> tuple[Path, bool]:
-    """Return the folder with the demo's models, exported where they aren't, and if they are random.
+    """Return the folder of the demo's models, exported if missing, and True if they are random.
 
-    Random ones lie apart, so that real ones are still fetched once they can be.
+    Random models have a separate folder, so that a later run can still export real ones.
     """
     real, random = folder / "models", folder / "random-models"
-    given = "VISAVIS_WEIGHTS" in os.environ
+    has_own_weights = "VISAVIS_WEIGHTS" in os.environ
     if _holds(real, MODELS):
         return real, False
-    if _holds(random, MODELS) and not given:
+    if _holds(random, MODELS) and not has_own_weights:
         return random, True
     if _run("export", *_absent(real), "--out", str(real)) == 0:
-        # Its absence is no failure: the export says what was missing.
+        # The demo works without this model; the export prints the reason for a failure.
         _run("export", EXTRA, "--out", str(real))
         return real, False
     code = _run("export", *_absent(random), "--out", str(random), "--weights", "random")
@@ -93,7 +93,7 @@ def _absent(repository: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _server(models: Path) -> Iterator[str]:
-    """Serve a repository for a while; yields the address, on a free port of this machine."""
+    """Serve a repository on a free local port during the context; yields the address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -117,16 +117,16 @@ def _run(*arguments: str) -> int:
 
 
 def _command(*arguments: str) -> list[str]:
-    """Print a sub-command as a person would type it; return it as this Python runs it."""
+    """Print a sub-command as typed in a shell; return the command line for this Python."""
     stdout().print(f"\n$ visavis {shlex.join(arguments)}", style="bold", soft_wrap=True)
     sys.stdout.flush()
     return [sys.executable, "-P", "-m", "visavis", *arguments]
 
 
 def _sample_copy(folder: Path) -> Path:
-    """Return a copy of the sample in the demo's folder: a path that is short enough to type.
+    """Return a copy of the sample picture in the demo's folder, where its path is short.
 
-    A picture that is there already stays as it is.
+    An existing copy is kept.
     """
     picture = folder / "bus.jpg"
     if picture.exists():
@@ -142,11 +142,11 @@ def _sample_copy(folder: Path) -> Path:
 
 
 def _sample() -> Path:
-    """Return the picture that ultralytics ships, without importing ultralytics."""
+    """Return the path of ultralytics' sample picture, without importing ultralytics."""
     spec = importlib.util.find_spec("ultralytics")
     for location in (spec.submodule_search_locations or []) if spec else []:
         picture = Path(location, "assets", "bus.jpg")
         if picture.is_file():
             return picture
-    complain("there is no sample picture without ultralytics; name one: visavis demo PICTURE")
+    complain("the sample picture needs ultralytics; give a picture: visavis demo PICTURE")
     raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""`visavis detect`: the objects in pictures, as one model sees them."""
+"""`visavis detect`: find objects in pictures with one model."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def detect(
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
 ) -> None:
-    """Find the objects in pictures, as one model sees them."""
+    """Find objects in pictures with one model."""
 
     def prepare(client: Client) -> Callable[[bytes], DetectResult]:
         name = model or capable_model(client, Task.DETECTION)

@@ -1,4 +1,4 @@
-"""Detectors side by side: what each found, and which boxes are the same."""
+"""The boxes and the agreement of detectors, side by side."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ _ROWS_MAX = 20  # Per model.
 
 
 def detection_tables(task: TaskComparison) -> Iterator[RenderableType]:
-    """Yield the detectors in numbers, then their boxes with matched pairs on one line."""
+    """Yield the counts and agreement of all detectors, then their boxes, one match per line."""
     if not task.answers:
         return
     yield Text()
@@ -37,7 +37,7 @@ def detection_tables(task: TaskComparison) -> Iterator[RenderableType]:
         )
     left = sum(map(len, sections)) - len(rows)
     if left:
-        yield Text(f"… and {left} more; --json has them all", style="dim")
+        yield Text(f"… and {left} more; --json prints all", style="dim")
 
 
 def _summary(task: TaskComparison) -> RenderableType:
@@ -78,17 +78,17 @@ def _measure(value: float | None) -> Text:
 def _sections(
     task: TaskComparison, answered: Sequence[ModelAnswer]
 ) -> Iterator[Iterator[tuple[Detection, list[Text]]]]:
-    """Yield, for each model, rows of a detection and every model's cell for it.
+    """Yield a section of rows per model; a row is a detection and each model's cell for it.
 
-    First the baseline's, each with what matches it in the others; then, model by model, what
-    matches none of the baseline's.
+    The baseline's section has all its detections, each with its matches in the other models. The
+    other sections have the detections that match none of the baseline's.
     """
     pairs = [_pairs(answer) for answer in answered]
     for column, answer in enumerate(answered):
         if answer.served_by.model == task.baseline:
             yield _baseline_rows(answered, pairs)
         else:
-            yield _lonely_rows(answered, column, {index for index, _ in pairs[column].values()})
+            yield _unmatched_rows(answered, column, {index for index, _ in pairs[column].values()})
 
 
 def _baseline_rows(
@@ -97,21 +97,21 @@ def _baseline_rows(
     for index, detection in enumerate(answered[0].detections):
         others = zip(answered[1:], pairs[1:], strict=True)
         cells = [_matched(answer, matches.get(index)) for answer, matches in others]
-        yield detection, [_found(detection), *cells]
+        yield detection, [_cell(detection), *cells]
 
 
-def _lonely_rows(
+def _unmatched_rows(
     answered: Sequence[ModelAnswer], column: int, matched: set[int]
 ) -> Iterator[tuple[Detection, list[Text]]]:
     for index, detection in enumerate(answered[column].detections):
         if index not in matched:
             cells = [NOTHING] * len(answered)
-            cells[column] = _found(detection)
+            cells[column] = _cell(detection)
             yield detection, cells
 
 
 def _pairs(answer: ModelAnswer) -> dict[int, tuple[int, float]]:
-    """Return, by the index of a detection of the baseline, the index of its match and the IoU."""
+    """Return the index and the IoU of each match, by the index of the baseline's detection."""
     if not isinstance(answer.agreement, DetectionAgreement):
         return {}
     return {
@@ -121,7 +121,7 @@ def _pairs(answer: ModelAnswer) -> dict[int, tuple[int, float]]:
     }
 
 
-def _found(detection: Detection) -> Text:
+def _cell(detection: Detection) -> Text:
     return Text(f"{score(detection.score)} {plain(detection.label)}")
 
 
@@ -129,7 +129,7 @@ def _matched(answer: ModelAnswer, match: tuple[int, float] | None) -> Text:
     if match is None:
         return NOTHING
     index, iou = match
-    text = _found(answer.detections[index])
+    text = _cell(answer.detections[index])
     return text.append(f" IoU {iou:.2f}", style="dim")
 
 

@@ -1,4 +1,4 @@
-"""`visavis doctor`: what is installed here, and what is missing."""
+"""`visavis doctor`: check the installation and the server."""
 
 import importlib
 import platform
@@ -23,7 +23,7 @@ _READY_WITHIN_S = 2.0
 
 
 def doctor(server: options.Server = options.SERVER) -> None:
-    """Tell what is installed, whether the server answers, and what is missing for a GPU."""
+    """Check the installation, the server and GPU support."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -31,7 +31,7 @@ def doctor(server: options.Server = options.SERVER) -> None:
     with exit_codes():
         seen: set[str] = set()
         for name, status, text in (*_client_rows(), _server_row(server), *_application_rows()):
-            if name in seen:  # The application repeats what it shares with the client.
+            if name in seen:  # The application repeats the packages that it shares with the client.
                 continue
             seen.add(name)
             grid.add_row(
@@ -53,24 +53,25 @@ def _client_rows() -> Iterator[Row]:
 def _server_row(address: str) -> Row:
     try:
         with Client(address) as client:
-            # In this order, since only the list fails at once where nobody listens.
+            # In this order: only `list_models` fails at once if nothing listens at the address.
             names = ", ".join(card.name for card in client.list_models(timeout=_READY_WITHIN_S))
             client.wait_until_ready(_READY_WITHIN_S)
     except InvalidSettings:
         raise
     except VisavisError as error:
-        return "server", "missing", f"none is ready at {address}: {error.message}"
+        message = error.message
+        return "server", "missing", message if address in message else f"{address}: {message}"
     return "server", "ok", f"ready at {address}; models: {names or 'none'}"
 
 
 def _application_rows() -> Iterator[Row]:
     if not application_installed():
-        yield "visavis-server", "info", "not installed; to host models: pip install visavis-server"
+        yield "visavis-server", "info", "not installed; to serve models: pip install visavis-server"
         return
     yield "visavis-server", "ok", metadata.version("visavis-server")
     try:
         report = importlib.import_module("visavis_server.tools.doctor").report
     except (ImportError, AttributeError) as error:
-        yield "visavis_server.tools.doctor", "missing", f"it can't report about itself: {error}"
+        yield "visavis_server.tools.doctor", "missing", f"can't check the application: {error}"
         return
     yield from report()

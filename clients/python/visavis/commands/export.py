@@ -1,4 +1,4 @@
-"""`visavis export`: the application's export stage, where it is installed."""
+"""`visavis export`: run the application's export stage."""
 
 import typer
 
@@ -6,6 +6,6 @@ from visavis.commands.application import run_application
 
 
 def export(ctx: typer.Context) -> None:
-    """Turn PyTorch weights into model files. Its options: visavis export --help"""
+    """Export PyTorch weights to model files; options: visavis export --help"""
     code = run_application("visavis_export.__main__", "visavis export", ctx.args, extra="export")
     raise typer.Exit(code)

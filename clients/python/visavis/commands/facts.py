@@ -1,4 +1,4 @@
-"""Facts on a card, in words."""
+"""The facts on a card as text."""
 
 from visavis.cards import Model
 from visavis.commands.console import plain
@@ -7,15 +7,14 @@ UNKNOWN = "unknown"
 
 
 def version(card: Model) -> str:
-    """Return a card's version, and all there are if there are several: 1 (there are 1 and 7)."""
+    """Return a card's version, with all versions if there are several: 1 (available: 1, 7)."""
     if len(card.versions) < 2:
         return str(card.version)
-    *others, last = map(str, card.versions)
-    return f"{card.version} (there are {', '.join(others)} and {last})"
+    return f"{card.version} (available: {', '.join(map(str, card.versions))})"
 
 
 def parameters(count: int) -> str:
-    """Return how many parameters a model has: 25.6 M."""
+    """Return the number of parameters in short form: 25.6 M."""
     if count <= 0:
         return UNKNOWN
     if count < 100_000:
@@ -24,17 +23,17 @@ def parameters(count: int) -> str:
 
 
 def tasks(card: Model) -> str:
-    """Return what a model is capable of."""
+    """Return the tasks of a model."""
     return ", ".join(card.tasks) or "none"
 
 
 def yes_or_no(value: bool | None) -> str:
-    """Return yes, no, or that nobody knows."""
+    """Return yes, no or unknown."""
     return UNKNOWN if value is None else "yes" if value else "no"
 
 
 def known(text: str) -> str:
-    """Return a text from a card, or that it says nothing."""
+    """Return a text from a card, or unknown if it is empty."""
     return plain(text) or UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""What went wrong, for a person, for a script and as an exit code."""
+"""Errors as messages, as JSON and as exit codes."""
 
 import json
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from visavis import errors
 from visavis.commands.console import complain
 
 EXIT_CODES = {
-    0: "all is well",
-    1: "the request was refused (a bad picture, an unknown model, no access)",
-    2: "the command was not understood",
-    3: "no server answers, or it starts or stops",
+    0: "success",
+    1: "the request was rejected (bad picture, unknown model, no access)",
+    2: "invalid arguments or settings",
+    3: "no server answers, or it is starting or stopping",
     4: "the timeout ran out",
-    5: "the server failed, or has too much to do",
-    70: "a fault of visavis itself, please report it",
+    5: "the server failed or is overloaded",
+    70: "internal error; please report it",
     130: "interrupted",
 }
 
@@ -30,7 +30,7 @@ _REFUSED = (
 
 
 def exit_code(error: errors.VisavisError) -> int:
-    """Return the exit code that stands for an error; EXIT_CODES says what each one means."""
+    """Return the exit code for an error; EXIT_CODES explains each code."""
     if isinstance(error, errors.InvalidSettings):
         return 2
     if isinstance(error, _REFUSED):
@@ -43,19 +43,19 @@ def exit_code(error: errors.VisavisError) -> int:
 
 
 def sentence(error: errors.VisavisError) -> str:
-    """Return what went wrong, and what to do where the text doesn't say."""
+    """Return an error's message, with advice if the message has none."""
     text = error.message
     if len(error.violations) > 1:
         text += "".join(f"\n  {item.field}: {item.description}" for item in error.violations)
     if isinstance(error, errors.Unavailable) and error.request_id is None:
-        text += "\nStart a server with `visavis serve`, or name another with --server."
+        text += "\nStart a server with `visavis serve`, or give another address with --server."
     if error.retry_after_s is not None:
         text += f"\nTry again in {error.retry_after_s:g} s."
     return text
 
 
 def json_line(error: errors.VisavisError) -> str:
-    """Return an error as one line of JSON, in the place of an answer."""
+    """Return an error as one line of JSON, printed instead of an answer."""
     fields = {
         "code": error.code,
         "message": error.message,
@@ -67,7 +67,7 @@ def json_line(error: errors.VisavisError) -> str:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """End the command with the right exit code, and a sentence, where a call fails."""
+    """Print the error of a failed call and exit with its exit code."""
     try:
         yield
     except errors.VisavisError as error:

@@ -1,4 +1,4 @@
-"""`visavis models`: the comparison table of all models, or one model's card in full."""
+"""`visavis models`: a table of all models, or one model's card in full."""
 
 import sys
 from typing import Annotated
@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 
 from visavis.client import Client
 from visavis.commands import options
-from visavis.commands.card_tables import card_table, cards_table
+from visavis.commands.card_details import card_details
+from visavis.commands.card_tables import cards_table
 from visavis.commands.console import stdout
 from visavis.commands.failures import exit_codes
 from visavis.v1 import vision_pb2 as pb
@@ -27,18 +28,18 @@ def models(
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
 ) -> None:
-    """Compare the cards of all models, or show one in full."""
+    """List all models, or show one model's card in full."""
     with exit_codes(), Client(server, timeout=timeout) as client:
         if name is None:
             if version is not None:
-                raise typer.BadParameter("needs the NAME of a model", param_hint="--version")
+                raise typer.BadParameter("give the NAME of a model too", param_hint="--version")
             cards = client.list_models()
             message: Message = pb.ListModelsResponse(models=[card.message for card in cards])
             table = cards_table(cards)
         else:
             card = client.get_model(name, version=version)
             message = pb.GetModelResponse(model=card.message)
-            table = card_table(card)
+            table = card_details(card)
     if json:
         line = json_format.MessageToJson(
             message, always_print_fields_with_no_presence=True, indent=None

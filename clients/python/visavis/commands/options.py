@@ -11,41 +11,46 @@ Pictures = Annotated[
     list[str],
     typer.Argument(
         metavar="PICTURE",
-        help="JPEG, PNG or WebP files, or folders of them; - is stdin.",
+        help="JPEG, PNG or WebP files, or folders of them; - reads stdin.",
         show_default=False,
     ),
 ]
 Server = Annotated[
     str,
-    typer.Option(envvar="VISAVIS_SERVER", metavar="HOST:PORT", help="The server; or unix:PATH."),
+    typer.Option(
+        envvar="VISAVIS_SERVER", metavar="HOST:PORT", help="Address of the server, or unix:PATH."
+    ),
 ]
 Timeout = Annotated[
-    float, typer.Option(metavar="SECONDS", min=0.001, help="How long one picture may take.")
+    float, typer.Option(metavar="SECONDS", min=0.001, help="Timeout of each request.")
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one line of JSON per picture, in their order.")
+    bool, typer.Option("--json", help="Print one line of JSON per picture, in input order.")
 ]
 Annotate = Annotated[
-    str | None,  # A Path would drop the slash by which a folder is known.
+    str | None,  # A Path would drop the trailing slash that marks a folder.
     typer.Option(
         metavar="PATH",
-        help="Write the picture with the answer drawn on it, as JPEG; a folder for several "
-        "pictures, and where PATH ends with a slash.",
+        help="Write the picture with the answer drawn on it to this JPEG file; for several "
+        "pictures, or with a slash at the end, PATH is a folder.",
     ),
 ]
 ModelName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The model; not needed where a single one is capable."),
+    typer.Option(metavar="NAME", help="Model to use.", show_default="the only capable one"),
 ]
 Version = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Its version; the highest if not given.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Version of the model.", show_default="the highest"),
 ]
 TopK = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="How many labels; 5 if not given.")
+    int | None, typer.Option(min=1, metavar="N", help="Number of labels.", show_default="5")
 ]
 ScoreThreshold = Annotated[
     float | None,
-    typer.Option(min=0, max=1, metavar="SCORE", help="Lowest score; the model's own if not given."),
+    typer.Option(
+        min=0, max=1, metavar="SCORE", help="Lowest score to keep.", show_default="the model's"
+    ),
 ]
 IouThreshold = Annotated[
     float | None,
@@ -53,18 +58,21 @@ IouThreshold = Annotated[
         min=0,
         max=1,
         metavar="IOU",
-        help="Overlap above which the weaker box goes; the model's own if not given.",
+        help="Overlap above which the box with the lower score is dropped.",
+        show_default="the model's",
     ),
 ]
 MaxDetections = Annotated[
-    int | None, typer.Option(min=1, max=1000, metavar="N", help="Most boxes; 300 if not given.")
+    int | None,
+    typer.Option(min=1, max=1000, metavar="N", help="Highest number of boxes.", show_default="300"),
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option(metavar="LABEL,...", help="Labels to keep; may be repeated. All if not given."),
+    typer.Option(metavar="LABEL,...", help="Labels to keep; repeatable.", show_default="all"),
 ]
 ClassAgnostic = Annotated[
-    bool, typer.Option("--class-agnostic", help="Boxes of different labels drop each other too.")
+    bool,
+    typer.Option("--class-agnostic", help="Drop overlapping boxes of different labels too."),
 ]
 
 SERVER = DEFAULT_ADDRESS
@@ -72,6 +80,6 @@ TIMEOUT_S = DEFAULT_TIMEOUT_S
 
 
 def listed(values: Sequence[str] | None) -> list[str]:
-    """Return the names in an option that may be repeated and may hold several, with commas."""
+    """Return the names in a repeatable option whose values may be comma-separated lists."""
     names = [name.strip() for value in values or () for name in value.split(",")]
     return [name for name in names if name]

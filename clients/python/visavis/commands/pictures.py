@@ -1,4 +1,4 @@
-"""Several pictures, asked about at once and answered in their order."""
+"""Sends several pictures concurrently and prints the answers in order."""
 
 import dataclasses
 import sys
@@ -32,13 +32,13 @@ from visavis.results import ClassifyResult, Comparison, DetectResult
 Answer: TypeAlias = ClassifyResult | DetectResult | Comparison
 _A = TypeVar("_A", ClassifyResult, DetectResult, Comparison)
 
-# Enough to hide the way there and back, and little enough not to crowd out other callers.
+# Concurrent calls: enough to hide the network's latency, few enough to leave room for others.
 _WINDOW = 4
 
 
 @dataclass(frozen=True)
 class Job:
-    """What classify, detect and compare have in common."""
+    """The arguments that classify, detect and compare share."""
 
     pictures: list[str]
     server: str
@@ -52,10 +52,10 @@ def answer(
     prepare: Callable[[Client], Callable[[bytes], _A]],
     table: Callable[[_A], RenderableType],
 ) -> None:
-    """Print the answer to every picture; end with the exit code of the first that failed.
+    """Print the answer for every picture; exit with the code of the first failure.
 
-    prepare: is given the client, and returns what asks about one picture. One picture's
-    failure doesn't stop the others; where nothing can be asked, it is every picture's failure.
+    prepare: takes the client and returns the function that sends one picture. A failed picture
+    does not stop the others. If `prepare` fails, all pictures fail.
     """
     with exit_codes():
         if job.pictures.count("-") > 1:
@@ -63,14 +63,15 @@ def answer(
         job = dataclasses.replace(job, pictures=_chosen(job.pictures))
         annotations = Annotations(job.annotate, job.pictures)
         first_failure: VisavisError | None = None
-        # The client closes first and cancels its calls, so that Ctrl-C need not wait for them.
+        # The client is closed before the executor: on Ctrl-C it cancels its calls, and the
+        # executor's threads end at once.
         with (
             ThreadPoolExecutor(_WINDOW) as executor,
             Client(job.server, timeout=job.timeout) as client,
             Progress(len(job.pictures)) as progress,
         ):
-            ask = _prepared(job, prepare, client)
-            outcomes = _in_order(executor, lambda name: ask(_encoded(name)), job.pictures)
+            send = _prepared(job, prepare, client)
+            outcomes = _in_order(executor, lambda name: send(_encoded(name)), job.pictures)
             for name, future in zip(job.pictures, outcomes, strict=True):
                 wait([future])
                 with progress.paused():
@@ -88,10 +89,10 @@ def answer(
 
 
 def _chosen(names: list[str]) -> list[str]:
-    """Return the names of pictures, those in folders in the folders' place."""
+    """Return the names with each folder replaced by the pictures in it."""
     chosen: list[str] = []
     for name in names:
-        # A name that is no folder stays as it was typed.
+        # Other names stay exactly as typed.
         if name != "-" and Path(name).is_dir():
             chosen += map(str, chosen_pictures([Path(name)]))
         else:
@@ -126,12 +127,12 @@ def _encoded(name: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if name == "-" else file_bytes(name)
     except OSError as error:
-        message = f"can't read it: {error.strerror or error}"
+        message = f"can't read the picture: {error.strerror or error}"
         raise InvalidRequest(message, violations=(FieldViolation("image", message),)) from error
 
 
 def _without_answer(result: Answer) -> VisavisError | None:
-    """Return what makes a comparison a failure: that not a single model answered."""
+    """Return an error for a comparison in which no model answered; otherwise None."""
     if not isinstance(result, Comparison):
         return None
     answers = [answer for task in result.comparisons for answer in task.answers]
@@ -149,7 +150,7 @@ def _print_answer(
 ) -> None:
     if job.json:
         message = result.message
-        message.ClearField("annotated_image")  # Megabytes of base64 help nobody.
+        message.ClearField("annotated_image")  # It would be megabytes of base64.
         _print_line(
             json_format.MessageToJson(
                 message, always_print_fields_with_no_presence=True, indent=None
@@ -165,13 +166,13 @@ def _print_answer(
 
 
 def _shrunk(result: Answer) -> str:
-    """Return a note on a picture that the server drew smaller; empty for one that it didn't."""
+    """Return a note if the server shrank the annotated picture; otherwise an empty string."""
     drawing, whole = result.annotated_image, result.image_size
     if isinstance(result, Comparison) or drawing is None or drawing.size in (None, whole):
         return ""
     return (
-        f" ({drawing.size.width} × {drawing.size.height} px of {whole.width} × {whole.height}: "
-        "the server's max_annotated_bytes allows no more)"
+        f" (shrunk from {whole.width} × {whole.height} to {drawing.size.width} × "
+        f"{drawing.size.height} px by the server's max_annotated_bytes)"
     )
 
 

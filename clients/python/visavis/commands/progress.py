@@ -1,4 +1,4 @@
-"""The progress bar over several pictures; on stderr, and only for a person who watches."""
+"""The progress bar over several pictures, on stderr if that is a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from visavis.commands.console import stderr
 
 
 class Progress:
-    """A bar that stands aside while an answer is printed."""
+    """A progress bar that is hidden while an answer is printed."""
 
     def __init__(self, total: int) -> None:
-        """total: how many pictures there are. A single one needs no bar."""
+        """total: the number of pictures. A single one has no bar."""
         console = stderr()
         self._bar = progress.Progress(
             progress.BarColumn(),
@@ -47,7 +47,7 @@ class Progress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Take the bar away, and bring it back one picture further."""
+        """Hide the bar, then show it again, advanced by one picture."""
         self._bar.stop()
         try:
             yield

@@ -1,4 +1,4 @@
-"""`visavis serve`: the application's server, where it is installed."""
+"""`visavis serve`: run the application's server."""
 
 import typer
 
@@ -6,5 +6,5 @@ from visavis.commands.application import run_application
 
 
 def serve(ctx: typer.Context) -> None:
-    """Host a folder of models. Its options: visavis serve --help"""
+    """Serve a folder of models; options: visavis serve --help"""
     raise typer.Exit(run_application("visavis_server.__main__", "visavis serve", ctx.args))

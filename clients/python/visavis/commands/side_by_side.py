@@ -1,4 +1,4 @@
-"""Columns that stand side by side as long as they fit, and below each other where not."""
+"""Tables with a column per model, split where they don't fit the terminal."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Column:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A table with a column per model; each part that fits repeats the first one.
+    """A table with a column per model, split to fit; each part repeats the first column.
 
-    corner: header of the row labels. rows: their labels. lines_after: rows with a line below.
+    corner: header of the row labels. rows: the row labels. lines_after: rows with a line below.
     """
 
     corner: str
@@ -49,7 +49,7 @@ class SideBySide:
         table.add_column(self.corner, style="dim", no_wrap=True, vertical="bottom")
         lines = max(column.header.plain.count("\n") for column in columns)
         for column in columns:
-            # Rich moves headers to the bottom; names belong on one line, at the top.
+            # Rich aligns headers at the bottom; padding aligns the names at the top.
             header = column.header + Text("\n " * (lines - column.header.plain.count("\n")))
             table.add_column(header, overflow="fold", min_width=_COLUMN_WIDTH)
         for index, label in enumerate(self.rows):
@@ -59,9 +59,9 @@ class SideBySide:
 
 
 def time_cells(timings: Timings | None) -> list[Text]:
-    """Return the time in the session and the whole time of one answer, in milliseconds.
+    """Return the inference time and the total time of one answer, in milliseconds.
 
-    What wasn't measured is 0 on the wire, and no time here.
+    A time that was not measured is 0 in the message and a dash here.
     """
     if timings is None:
         return [NOTHING, NOTHING]
@@ -70,9 +70,10 @@ def time_cells(timings: Timings | None) -> list[Text]:
 
 
 def model_header(served_by: ServedBy, *, baseline: bool = False, brief: bool = False) -> Text:
-    """Return a model's name, what distinguishes it, and the mark of random weights.
+    """Return a model's name, its version and precision, and the mark of random weights.
 
-    baseline: whether it is the one that the others are held against. brief: only name and mark.
+    baseline: True for the model that the others are compared with. brief: True for only the name
+    and the mark.
     """
     header = Text.assemble((plain(served_by.model), "bold"))
     if not brief:

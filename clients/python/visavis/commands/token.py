@@ -1,4 +1,4 @@
-"""`visavis token`: the application's own, where it is installed."""
+"""`visavis token`: run the application's token generator."""
 
 import typer
 
@@ -6,5 +6,5 @@ from visavis.commands.application import run_application
 
 
 def token(ctx: typer.Context) -> None:
-    """Make a token for a client of a server. Its options: visavis token --help"""
+    """Create an access token for a client; options: visavis token --help"""
     raise typer.Exit(run_application("visavis_server.transport.tokens", "visavis token", ctx.args))

@@ -1,4 +1,4 @@
-"""`visavis tune`: the application's own measurement, where it is installed."""
+"""`visavis tune`: run the application's tuner."""
 
 import typer
 
@@ -6,5 +6,5 @@ from visavis.commands.application import run_application
 
 
 def tune(ctx: typer.Context) -> None:
-    """Measure how models run best on this machine. Its options: visavis tune --help"""
+    """Find the fastest settings for models on this machine; options: visavis tune --help"""
     raise typer.Exit(run_application("visavis_server.tools.tune", "visavis tune", ctx.args))

@@ -1,4 +1,4 @@
-"""What no command expects: the machine's refusals, and our own faults, each in one sentence."""
+"""Reports errors that no command handles: failures of the system, and bugs of visavis."""
 
 import errno
 import os
@@ -8,53 +8,53 @@ from pathlib import Path
 from visavis.commands.console import complain, stderr
 
 TRACEBACK = "VISAVIS_TRACEBACK"
-"""The variable that asks for the traceback: any value but nothing and 0."""
+"""The environment variable that turns on tracebacks: any value except empty and 0."""
 
 FAULT = 70
-"""The exit code of a fault of our own; sysexits.h calls it EX_SOFTWARE."""
+"""The exit code of a bug in visavis: EX_SOFTWARE of sysexits.h."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space, or set TMPDIR to a folder on another disk",
     errno.EDQUOT: "free some space, or set TMPDIR to a folder on another disk",
-    errno.EACCES: "give this user access, or name another path",
-    errno.EPERM: "give this user access, or name another path",
-    errno.EROFS: "name a path that can be written to",
+    errno.EACCES: "give this user access, or choose another path",
+    errno.EPERM: "give this user access, or choose another path",
+    errno.EROFS: "choose a writable path",
     errno.EMFILE: "raise the limit on open files, `ulimit -n`",
     errno.ENFILE: "raise the system's limit on open files",
-    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ENAMETOOLONG: "choose a shorter path",
 }
 _MOST_CHARACTERS = 300
 
 
-def tell(error: Exception) -> int:
-    """Print what went wrong to stderr; returns the exit code.
+def report(error: Exception) -> int:
+    """Print an error to stderr and return the exit code.
 
-    The machine's refusals (a full disk, a folder without access, no memory) are errors like any
-    other. The rest are faults of ours: the text asks to report them and says where they happened.
+    Failures of the system (a full disk, missing permissions, no memory) are ordinary errors. All
+    others are bugs of visavis: the message names the place and asks for a report.
     """
-    wanted = os.environ.get(TRACEBACK, "0") not in ("", "0")
-    if wanted:
+    with_traceback = os.environ.get(TRACEBACK, "0") not in ("", "0")
+    if with_traceback:
         stderr().print("".join(traceback.format_exception(error)), soft_wrap=True)
-    if (text := _machine(error)) is not None:
+    if (text := _system_failure(error)) is not None:
         complain(text)
         return 1
-    more = "" if wanted else f"; {TRACEBACK}=1 in the environment prints the traceback"
+    hint = "" if with_traceback else f"; set {TRACEBACK}=1 for the traceback"
     complain(
-        f"a fault of visavis itself: {_brief(error)}, in {_place(error)}. Please report it with "
-        f"the command and what `visavis doctor` prints{more}"
+        f"internal error: {_brief(error)}, in {_place(error)}. Please report it with the command "
+        f"and the output of `visavis doctor`{hint}"
     )
     return FAULT
 
 
-def _machine(error: Exception) -> str | None:
-    """Return the machine's refusal in words; None for other errors."""
+def _system_failure(error: Exception) -> str | None:
+    """Return the message for a failure of the system; None for other errors."""
     if isinstance(error, MemoryError):
-        return "there is no memory left; free some, or give the process more"
+        return "out of memory; free some, or give the process more"
     if not isinstance(error, OSError) or error.errno is None:
         return None
-    # `tempfile` words its own errors: they name the folders that it tried.
+    # The message of `tempfile` names the folders that it tried.
     if error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):
-        return f"{error.strerror}; set TMPDIR to a folder that can be written to"
+        return f"{error.strerror}; set TMPDIR to a writable folder"
     paths = [
         os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
     ]
@@ -65,7 +65,7 @@ def _machine(error: Exception) -> str | None:
 
 
 def _brief(error: Exception) -> str:
-    """Return an error's kind and the first line of its text."""
+    """Return an error's type and the first line of its message."""
     first = next(iter(str(error).splitlines()), "")
     if len(first) > _MOST_CHARACTERS:
         first = f"{first[:_MOST_CHARACTERS]}…"

@@ -1,9 +1,11 @@
-"""People's folders of pictures and the labels beside them, read and checked.
+"""Reads and validates the user's folders of pictures and their labels.
 
-Nothing here decodes a picture or needs NumPy: export, `compare` and `bench` share it.
+It neither decodes pictures nor needs NumPy. Shared by the export stage and the commands.
 """
 
-from visavis.dataset.labels import Labelled, Truth, read_boxes, read_classes
+from visavis.dataset.boxes import read_boxes
+from visavis.dataset.classes import read_classes
+from visavis.dataset.labels import Labelled, Truth
 from visavis.dataset.pictures import (
     chosen_pictures,
     find_pictures,

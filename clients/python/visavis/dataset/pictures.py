@@ -1,4 +1,4 @@
-"""The pictures in a folder, without what file managers and cameras leave beside them."""
+"""Finds the pictures in a folder, without the files that systems and file managers leave there."""
 
 import os
 from collections import Counter
@@ -12,71 +12,71 @@ _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _OTHER_SUFFIXES: Final = frozenset(
     {".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".jxl", ".jp2", ".dng", ".pdf"}
 )
-# Thumbnails of Synology, archives of macOS, and the bins of Windows; everything that begins with
-# a dot is hidden, macOS' resource forks (`._p1.jpg`) and `.Trash` among it.
+# Synology's thumbnails, macOS's archives, and recycle bins. Names with a leading dot are hidden,
+# which covers macOS's resource forks (`._p1.jpg`) and `.Trash`.
 _FOREIGN_FOLDERS: Final = frozenset(
     {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
 )
 
 
 def is_picture(path: Path) -> bool:
-    """Say whether a path names a picture's file, by its suffix; hidden files are none."""
+    """Return True for a visible file with the suffix of a picture."""
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and those below it, sorted by path.
+    """Return the pictures in a folder and its subfolders, sorted by path.
 
-    Linked files and folders count; a folder that links back to one above it is entered once.
-    Hidden files and folders, and those of thumbnails and bins, are passed over.
+    Symbolic links are followed; a link to a parent folder is ignored. Hidden files and folders,
+    thumbnails and recycle bins are skipped.
     """
     return sorted(filter(is_picture, find_files(folder)))
 
 
 def find_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and those below it, as find_pictures looks for them.
+    """Yield the files in a folder and its subfolders, by the rules of find_pictures.
 
-    Raises InvalidData where a folder can't be read.
+    Raises InvalidData for an unreadable folder.
     """
     return _files(folder, frozenset())
 
 
 def chosen_pictures(given: Iterable[Path]) -> list[Path]:
-    """Return files as they are given, and the pictures in folders in their place.
+    """Return the paths with each folder replaced by its pictures.
 
-    Raises InvalidData for a folder without any.
+    Raises InvalidData for a folder without pictures.
     """
     chosen: list[Path] = []
     for path in given:
         if not path.is_dir():
             chosen.append(path)
-        elif found := find_pictures(path):
-            chosen += found
+        elif pictures := find_pictures(path):
+            chosen += pictures
         else:
             raise InvalidData(f"the folder {path} {without_pictures(path)}")
     return chosen
 
 
 def without_pictures(folder: Path) -> str:
-    """Return why a folder gives no picture, with the other formats that are in it."""
-    others = Counter(path.suffix.lower() for path in find_files(folder))
-    found = {suffix: count for suffix, count in others.items() if suffix in _OTHER_SUFFIXES}
-    holds = "holds no JPEG, PNG or WebP picture"
-    if not found:
-        return holds
-    named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
-    return f"{holds}, but {named}; convert them"
+    """Return the end of the error for a folder without pictures: it counts other formats."""
+    suffixes = Counter(path.suffix.lower() for path in find_files(folder))
+    others = {suffix: count for suffix, count in suffixes.items() if suffix in _OTHER_SUFFIXES}
+    message = "has no JPEG, PNG or WebP picture"
+    if not others:
+        return message
+    counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    return f"{message}, but {counts}; convert them"
 
 
 def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    # Only the folders on the way here: two links to one folder are two folders of pictures.
+    # `above` holds only parents: two links to one folder count as two folders of pictures.
     real = os.path.realpath(folder)
     if real in above:
         return
     try:
         paths = list(folder.iterdir())
     except OSError as error:
-        raise InvalidData(f"the folder {folder} can't be read: {error.strerror}") from None
+        raise InvalidData(f"can't read the folder {folder}: {error.strerror}") from None
     for path in paths:
         if path.is_dir():
             if not _is_foreign(path.name):

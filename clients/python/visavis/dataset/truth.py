@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visavis.cards import Task
+from visavis.dataset.boxes import read_boxes
 from visavis.dataset.class_folders import read_class_folders
+from visavis.dataset.classes import read_classes
 from visavis.dataset.coco_json import read_coco
-from visavis.dataset.labels import Labelled, read_boxes, read_classes
+from visavis.dataset.labels import Labelled
 from visavis.dataset.pascal_voc import read_voc
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData

@@ -1,4 +1,4 @@
-//! JSON, as much as one line of the scenario needs: values are texts of JSON already.
+//! Minimal JSON for the scenario's output; values are strings that already hold JSON.
 
 pub fn text(text: &str) -> String {
     let mut quoted = String::from('"');
@@ -12,7 +12,7 @@ pub fn text(text: &str) -> String {
     quoted + "\""
 }
 
-/// A number with so many decimals.
+/// A number with the given number of decimals.
 pub fn rounded(value: impl Into<f64>, decimals: i32) -> String {
     let scale = 10f64.powi(decimals);
     ((value.into() * scale).round() / scale).to_string()

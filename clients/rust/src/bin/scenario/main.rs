@@ -1,4 +1,4 @@
-//! Asks a visavis server all that the scenario of clients/README.md asks.
+//! Runs the scenario of clients/README.md against a visavis server.
 
 mod json;
 
@@ -61,7 +61,7 @@ async fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Returns once a server says that it is serving.
+/// Returns once the server reports SERVING.
 async fn serving(channel: &Channel) -> Result<()> {
     let health = HealthStub(channel);
     loop {
@@ -159,7 +159,7 @@ async fn compare(vision: &VisionServiceStub<'_>, image: &Image) -> Result<()> {
     Ok(())
 }
 
-/// How far an answer coincides with the baseline's; null where nothing says so.
+/// The agreement of an answer with the baseline's; null if it has none.
 fn agreement(answer: &ModelAnswer) -> String {
     match &answer.agreement {
         Some(Agreement::ClassificationAgreement(of)) => object(&[

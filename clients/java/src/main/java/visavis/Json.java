@@ -6,7 +6,7 @@ import java.util.Locale;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/** Writes records as JSON, in one line, their names in snake_case. */
+/** Writes records as one line of JSON, with names in snake_case. */
 final class Json {
   private Json() {}
 

@@ -5,7 +5,7 @@ import io.grpc.Status;
 import java.util.List;
 import visavis.v1.Vision.*;
 
-/** What the scenario prints: a record for each line, and for what is in one. */
+/** The scenario's output: a record for each line and for the objects in it. */
 final class Lines {
   private Lines() {}
 
@@ -47,7 +47,7 @@ final class Lines {
     }
   }
 
-  /** agreement: null for the baseline itself, and where there is none. */
+  /** agreement: null for the baseline itself, and if there is no agreement. */
   record Compared(String step, String task, String model, Record agreement) {
     static Compared of(Task task, ModelAnswer answer) {
       Record agreement = switch (answer.getAgreementCase()) {

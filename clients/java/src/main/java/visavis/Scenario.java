@@ -35,17 +35,17 @@ import visavis.v1.Vision.*;
 import visavis.v1.VisionServiceGrpc;
 import visavis.v1.VisionServiceGrpc.VisionServiceBlockingStub;
 
-/** Asks a server all that the scenario of clients/README.md asks, about one picture. */
+/** Runs the scenario of clients/README.md against a server, with one picture. */
 public record Scenario(Channel channel, Image picture) {
   private static final int PATIENCE_S = 30;
   private static final int READY_POLL_MS = 100;
 
-  /** The largest answer that is taken; gRPC takes 4 MiB unless it is set to more. */
+  /** The largest accepted response; gRPC's default is 4 MiB. */
   private static final int MAX_ANSWER_BYTES = 96 << 20;
 
   /**
-   * All methods only read, so a call that meets UNAVAILABLE or is cut off is made again, up to four
-   * times within its deadline. Not RESOURCE_EXHAUSTED: the server has too much to do already.
+   * All methods are read-only, so calls that fail as UNAVAILABLE or are cut off are retried, up to
+   * four attempts within their deadline. RESOURCE_EXHAUSTED is not: the server is overloaded.
    */
   private static final Map<String, ?> SERVICE_CONFIG = Map.of(
       "methodConfig", List.of(Map.of(
@@ -69,7 +69,7 @@ public record Scenario(Channel channel, Image picture) {
         askOverTls(args[2], new File(args[3]), args[4]);
       }
     } catch (Exception error) {
-      // gRPC may add a second line, about its own inside.
+      // gRPC may add a second line with internal details.
       System.err.println("scenario: " + error.toString().lines().findFirst().orElseThrow());
       System.exit(1);
     }
@@ -109,7 +109,7 @@ public record Scenario(Channel channel, Image picture) {
   }
 
   private void waitUntilServing() throws InterruptedException {
-    // Where nobody listens yet, gRPC tries again until the deadline.
+    // If the server is not listening yet, gRPC retries until the deadline.
     var health = HealthGrpc.newBlockingStub(channel).withWaitForReady()
         .withDeadlineAfter(PATIENCE_S, SECONDS);
     var request = HealthCheckRequest.getDefaultInstance();
@@ -173,13 +173,13 @@ public record Scenario(Channel channel, Image picture) {
     return ClassifyRequest.newBuilder().setImage(picture).setModel("resnet50");
   }
 
-  /** Returns a channel to a server, which connects anew whenever its connection breaks. */
+  /** Returns a channel to a server that reconnects whenever its connection breaks. */
   private static ManagedChannel connect(String server, ChannelCredentials credentials) {
     return Grpc.newChannelBuilder(server, credentials)
         .maxInboundMessageSize(MAX_ANSWER_BYTES)
         .defaultServiceConfig(SERVICE_CONFIG)
         .enableRetry()
-        // What doesn't fit in here can't be sent again: 1 MiB by default.
+        // gRPC retries only requests that fit into this buffer; the default is 1 MiB.
         .perRpcBufferLimit(MAX_ANSWER_BYTES)
         .retryBufferSize(2L * MAX_ANSWER_BYTES)
         .build();
@@ -195,7 +195,7 @@ public record Scenario(Channel channel, Image picture) {
     return MetadataUtils.newAttachHeadersInterceptor(headers);
   }
 
-  /** Returns why a call fails; one that doesn't is an error. */
+  /** Returns the status of a call that must fail; throws if it succeeds. */
   private static StatusRuntimeException refusal(Runnable call) {
     try {
       call.run();

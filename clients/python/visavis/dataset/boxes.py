@@ -1,0 +1,147 @@
+"""Reads boxes from YOLO's text files. An invalid row is reported by file and line."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from visavis.dataset.labels import Labelled, Truth, parse_class_id, read_text
+from visavis.dataset.pictures import find_files
+from visavis.errors import InvalidData
+
+# Converters round, so a box may end slightly outside the picture. Pixels are far larger.
+_TOLERANCE: Final = 0.01
+# A class, and x and y of three corners.
+_POLYGON_COLUMNS: Final = 7
+
+
+def read_boxes(
+    folder: Path, pictures: Sequence[Path], labels: Path | None = None
+) -> tuple[Labelled, ...]:
+    """Return the pictures with their objects, from one text file per picture.
+
+    labels: the folder of the text files; None to look where YOLO does, with the last `images` of
+    the picture's path replaced by `labels`, or beside the picture. A picture without a file has no
+    objects; without any file the result is empty. A row is `class cx cy width height` or a polygon
+    `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the picture, optionally with semicolons and
+    decimal commas. Raises InvalidData for an invalid or repeated row.
+    """
+    where = _beside(pictures) if labels is None else _below(labels, folder, pictures)
+    if not where:
+        return ()
+    return tuple(
+        Labelled(path, _objects(where[path]) if path in where else ()) for path in pictures
+    )
+
+
+def _beside(pictures: Iterable[Path]) -> dict[Path, Path]:
+    """Return the label file of each picture, by its own path or else by that of its link target."""
+    found = {}
+    for picture in pictures:
+        for path in (picture.absolute(), picture.resolve()):
+            if (text := _usual_place(path)).is_file():
+                found[picture] = text
+                break
+    return found
+
+
+def _usual_place(picture: Path) -> Path:
+    """Return the path where YOLO expects a picture's labels: …/images/a.jpg, …/labels/a.txt."""
+    parts = list(picture.with_suffix(".txt").parts)
+    last = next((i for i in reversed(range(len(parts) - 1)) if parts[i] == "images"), None)
+    if last is not None:
+        parts[last] = "labels"
+    return Path(*parts)
+
+
+def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
+    """Return the label file of each picture, by the same relative path or else by its name.
+
+    A file at the path of one picture is never used for another.
+    """
+    files = {path for path in find_files(labels) if path.suffix == ".txt"}
+    same_paths = {
+        picture: labels / picture.relative_to(folder).with_suffix(".txt") for picture in pictures
+    }
+    texts: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in sorted(files.difference(same_paths.values())):
+        texts[path.stem].append(path)
+    found = {}
+    for picture, same_path in same_paths.items():
+        same_name = texts[picture.stem]
+        if same_path in files:
+            found[picture] = same_path
+        elif len(same_name) > 1:
+            raise InvalidData(
+                f"{picture} may belong to {same_name[0]} or to {same_name[1]}; give the labels "
+                f"the same folders as the pictures, here {same_path}"
+            )
+        elif same_name:
+            found[picture] = same_name[0]
+    owners: dict[Path, Path] = {}
+    for picture, text in found.items():
+        other = owners.setdefault(text, picture)
+        if other.parent != picture.parent:
+            raise InvalidData(
+                f"{text} may belong to {other} or to {picture}; give the labels the same folders "
+                "as the pictures"
+            )
+    if not found:
+        raise InvalidData(f"{labels} has no PICTURE.txt for any picture in {folder}")
+    return found
+
+
+def _objects(path: Path) -> tuple[Truth, ...]:
+    lines: dict[Truth, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        columns = [column.strip() for column in line.split(";")] if ";" in line else line.split()
+        truth = _object(columns, where)
+        if truth in lines:
+            raise InvalidData(
+                f"{where}: repeats line {lines[truth]}, so the object would count twice; delete "
+                "one of the two"
+            )
+        lines[truth] = number
+    return tuple(lines)
+
+
+def _object(columns: Sequence[str], where: str) -> Truth:
+    if len(columns) == 1 and "," in columns[0]:
+        raise InvalidData(
+            f"{where}: has commas between the columns, or no spaces; separate columns with "
+            "spaces, as in `0 0.5 0.5 0.2 0.1`"
+        )
+    is_polygon = len(columns) >= _POLYGON_COLUMNS and len(columns) % 2 == 1
+    if len(columns) != 5 and not is_polygon:
+        raise InvalidData(
+            f"{where}: has {len(columns)} columns; a box has 5, `class cx cy width height`, and a "
+            "polygon has 7 or more, `class x1 y1 x2 y2 x3 y3 ...`"
+        )
+    class_id = parse_class_id(columns[0], where, "the class")
+    numbers = [_fraction(column, where) for column in columns[1:]]
+    if is_polygon:
+        xs, ys = numbers[::2], numbers[1::2]
+        left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+        numbers = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    center_x, center_y, width, height = numbers
+    for name, side in (("width", width), ("height", height)):
+        if side <= 0:
+            raise InvalidData(f"{where}: the {name} is {side:g}; it must be above 0")
+    return Truth(class_id, center_x, center_y, width, height)
+
+
+def _fraction(text: str, where: str) -> float:
+    try:
+        number = float(text.replace(",", "."))  # Accept a decimal comma.
+    except ValueError:
+        number = math.nan
+    if not -_TOLERANCE <= number <= 1 + _TOLERANCE:  # Rejects NaN too.
+        hint = "; divide pixels by the picture's width or height" if number > 1 else ""
+        raise InvalidData(
+            f"{where}: {text[:40]!r} is not a fraction of the picture, from 0 to 1{hint}"
+        )
+    return number
