@@ -215,7 +215,7 @@ async def test_a_port_that_something_else_holds_is_refused(models: Path) -> None
         holder.listen()
         address = f"127.0.0.1:{holder.getsockname()[1]}"
         with pytest.raises(
-            StartupError, match=f"can't listen on {address}: something else listens there"
+            StartupError, match=f"can't listen on {address}: the address is already in use"
         ):
             App(settings(models, grpc=address))
 
@@ -233,7 +233,9 @@ async def test_a_name_is_served_at_all_its_addresses_or_refused(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as holder:
         address = f"localhost:{holder.getsockname()[1]}"
-        with pytest.raises(StartupError, match=f"can't listen on {address}: something else"):
+        with pytest.raises(
+            StartupError, match=f"can't listen on {address}: the address is already in use"
+        ):
             App(settings(models, grpc=address))
 
 
@@ -251,7 +253,7 @@ async def test_a_unix_socket_in_a_folder_that_is_missing_is_refused(
     models: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "none"
-    with pytest.raises(StartupError, match=f"its folder {folder} does not exist; make it first"):
+    with pytest.raises(StartupError, match=f"its folder {folder} does not exist; create it first"):
         App(settings(models, grpc=f"unix:{folder / 'visavis.sock'}"))
 
 

@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from visavis_server.card import (
-    NAME_PATTERN,
     Accuracy,
     ClassScores,
     DetectionDefaults,
@@ -25,6 +24,7 @@ from visavis_server.card import (
     parse_document,
 )
 from visavis_server.errors import ModelFileError
+from visavis_server.names import NAME_PATTERN
 
 from . import graphs
 
@@ -108,7 +108,7 @@ def test_a_document_survives_being_written_and_read(document: ModelDocument) -> 
         ({"receipt": {**RECEIPT, "pictures": []}}, "receipt.pictures"),
         ({"receipt": {**RECEIPT, "score_tolerance": float("nan")}}, "score_tolerance"),
         ({"accuracy": {**ACCURACY, "value": 31.6}}, "accuracy.value"),
-        ({"accuracy": {**ACCURACY, "metric": "top-1"}}, "top-1 can't be that of object detection"),
+        ({"accuracy": {**ACCURACY, "metric": "top-1"}}, "top-1 does not apply to object detection"),
         ({"detection_defaults": {"score_threshold": 1.5, "iou_threshold": 0}}, "score_threshold"),
     ],
 )
@@ -134,7 +134,7 @@ def test_what_is_no_document_is_refused(text: str) -> None:
             {"input": ModelInput(tensor="x", width=8, height=8, resize=Stretch())},
             "resize rule stretch can't serve object detection",
         ),
-        ({"detection_defaults": None}, "detection_defaults belong to detectors"),
+        ({"detection_defaults": None}, "detection_defaults are required for detectors"),
     ],
 )
 def test_parts_that_do_not_fit_the_task_are_refused(changes: dict[str, Any], why: str) -> None:
@@ -144,7 +144,7 @@ def test_parts_that_do_not_fit_the_task_are_refused(changes: dict[str, Any], why
 
 def test_a_classifier_has_no_detection_defaults() -> None:
     defaults = DetectionDefaults(score_threshold=0.25, iou_threshold=0.45)
-    with pytest.raises(ValidationError, match="belong to detectors"):
+    with pytest.raises(ValidationError, match="only for them"):
         graphs.classifier_document(detection_defaults=defaults)
 
 

@@ -24,7 +24,7 @@ def test_only_classifiers_gain_from_batches_on_a_cpu(document: object, batch: in
 def test_a_small_cache_has_room_for_one_fp32_image() -> None:
     planner = Planner(CPU, 4, cache_bytes=512 << 10)
     assert (planner.plan(FP32).batch, planner.plan(INT8).batch) == (1, 4)
-    assert planner.plan(FP32).why.endswith("a batch would not fit in a core's cache of 512 KiB")
+    assert planner.plan(FP32).why.endswith("a batch does not fit in a core's cache of 512 KiB")
 
 
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
@@ -64,7 +64,7 @@ def test_what_was_measured_beats_the_defaults() -> None:
     }
     document = FP32.model_copy(update={"name": "test"})
     plan = Planner(CPU, 8, tuning=tuning).plan(document)
-    assert plan == Plan("cores", 2, 2, 4, 8, "tuned for latency, by the settings")
+    assert plan == Plan("cores", 2, 2, 4, 8, "tuned for latency in the settings")
     assert Planner(CPU, 8, tuning=tuning).plan(FP32.model_copy(update={"name": "x"})).threads == 1
 
 

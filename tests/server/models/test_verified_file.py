@@ -66,7 +66,7 @@ def test_no_session_is_made_of_what_was_written_over_the_file(path: Path, tmp_pa
     opened.release()
     sessions = Sessions(opened, CPU, Plan(exclusive_threads=2), SessionConfig(tmp_path))
     path.write_bytes(graphs.classifier(gain=3))
-    with pytest.raises(ModelFileError, match="it was overwritten"), opened.copy():
+    with pytest.raises(ModelFileError, match="the file was overwritten"), opened.copy():
         pass
     sessions.make_exclusive()  # logs, and does without
     assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)

@@ -67,7 +67,7 @@ def test_another_graph_takes_the_place_of_a_detectors_own(models: Path):
 
 
 def test_model_that_is_not_there_is_named(limit: Limit):
-    with pytest.raises(ModelFileError, match="no model 'vgg'; it has: boxes, colors"):
+    with pytest.raises(ModelFileError, match="no model 'vgg'; the models are: boxes, colors"):
         limit.run(["vgg"], 0.01)
 
 
