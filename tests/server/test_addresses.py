@@ -101,7 +101,7 @@ def test_a_port_that_is_taken_at_one_of_two_addresses_is_taken(held: int) -> Non
         ("unix:{folder}/v.sock", ""),
     ],
 )
-def test_why_nothing_can_listen_is_said(
+def test_the_reason_for_a_failed_listen_is_reported(
     tmp_path: Path, held: int, address: str, words: str
 ) -> None:
     (tmp_path / "file").touch()

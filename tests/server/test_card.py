@@ -112,7 +112,7 @@ def test_a_document_survives_being_written_and_read(document: ModelDocument) -> 
         ({"detection_defaults": {"score_threshold": 1.5, "iou_threshold": 0}}, "score_threshold"),
     ],
 )
-def test_what_the_schema_does_not_know_is_refused_by_its_place(
+def test_a_violation_of_the_schema_is_refused_with_its_location(
     changes: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ModelFileError, match=f"here.onnx: its document .*{why}"):
@@ -120,7 +120,7 @@ def test_what_the_schema_does_not_know_is_refused_by_its_place(
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "\ud800", "nonsense"])
-def test_what_is_no_document_is_refused(text: str) -> None:
+def test_text_that_is_not_a_document_is_refused(text: str) -> None:
     with pytest.raises(ModelFileError, match=r"here\.onnx: its document"):
         parse_document(text, "here.onnx")
 
@@ -179,7 +179,7 @@ def test_a_classifiers_receipt_has_no_box_difference() -> None:
         ({"rule": "letterbox", "unpad": "exact"}, "letterbox to 224x200"),
     ],
 )
-def test_a_resize_rule_can_be_said_in_words(rule: dict[str, Any], words: str) -> None:
+def test_a_resize_rule_is_described_in_words(rule: dict[str, Any], words: str) -> None:
     fields = {"tensor": "x", "width": 224, "height": 200, "resize": rule}
     assert ModelInput.model_validate(fields).describe_resize() == words
 

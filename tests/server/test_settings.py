@@ -305,7 +305,7 @@ def test_an_address_has_one_form(given: str, address: str) -> None:
         ("unix:/" + "ä" * 60, "at most 107 bytes, but this one has 121"),
     ],
 )
-def test_what_is_wrong_about_an_address_is_said(address: str, words: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(address: str, words: str) -> None:
     with pytest.raises(StartupError, match=words):
         load_settings({"grpc": address})
 
@@ -353,7 +353,7 @@ def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch
     assert load_settings({}).device == "auto"
 
 
-def test_all_usable_cores_are_used_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_usable_cores_are_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visavis_server.settings.usable_cores", lambda: 5)
     assert load_settings({}).core_count == 5
     assert load_settings({"cores": 3}).core_count == 3
@@ -365,7 +365,7 @@ def test_settings_do_not_change() -> None:
         settings.device = "cpu"
 
 
-def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
+def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("que_size = 3\n")
     with pytest.raises(StartupError, match=r"unknown setting que_size; did you mean queue_size\?$"):
@@ -386,12 +386,12 @@ def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Pa
         ),
     ],
 )
-def test_a_wrong_value_is_told_as_people_say_it(flags: dict[str, str], told: str) -> None:
+def test_an_invalid_value_is_refused_in_plain_words(flags: dict[str, str], told: str) -> None:
     with pytest.raises(StartupError, match=told):
         load_settings(flags)
 
 
-def test_earlier_names_are_taken_with_a_word_wherever_they_stand(
+def test_old_names_are_accepted_with_a_note_from_every_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write("queue_s = 5\n[tuning.resnet50]\nalone_threads = 2\n")

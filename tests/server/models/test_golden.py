@@ -104,12 +104,12 @@ def test_the_sample_of_an_output_fits_that_output(precision: str) -> None:
     golden.check(golden.sample(["y"], [output], precision), ["y"], [output], "here")
 
 
-def test_what_was_computed_almost_alike_passes() -> None:
+def test_outputs_within_the_tolerance_pass() -> None:
     golden.check(sample_of(1, 100), ["y"], outputs(1.09, 100), "here")
 
 
 @pytest.mark.parametrize("wrong", [(1.2, 100), (1, 99), (float("nan"), 100), (1, float("inf"))])
-def test_what_was_computed_differently_is_refused(wrong: tuple[float, float]) -> None:
+def test_outputs_beyond_the_tolerance_are_refused(wrong: tuple[float, float]) -> None:
     with pytest.raises(ModelFileError, match=r"here: its golden sample differs by .* in y"):
         golden.check(sample_of(1, 100), ["y"], outputs(*wrong), "here")
 

@@ -74,7 +74,7 @@ def test_an_empty_folder_in_the_place_of_another_removes_nothing(root: Path, at:
     assert "has been replaced by a folder without models" in kept(before, "colors", 2)
 
 
-def test_a_folder_with_models_in_the_place_of_another_removes_what_it_lacks(root: Path) -> None:
+def test_a_replaced_folder_with_models_removes_the_missing_ones(root: Path) -> None:
     before = look_at(root)
     (root / "colors").rename(root.parent / "elsewhere")
     graphs.put(root, "colors", 3, b"")
@@ -83,7 +83,7 @@ def test_a_folder_with_models_in_the_place_of_another_removes_what_it_lacks(root
 
 @pytest.mark.parametrize("at", ["colors", "colors/2", "colors/2/model.onnx"])
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_what_cannot_be_read_removes_nothing(
+def test_an_unreadable_path_removes_nothing(
     root: Path, at: str, error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = look_at(root)
@@ -135,7 +135,7 @@ NAME_RULE = "a model's name starts with a letter or digit and has at most 128 of
         ("readme/notes.txt", "readme", "it holds no version; the model file belongs at readme/1/"),
     ],
 )
-def test_what_was_meant_to_be_a_model_is_named_with_the_reason(
+def test_a_misplaced_model_is_reported_with_the_reason(
     root: Path, path: str, named: str, why: str
 ) -> None:
     before = look_at(root)
@@ -185,7 +185,7 @@ def test_an_empty_folder_is_named(root: Path, at: str) -> None:
     assert said.startswith(f"{root / at}: it holds no ")
 
 
-def test_what_people_do_not_mean_to_serve_is_left_alone(root: Path) -> None:
+def test_other_files_are_ignored(root: Path) -> None:
     for path in (
         "README.md",
         "visavis.toml",

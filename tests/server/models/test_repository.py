@@ -79,7 +79,7 @@ def test_a_file_is_no_repository(tmp_path: Path) -> None:
         scan(file)
 
 
-def test_a_missing_repository_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_repository_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"is not a folder; .*visavis export"):
         scan(tmp_path / "nowhere")
 
@@ -187,7 +187,7 @@ def test_a_json_file_that_is_no_text_is_refused_by_its_own_path(
         loader.load(ModelFile("plain", 1, path))
 
 
-def test_a_plain_classifier_alone_is_refused_with_what_to_do(
+def test_a_plain_classifier_without_a_sidecar_is_refused_with_advice(
     loader: Loader, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -247,7 +247,7 @@ def test_a_graph_for_two_images_at_once_is_refused(loader: Loader, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("tensor", "index"), [("nope", 0), ("logits", 99)])
-def test_a_golden_sample_of_what_the_graph_does_not_give_is_refused(
+def test_a_golden_sample_of_an_unknown_output_is_refused(
     loader: Loader, tmp_path: Path, tensor: str, index: int
 ) -> None:
     sampled = {"tensor": tensor, "indices": [index], "values": [1.0]}

@@ -41,7 +41,7 @@ def plain(*color: int) -> Picture:
     return Picture(lambda: np.full((20, 20, 3), color, np.uint8))
 
 
-async def test_an_answer_says_what_gave_it_and_where_the_time_went(
+async def test_an_answer_names_its_model_and_its_timings(
     scheduler: Scheduler, tmp_path: Path
 ) -> None:
     document = graphs.classifier_document(precision="int8")

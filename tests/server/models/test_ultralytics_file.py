@@ -223,7 +223,7 @@ def test_odd_names_are_refused_and_never_run(read: Any, names: str, why: str) ->
         read(graphs.constant(COLUMNS), {**DETECT, "names": names})
 
 
-def test_a_file_without_names_is_refused_with_what_to_do(read: Any) -> None:
+def test_a_file_without_names_is_refused_with_advice(read: Any) -> None:
     with pytest.raises(ModelFileError, match=r"names is missing\); export .*model\.json"):
         read(graphs.constant(COLUMNS), without(DETECT, "names"))
 
@@ -233,7 +233,7 @@ def test_an_output_that_fits_no_layout_is_refused_with_its_shape(read: Any) -> N
         read(graphs.constant(np.zeros((1, 84, 9))), DETECT)
 
 
-def test_the_graph_says_the_input_size_whatever_the_metadata_says(read: Any) -> None:
+def test_the_graphs_input_size_overrides_the_metadata(read: Any) -> None:
     document = read(graphs.constant(COLUMNS, height=32, width=64), without(DETECT, "imgsz"))
     assert (document.input.width, document.input.height) == (64, 32)
 
@@ -320,6 +320,6 @@ def test_an_image_size_beyond_all_bounds_is_refused(read: Any, imgsz: str) -> No
         read(graph, {**DETECT, "imgsz": imgsz})
 
 
-def test_what_a_file_says_of_its_author_is_cut_and_printable(read: Any) -> None:
+def test_a_files_author_is_cut_and_printable(read: Any) -> None:
     facts = read(graphs.constant(COLUMNS), {**DETECT, "author": "\x1b" + "a" * 9_999}).facts
     assert facts.organization == "a" * 199

@@ -61,7 +61,7 @@ def test_later_sessions_come_from_the_same_file_where_another_took_its_place(
     assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)
 
 
-def test_no_session_is_made_of_what_was_written_over_the_file(path: Path, tmp_path: Path) -> None:
+def test_no_session_is_created_from_an_overwritten_file(path: Path, tmp_path: Path) -> None:
     opened = VerifiedFile(path)
     opened.release()
     sessions = Sessions(opened, CPU, Plan(exclusive_threads=2), SessionConfig(tmp_path))

@@ -328,7 +328,7 @@ async def test_a_refusal_for_its_content_is_not_tried_again(
     assert watched.watcher.refusals == 1
 
 
-async def test_what_passed_its_trial_is_what_is_loaded(
+async def test_only_the_bytes_that_passed_the_trial_are_loaded(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another file comes after the trial: no session is made of it, however good it is."""
@@ -369,7 +369,7 @@ async def test_files_that_go_while_another_is_tried_are_not_tried(
     assert tried == ["model0"]
 
 
-async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
+async def test_a_passed_over_path_is_reported_once_after_two_looks(
     watched: Watched,
 ) -> None:
     folder = watched.folder / "pets" / "01"
@@ -385,7 +385,7 @@ async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
     assert len(await watched.look(2)) == 1
 
 
-async def test_what_is_refused_is_published_with_its_reason_until_it_is_gone(
+async def test_a_refused_file_is_published_with_its_reason_until_it_is_removed(
     watched: Watched,
 ) -> None:
     file = graphs.put(watched.folder, "pets", 1, b"nonsense")

@@ -23,13 +23,13 @@ def test_two_onnx_runtimes_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch
     assert "overwrite each other" in rows()["onnxruntime, twice"][1]
 
 
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     assert rows()["torch"] == ("info", "not installed")
     assert "onnxruntime, twice" not in rows()
 
 
-def test_what_was_not_compiled_is_said_and_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_c_extension_is_reported_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resize, "rows_first_in_c", lambda image, x, y: image)
     assert rows()["resize"] == ("info", "in C")
     monkeypatch.setattr(resize, "rows_first_in_c", None)

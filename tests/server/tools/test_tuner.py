@@ -65,7 +65,7 @@ def test_every_way_is_measured_in_every_round(models: Path, tmp_path: Path) -> N
         ("latency", [99.0, 99.0, 99.0], [6.0, 4.0, 4.0], False),
     ],
 )
-def test_better_is_what_is_clearly_better(
+def test_only_a_clear_gain_counts(
     goal: str, per_s: list[float], p95_ms: list[float], beats: bool
 ) -> None:
     default = candidate(goal, [10.0, 10.0, 10.0], [5.0, 5.0, 5.0])
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_settings_file_as_it_was(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_can_not_be_written_is_noticed_before_the_work(
+def test_an_unwritable_file_is_reported_before_measuring(
     models: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

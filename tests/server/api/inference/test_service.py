@@ -214,7 +214,7 @@ async def test_only_the_outputs_asked_for_come_in_their_order(triton: Stub) -> N
 @pytest.mark.parametrize(
     ("request_", "code", "field", "words"),
     [
-        (request_of("nobody", "images", tensor_of(RED)), NOT_FOUND, "model_name", "there are"),
+        (request_of("nobody", "images", tensor_of(RED)), NOT_FOUND, "model_name", "the models are"),
         (
             request_of("colors", "images", tensor_of(RED), model_version="01"),
             INVALID,
@@ -565,7 +565,7 @@ async def test_a_picture_view_never_takes_the_name_of_a_model(tmp_path: Path) ->
             request = pb.ModelReadyRequest(name="cats_image")
             assert not (await stub.ModelReady(request)).ready
             error = await refused(stub.ModelInfer(request_of("cats_image", "IMAGE", encoded(RED))))
-            assert error.code() is NOT_FOUND and "not served now" in str(error.details())
+            assert error.code() is NOT_FOUND and "not being served" in str(error.details())
             assert await not_served(stub) == dict.fromkeys(
                 ("cats_image/3", "cats_image_image/3"), "unloaded"
             )

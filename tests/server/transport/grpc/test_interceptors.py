@@ -56,7 +56,7 @@ def detect(**fields: Any) -> pb.DetectRequest:
             "model",
             "the models are: boxes, colors",
         ),
-        ("Classify", classify(version=3), NOT_FOUND, "version", "it has 1, 2"),
+        ("Classify", classify(version=3), NOT_FOUND, "version", "its versions are: 1, 2"),
         ("Classify", classify(version=0), INVALID, "version", "at least 1"),
         ("GetModel", pb.GetModelRequest(model="boxes", version=-1), INVALID, "version", "-1"),
         (
