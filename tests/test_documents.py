@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
-from visavis_server.__main__ import _app
-from visavis_server.settings import Settings
+from visavis_server.__main__ import FLAGS
+from visavis_server.settings import Settings, default_text
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -39,19 +38,14 @@ def test_every_link_has_its_target(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def settings_rows() -> list[tuple[list[str], bool]]:
-    """Return for each row of the README's settings tables its names, and whether it is starred."""
+def row(name: str) -> str:
+    """Return a setting's row: its name, starred without a flag, its default and its meaning."""
+    star = "" if name in FLAGS else " *"
+    default = f"`{text}`" if (text := default_text(name)) else ""
+    return f"| `{name}`{star} | {default} | {Settings.model_fields[name].description} |"
+
+
+def test_the_readme_has_a_row_for_every_setting_from_its_own_description() -> None:
     text = README[README.index("## Configuration") : README.index("## Operation")]
-    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
-    return [(re.findall(r"`(\w+)`", cell), cell.endswith("*")) for cell in cells]
-
-
-def test_the_readme_lists_every_setting_once() -> None:
-    names = [name for row, _ in settings_rows() for name in row]
-    assert sorted(names) == sorted(Settings.model_fields)
-
-
-def test_the_readme_stars_the_settings_without_a_flag() -> None:
-    flags = {str(option.name) for option in typer.main.get_command(_app).params}
-    starred = {name for row, star in settings_rows() if star for name in row}
-    assert starred == set(Settings.model_fields) - flags
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(map(row, Settings.model_fields))

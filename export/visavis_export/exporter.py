@@ -30,13 +30,13 @@ from visavis_server.card import (
     ModelDocument,
     Provenance,
     Task,
+    output_names,
     parse_document,
 )
 from visavis_server.errors import ModelFileError
 from visavis_server.models import golden
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import read_onnx_file
-from visavis_server.models.served_model import output_names
 from visavis_server.names import NAME_PATTERN
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import CPU, SessionConfig

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from visavis_export.errors import ExportError
-from visavis_server.card import METADATA_KEY, ModelDocument
+from visavis_server.card import METADATA_KEY, ModelDocument, output_names
 from visavis_server.models.onnx_file import metadata_bytes, read_onnx_file
-from visavis_server.models.served_model import output_names
 
 # The newest that every execution provider runs: CUDA's lacks Resize-19.
 OPSET = 18

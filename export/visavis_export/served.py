@@ -8,9 +8,8 @@ import numpy as np
 from visavis_export.errors import ExportError
 from visavis_export.original import LIMITS, Found
 from visavis_server.arrays import Image, Tensor
-from visavis_server.card import ModelDocument
+from visavis_server.card import ModelDocument, output_names
 from visavis_server.errors import InvalidRequest
-from visavis_server.models.served_model import output_names
 from visavis_server.runtime.session import Session
 from visavis_server.vision.families import family_of, preprocess_one
 from visavis_server.vision.image import decode

@@ -2,5 +2,5 @@
 
 from visavis_server.environment import prepare
 
-# First, whatever is imported of this package.
+# Before any other module of the package is imported.
 prepare()

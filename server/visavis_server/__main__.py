@@ -1,14 +1,15 @@
-"""`python -m server`, and `visavis serve`."""
+"""`python -m visavis_server`, and `visavis serve`."""
 
 import sys
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from visavis_server import process
 
 if __name__ == "__main__":
-    process.take_signals()  # before what takes time is imported
+    process.take_signals()  # before the slow imports
 
 import typer
 
@@ -22,152 +23,111 @@ if TYPE_CHECKING:
     from visavis_server.models.trial import Trial
     from visavis_server.settings import Settings
 
-_app = new_app()
+# The settings that are options too; the others come from the environment or the file.
+FLAGS: Final = (
+    "models",
+    "grpc",
+    "http",
+    "metrics",
+    "triton_metrics",
+    "device",
+    "bf16",
+    "cores",
+    "streams",
+    "low_memory",
+    "queue_size",
+    "max_encoded_bytes",
+    "max_decoded_bytes",
+    "max_jpeg_scans",
+    "max_message_bytes",
+    "tls_certificate",
+    "tls_private_key",
+    "tls_client_ca",
+    "tokens",
+    "open_health",
+    "insecure",
+    "watch_interval_s",
+    "grace_s",
+    "cache_dir",
+    "trace",
+    "admin",
+    "reflection",
+    "log_format",
+    "log_level",
+)
+_METAVARS: Final = {
+    "grpc": "ADDRESS",
+    "http": "HOST:PORT",
+    "metrics": "HOST:PORT",
+    "device": "DEVICE",
+    "trace": "URL",
+    "log_format": "FORMAT",
+    "log_level": "LEVEL",
+}
+_HELP: Final = """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C.
+
+Every setting can also come from the environment (VISAVIS_MODELS, VISAVIS_GRPC, ...) or from the
+settings file. An option overrides the environment, which overrides the file.
+"""
+_ConfigOption = Annotated[
+    Path | None, typer.Option(help="Settings file.  [visavis.toml, if it exists]")
+]
 
 
-@_app.command()
-def _serve(
-    ctx: typer.Context,
-    models: Annotated[
-        Path | None, typer.Option(help="Model repository, a folder.  [models]")
-    ] = None,
-    grpc: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="HOST:PORT or unix:PATH to listen on.  [127.0.0.1:8001]",
-        ),
-    ] = None,
-    http: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Where HTTP is served: the playground, Connect, gRPC-Web, JSON, /metrics.  "
-            "[nowhere]",
-        ),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Where Prometheus reads /metrics.  [nowhere]"),
-    ] = None,
-    triton_metrics: Annotated[
-        bool | None,
-        typer.Option("--triton-metrics", help="Give Triton's metrics too, under its names."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="auto, cpu, openvino, cuda or tensorrt. One that can't be used ends the start; "
-            "auto takes CUDA where it is usable and says what it chose.  [auto]",
-        ),
-    ] = None,
-    bf16: Annotated[
-        bool | None,
-        typer.Option("--bf16", help="Compute in bfloat16, with --device openvino."),
-    ] = None,
-    cores: Annotated[
-        int | None,
-        typer.Option(help="Cores for decoding and running models.  [all that are usable]"),
-    ] = None,
-    streams: Annotated[
-        int | None,
-        typer.Option(help="Runs at once on a device: one copies while another runs.  [2]"),
-    ] = None,
-    low_memory: Annotated[
-        bool | None,
-        typer.Option("--low-memory", help="One session for each model, one image in a run."),
-    ] = None,
-    queue_size: Annotated[
-        int | None,
-        typer.Option(help="Requests that may wait for one model; more are refused.  [512]"),
-    ] = None,
-    max_encoded_bytes: Annotated[
-        int | None, typer.Option(help="Largest encoded image.  [16777216]")
-    ] = None,
-    max_decoded_bytes: Annotated[
-        int | None, typer.Option(help="Largest decoded image.  [150000000]")
-    ] = None,
-    max_jpeg_scans: Annotated[
-        int | None, typer.Option(help="Most scans of a progressive JPEG.  [100]")
-    ] = None,
-    max_message_bytes: Annotated[
-        int | None, typer.Option(help="Largest message.  [33554432]")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file: the certificate chain; with it, only TLS.")
-    ] = None,
-    tls_private_key: Annotated[Path | None, typer.Option(help="PEM file: its key.")] = None,
-    tls_client_ca: Annotated[
-        Path | None,
-        typer.Option(help="PEM file: authorities; clients must show a certificate of theirs."),
-    ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(help="File of hashed tokens, as `visavis token` makes them; calls need one."),
-    ] = None,
-    open_health: Annotated[
-        bool | None, typer.Option("--open-health", help="Health checks need no token.")
-    ] = None,
-    insecure: Annotated[
-        bool | None,
-        typer.Option(
-            "--insecure", help="Listen on a public address without TLS and authentication."
-        ),
-    ] = None,
-    watch_interval_s: Annotated[
-        float | None,
-        typer.Option(help="Seconds between looks at the repository for changes.  [0: never]"),
-    ] = None,
-    watch_s: Annotated[float | None, typer.Option(hidden=True)] = None,
-    grace_s: Annotated[
-        float | None, typer.Option(help="Seconds for calls in flight at a stop.  [30]")
-    ] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="For TensorRT's engines.  [~/.cache/visavis/engines]")
-    ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="http://HOST:PORT of an OTLP collector for traces.  [no traces]"
-        ),
-    ] = None,
-    admin: Annotated[
-        bool | None, typer.Option("--admin", help="Let clients load and unload models.")
-    ] = None,
-    reflection: Annotated[
-        bool | None, typer.Option("--reflection", help="Serve gRPC reflection.")
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        typer.Option(metavar="FORMAT", help="console or json.  [console]"),
-    ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [info]"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Settings file.  [visavis.toml, where there is one]"),
-    ] = None,
-) -> None:
-    """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C.
-
-    Every setting can also come from the environment (VISAVIS_MODELS, VISAVIS_GRPC, ...) or
-    from the settings file; a flag beats the environment, which beats the file.
-    """
-    flags = {key: value for key, value in ctx.params.items() if value is not None}
-    flags.pop("config", None)
+def main(args: list[str], prog: str = "python -m visavis_server") -> int:
+    """Run the command; returns its exit code."""
+    if {"-h", "--help"} & set(args):
+        return run(_app(lambda flags, config: None), args, prog)
     process.leave_process_1()
     process.reserve_standard_streams()
     from visavis_server.models.trial import Trial
 
-    # Its process imports what it needs while this one does.
-    trial = Trial()
+    # First: the trial's process imports its modules while this one does.
     try:
-        from visavis_server.settings import load_settings
-        from visavis_server.telemetry.standard_error import captured
+        trial = Trial()
+    except StartupError as error:
+        complain(str(error))
+        return 1
+    try:
+        return run(_app(lambda flags, config: _serve(trial, flags, config)), args, prog)
+    finally:
+        trial.stop()
 
+
+def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
+    """Return the command, which calls `serve` with the given flags and the settings file."""
+    from visavis_server.settings import RENAMED_SETTINGS, Settings, help_text, option_type
+
+    def command(config: Path | None = None, **flags: Any) -> None:
+        serve({name: value for name, value in flags.items() if value is not None}, config)
+
+    def parameter(name: str, annotation: Any) -> Parameter:
+        return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    parameters = []
+    for name in FLAGS:
+        # A switch has no --no- form.
+        switch = (f"--{name.replace('_', '-')}",) if option_type(name) is bool else ()
+        option = typer.Option(*switch, help=help_text(name), metavar=_METAVARS.get(name))
+        parameters.append(parameter(name, Annotated[option_type(name) | None, option]))
+    for old, new in RENAMED_SETTINGS.items():
+        if new in FLAGS:
+            hidden = typer.Option(hidden=True)
+            parameters.append(parameter(old, Annotated[option_type(new) | None, hidden]))
+    parameters.append(parameter("config", _ConfigOption))
+    assert set(FLAGS) <= Settings.model_fields.keys()
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    app = new_app()
+    app.command(help=_HELP)(command)
+    return app
+
+
+def _serve(trial: "Trial", flags: dict[str, Any], config: Path | None) -> None:
+    """Load the settings and serve; prints errors and raises typer.Exit."""
+    from visavis_server.settings import load_settings
+    from visavis_server.telemetry.standard_error import captured
+
+    try:
         settings = load_settings(flags, config)
         trial.begin(_model_files(settings.models), settings.load_timeout_s)
         with captured(settings.log_format, settings.log_level):
@@ -175,12 +135,10 @@ def _serve(
     except StartupError as error:
         complain(str(error))
         raise typer.Exit(1) from None
-    finally:
-        trial.stop()
 
 
 def _run(settings: "Settings", trial: "Trial") -> None:
-    """Serve; raises errors for a person to read, and typer.Exit once a machine was told."""
+    """Serve; raises errors for a person to read, or logs them for a machine and exits."""
     import asyncio
 
     import structlog
@@ -198,13 +156,13 @@ def _run(settings: "Settings", trial: "Trial") -> None:
         raise typer.Exit(1) from None
     except Exception:
         if settings.log_format == "console":
-            raise  # The edge of the command tells a person.
+            raise  # the command's caller prints it
         log.exception("ended by an error")
         raise typer.Exit(1) from None
 
 
 def _model_files(folder: Path) -> "list[ModelFile]":
-    """Return what is to be tried; nothing where the server itself will say what is wrong."""
+    """Return the files to try; none if the folder is unusable, which the server reports itself."""
     from visavis_server.models.model_files import scan
 
     try:
@@ -214,7 +172,7 @@ def _model_files(folder: Path) -> "list[ModelFile]":
 
 
 def _loop_factory(settings: "Settings") -> "Callable[[], asyncio.AbstractEventLoop]":
-    # uvloop reads on before an HTTP connection can be secured.
+    # uvloop reads ahead before the TLS handshake of an HTTP connection can begin.
     if settings.http and settings.tls_certificate:
         import asyncio
 
@@ -222,11 +180,6 @@ def _loop_factory(settings: "Settings") -> "Callable[[], asyncio.AbstractEventLo
     import uvloop
 
     return uvloop.new_event_loop
-
-
-def main(args: list[str], prog: str = "python -m server") -> int:
-    """Run the command; returns its exit code."""
-    return run(_app, args, prog)
 
 
 if __name__ == "__main__":

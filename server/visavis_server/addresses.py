@@ -1,4 +1,4 @@
-"""Where doors listen: HOST:PORT, [IPv6]:PORT or unix:PATH, and why one of them can't."""
+"""Addresses of listeners: HOST:PORT, [IPv6]:PORT or unix:PATH, and why one is unusable."""
 
 import errno
 import ipaddress
@@ -12,39 +12,39 @@ from pathlib import Path
 from typing import Any, Final
 
 UNIX: Final = "unix:"
-"""What the address of a Unix socket begins with."""
+"""The prefix of a Unix socket's address."""
 
-# sockaddr_un holds so many, and a zero at the end.
+# The capacity of sockaddr_un, less the terminating zero.
 _MAX_PATH_BYTES: Final = 107
 _FORMS: Final = "HOST:PORT, [IPv6]:PORT or unix:PATH"
-# An address of a host that this machine does not have is left out where it has another one.
+# An address of a host that this machine lacks is skipped if it has another one of them.
 _NOT_HERE: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 _WHY: Final = {
-    errno.EADDRINUSE: "something else listens there",
+    errno.EADDRINUSE: "the address is already in use",
     errno.EADDRNOTAVAIL: "no network interface of this machine has this address",
     errno.EAFNOSUPPORT: "this machine has no IPv6",
 }
-# Another process may take the port that the first socket was given from the second.
+# Another process may take the first socket's port before the second socket binds it.
 _ATTEMPTS: Final = 8
 
 
 def normalized(address: str) -> str:
-    """Return an address in the one form that is used from here on: the host in small letters.
+    """Return an address in its canonical form, with the host in lower case.
 
-    Raises ValueError, saying what it must be.
+    Raises ValueError with the accepted forms.
     """
     if address.startswith(UNIX):
         return UNIX + _checked_path(address.removeprefix(UNIX))
     host, colon, port = address.rpartition(":")
     if address and (not colon or address.endswith("]")):
-        raise ValueError(f"it has no port; it must be {_FORMS}")
+        raise ValueError(f"the port is missing; it must be {_FORMS}")
     in_brackets = host.startswith("[") and host.endswith("]")
     if ":" in host and not in_brackets and _is_ipv6(address.strip("[]"), host):
-        raise ValueError(f"an IPv6 address stands in brackets; it must be {_FORMS}")
+        raise ValueError(f"IPv6 addresses need brackets; it must be {_FORMS}")
     if in_brackets:
         literal, percent, zone = host[1:-1].partition("%")
         if not (_is_ipv6(literal) and re.fullmatch(r"[\w.-]+" if percent else "", zone)):
-            raise ValueError(f"{host} is no IPv6 address; it must be {_FORMS}")
+            raise ValueError(f"{host} is not an IPv6 address; it must be {_FORMS}")
         host = f"[{literal.lower()}{percent}{zone}]"
     elif not re.fullmatch(r"[^\s:/\[\]%]+", host):
         raise ValueError(f"it must be {_FORMS}")
@@ -53,14 +53,14 @@ def normalized(address: str) -> str:
         try:
             host.encode("idna")
         except UnicodeError as error:
-            raise ValueError(f"{host[:64]!r} is no host name: {error}") from None
+            raise ValueError(f"{host[:64]!r} is not a host name: {error}") from None
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"a port is a number from 0 to 65535; it must be {_FORMS}")
+        raise ValueError(f"the port must be a number from 0 to 65535; it must be {_FORMS}")
     return f"{host}:{int(port)}"
 
 
 def is_local(address: str) -> bool:
-    """Say whether only this machine reaches an address."""
+    """Return True if an address can be reached from this machine only."""
     if address.startswith(UNIX):
         return True
     host = address.rpartition(":")[0].strip("[]")
@@ -72,10 +72,10 @@ def is_local(address: str) -> bool:
 
 
 def numbered(address: str) -> str:
-    """Return an address with its zone, if it has one, by the number of the network interface.
+    """Return an address with its zone, if any, as the number of the network interface.
 
-    By their names, the resolver knows zones of link-local addresses alone. Raises OSError if there
-    is no such interface.
+    The resolver accepts names of zones for link-local addresses only. Raises OSError if the
+    interface does not exist.
     """
 
     def number(zone: re.Match[str]) -> str:
@@ -86,16 +86,16 @@ def numbered(address: str) -> str:
 
 
 def listen(address: str) -> list[socket.socket]:
-    """Return sockets that listen at HOST:PORT: at all addresses of the host, with one port.
+    """Return sockets that listen at HOST:PORT, on all addresses of the host, with one port.
 
-    `[::]` takes IPv4 too, and IPv4 alone on a machine without IPv6, as gRPC does. Raises OSError;
+    `[::]` includes IPv4; on a machine without IPv6 it means IPv4 alone, as in gRPC. Raises OSError;
     see `why`.
     """
     host, _, port = numbered(address).rpartition(":")
-    found = socket.getaddrinfo(
+    results = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    places = list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+    places = list(dict.fromkeys((family, where) for family, _, _, _, where in results))
     if places[0][1][0] == "::" and not _has_ipv6():
         places = [(socket.AF_INET, ("0.0.0.0", int(port)))]
     for _ in range(_ATTEMPTS - 1):
@@ -107,14 +107,14 @@ def listen(address: str) -> list[socket.socket]:
 
 
 def why(error: OSError) -> str:
-    """Return in words why nothing can listen at an address."""
+    """Return in words why listening on an address failed."""
     if isinstance(error, socket.gaierror):
         return f"the host can't be resolved ({error.strerror})"
     return _WHY.get(error.errno or 0, error.strerror or str(error))
 
 
 def why_not(address: str) -> str:
-    """Return in words why nothing can listen at an address, by trying to, or nothing."""
+    """Try to listen on an address; returns why it failed, or ""."""
     try:
         if not address.startswith(UNIX):
             for each in listen(address):
@@ -127,7 +127,7 @@ def why_not(address: str) -> str:
 
 
 def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
-    """Return a socket for each place that this machine has; raises OSError."""
+    """Return a socket for each address that this machine has; raises OSError."""
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
@@ -139,7 +139,7 @@ def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.soc
                 if family == socket.AF_INET6:
                     takes_ipv4 = host == "::" or str(host).startswith("::ffff:")
                     new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not takes_ipv4))
-                # Where the port is 0, all take the one that the first was given.
+                # Port 0: all sockets share the port that the first one gets.
                 new.bind((host, port or (sockets and sockets[0].getsockname()[1]) or 0, *rest))
                 new.listen(socket.SOMAXCONN)
                 sockets.append(new)
@@ -159,7 +159,7 @@ def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.soc
 
 
 def _has_ipv6() -> bool:
-    """Say whether this machine has IPv6 at all."""
+    """Return True if this machine supports IPv6."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
     except OSError:
@@ -168,7 +168,7 @@ def _has_ipv6() -> bool:
 
 
 def _is_ipv6(*texts: str) -> bool:
-    """Say whether one of some texts is an IPv6 address."""
+    """Return True if any of the texts is an IPv6 address."""
     for text in texts:
         with suppress(ValueError):
             ipaddress.IPv6Address(text)
@@ -177,36 +177,36 @@ def _is_ipv6(*texts: str) -> bool:
 
 
 def _checked_path(path: str) -> str:
-    """Return the path of a Unix socket; gRPC's `unix:///PATH` is understood too."""
+    """Validate the path of a Unix socket; accepts gRPC's `unix:///PATH` too."""
     if path.startswith("//"):
         if not path.startswith("///"):
-            raise ValueError("the path of unix:// is absolute: it must be unix:///PATH")
+            raise ValueError("the path after unix:// must be absolute: unix:///PATH")
         path = path.removeprefix("//")
     if not path or "\0" in path:
         raise ValueError(f"it must be {_FORMS}")
     if (size := len(os.fsencode(path))) > _MAX_PATH_BYTES:
         raise ValueError(
-            f"the path of a Unix socket has at most {_MAX_PATH_BYTES} bytes, and this one has "
+            f"the path of a Unix socket may have at most {_MAX_PATH_BYTES} bytes, but this one has "
             f"{size}; choose a shorter one"
         )
     return path
 
 
 def _trouble_at(path: Path) -> str:
-    """Return why no socket can be made at a path, or nothing."""
+    """Return why a socket can't be created at a path, or ""."""
     folder = path.parent
     if not folder.is_dir():
-        is_there = "is no folder" if folder.exists() else "does not exist; make it first"
-        return f"its folder {folder} {is_there}"
+        state = "is not a folder" if folder.exists() else "does not exist; create it first"
+        return f"its folder {folder} {state}"
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            return "what lies there is no socket"
+            return "the existing file there is not a socket"
     except FileNotFoundError:
         pass
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.bind(str(path))
         except OSError as error:
-            return f"no socket can be made in {folder} ({error.strerror})"
+            return f"can't create a socket in {folder} ({error.strerror})"
         path.unlink()
     return ""

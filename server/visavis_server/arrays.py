@@ -1,4 +1,4 @@
-"""The arrays that pictures and models are made of."""
+"""The array types of pictures and tensors."""
 
 import numpy as np
 import numpy.typing as npt

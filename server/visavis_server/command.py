@@ -1,4 +1,4 @@
-"""What `visavis serve`, `tune` and `export` share: each is a typer app of a single command."""
+"""Shared by `visavis serve`, `tune` and `export`, which are typer apps of one command each."""
 
 from contextlib import suppress
 
@@ -8,7 +8,7 @@ from visavis_server.plain_text import escaped
 
 
 def new_app() -> typer.Typer:
-    """Return an app that says what it has to say plainly, wherever it is run."""
+    """Return an app with plain output, independent of the terminal."""
     return typer.Typer(
         add_completion=False,
         rich_markup_mode=None,
@@ -18,13 +18,13 @@ def new_app() -> typer.Typer:
 
 
 def complain(text: str) -> None:
-    """Print what went wrong to standard error, on one line."""
-    with suppress(OSError):  # It is full.
+    """Print an error to standard error, on one line."""
+    with suppress(OSError):  # the disk or pipe is full
         typer.echo(f"error: {escaped(text)}", err=True)
 
 
 def run(app: typer.Typer, args: list[str], prog: str) -> int:
-    """Run an app and return its exit code; prog: what its help and errors call it."""
+    """Run an app and return its exit code; prog: its name in help and errors."""
     try:
         app(args, prog_name=prog)
     except SystemExit as stop:

@@ -1,31 +1,31 @@
-"""What libraries read from the environment when they are imported: set before any of them is."""
+"""Sets environment variables that libraries read when they are imported."""
 
 import os
 
-# Whatever the user's own environment says.
+# These override the user's environment.
 _ALWAYS = {
-    # ONNX Runtime's Linux wheels would look up a host and write files below ~/.cache.
+    # ONNX Runtime's Linux wheels would resolve a host and write files below ~/.cache.
     "ORT_DISABLE_TELEMETRY": "1",
-    # OpenCV's own cap behind our check of the header: as much as max_decoded_bytes may allow.
+    # OpenCV's limit, behind our check of the header: the most that max_decoded_bytes may allow.
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 28),
-    # ultralytics would install packages, fetch weights and report usage.
+    # ultralytics would install packages, download weights and report usage.
     "YOLO_AUTOINSTALL": "false",
     "YOLO_OFFLINE": "true",
-    # It would tell of its settings, which are in a temporary folder.
+    # ultralytics would print messages about its settings, which are in a temporary folder.
     "YOLO_VERBOSE": "false",
 }
 _DEFAULTS = {
-    # gRPC's own log says in its words what our errors say in ours.
+    # gRPC's log would repeat our errors in its own words.
     "GRPC_VERBOSITY": "NONE",
-    # The server looks nothing up; gRPC's other resolver would prepare to.
+    # The server resolves no names; gRPC's other resolver would initialize for it.
     "GRPC_DNS_RESOLVER": "native",
-    # The scheduler gives out the cores: a product of NumPy's stays on the one that asked for it.
+    # The scheduler assigns the cores: a NumPy product must stay on its own.
     "OPENBLAS_NUM_THREADS": "1",
 }
 
 
 def prepare() -> None:
-    """Set the variables, for this process and those that it starts."""
+    """Set the variables for this process and its children."""
     os.environ.update(_ALWAYS)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)

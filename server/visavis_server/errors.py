@@ -1,21 +1,21 @@
-"""Everything that is expected to go wrong, each with the gRPC status that a client sees.
+"""The expected errors, each with the gRPC status that clients receive.
 
 VisavisError
 ├── InvalidRequest        INVALID_ARGUMENT    the request is wrong; names the field
-│   └── TaskMismatch                        the model can't do that task
-├── PermissionDenied             PERMISSION_DENIED   the server's settings don't allow it
-├── Unimplemented         UNIMPLEMENTED       the protocol has the method, this server has not
-├── Unauthenticated       UNAUTHENTICATED     the call carries no token that is known
+│   └── TaskMismatch                        the model can't perform the task
+├── PermissionDenied      PERMISSION_DENIED   the server's settings don't allow it
+├── Unimplemented         UNIMPLEMENTED       the server does not implement the method
+├── Unauthenticated       UNAUTHENTICATED     the call carries no valid token
 ├── ModelNotFound         NOT_FOUND           no such model or version
 ├── CannotLoad            FAILED_PRECONDITION the model's file can't be served
-├── Overloaded            RESOURCE_EXHAUSTED  the queue is full; try again later
-├── DeadlineExceeded      DEADLINE_EXCEEDED   the caller's time ran out
+├── Overloaded            RESOURCE_EXHAUSTED  the queue is full; retry later
+├── DeadlineExceeded      DEADLINE_EXCEEDED   the deadline of the call has passed
 ├── Unavailable           UNAVAILABLE         starting or stopping
-├── ModelFailed           INTERNAL            the model broke on this input
-└── StartupError          (before serving)    the server can't start; says what to do
-    ├── ModelFileError                        a model file is not what it should be
-    │   └── CannotLoadNow                     for a cause that may pass: time, memory, a disk
-    └── ProviderUnavailable                   the device that was asked for can't be used
+├── ModelFailed           INTERNAL            the model failed on this input
+└── StartupError          (before serving)    the server can't start
+    ├── ModelFileError                        a model file is invalid
+    │   └── CannotLoadNow                     for a transient cause: time, memory, a disk
+    └── ProviderUnavailable                   the requested device is unusable
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class VisavisError(Exception):
-    """An expected error: its text is for the caller and says what to do."""
+    """An expected error; its text is for the client and says what to do."""
 
     code: ClassVar[str] = "INTERNAL"
     field: str | None = None
@@ -40,7 +40,7 @@ class InvalidRequest(VisavisError):
 
 
 class TaskMismatch(InvalidRequest):
-    """The model exists and can't do what was asked."""
+    """The model exists but can't perform the requested task."""
 
 
 class PermissionDenied(VisavisError):
@@ -50,19 +50,19 @@ class PermissionDenied(VisavisError):
 
 
 class Unimplemented(VisavisError):
-    """The protocol has this method, and this server does not; the text says what to do instead."""
+    """The server does not implement the method; the text says what to do instead."""
 
     code = "UNIMPLEMENTED"
 
 
 class Unauthenticated(VisavisError):
-    """The call carries no token that is known; the text says how to send one."""
+    """The call carries no valid token; the text says how to send one."""
 
     code = "UNAUTHENTICATED"
 
 
 class ModelNotFound(VisavisError):
-    """No model, or no version of it, has that name; the text lists those that exist."""
+    """No such model or version exists; the text lists those that do."""
 
     code = "NOT_FOUND"
 
@@ -72,13 +72,13 @@ class ModelNotFound(VisavisError):
 
 
 class CannotLoad(VisavisError):
-    """A model was to be loaded, and its file can't be served; the text says why."""
+    """The file of a model to load can't be served; the text says why."""
 
     code = "FAILED_PRECONDITION"
 
 
 class Overloaded(VisavisError):
-    """Too much is waiting already."""
+    """Too many requests are waiting already."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -88,26 +88,26 @@ class Overloaded(VisavisError):
 
 
 class DeadlineExceeded(VisavisError):
-    """The caller's time ran out before the work began."""
+    """The deadline passed before the work started."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class Unavailable(VisavisError):
-    """The server is starting or stopping; another attempt may succeed."""
+    """The server is starting or stopping; a retry may succeed."""
 
     code = "UNAVAILABLE"
 
 
 class Stopping(Unavailable):
-    """New calls are refused, and those under way finish."""
+    """The server is stopping: calls under way finish, new ones are rejected."""
 
     def __init__(self) -> None:
-        super().__init__("the server is stopping; try again elsewhere")
+        super().__init__("the server is stopping; retry on another server")
 
 
 class ModelFailed(VisavisError):
-    """The model broke on an input that was accepted."""
+    """The model failed on an accepted input."""
 
 
 class StartupError(VisavisError):
@@ -115,22 +115,22 @@ class StartupError(VisavisError):
 
 
 class ModelFileError(StartupError):
-    """A model file is not what it should be."""
+    """A model file is invalid."""
 
 
 class CannotLoadNow(ModelFileError):
-    """A model file can't be loaded for a cause that may pass: time, memory, a disk."""
+    """A model file can't be loaded for a transient cause: time, memory, a disk."""
 
 
 class ProviderUnavailable(StartupError):
-    """The execution provider that was asked for can't be used on this machine."""
+    """The requested execution provider is unusable on this machine."""
 
 
 def drop_traceback(error: BaseException) -> None:
-    """Drop the traceback, context and cause of an error that goes no further.
+    """Drop the traceback, context and cause of an error that is not raised further.
 
-    The frames that it came through hold it, and the call's picture: in a circle they would stay
-    until Python looks for circles.
+    The traceback's frames hold the error and the call's picture. This reference cycle would keep
+    the picture in memory until a garbage collection.
     """
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
@@ -140,9 +140,9 @@ _LONGEST_LISTED = 64
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names as people write a list: sorted, separated by commas, or 'none'.
+    """Return names sorted and separated by commas; 'none' if there are none.
 
-    Names may be a stranger's: long ones are cut, and of many the first are listed.
+    Names may be untrusted: long names are cut, and only the first 32 are listed.
     """
     some = [name[:_LONGEST_LISTED] for name in sorted(names)]
     left = len(some) - _MOST_LISTED

@@ -1,4 +1,4 @@
-"""Structured logs: one entry for each event, none of them forged, and no flood of them."""
+"""Structured logging, safe against forged entries and limited in rate."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-# Entries are nested no deeper, and a traceback is no longer.
+# The limits of an entry's nesting and size.
 _MAX_DEPTH = 4
 _MAX_ITEMS = 100
 _MAX_TRACEBACK_LINES = 100
@@ -30,13 +30,13 @@ _MAX_TRACEBACK_CHARACTERS = 16 << 10
 
 
 class Output(Protocol):
-    """Where entries go. Neither method raises."""
+    """A destination of log entries. Neither method raises."""
 
     def write(self, text: str) -> None:
-        """Take one entry, its line break included."""
+        """Write one entry, which ends in a line break."""
 
     def flush(self, timeout_s: float) -> None:
-        """Return when everything taken is written, or after a time."""
+        """Return when every entry is written, or after the timeout."""
 
 
 def configure_logging(
@@ -46,10 +46,10 @@ def configure_logging(
     limit: "RateLimit | None" = None,
     colors: bool | None = None,
 ) -> None:
-    """Write logs for a person ("console") or a machine ("json").
+    """Write logs for people ("console") or machines ("json").
 
-    output: None: standard error. limit: on repeated warnings and errors. colors: None: where
-    standard error is a terminal.
+    output: None: standard error. limit: on repeated warnings and errors. colors: None: if standard
+    error is a terminal.
     """
     global _output
     _output = output or _StandardError()
@@ -62,7 +62,7 @@ def configure_logging(
         else structlog.dev.ConsoleRenderer(
             colors=colors,
             pad_event_to=12,
-            # Not rich's: it prints local variables, and so images.
+            # Not rich's, which prints local variables, such as images.
             exception_formatter=structlog.dev.plain_traceback,
         )
     )
@@ -72,7 +72,7 @@ def configure_logging(
             structlog.processors.add_log_level,
             *([limit] if limit else []),
             structlog.processors.format_exc_info,
-            # Behind the margin, no line of a traceback reads as an entry.
+            # The margin keeps lines of a traceback from looking like entries.
             _Plain(margin="" if is_json else "  | "),
             structlog.processors.TimeStamper(fmt="iso" if is_json else "%H:%M:%S"),
             renderer,
@@ -83,14 +83,14 @@ def configure_logging(
 
 
 def flush(timeout_s: float = 1.0) -> None:
-    """Return when every entry is written, or after a time; before what ends the process at once."""
+    """Return when every entry is written, or after the timeout; call it before os._exit."""
     _output.flush(timeout_s)
 
 
 class _Logger:
-    """Passes rendered entries on, without a lock as structlog's own hold one.
+    """Passes rendered entries on. Unlike structlog's loggers it holds no lock.
 
-    An entry may be logged by the garbage collector, in the middle of another.
+    The garbage collector may log an entry in the middle of another.
     """
 
     def __init__(self, *_: object) -> None:
@@ -103,10 +103,10 @@ class _Logger:
 
 
 class _StandardError:
-    """Standard error, for as long as it can be written to: a full disk must not end a call."""
+    """Writes to standard error and ignores failures: a full disk must not fail a call."""
 
     def write(self, text: str) -> None:
-        with suppress(OSError, ValueError, AttributeError):  # it is full, closed, was never there
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, or missing
             sys.stderr.write(text)
             sys.stderr.flush()
 
@@ -119,7 +119,7 @@ _output: Output = _StandardError()
 
 
 class _Plain:
-    """Makes every key, value and traceback of an entry printable, and bounds its size."""
+    """Makes every key, value and traceback of an entry printable and limits its size."""
 
     def __init__(self, margin: str) -> None:
         self._margin = margin
@@ -132,7 +132,7 @@ class _Plain:
         return plain
 
     def _traceback(self, text: str) -> str:
-        # The end says what was wrong.
+        # The end of a traceback holds the error.
         lines = text[-_MAX_TRACEBACK_CHARACTERS:].split("\n")[-_MAX_TRACEBACK_LINES:]
         return "\n".join(self._margin + escaped(line) for line in lines)
 
@@ -143,7 +143,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if abs(value) < 1 << 64 else escaped(hex(value))  # str() may refuse it
+        return value if abs(value) < 1 << 64 else escaped(hex(value))  # str() rejects huge integers
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)  # JSON has no NaN
     if isinstance(value, bytes | bytearray):
@@ -155,16 +155,16 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return [_plain(each, depth + 1) for each in list(value)[:_MAX_ITEMS]]
     try:
         return escaped(str(value))
-    except Exception:  # noqa: BLE001  its own: what is logged must not end a call
+    except Exception:  # noqa: BLE001  of its __str__: logging must not fail a call
         return f"<{type(value).__name__}>"
 
 
 class RateLimit:
-    """Passes some of the warnings and errors of each kind in a window of time, and counts the rest.
+    """Limits the warnings and errors of each event per window of time, and counts the dropped ones.
 
-    An entry passes if its event did so less than `per_event` times in this window, and never for
-    the same reason (`why`, `model`). How many were left out is said by the event's first entry
-    in a later window, or by what `overdue` returns.
+    An entry passes if fewer than `per_event` entries of its event have passed in this window, none
+    of them with the same reason (`why`, `model`). The number of dropped entries is reported with
+    the event's first entry in a later window, or by `overdue`.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class RateLimit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_event, self._window_s, self._clock = per_event, window_s, clock
-        # An entry may be logged by the garbage collector, in the middle of another.
+        # Reentrant: the garbage collector may log an entry in the middle of another.
         self._lock = threading.RLock()
         self._windows: dict[str, _Window] = {}
 
@@ -198,9 +198,9 @@ class RateLimit:
         return entry
 
     def overdue(self, at_once: bool = False) -> list[tuple[str, str, int]]:
-        """Return the events whose windows have ended, their level, how many were left out.
+        """Return each event whose window has ended, with its level and its dropped entries.
 
-        at_once: those whose windows have not ended too.
+        at_once: include events whose windows have not ended.
         """
         with self._lock:
             ended = [e for e, w in self._windows.items() if at_once or self._clock() >= w.ends]

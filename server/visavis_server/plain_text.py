@@ -1,4 +1,4 @@
-"""Text from elsewhere, made fit for one line of a log or a terminal."""
+"""Makes untrusted text safe to print on one line of a log or a terminal."""
 
 _MAX_CHARACTERS = 4096
 
@@ -6,8 +6,7 @@ _MAX_CHARACTERS = 4096
 def escaped(text: str, most: int = _MAX_CHARACTERS) -> str:
     r"""Return text as one printable line: a line break becomes \n, an escape character \x1b.
 
-    Marks that turn the direction of reading are escaped too, and so is what is no Unicode. Text
-    longer than `most` characters is cut.
+    Bidirectional marks and lone surrogates are escaped too. Text is cut after `most` characters.
     """
     if len(text) > most:
         text = text[:most] + "…"

@@ -1,6 +1,6 @@
-"""The process: signals before anything is imported, the duties of process 1, and a sure end.
+"""Early signal handling, the duties of process 1, and an end that no thread can prevent.
 
-It imports nothing that takes time: a signal may come in the first moment.
+Imports only fast modules: a signal may arrive immediately after the start.
 """
 
 import os
@@ -13,18 +13,18 @@ from types import FrameType
 from typing import NoReturn
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that end the server, with grace."""
+"""Signals that stop the server gracefully."""
 
 HARMLESS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that would end a process by default, and that mean nothing here."""
+"""Signals that the server ignores; by default they would end the process."""
 
-_PASSED_ON = (*STOPS, *HARMLESS, signal.SIGHUP, signal.SIGQUIT)
-# How long the last line of the log may take.
+_FORWARDED = (*STOPS, *HARMLESS, signal.SIGHUP, signal.SIGQUIT)
+# Time to write the last line of the log.
 _LAST_LINE_S = 0.3
 
 
 def take_signals() -> None:
-    """Take signals until the server does: one that stops it ends the start with exit code 0."""
+    """Handle signals until the server does: a stop signal ends the process with exit code 0."""
     for number in STOPS:
         signal.signal(number, lambda number, frame: os._exit(0))
     for number in (*HARMLESS, signal.SIGHUP):
@@ -32,41 +32,41 @@ def take_signals() -> None:
 
 
 def reserve_standard_streams() -> None:
-    """Let a standard stream that is closed be /dev/null, so that nothing else gets its number."""
+    """Open closed standard streams as /dev/null, so that no other file gets their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
             os.set_inheritable(opened, True)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def leave_process_1() -> None:
-    """Go on in a child if this is process 1, as in a container; it does what process 1 has to.
+    """If this is process 1, as in a container, continue in a child and act as its init.
 
-    The kernel discards signals that process 1 has no handler for, and gives it orphans that
-    somebody must wait for. Here the parent passes signals on, reaps every child, and ends as the
-    server does. Nothing else waits for the server's own children in its place.
+    The kernel drops signals that process 1 does not handle, and makes it the parent of orphans,
+    which it must reap. The parent forwards signals, reaps every child, and exits with the server's
+    exit code. The server's own children stay the server's to reap.
     """
     if os.getpid() != 1:
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     server = os.fork()
     if server:
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
+        def forward(number: int, frame: FrameType | None) -> None:
             os.kill(server, number)
 
-        for number in _PASSED_ON:
-            signal.signal(number, pass_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+        for number in _FORWARDED:
+            signal.signal(number, forward)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         _reap_until_end_of(server)
-    # A terminal sends Ctrl-C to a whole group: the server hears of it once, from its parent.
+    # A terminal sends Ctrl-C to a process group: the server gets it only once, from its parent.
     os.setpgid(0, 0)
     take_signals()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
 
 
 def _reap_until_end_of(server: int) -> NoReturn:
@@ -78,9 +78,9 @@ def _reap_until_end_of(server: int) -> NoReturn:
 
 
 def end_within(seconds: float, code: int, unfinished: Callable[[], list[str]]) -> None:
-    """End the process after some seconds, whatever its threads do, unless it has ended by then.
+    """Force the process to end after some seconds, even if threads still run.
 
-    unfinished: returns what still runs, for the log.
+    unfinished: returns the work that still runs, for the log.
     """
 
     def end_late() -> None:
@@ -91,12 +91,12 @@ def end_within(seconds: float, code: int, unfinished: Callable[[], list[str]]) -
 
 
 def end(code: int, unfinished: Callable[[], list[str]]) -> NoReturn:
-    """End the process at once and log what is unfinished.
+    """End the process at once and log the unfinished work.
 
-    Python would wait for its threads, and ONNX Runtime aborts if one ends in the middle of a run.
+    A normal exit would wait for threads, and ONNX Runtime aborts if a thread ends during a run.
     """
 
-    def say() -> None:
+    def write() -> None:
         import structlog
 
         from visavis_server import log
@@ -104,8 +104,8 @@ def end(code: int, unfinished: Callable[[], list[str]]) -> NoReturn:
         structlog.get_logger().error("ended with work unfinished", unfinished=unfinished())
         log.flush(_LAST_LINE_S)
 
-    # In a thread: what can't be written must not keep the process either.
-    saying = threading.Thread(target=say, name="last line", daemon=True)
-    saying.start()
-    saying.join(_LAST_LINE_S)
+    # In a thread: a log that blocks must not prevent the end either.
+    writer = threading.Thread(target=write, name="last line", daemon=True)
+    writer.start()
+    writer.join(_LAST_LINE_S)
     os._exit(code)

@@ -1,7 +1,7 @@
-"""Every setting of the server: from flags, the environment, a file, or its default.
+"""The settings of the server, from options, the environment, a file, or their defaults.
 
-A flag beats the environment (`VISAVIS_` and the name in capitals), which beats the file
-(`visavis.toml`), which beats the default. Nothing else reads any of them.
+An option overrides the environment (`VISAVIS_` and the name in capitals), which overrides the file
+(`visavis.toml`), which overrides the default. No other module reads any of them.
 """
 
 import json
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -41,41 +42,41 @@ from visavis_server.runtime.plan import Device
 
 DEFAULT_FILE = Path("visavis.toml")
 
+RENAMED_SETTINGS: Final = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
+"""New names by old ones. The next release accepts only the new ones."""
 
-# By their names in this release; the next one takes only those.
-_RENAMED = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
-_RENAMED_OF_MODELS = {"alone_threads": "exclusive_threads"}
+_RENAMED_TUNING = {"alone_threads": "exclusive_threads"}
 _PREFIX = "VISAVIS_"
-# How alike a variable and a setting must be for the one to be a misspelling of the other:
-# Kubernetes sets VISAVIS_PORT and the like for a service called visavis.
-_ALIKE = 0.85
+# How similar a variable and a setting must be to report a misspelling. Kubernetes sets VISAVIS_PORT
+# and other variables for a service called visavis.
+_SIMILARITY = 0.85
 
-_ENDLESS = Budget(sys.maxsize)
+_UNLIMITED = Budget(sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is refused before it is decoded.
+    """The limits that an image must meet before it is decoded.
 
-    encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per
-    sample, as the file says. jpeg_scans: a progressive JPEG may repeat itself this often.
-    decode_ms: CPU that decoding takes at worst, computed from counts in the file's structure.
-    budget: what pixels are counted in; by default it has no end.
+    encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per sample, by the
+    file's header. jpeg_scans: of a progressive JPEG. decode_ms: worst-case CPU time to decode,
+    computed from counts in the file's structure. budget: the memory budget for pixels; unlimited
+    by default.
     """
 
     encoded_bytes: int = 16 << 20
     decoded_bytes: int = 150_000_000
     jpeg_scans: int = 100
     decode_ms: float = 600.0
-    budget: Budget = _ENDLESS
+    budget: Budget = _UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
-    """What is refused before a message is parsed.
+    """The limits that a message must meet before it is parsed.
 
-    fields: at every level, elements of lists and entries of maps included. text_bytes: of all
-    strings together.
+    fields: at all levels, with elements of lists and entries of maps. text_bytes: of all strings
+    together.
     """
 
     fields: int = 4096
@@ -83,7 +84,7 @@ class MessageLimits:
 
 
 class TunedPlan(BaseModel):
-    """How one model is to be run on one device, as `visavis tune` measured it; see Plan."""
+    """How to run one model on one device, as `visavis tune` measured it; see Plan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,240 +97,279 @@ class TunedPlan(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names(cls, given: Any) -> Any:
-        return _renamed(given, _RENAMED_OF_MODELS, []) if isinstance(given, dict) else given
+    def _current_names(cls, table: Any) -> Any:
+        return _renamed(table, _RENAMED_TUNING, []) if isinstance(table, dict) else table
 
 
 class Settings(BaseSettings):
-    """The server's settings; each field's description is its documentation."""
+    """The server's settings.
+
+    Each field's description is its documentation: the options' help texts are generated from it,
+    and a test compares the README's table with it.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
     file: ClassVar[Path | None] = None
     notes: ClassVar[list[str]] = []
-    """What to tell whoever set them: names that have changed, variables that mean nothing."""
+    """Warnings for the log: renamed settings, and variables that look like misspelled settings."""
 
-    models: Path = Field(Path("models"), description="the model repository, a folder")
-    grpc: str = Field("127.0.0.1:8001", description="HOST:PORT or unix:PATH to listen on")
-    metrics: str | None = Field(
-        None, description="HOST:PORT where Prometheus reads /metrics; without it, nowhere"
+    models: Path = Field(
+        Path("models"),
+        description="The model repository: a folder of `NAME/VERSION/model.onnx`. Versions are 1 "
+        "to 2147483647. Misplaced model files are logged, with the reason.",
     )
-    triton_metrics: bool = Field(
-        False,
-        description="give Triton's metrics too (nv_inference_…), for its dashboards and "
-        "autoscalers",
+    grpc: str = Field(
+        "127.0.0.1:8001",
+        description="The gRPC address: `HOST:PORT`, `[IPv6]:PORT` or `unix:PATH`. A host name "
+        "listens on all its addresses, and `[::]` on IPv4 too.",
     )
     http: str | None = Field(
         None,
-        description="HOST:PORT for Connect, gRPC-Web, JSON, metrics and the playground; "
-        "without it, none of them",
+        description="`HOST:PORT` for HTTP: Connect, gRPC-Web, JSON, `/metrics` and the playground. "
+        "Unset: no HTTP.",
     )
-    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="names under which the HTTP door on loopback may be addressed too"
+    metrics: str | None = Field(
+        None,
+        description="`HOST:PORT` that serves `/metrics` alone, for Prometheus. Needs the extra "
+        "`http`.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="origins whose pages may call over HTTP, such as https://example.org"
+    triton_metrics: bool = Field(
+        False,
+        description="Export Triton's metrics too (`nv_inference_request_success`, …), for its "
+        "dashboards and autoscalers.",
+    )
+    trace: str | None = Field(
+        None, description="`http://HOST:PORT` of an OTLP collector, over gRPC. Unset: no traces."
     )
     device: Literal["auto", Device] = Field(
         "auto",
-        description="what runs the models; auto: CUDA where it is usable, else the CPU",
+        description="`auto`, `cpu`, `openvino`, `cuda` or `tensorrt`. `auto` takes CUDA if it is "
+        "usable, else the CPU, and logs its choice. The server does not start on an unusable "
+        "device.",
     )
     bf16: bool = Field(
-        False, description="compute in bfloat16: faster with openvino, and not quite the original"
+        False,
+        description="Compute in bfloat16, with `openvino`: faster and less exact.",
     )
     cores: Annotated[int, Field(ge=0)] = Field(
-        0, description="cores for decoding and running models; 0: all that are usable"
+        0,
+        description="Cores for decoding and running models. 0: all usable cores, by affinity and "
+        "cgroup quota.",
     )
     streams: Annotated[int, Field(ge=1)] = Field(
-        2, description="runs at once on a device: one copies while another runs"
+        2, description="Concurrent runs on a GPU: one copies while another computes."
     )
-    low_memory: bool = Field(False, description="one session for each model, one image in a run")
+    low_memory: bool = Field(
+        False, description="Save memory: one session per model, one image per run."
+    )
     queue_size: Annotated[int, Field(ge=1)] = Field(
-        512, description="requests that may wait for one model before new ones are refused"
+        512, description="Requests that may wait for one model; further requests are rejected."
     )
-    max_queue_wait_s: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="seconds that a request may have to wait; one that would is refused"
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file of the server's certificate chain, reloaded when it changes. If set, "
+        "every connection must use TLS.",
     )
-    stuck_s: Annotated[float, Field(gt=0)] = Field(
-        60.0,
-        description="seconds that a core may take for one batch; one that takes longer while work "
-        "waits is stuck, and liveness fails",
+    tls_private_key: Path | None = Field(
+        None, description="PEM file of the certificate's private key."
     )
-    tuning: Annotated[dict[str, TunedPlan], NoDecode] = Field(
-        default_factory=dict, description="how models are run, by name; `visavis tune` writes it"
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of certificate authorities. If set, clients must present a "
+        "certificate that one of them issued.",
+    )
+    tokens: Path | None = Field(
+        None,
+        description="File of hashed tokens from `visavis token`, reloaded when it changes. If set, "
+        "every call needs a token.",
+    )
+    open_health: bool = Field(False, description="Allow health checks without a token.")
+    insecure: bool = Field(
+        False, description="Allow public addresses without TLS and authentication."
+    )
+    watch_interval_s: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Seconds between checks of the repository for changes. 0: no checks."
     )
     max_encoded_bytes: Annotated[int, Field(ge=1)] = Field(
-        16 << 20, description="largest encoded image"
+        16 << 20, description="Largest encoded image."
     )
     max_decoded_bytes: Annotated[int, Field(ge=1, le=3 << 28)] = Field(
         150_000_000,
-        description="largest decoded image: width * height * channels; a small file can ask for "
-        "gigabytes. A phone's 48 megapixels are 146 MB; OpenCV itself decodes up to 2^28 pixels",
+        description="Largest decoded image: width × height × channels, up to 805306368. A phone's "
+        "48 megapixels take 146 MB.",
     )
     max_jpeg_scans: Annotated[int, Field(ge=1)] = Field(
-        100, description="most scans of a progressive JPEG"
-    )
-    max_annotated_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
-        4_000_000,
-        description="largest picture with its answer drawn on it; a larger one is drawn smaller: "
-        "gRPC clients take answers of 4 MiB unless they are set to take more, and a caller could "
-        "ask for answers many times as large as its pictures",
-    )
-    max_decode_ms: Annotated[float, Field(gt=0)] = Field(
-        600.0,
-        description="CPU time that decoding one image may take, computed from its structure "
-        "before: a small file can ask for a minute; raise it for large progressive JPEGs",
+        100, description="Most scans of a progressive JPEG."
     )
     max_message_bytes: Annotated[int, Field(ge=1)] = Field(
         32 << 20,
-        description="largest message: the largest encoded image in JSON, or a raw 4K frame; "
-        "tensors of large batches need more",
+        description="Largest message. The default fits the largest encoded image in JSON and a raw "
+        "4K frame; tensors of large batches need more.",
     )
-    memory_budget_bytes: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="what all calls together may hold: messages, pixels, answers; what does not "
-        "fit is refused. 0: what the cgroup or the machine leaves beside the models",
+    grace_s: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="Seconds for calls in flight to finish when the server stops."
+    )
+    admin: bool = Field(False, description="Allow clients to load and unload models, as in Triton.")
+    reflection: bool = Field(False, description="Serve gRPC reflection.")
+    cache_dir: Path = Field(
+        Path("~/.cache/visavis/engines"), description="Folder for TensorRT's engines."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Format of the log: `console` or `json`."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="Lowest level to log: `debug`, `info`, `warning` or `error`. `debug` logs "
+        "every call.",
     )
     max_message_fields: Annotated[int, Field(ge=64)] = Field(
         4096,
-        description="fields of a message, elements of lists included; millions of empty ones would "
-        "stop the event loop",
+        description="Most fields of a message, list elements included: parsing millions of them "
+        "would block all other calls.",
     )
     max_message_text_bytes: Annotated[int, Field(ge=1024)] = Field(
         1 << 20,
-        description="names, labels and other texts of a message; copying, hashing and printing "
-        "long ones would stop the event loop",
+        description="Most text of a message: names, labels and other strings.",
     )
-    max_metadata_bytes: Annotated[int, Field(ge=1024)] = Field(
-        16 << 10, description="largest headers of a call"
+    max_annotated_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
+        4_000_000,
+        description="Largest annotated picture; larger ones are scaled down, and the response "
+        "gives their size. gRPC clients accept 4 MiB by default.",
     )
-    message_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        20.0, description="seconds that a call's message has to arrive"
+    max_decode_ms: Annotated[float, Field(gt=0)] = Field(
+        600.0,
+        description="CPU time to decode one image, computed from its structure in advance: a small "
+        "file can need a minute. Raise it for large progressive JPEGs.",
     )
-    max_arriving: Annotated[int, Field(ge=1)] = Field(
-        256, description="messages that arrive at once; others wait for their turn"
+    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further host names that requests to HTTP on loopback may use."
     )
-    contended_turn_s: Annotated[float, Field(gt=0)] = Field(
-        2.0,
-        description="seconds that a message may take to arrive while others wait for a turn: "
-        "senders that stall hold up nobody for longer",
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins whose pages may call over HTTP, such as `https://example.org`.",
     )
-    max_arriving_per_connection: Annotated[int, Field(ge=1)] = Field(
-        16, description="the same, of each connection"
+    tuning: Annotated[dict[str, TunedPlan], NoDecode] = Field(
+        default_factory=dict,
+        description="How to run each model, by name. `visavis tune` writes it.",
     )
-    max_calls_per_connection: Annotated[int, Field(ge=1)] = Field(
-        256, description="calls under way on one connection"
+    max_queue_wait_s: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        description="Longest wait in the queue, in seconds; requests that would wait longer are "
+        "rejected.",
     )
-    max_connections: Annotated[int, Field(ge=1)] = Field(
-        1024, description="connections; more are refused"
-    )
-    handshake_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="seconds that a connection has to become one"
-    )
-    max_connection_idle_s: Annotated[float, Field(gt=0)] = Field(
-        900.0, description="a connection without calls is closed after these seconds"
-    )
-    max_connection_age_s: Annotated[float, Field(gt=0)] = Field(
-        3600.0, description="a connection is to be opened anew after these seconds"
-    )
-    keepalive_s: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="a silent connection is asked after these seconds whether it lives"
-    )
-    min_ping_interval_s: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="clients that ping more often are sent away"
-    )
-    grace_s: Annotated[float, Field(ge=0)] = Field(
-        30.0, description="seconds that calls in flight have when the server stops"
-    )
-    insecure: bool = Field(
-        False, description="listen on a public address even without TLS and authentication"
-    )
-    tls_certificate: Path | None = Field(
-        None, description="PEM file with the server's certificate chain; with it, only TLS"
-    )
-    tls_private_key: Path | None = Field(None, description="PEM file with its private key")
-    tls_client_ca: Path | None = Field(
-        None, description="PEM file with authorities; clients must show a certificate of theirs"
-    )
-    tokens: Path | None = Field(
-        None, description="file of hashed tokens, as `visavis token` prints them; calls need one"
-    )
-    open_health: bool = Field(False, description="health checks need no token")
-    watch_interval_s: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="seconds between looks at the repository for changes; 0: it is not watched"
+    stuck_s: Annotated[float, Field(gt=0)] = Field(
+        60.0,
+        description="Seconds after which a core that still runs one batch counts as stuck, if work "
+        "waits: liveness then fails.",
     )
     load_timeout_s: Annotated[float, Field(gt=0)] = Field(
         120.0,
-        description="seconds that a model may take to load and warm up: a file may be made so "
-        "that it never does",
+        description="Seconds for a model to load and warm up: a crafted file may never finish.",
     )
     require_all_models: bool = Field(
         False,
-        description="end the start if any model can't be served; without it, one bad file keeps "
-        "the server from serving no other",
+        description="Refuse to start if any model can't be served, instead of serving the others.",
     )
-    trace: str | None = Field(
-        None,
-        description="http://HOST:PORT of an OTLP collector for traces, by gRPC; without it, none",
+    message_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        20.0,
+        description="Seconds for a call's message to arrive, and for the client to read the "
+        "response.",
     )
-    admin: bool = Field(False, description="clients may load and unload models, as Triton's do")
-    reflection: bool = Field(False, description="whether gRPC reflection is served")
-    cache_dir: Path = Field(
-        Path("~/.cache/visavis/engines"), description="where TensorRT keeps its engines"
+    max_arriving: Annotated[int, Field(ge=1)] = Field(
+        256, description="Messages received at once; others wait for their turn."
     )
-    log_format: Literal["console", "json"] = Field("console", description="how logs are written")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="what is logged; debug: every call"
+    max_arriving_per_connection: Annotated[int, Field(ge=1)] = Field(
+        16, description="Messages received at once on one connection."
+    )
+    contended_turn_s: Annotated[float, Field(gt=0)] = Field(
+        2.0,
+        description="Seconds for a message to arrive while others wait for a turn: bounds how long "
+        "a stalled sender holds up others.",
+    )
+    memory_budget_bytes: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Memory for all calls together: messages, pixels and responses; calls that do "
+        "not fit are rejected. 0: what the cgroup or the machine has left beside the models; "
+        "`visavis doctor` shows it.",
+    )
+    max_calls_per_connection: Annotated[int, Field(ge=1)] = Field(
+        256, description="Concurrent calls on one connection."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        1024,
+        description="Connections of each listener. The limit on open files (`ulimit -n`) may lower "
+        "it.",
+    )
+    handshake_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="Seconds for a connection's handshake."
+    )
+    max_connection_idle_s: Annotated[float, Field(gt=0)] = Field(
+        900.0, description="Seconds after which a connection without calls is closed."
+    )
+    max_connection_age_s: Annotated[float, Field(gt=0)] = Field(
+        3600.0, description="Seconds after which clients must reconnect."
+    )
+    keepalive_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds after which the server pings a silent connection."
+    )
+    min_ping_interval_s: Annotated[float, Field(gt=0)] = Field(
+        10.0,
+        description="Shortest interval between a client's pings; clients that ping more often are "
+        "disconnected.",
+    )
+    max_metadata_bytes: Annotated[int, Field(ge=1024)] = Field(
+        16 << 10, description="Largest headers of a call."
     )
 
     @field_validator("models", "tokens", "tls_certificate", "tls_private_key", "tls_client_ca")
     @classmethod
     def _path(cls, path: Path | None) -> Path | None:
-        """Return a path with the user's home in the place of ~, as a shell has it."""
-        with suppress(RuntimeError):  # there is no home
+        """Expand ~ to the user's home, as a shell does."""
+        with suppress(RuntimeError):  # the user has no home
             return path and path.expanduser()
         return path
 
     @field_validator("http_hosts", "cors_origins", mode="before")
     @classmethod
-    def _list(cls, given: object) -> object:
-        """Return a list from the environment: separated by commas, or in JSON."""
-        if not isinstance(given, str):
-            return given
-        if given.lstrip().startswith("["):
-            return _from_json(given)
-        return [part.strip() for part in given.split(",") if part.strip()]
+    def _list(cls, value: object) -> object:
+        """Parse a list from the environment: separated by commas, or in JSON."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return _from_json(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("tuning", mode="before")
     @classmethod
-    def _table(cls, given: object) -> object:
-        """Return a table from the environment: in JSON."""
-        return _from_json(given) if isinstance(given, str) else given
+    def _table(cls, value: object) -> object:
+        """Parse a table from the environment: in JSON."""
+        return _from_json(value) if isinstance(value, str) else value
 
     @field_validator("device", "log_format", "log_level", mode="before")
     @classmethod
-    def _word(cls, given: object) -> object:
-        """Return one of the words that are known; capitals mean nothing."""
-        return given.lower() if isinstance(given, str) else given
+    def _lower(cls, value: object) -> object:
+        """Ignore the case of keywords."""
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        """Return origins as browsers write them: in small letters, and without a path."""
+        """Normalize origins to the form that browsers send: lower case, without a path."""
         written = tuple(origin.lower().removesuffix("/") for origin in origins)
         for origin in written:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/*\s]+", origin):
-                raise ValueError(f"{origin[:80]!r} is no origin, such as https://example.org")
+                raise ValueError(f"{origin[:80]!r} is not an origin such as https://example.org")
         return written
 
     @field_validator("http_hosts")
     @classmethod
     def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        """Return names without a port: whatever the port, the name is what counts."""
+        """Strip ports and lower the case: hosts are compared by name alone."""
         for host in hosts:
             if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^][:@/*\s]+)(:[0-9]{1,5})?", host):
-                raise ValueError(f"{host[:80]!r} is no name of a host, such as gpu.example.org")
+                raise ValueError(f"{host[:80]!r} is not a host name such as gpu.example.org")
         return tuple(re.sub(r":[0-9]+$", "", host).lower() for host in hosts)
 
     @field_validator("grpc")
@@ -355,40 +395,42 @@ class Settings(BaseSettings):
         return address if address is None else normalized(address)
 
     @model_validator(mode="after")
-    def _doors(self) -> Self:
+    def _listeners(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_private_key is None):
-            raise ValueError("tls_certificate and tls_private_key go together")
+            raise ValueError("tls_certificate and tls_private_key must be set together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
+            raise ValueError("tls_client_ca requires tls_certificate and tls_private_key")
         for one, other in combinations(("grpc", "http", "metrics"), 2):
             address = getattr(self, one)
             if address == getattr(self, other) and address and not address.endswith(":0"):
-                raise ValueError(f"{one} and {other} are both {address}; give each its own port")
+                raise ValueError(
+                    f"{one} and {other} are both {address}; use a different port for each"
+                )
         if self.insecure:
             return self
         authenticated = self.tls_client_ca is not None or self.tokens is not None
-        for door in filter(None, (self.grpc, self.http)):
-            if not (is_local(door) or (self.tls_certificate and authenticated)):
+        for listener in filter(None, (self.grpc, self.http)):
+            if not (is_local(listener) or (self.tls_certificate and authenticated)):
                 raise ValueError(
-                    f"{door} can be reached from elsewhere: that takes TLS (tls_certificate, "
-                    "tls_private_key) and authentication (tokens or tls_client_ca); insecure does "
-                    "without"
+                    f"{listener} is a public address, which requires TLS (tls_certificate, "
+                    "tls_private_key) and authentication (tokens or tls_client_ca); set insecure "
+                    "to listen without them"
                 )
         if not (self.metrics is None or is_local(self.metrics)):
             raise ValueError(
-                f"{self.metrics} can be reached from elsewhere, and metrics need no token; "
-                "serve them on loopback, or say insecure"
+                f"{self.metrics} is a public address, and metrics need no token; serve them on "
+                "loopback, or set insecure"
             )
         return self
 
     @property
     def core_count(self) -> int:
-        """How many cores decode and run models."""
+        """The number of cores that decode images and run models."""
         return self.cores or usable_cores()
 
     @property
     def image_limits(self) -> ImageLimits:
-        """What is refused before it is decoded."""
+        """The limits for images."""
         return ImageLimits(
             self.max_encoded_bytes,
             self.max_decoded_bytes,
@@ -398,21 +440,21 @@ class Settings(BaseSettings):
 
     @property
     def message_limits(self) -> MessageLimits:
-        """What is refused before a message is parsed."""
+        """The limits for messages."""
         return MessageLimits(self.max_message_fields, self.max_message_text_bytes)
 
     def engine_dir(self) -> Path:
-        """Return where TensorRT keeps its engines, which only TensorRT needs to exist.
+        """Return the folder for TensorRT's engines; creates it if the device is tensorrt.
 
-        Raises StartupError if it can't be written.
+        Raises StartupError if it can't be created.
         """
         try:
             folder = self.cache_dir.expanduser()
-        except RuntimeError:  # a user without a home, as in a container
+        except RuntimeError:  # the user has no home, as in a container
             if self.device == "tensorrt":
                 raise StartupError(
-                    f"cache_dir is {self.cache_dir}, and this user has no home folder; set "
-                    "cache_dir, or the variable HOME"
+                    f"cache_dir is {self.cache_dir}, but this user has no home folder; set "
+                    "cache_dir or the variable HOME"
                 ) from None
             return self.cache_dir
         if self.device == "tensorrt":
@@ -420,7 +462,7 @@ class Settings(BaseSettings):
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StartupError(
-                    f"TensorRT's engines can't be kept in {folder}: {error.strerror}; set cache_dir"
+                    f"can't create {folder} for TensorRT's engines: {error.strerror}; set cache_dir"
                 ) from None
         return folder
 
@@ -435,7 +477,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the file last; pydantic calls this.
 
-        A variable of blanks is as good as none, as Compose's `${X:-}` makes them.
+        Blank variables count as unset: Compose's `${X:-}` sets them.
         """
         assert isinstance(env_settings, EnvSettingsSource)
         env_settings.env_vars = {
@@ -444,40 +486,46 @@ class Settings(BaseSettings):
             if (text := (value or "").strip())
         }
         cls.notes += _misspelt(env_settings.env_vars)
-        env_settings.env_vars = _renamed(env_settings.env_vars, _RENAMED, cls.notes, _PREFIX)
-        in_file = _renamed(_read_toml(cls.file), _RENAMED, cls.notes)
+        env_settings.env_vars = _renamed(
+            env_settings.env_vars, RENAMED_SETTINGS, cls.notes, _PREFIX
+        )
+        in_file = _renamed(_read_toml(cls.file), RENAMED_SETTINGS, cls.notes)
         return (init_settings, env_settings, InitSettingsSource(settings_cls, in_file))
 
 
 def _renamed(
-    given: Mapping[str, Any], names: Mapping[str, str], notes: list[str], prefix: str = ""
+    settings: Mapping[str, Any], names: Mapping[str, str], notes: list[str], prefix: str = ""
 ) -> dict[str, Any]:
-    """Return settings by their present names; notes: takes a sentence for each earlier name."""
-    present = dict(given)
+    """Return settings by their current names; appends a note for each old name that was used."""
+    present = dict(settings)
     for old, new in names.items():
         before, now = (f"{prefix}{name}" for name in (old, new))
-        # Variables are compared in small letters, and shown as they are written.
+        # Variables are compared in lower case and shown in upper case.
         if before.lower() in present:
             value = present.pop(before.lower())
             present.setdefault(now.lower(), value)
             before, now = (name.upper() if prefix else name for name in (before, now))
-            notes.append(f"{before} is now {now}; this is the last release that takes both")
+            notes.append(
+                f"{before} has been renamed to {now}; the next release rejects the old name"
+            )
     return present
 
 
 def _misspelt(variables: Iterable[str]) -> list[str]:
-    """Return a sentence for each variable that is almost a setting's."""
-    known = [f"{_PREFIX}{name}".lower() for name in (*Settings.model_fields, *_RENAMED)]
+    """Return a note for each variable that looks like a misspelled setting."""
+    known = [f"{_PREFIX}{name}".lower() for name in (*Settings.model_fields, *RENAMED_SETTINGS)]
     notes = []
     for name in variables:
         if name.lower().startswith(_PREFIX.lower()) and name.lower() not in known:
-            for near in get_close_matches(name.lower(), known, 1, _ALIKE):
-                notes.append(f"the variable {name.upper()} is no setting; {near.upper()} is one")
+            for near in get_close_matches(name.lower(), known, 1, _SIMILARITY):
+                notes.append(
+                    f"the variable {name.upper()} is not a setting; did you mean {near.upper()}?"
+                )
     return notes
 
 
 def _read_toml(file: Path | None) -> dict[str, Any]:
-    """Return what a settings file holds; Notepad begins it with a byte order mark."""
+    """Return the settings in a file; accepts the byte order mark that Notepad writes."""
     if file is None or not file.is_file():
         return {}
     return tomllib.loads(file.read_text("utf-8-sig"))
@@ -487,14 +535,14 @@ def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        raise ValueError(f"it must be valid JSON ({error})") from None
 
 
 def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
-    """Return the settings; flags: those that were given, by field name.
+    """Return the settings; flags: the options of the command line, by field name.
 
-    config: the file; None: `visavis.toml` in the working folder, if there is one. Raises
-    StartupError, naming each setting that is wrong.
+    config: the settings file; None: `visavis.toml` in the working directory, if it exists. Raises
+    StartupError, naming each invalid setting.
     """
 
     class FromFile(Settings):
@@ -504,10 +552,10 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     try:
         if config is not None and not config.is_file():
             raise StartupError(f"the settings file {config} does not exist")
-        return FromFile(**_renamed(flags, _RENAMED, FromFile.notes))
+        return FromFile(**_renamed(flags, RENAMED_SETTINGS, FromFile.notes))
     except ValidationError as error:
-        wrong = "; ".join(map(_in_words, error.errors()))
-        raise StartupError(f"settings: {wrong}") from None
+        problems = "; ".join(map(_in_words, error.errors()))
+        raise StartupError(f"settings: {problems}") from None
     except OSError as error:
         raise StartupError(
             f"the settings file {config or DEFAULT_FILE} can't be read: {error.strerror}"
@@ -517,11 +565,37 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 
 
 def _in_words(error: Any) -> str:
-    """Return one of pydantic's errors as a sentence: which setting, what it must be, its value."""
+    """Return one of pydantic's errors in words: the setting, what it must be, and its value."""
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         near = get_close_matches(name, Settings.model_fields, 1)
-        return f"there is no setting {name}" + (f"; {near[0]} is one" if near else "")
+        return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
     must = error["msg"].removeprefix("Value error, ").replace("Input should", "it must")
     must = must.partition(", unable to parse")[0]
     return f"{name}: {must}, got {str(error['input'])[:128]!r}" if name else must
+
+
+def option_type(name: str) -> Any:
+    """Return the type of a setting's option: bool, int, float, Path or str."""
+    annotation = Settings.model_fields[name].annotation
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    # Keywords are validated with the other settings.
+    return kinds[0] if kinds[0] in (bool, int, float, Path) else str
+
+
+def default_text(name: str) -> str:
+    """Return a setting's default in words; "" if it is unset, off or empty."""
+    default = Settings.model_fields[name].default
+    if isinstance(default, bool) or not isinstance(default, int | float | str | Path):
+        return ""
+    if isinstance(default, int) and name.endswith("_bytes"):
+        for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if default and not default % size:
+                return f"{default} ({default // size} {unit})"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def help_text(name: str) -> str:
+    """Return a setting's description, followed by its default in brackets."""
+    description, default = Settings.model_fields[name].description, default_text(name)
+    return f"{description}  [{default}]" if default else f"{description}"

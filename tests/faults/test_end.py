@@ -25,7 +25,7 @@ from .process import VISAVIS, ServerProcess, until
 _HANGING = """
 import asyncio, sys, time
 from visavis_server.vision import results
-from visavis_server.models import served_model
+from visavis_server.models import engine
 from visavis_server.api.vision import service as vision_service
 def hang(*arguments, **named):
     open(sys.argv[2], "w").close()
@@ -39,7 +39,7 @@ sys.exit(main(sys.argv[3:]))
 """
 _REPLACED = {
     "a decoder": "results.Picture.decode = hang",
-    "a run that does not end when it is told to": "served_model.ServedModel.run = hang",
+    "a run that does not end when it is told to": "engine.Engine.run = hang",
     "a thread beside the loop": "vision_service.VisionService.Classify = hang_beside_the_loop",
 }
 GRACE_S = 1.0

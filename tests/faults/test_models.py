@@ -55,7 +55,7 @@ async def test_weights_that_are_overwritten_never_answer(tmp_path: Path) -> None
     scores = [*alone, *(answer.classifications[0].score for answer in company)]
     # Red, green and blue have the means 1, 0 and 0: of their softmax, e / (e + 2).
     assert scores == pytest.approx([math.e / (math.e + 2)] * len(scores), abs=1e-5)
-    assert f"{path}: it was overwritten while it was served" in log
+    assert f"{path}: the file was overwritten while it was served" in log
 
 
 def test_a_model_that_never_loads_is_named_and_the_others_are_served(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_model_that_never_loads_is_named_and_the_others_are_served(tmp_path: P
         why = {entry["model"]: entry["why"] for entry in events(server, "refused")}
         (ready,) = events(server, "ready")
     assert list(why) == ["another/1", "bad/1"]
-    assert why["another/1"] == f"{endless}: it was not loaded and warmed up within 4 s"
+    assert why["another/1"] == f"{endless}: it did not load and warm up within 4 s"
     assert (ready["models"], ready["refused"]) == (1, 2)
 
 
@@ -78,7 +78,7 @@ def test_where_all_models_are_required_one_that_never_loads_ends_the_start(tmp_p
     limits = {"VISAVIS_LOAD_TIMEOUT_S": "4", "VISAVIS_REQUIRE_ALL_MODELS": "true"}
     server = ServerProcess(tmp_path / "models", tmp_path, **limits)
     assert server.wait() == 1
-    assert f"{endless}: it was not loaded and warmed up within 4 s" in server.log
+    assert f"{endless}: it did not load and warm up within 4 s" in server.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

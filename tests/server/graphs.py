@@ -25,9 +25,9 @@ from visavis_server.card import (
     ShorterSide,
     Task,
     Yolov5Heads,
+    output_names,
 )
 from visavis_server.models import golden
-from visavis_server.models.served_model import output_names
 from visavis_server.vision.families import family_of, preprocess_one
 
 COLORS = ("red", "green", "blue")

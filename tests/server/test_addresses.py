@@ -89,19 +89,19 @@ def test_a_port_that_is_taken_at_one_of_two_addresses_is_taken(held: int) -> Non
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("127.0.0.1:{held}", "something else listens there"),
+        ("127.0.0.1:{held}", "the address is already in use"),
         ("192.0.2.1:0", "no network interface of this machine has this address"),
         ("[fe80::1%none]:0", "no interface with this name"),
         ("nowhere.invalid:0", "the host can't be resolved ("),
         ("unix:{folder}/none/v.sock", "its folder {folder}/none does not exist"),
-        ("unix:{folder}/file/v.sock", "its folder {folder}/file is no folder"),
-        ("unix:{folder}/file", "what lies there is no socket"),
-        ("unix:{folder}", "what lies there is no socket"),
-        ("unix:/proc/v.sock", "no socket can be made in /proc ("),
+        ("unix:{folder}/file/v.sock", "its folder {folder}/file is not a folder"),
+        ("unix:{folder}/file", "the existing file there is not a socket"),
+        ("unix:{folder}", "the existing file there is not a socket"),
+        ("unix:/proc/v.sock", "can't create a socket in /proc ("),
         ("unix:{folder}/v.sock", ""),
     ],
 )
-def test_why_nothing_can_listen_is_said(
+def test_the_reason_for_a_failed_listen_is_reported(
     tmp_path: Path, held: int, address: str, words: str
 ) -> None:
     (tmp_path / "file").touch()

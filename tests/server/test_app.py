@@ -122,7 +122,7 @@ async def test_a_full_queue_refuses_more(alone: Served, blocked: Blocked) -> Non
         assert answer.classifications[0].label == "red"
 
 
-async def test_what_every_model_would_refuse_is_not_even_read(
+async def test_a_call_that_every_model_would_reject_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     colors, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
@@ -172,12 +172,12 @@ async def test_a_model_that_is_not_as_it_should_be_ends_the_start_if_all_are_req
     await app.stop()
 
 
-async def test_an_empty_repository_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+async def test_an_empty_repository_fails_the_start_with_advice(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=f"visavis export .* --out {tmp_path}"):
         App(settings(tmp_path))
 
 
-async def test_the_reason_why_a_repository_holds_nothing_is_told(tmp_path: Path) -> None:
+async def test_the_reason_why_a_repository_holds_no_models_is_reported(tmp_path: Path) -> None:
     graphs.put(tmp_path, "two words", 1, b"")
     with pytest.raises(StartupError, match=r"two words: a model's name .* rename it\)"):
         App(settings(tmp_path))
@@ -190,7 +190,7 @@ async def test_the_folder_of_one_model_is_no_repository(tmp_path: Path, inside: 
         App(settings(tmp_path / inside))
 
 
-async def test_a_missing_repository_ends_the_start_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_missing_repository_fails_the_start_with_advice(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="visavis export"):
         App(settings(tmp_path / "nowhere"))
 
@@ -215,7 +215,7 @@ async def test_a_port_that_something_else_holds_is_refused(models: Path) -> None
         holder.listen()
         address = f"127.0.0.1:{holder.getsockname()[1]}"
         with pytest.raises(
-            StartupError, match=f"can't listen on {address}: something else listens there"
+            StartupError, match=f"can't listen on {address}: the address is already in use"
         ):
             App(settings(models, grpc=address))
 
@@ -233,7 +233,9 @@ async def test_a_name_is_served_at_all_its_addresses_or_refused(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as holder:
         address = f"localhost:{holder.getsockname()[1]}"
-        with pytest.raises(StartupError, match=f"can't listen on {address}: something else"):
+        with pytest.raises(
+            StartupError, match=f"can't listen on {address}: the address is already in use"
+        ):
             App(settings(models, grpc=address))
 
 
@@ -251,7 +253,7 @@ async def test_a_unix_socket_in_a_folder_that_is_missing_is_refused(
     models: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "none"
-    with pytest.raises(StartupError, match=f"its folder {folder} does not exist; make it first"):
+    with pytest.raises(StartupError, match=f"its folder {folder} does not exist; create it first"):
         App(settings(models, grpc=f"unix:{folder / 'visavis.sock'}"))
 
 
@@ -270,7 +272,7 @@ async def test_a_second_server_on_the_unix_socket_is_refused(models: Path, tmp_p
         assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
 
 
-async def test_a_unix_socket_that_nobody_listens_at_is_taken(models: Path, tmp_path: Path) -> None:
+async def test_a_stale_unix_socket_is_replaced(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "visavis.sock"
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))

@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from visavis_server.card import (
-    NAME_PATTERN,
     Accuracy,
     ClassScores,
     DetectionDefaults,
@@ -25,6 +24,7 @@ from visavis_server.card import (
     parse_document,
 )
 from visavis_server.errors import ModelFileError
+from visavis_server.names import NAME_PATTERN
 
 from . import graphs
 
@@ -108,11 +108,11 @@ def test_a_document_survives_being_written_and_read(document: ModelDocument) -> 
         ({"receipt": {**RECEIPT, "pictures": []}}, "receipt.pictures"),
         ({"receipt": {**RECEIPT, "score_tolerance": float("nan")}}, "score_tolerance"),
         ({"accuracy": {**ACCURACY, "value": 31.6}}, "accuracy.value"),
-        ({"accuracy": {**ACCURACY, "metric": "top-1"}}, "top-1 can't be that of object detection"),
+        ({"accuracy": {**ACCURACY, "metric": "top-1"}}, "top-1 does not apply to object detection"),
         ({"detection_defaults": {"score_threshold": 1.5, "iou_threshold": 0}}, "score_threshold"),
     ],
 )
-def test_what_the_schema_does_not_know_is_refused_by_its_place(
+def test_a_violation_of_the_schema_is_refused_with_its_location(
     changes: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(ModelFileError, match=f"here.onnx: its document .*{why}"):
@@ -120,7 +120,7 @@ def test_what_the_schema_does_not_know_is_refused_by_its_place(
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "\ud800", "nonsense"])
-def test_what_is_no_document_is_refused(text: str) -> None:
+def test_text_that_is_not_a_document_is_refused(text: str) -> None:
     with pytest.raises(ModelFileError, match=r"here\.onnx: its document"):
         parse_document(text, "here.onnx")
 
@@ -134,7 +134,7 @@ def test_what_is_no_document_is_refused(text: str) -> None:
             {"input": ModelInput(tensor="x", width=8, height=8, resize=Stretch())},
             "resize rule stretch can't serve object detection",
         ),
-        ({"detection_defaults": None}, "detection_defaults belong to detectors"),
+        ({"detection_defaults": None}, "detection_defaults are required for detectors"),
     ],
 )
 def test_parts_that_do_not_fit_the_task_are_refused(changes: dict[str, Any], why: str) -> None:
@@ -144,7 +144,7 @@ def test_parts_that_do_not_fit_the_task_are_refused(changes: dict[str, Any], why
 
 def test_a_classifier_has_no_detection_defaults() -> None:
     defaults = DetectionDefaults(score_threshold=0.25, iou_threshold=0.45)
-    with pytest.raises(ValidationError, match="belong to detectors"):
+    with pytest.raises(ValidationError, match="only for them"):
         graphs.classifier_document(detection_defaults=defaults)
 
 
@@ -179,7 +179,7 @@ def test_a_classifiers_receipt_has_no_box_difference() -> None:
         ({"rule": "letterbox", "unpad": "exact"}, "letterbox to 224x200"),
     ],
 )
-def test_a_resize_rule_can_be_said_in_words(rule: dict[str, Any], words: str) -> None:
+def test_a_resize_rule_is_described_in_words(rule: dict[str, Any], words: str) -> None:
     fields = {"tensor": "x", "width": 224, "height": 200, "resize": rule}
     assert ModelInput.model_validate(fields).describe_resize() == words
 

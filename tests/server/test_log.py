@@ -155,7 +155,7 @@ def test_errors_of_calls_keep_their_request_ids_up_to_a_burst() -> None:
     assert [each["request_id"] for each in passed if each] == [str(i) for i in range(50)]
 
 
-def test_what_was_left_out_is_told_when_nothing_of_its_kind_follows() -> None:
+def test_dropped_entries_are_reported_even_if_no_entry_follows() -> None:
     clock = Clock()
     limit = RateLimit(per_event=1, window_s=10, clock=clock)
     for _ in range(3):

@@ -1,13 +1,13 @@
-"""`python -m server`: its flags, and how it says that it can't start."""
+"""`python -m visavis_server`: its options, and its errors when it can't start."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from visavis_server.__main__ import main
+from visavis_server.__main__ import FLAGS, main
 from visavis_server.models.trial import Trial
-from visavis_server.settings import Settings
+from visavis_server.settings import Settings, help_text
 
 
 @pytest.fixture
@@ -57,3 +57,23 @@ def test_an_empty_repository_ends_with_what_to_do(
 ) -> None:
     assert main(["--models", str(tmp_path), "--device", "cpu", "--grpc", "127.0.0.1:0"]) == 1
     assert "visavis export" in capsys.readouterr().err
+
+
+def test_help_shows_each_option_with_the_description_and_default_of_its_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    assert main(["--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in FLAGS:
+        assert f"--{name.replace('_', '-')} " in text
+        assert " ".join(help_text(name).split()) in text
+    assert "--watch-s" not in text
+
+
+def test_the_earlier_name_of_an_option_is_accepted(served_with: list[Settings]) -> None:
+    assert main(["--watch-s", "7"]) == 0
+    (settings,) = served_with
+    assert settings.watch_interval_s == 7
+    assert [note for note in settings.notes if "watch_s" in note] != []

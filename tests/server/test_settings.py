@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said of wrong ones."""
+"""The sources of settings, their documentation, and the errors for invalid ones."""
 
 import codecs
 import re
@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from visavis_server.errors import StartupError
 from visavis_server.settings import ImageLimits, Settings, load_settings
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +118,7 @@ def test_origins_are_written_as_browsers_write_them(monkeypatch: pytest.MonkeyPa
     "origin", ["a.example", "https://", "https://a.example/app", "//a", "https://*.a"]
 )
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
-    with pytest.raises(StartupError, match=r"cors_origins: .*is no origin, such as https://"):
+    with pytest.raises(StartupError, match=r"cors_origins: .*is not an origin such as https://"):
         load_settings({"cors_origins": [origin]})
 
 
@@ -130,7 +132,9 @@ def test_a_host_with_a_port_is_known_by_its_name() -> None:
     hosts = load_settings({"http_hosts": ["GPU.example:8002", "[::1]:8002"]}).http_hosts
     assert hosts == ("gpu.example", "[::1]")
     for wrong in ("https://a", "*", "*.example", "a/b"):
-        with pytest.raises(StartupError, match=rf"http_hosts: '{re.escape(wrong)}' is no name of"):
+        with pytest.raises(
+            StartupError, match=rf"http_hosts: '{re.escape(wrong)}' is not a host name"
+        ):
             load_settings({"http_hosts": [wrong]})
 
 
@@ -165,7 +169,9 @@ def test_a_folder_for_engines_that_cannot_be_made_is_named(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "engines"
     assert load_settings({"cache_dir": folder}).engine_dir() == folder
-    with pytest.raises(StartupError, match=f"in {folder}: Not a directory; set cache_dir"):
+    with pytest.raises(
+        StartupError, match=f"can't create {folder} for .*: Not a directory; set cache_dir"
+    ):
         load_settings({"cache_dir": folder, "device": "tensorrt"}).engine_dir()
 
 
@@ -173,7 +179,7 @@ def test_a_table_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("VISAVIS_TUNING", '{"resnet50": {"batch": 2}}')
     assert load_settings({}).tuning["resnet50"].batch == 2
     monkeypatch.setenv("VISAVIS_TUNING", "batch=2")
-    with pytest.raises(StartupError, match=r"tuning: it is no JSON .*got 'batch=2'"):
+    with pytest.raises(StartupError, match=r"tuning: it must be valid JSON .*got 'batch=2'"):
         load_settings({})
 
 
@@ -264,7 +270,7 @@ TLS = {"tls_certificate": "chain.pem", "tls_private_key": "key.pem"}
 def test_a_public_bind_without_tls_and_authentication_is_refused(
     address: str, doors: dict[str, str]
 ) -> None:
-    with pytest.raises(StartupError, match="can be reached from elsewhere: that takes TLS"):
+    with pytest.raises(StartupError, match="is a public address, which requires TLS"):
         load_settings({"grpc": address, **doors})
 
 
@@ -290,15 +296,15 @@ def test_an_address_has_one_form(given: str, address: str) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("::1:8001", "an IPv6 address stands in brackets"),
-        ("localhost", "it has no port"),
-        ("[1.2.3.4]:80", r"\[1.2.3.4\] is no IPv6 address"),
-        ("a..b:80", "'a..b' is no host name"),
-        ("unix://run/v.sock", "it must be unix:///PATH"),
-        ("unix:/" + "ä" * 60, "at most 107 bytes, and this one has 121"),
+        ("::1:8001", "IPv6 addresses need brackets"),
+        ("localhost", "the port is missing"),
+        ("[1.2.3.4]:80", r"\[1.2.3.4\] is not an IPv6 address"),
+        ("a..b:80", "'a..b' is not a host name"),
+        ("unix://run/v.sock", "must be absolute: unix:///PATH"),
+        ("unix:/" + "ä" * 60, "at most 107 bytes, but this one has 121"),
     ],
 )
-def test_what_is_wrong_about_an_address_is_said(address: str, words: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(address: str, words: str) -> None:
     with pytest.raises(StartupError, match=words):
         load_settings({"grpc": address})
 
@@ -318,15 +324,19 @@ def test_public_metrics_are_refused_unless_insecure() -> None:
 
 
 def test_a_certificate_needs_its_key() -> None:
-    with pytest.raises(StartupError, match="tls_certificate and tls_private_key go together"):
+    with pytest.raises(
+        StartupError, match="tls_certificate and tls_private_key must be set together"
+    ):
         load_settings({"tls_certificate": "chain.pem"})
-    with pytest.raises(StartupError, match="tls_client_ca needs tls_certificate"):
+    with pytest.raises(StartupError, match="tls_client_ca requires tls_certificate"):
         load_settings({"tls_client_ca": "ca.pem"})
 
 
 @pytest.mark.parametrize("other", ["http", "metrics"])
 def test_two_doors_are_not_one(other: str) -> None:
-    with pytest.raises(StartupError, match=f"grpc and {other} are both localhost:1; give each"):
+    with pytest.raises(
+        StartupError, match=f"grpc and {other} are both localhost:1; use a different port"
+    ):
         load_settings({"grpc": "localhost:1", other: "LOCALHOST:01"})
     load_settings({"grpc": "localhost:0", other: "localhost:0"})
 
@@ -342,7 +352,7 @@ def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch
     assert load_settings({}).device == "auto"
 
 
-def test_all_usable_cores_are_used_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_usable_cores_are_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visavis_server.settings.usable_cores", lambda: 5)
     assert load_settings({}).core_count == 5
     assert load_settings({"cores": 3}).core_count == 3
@@ -354,10 +364,10 @@ def test_settings_do_not_change() -> None:
         settings.device = "cpu"
 
 
-def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
+def test_an_unknown_setting_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("que_size = 3\n")
-    with pytest.raises(StartupError, match=r"there is no setting que_size; queue_size is one$"):
+    with pytest.raises(StartupError, match=r"unknown setting que_size; did you mean queue_size\?$"):
         load_settings({}, file)
 
 
@@ -371,16 +381,16 @@ def test_a_setting_that_is_none_is_named_with_the_one_that_is_meant(tmp_path: Pa
         ),
         (
             {"grpc": "127.0.0.1:99999"},
-            "settings: grpc: a port is a number from .*, got '127.0.0.1:99999'",
+            "settings: grpc: the port must be a number from .*, got '127.0.0.1:99999'",
         ),
     ],
 )
-def test_a_wrong_value_is_told_as_people_say_it(flags: dict[str, str], told: str) -> None:
+def test_an_invalid_value_is_refused_in_plain_words(flags: dict[str, str], told: str) -> None:
     with pytest.raises(StartupError, match=told):
         load_settings(flags)
 
 
-def test_earlier_names_are_taken_with_a_word_wherever_they_stand(
+def test_old_names_are_accepted_with_a_note_from_every_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write("queue_s = 5\n[tuning.resnet50]\nalone_threads = 2\n")
@@ -389,8 +399,11 @@ def test_earlier_names_are_taken_with_a_word_wherever_they_stand(
     assert (settings.max_queue_wait_s, settings.watch_interval_s) == (5, 3)
     assert settings.tuning["resnet50"].exclusive_threads == 2
     assert settings.notes == [
-        "VISAVIS_WATCH_S is now VISAVIS_WATCH_INTERVAL_S; this is the last release that takes both",
-        "queue_s is now max_queue_wait_s; this is the last release that takes both",
+        (
+            "VISAVIS_WATCH_S has been renamed to VISAVIS_WATCH_INTERVAL_S; the next release "
+            "rejects the old name"
+        ),
+        "queue_s has been renamed to max_queue_wait_s; the next release rejects the old name",
     ]
     assert load_settings({"watch_s": 7}).watch_interval_s == 7
     # What is said by its present name counts.
@@ -407,6 +420,9 @@ def test_a_variable_that_is_almost_a_setting_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("VISAVIS_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("VISAVIS_SERVER", "127.0.0.1:8001")
     assert sorted(load_settings({}).notes) == [
-        "the variable VISAVIS_MAX_ENCODED_BYTE is no setting; VISAVIS_MAX_ENCODED_BYTES is one",
-        "the variable VISAVIS_QUEUESIZE is no setting; VISAVIS_QUEUE_SIZE is one",
+        (
+            "the variable VISAVIS_MAX_ENCODED_BYTE is not a setting; did you mean "
+            "VISAVIS_MAX_ENCODED_BYTES?"
+        ),
+        "the variable VISAVIS_QUEUESIZE is not a setting; did you mean VISAVIS_QUEUE_SIZE?",
     ]

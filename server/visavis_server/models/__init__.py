@@ -1,1 +1,1 @@
-"""Model files: found, verified, tried, loaded and watched."""
+"""Model files: discovery, trial, verification, loading and watching."""

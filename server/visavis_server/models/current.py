@@ -1,27 +1,27 @@
-"""The models that calls find: none while the first load, then those of a repository."""
+"""The repository that calls are served from; it is replaced at each change."""
 
 from visavis_server.errors import Unavailable
 from visavis_server.models.repository import Repository
 
 
 class Models:
-    """What is served now; one repository takes the place of another between two calls."""
+    """Holds the current repository; it is replaced between two calls."""
 
     def __init__(self) -> None:
         self._repository: Repository | None = None
 
     def serve(self, repository: Repository) -> None:
-        """Let calls find these from now on; those under way keep the ones that they have."""
+        """Serve these models from now on; calls under way keep theirs."""
         self._repository = repository
 
     @property
     def ready(self) -> bool:
-        """Whether there is one to answer with."""
+        """True if at least one model is served."""
         return self._repository is not None and bool(self._repository.names())
 
     @property
     def repository(self) -> Repository:
-        """What there is; raises Unavailable while the first are being loaded."""
+        """The current repository; raises Unavailable while the server loads its first models."""
         if self._repository is None:
-            raise Unavailable("the server is loading its models; try again in a moment")
+            raise Unavailable("the server is loading its models; retry in a moment")
         return self._repository

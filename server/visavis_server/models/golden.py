@@ -1,8 +1,8 @@
-"""The golden sample: one synthetic picture, and what the model gave for it when exported.
+"""The golden sample: one synthetic picture, and the model's outputs for it at export.
 
-It goes through pre-processing and session whenever a model is loaded, and so catches what
-a digest can't: a kernel, a provider or a resize that computes something else here. All that the
-graph gives is compared. What a forger writes into both, graph and sample, it can't catch.
+The picture goes through pre-processing and session whenever a model is loaded. This detects errors
+that a digest can't: a kernel, a provider or a resize that computes something else on this machine.
+All outputs of the graph are compared. It does not detect a forgery of both graph and sample.
 """
 
 from base64 import b64decode, b64encode
@@ -16,18 +16,18 @@ from visavis_server.arrays import Image, Tensor
 from visavis_server.card import GoldenSample, SampledOutput, WholeOutput
 from visavis_server.errors import ModelFileError
 
-# Of outputs with more elements, slices are kept instead; classes [1, n] always have each its own.
+# Larger outputs are summarized by slices; class scores [1, n] always keep every element.
 _MOST_ELEMENTS = 4096
-# Longer axes are not cut into slices, nor are those whose slices would hold fewer elements.
+# Axes that are longer, or whose slices would hold fewer elements, are not sliced.
 _LONGEST_AXIS, _LEAST_IN_SLICE = 1024, 8
-# Between CPUs fp32 differs in the sixth digit; a wrong weight or kernel in the first.
+# Between CPUs, fp32 differs in the sixth digit; a wrong weight or kernel changes the first.
 _RELATIVE_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 5e-2}
 BF16_TOLERANCE = 5e-2
-# A slice may differ by the tolerance of what is largest in it, so that scores below 1 count beside
-# boxes of 640 pixels; no slice counts as smaller than this share of the whole output. Between
-# kernels of fp32, no slice of ResNet-50, YOLOv5n and YOLOv5nu differs by more than 9e-6 of that.
+# The tolerance of a slice is relative to its largest magnitude, so that scores below 1 count beside
+# boxes of 640 pixels. This share of the output's largest magnitude is the least that is used.
+# Between fp32 kernels, no slice of ResNet-50, YOLOv5n and YOLOv5nu differs by more than 9e-6 of it.
 _LEAST_SHARE = 1e-3
-# Elsewhere a step of the quantization is as large in a small slice as in any other.
+# Above this tolerance all slices share one scale: a quantization step is the same in all of them.
 _EXACT = 1e-3
 
 
@@ -39,7 +39,7 @@ def picture() -> Image:
 
 
 def sample(names: list[str], outputs: list[Tensor], precision: str) -> GoldenSample:
-    """Return the sample to carry: all that each output holds."""
+    """Return the sample for a file: all of each output, or its summary."""
     return GoldenSample(
         outputs=tuple(_whole(n, o) for n, o in zip(names, outputs, strict=True)),
         relative_tolerance=_RELATIVE_TOLERANCE[precision],
@@ -53,9 +53,9 @@ def check(
     where: str,
     tolerance: float = 0.0,
 ) -> None:
-    """Raise ModelFileError unless the outputs are those of the sample, within its tolerance.
+    """Raise ModelFileError unless the outputs match the sample, within its tolerance.
 
-    tolerance: relative to the largest value, where that allows more than the sample does.
+    tolerance: relative to the largest value; used if it is larger than the sample's.
     """
     tolerance = max(tolerance, golden.relative_tolerance)
     by_name = dict(zip(names, outputs, strict=True))
@@ -63,28 +63,29 @@ def check(
         output = by_name[expected.tensor]
         if isinstance(expected, WholeOutput) and expected.shape != output.shape:
             raise ModelFileError(
-                f"{where}: its golden sample has {list(expected.shape)} in {expected.tensor}, the "
-                f"graph gives {list(output.shape)}; export the model again"
+                f"{where}: its golden sample has the shape {list(expected.shape)} for "
+                f"{expected.tensor}, but the graph returns {list(output.shape)}; export the model "
+                "again"
             )
         for part in _parts(expected, output, tolerance):
-            difference = np.abs(part.got - part.expected)
+            difference = np.abs(part.actual - part.expected)
             allowed = tolerance * np.maximum(part.scale, 1e-6)
-            wrong = ~(difference <= allowed)  # NaN is wrong too
-            if wrong.any():
-                at = int(np.argmax(wrong))
+            exceeded = ~(difference <= allowed)  # so that NaN counts
+            if exceeded.any():
+                at = int(np.argmax(exceeded))
                 raise ModelFileError(
                     f"{where}: its golden sample differs by {difference[at]:.3g} in "
-                    f"{expected.tensor}, {allowed[at]:.3g} is allowed: this machine does not "
-                    "compute what the exporting one did; export the model again, or choose "
-                    "another --device"
+                    f"{expected.tensor}, and the tolerance is {allowed[at]:.3g}: this machine "
+                    "computes something else than the exporting machine; export the model again, "
+                    "or choose another --device"
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Numbers that are compared: got, expected, and the magnitude that each tolerance is of."""
+    """Numbers to compare; each tolerance is relative to its `scale`."""
 
-    got: Tensor
+    actual: Tensor
     expected: Tensor
     scale: Tensor
 
@@ -105,9 +106,9 @@ def _parts(expected: SampledOutput | WholeOutput, output: Tensor, tolerance: flo
     return parts
 
 
-def _elements(got: Tensor, expected: Tensor) -> _Part:
+def _elements(actual: Tensor, expected: Tensor) -> _Part:
     scale = np.full(expected.shape, np.abs(expected).max())
-    return _Part(got.astype(np.float64), expected, scale)
+    return _Part(actual.astype(np.float64), expected, scale)
 
 
 def _whole(name: str, output: Tensor) -> WholeOutput:
@@ -123,7 +124,7 @@ def _whole(name: str, output: Tensor) -> WholeOutput:
 
 
 def _axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the axes along which an output is cut; none where every element is kept."""
+    """Return the axes along which an output is sliced; none if every element is kept."""
     if len(shape) < 3:
         return ()
     axes = tuple(
@@ -135,24 +136,24 @@ def _axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _slices(output: Tensor, axes: Sequence[int]) -> Tensor:
-    """Return signed sum, smallest and largest of each slice along each axis, [n, 3].
+    """Return the signed sum, minimum and maximum of each slice along each axis, [n, 3].
 
-    The sum is over the root of the number of elements: as large as the difference of one of them,
-    where all differ independently by as much.
+    The sum is divided by the root of the number of elements: if all elements differ independently
+    by as much, it differs as much as one of them.
     """
-    found = []
+    slices = []
     for axis in axes:
         before, length = prod(output.shape[:axis]), output.shape[axis]
-        cut = output.astype(np.float32, copy=False).reshape(before, length, -1)
-        after = cut.shape[2]
-        sums = _signs(before) @ (cut @ _signs(after)) / np.sqrt(np.float32(before * after))
-        found.append(np.column_stack((sums, cut.min(axis=(0, 2)), cut.max(axis=(0, 2)))))
-    return np.concatenate(found).astype(np.float64)
+        sliced = output.astype(np.float32, copy=False).reshape(before, length, -1)
+        after = sliced.shape[2]
+        sums = _signs(before) @ (sliced @ _signs(after)) / np.sqrt(np.float32(before * after))
+        slices.append(np.column_stack((sums, sliced.min(axis=(0, 2)), sliced.max(axis=(0, 2)))))
+    return np.concatenate(slices).astype(np.float64)
 
 
 def _signs(count: int) -> Tensor:
-    """Return the first so many of a fixed sequence of 1 and -1, as float32."""
-    # The legacy generator: its numbers are the same in every version of NumPy.
+    """Return the first numbers of a fixed sequence of 1 and -1, as float32."""
+    # Only the legacy generator gives the same numbers in every version of NumPy.
     return np.random.RandomState(0).randint(0, 2, count).astype(np.float32) * 2 - 1
 
 

@@ -1,4 +1,4 @@
-"""How much memory calls may hold together, and why."""
+"""The memory budget of all calls together, and the reasons for it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +8,23 @@ from typing import Final
 from visavis_server.runtime.budget import peak_bytes, usable_bytes
 from visavis_server.settings import Settings
 
-# Where the system does not say how much memory there is.
+# The budget if the system does not report its memory.
 _UNKNOWN_BYTES: Final = 1 << 30
-# A session takes its weights twice while it is loaded, once from then on.
+# A session holds its weights twice while it loads, and once afterwards.
 _LOADING: Final = 2
-# gRPC puts a message together from its pieces: for a moment it is there three times.
+# gRPC assembles a message from its pieces: for a moment three copies exist.
 _ASSEMBLY_COPIES: Final = 2
-# Calls of health that have not been read yet.
+# Health checks that have not been read yet.
 _HEALTH_UNREAD_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a Budget is made of.
+    """The numbers of a Budget.
 
-    budget_bytes: for all calls. working_bytes: of these, what messages leave to pixels and
-    answers. why: what it follows from. is_short: less than one largest request needs was left.
+    budget_bytes: for all calls. working_bytes: the share of it that messages leave to pixels and
+    responses. why: the calculation in words. is_short: True if less memory was left than the
+    largest request needs.
     """
 
     budget_bytes: int
@@ -33,44 +34,44 @@ class MemoryPlan:
 
 
 def plan_memory(settings: Settings, taken_bytes: int, usable: int | None) -> MemoryPlan:
-    """Return what calls may hold beside what the process and its models take at their peak.
+    """Return the budget that is left beside the peak of the process and its models.
 
-    usable: what the process may take; None: the system does not say.
+    taken_bytes: that peak. usable: the memory that the process may use; None: unknown.
     """
     largest = settings.max_message_bytes
-    # Messages have at least half of it: one arrives while another waits.
+    # Messages get at least half of it: one arrives while another waits.
     least = 4 * largest
     spare = _ASSEMBLY_COPIES * largest
     is_short = False
     if settings.memory_budget_bytes:
         budget, why = settings.memory_budget_bytes, "as set in memory_budget_bytes"
     elif usable is None:
-        budget, why = _UNKNOWN_BYTES, "the system does not say how much memory there is"
+        budget, why = _UNKNOWN_BYTES, "the system does not report its memory"
     else:
         budget = usable - taken_bytes - spare
         why = (
-            f"of {_mib(usable)} that are usable the models and the server take "
-            f"{_mib(taken_bytes)}, and {_mib(spare)} are kept to put messages together"
+            f"{_mib(usable)} are usable; the models and the server take {_mib(taken_bytes)}, and "
+            f"{_mib(spare)} are reserved for assembling messages"
         )
         if is_short := budget < least:
             budget = least
-            why += f", which is too little: {_mib(least)} are given all the same"
+            why += f"; the rest is too little, so the minimum of {_mib(least)} is used"
     working = settings.core_count * (2 * settings.max_decoded_bytes + settings.max_encoded_bytes)
     return MemoryPlan(budget, min(budget // 2, working), why, is_short)
 
 
 def health_bytes(settings: Settings) -> int:
-    """Return what health checks may hold, which have a budget of their own."""
+    """Return the budget of health checks, which is separate from that of other calls."""
     return _ASSEMBLY_COPIES * settings.max_message_bytes + _HEALTH_UNREAD_BYTES
 
 
 def expected_bytes(models: Iterable[Path]) -> int:
-    """Return the peak that this process will have reached when it has loaded model files."""
+    """Return the expected peak memory of this process after it loads model files."""
     return peak_bytes() + _LOADING * sum(file.stat().st_size for file in models)
 
 
 def plan_here(settings: Settings, taken_bytes: int) -> MemoryPlan:
-    """Return the plan for this process, as it is limited here."""
+    """Return the plan for this process and the limits of this machine."""
     return plan_memory(settings, taken_bytes, usable_bytes())
 
 

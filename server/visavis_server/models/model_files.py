@@ -1,4 +1,4 @@
-"""Where model files lie: `<name>/<version>/model.onnx` in the folder that is the repository."""
+"""Finds model files: `<name>/<version>/model.onnx` in the folder of the repository."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from visavis_server.errors import ModelFileError
 from visavis_server.names import NAME_PATTERN, NAME_RULE
 
 _HOME: Final = "/1/model.onnx"
-# The contract's versions are int32: seconds since 1970 fit.
+# The contract's versions are int32.
 _LARGEST_VERSION: Final = 2**31 - 1
 _VERSION_DIGITS: Final = len(str(_LARGEST_VERSION))
-# What people take for a model's file.
+# Suffixes of files that were probably meant as models.
 _MODEL_SUFFIXES: Final = (
     ".onnx",
     ".pt",
@@ -28,15 +28,15 @@ _MODEL_SUFFIXES: Final = (
     ".pb",
     ".safetensors",
 )
-# What systems and file managers put beside people's files; so is what begins with a dot.
+# Files of systems and file managers, ignored like names that begin with a dot.
 _LEFT_ALONE: Final = frozenset(
     ("lost+found", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 )
-# A file under way has such a name, and another one when it is whole.
-_UNDER_WAY: Final = (".part", ".tmp", ".partial")
+# Suffixes of files that are still being written.
+_INCOMPLETE: Final = (".part", ".tmp", ".partial")
 
 Stamp = tuple[int, ...]
-"""What changes when a file does."""
+"""A value that changes when a file does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class ModelFile:
     path: Path
 
     def __str__(self) -> str:
-        """Say it as people do."""
+        """Return NAME/VERSION."""
         return f"{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a repository has found.
+    """The result of one look at a repository.
 
     files: the model files, by name and version, each with its stamp. folders: device and inode of
-    each folder that could be read. unread: paths that are there and can't be read, and why.
-    passed_over: what was perhaps meant to be a model, and why it is none.
+    each folder that could be read. unread: existing paths that can't be read, and why.
+    passed_over: paths that were probably meant as models, and why they are not served.
     """
 
     root: Path
@@ -68,10 +68,10 @@ class Look:
     passed_over: dict[Path, str] = field(default_factory=dict)
 
     def not_served(self, kept: Iterable[ModelFile] = (), name: str | None = None) -> list[str]:
-        """Return for each path that is not served its name and the reason, sorted.
+        """Return a line for each path that is not served, with the reason; sorted by path.
 
         kept: files that are served though they were not found; their folders are left out. name:
-        of the only model that is asked for.
+        restricts the result to one model.
         """
         reasons = self.passed_over | {p: f"can't be read: {why}" for p, why in self.unread.items()}
         known = {path for file in kept for path in (file.path, *file.path.parents[:2])}
@@ -82,16 +82,16 @@ class Look:
         ]
 
     def homes(self) -> dict[Path, tuple[int, int]]:
-        """Return device and inode of the folders that model files were found in."""
+        """Return device and inode of the folders that hold model files."""
         above = {folder for file in self.files for folder in file.path.parents}
         return {folder: where for folder, where in self.folders.items() if folder in above}
 
     def kept_by(self, file: ModelFile, homes: Mapping[Path, tuple[int, int]]) -> str:
-        """Say why a file that was not found may still be there; nothing if it was removed.
+        """Return why a file that was not found may still exist; "" if it was removed.
 
-        homes: the folders that it was found in before. A file was removed if a folder above it
-        could be read and does not hold it. A folder without any models that was another one
-        before proves nothing: under a mount that is gone lies an empty folder.
+        homes: the folders that files were found in before. A file counts as removed if a folder
+        above it could be read and does not hold it. A folder without models proves nothing if its
+        inode has changed: an unmounted file system leaves an empty folder behind.
         """
         name, version = file.path.parents[1], file.path.parent
         for folder, child in ((self.root, name), (name, version), (version, file.path)):
@@ -102,39 +102,36 @@ class Look:
             holds_others = any(folder in other.path.parents for other in self.files)
             if holds_others or self.folders[folder] == homes.get(folder):
                 return ""
-            return f"{folder} is another folder than before, and holds no models"
+            return f"{folder} has been replaced by a folder without models"
         return ""
 
 
 def version_of(text: str) -> int | None:
-    """Return the version that a text names: a positive int32 in decimal; None: it is none."""
+    """Parse a version: a positive int32 in decimal. Returns None if the text is not one."""
     if len(text) > _VERSION_DIGITS or not re.fullmatch(r"[1-9][0-9]*", text):
         return None
     return version if (version := int(text)) <= _LARGEST_VERSION else None
 
 
 def look_at(root: Path) -> Look:
-    """Return what a repository holds now.
+    """Return the current contents of a repository.
 
-    What lies elsewhere, or is called otherwise, is passed over, with the reason; files that are
-    no models are left alone. Raises ModelFileError if the repository is no folder, or can't be
-    read.
+    Misplaced or misnamed models are passed over, with the reason; other files are ignored. Raises
+    ModelFileError if the repository is not a folder or can't be read.
     """
     look = Look(root)
     names = _listed(root, look)
     if root in look.unread:
         raise ModelFileError(
             f"the model repository {root} can't be read ({look.unread[root]}); "
-            "let this user read it, or name another with --models"
+            "grant this user read access, or choose another with --models"
         )
     if root not in look.folders and root.exists():
-        raise ModelFileError(
-            f"{root} is a file; name the folder that holds NAME{_HOME} with --models"
-        )
+        raise ModelFileError(f"{root} is a file; set --models to the folder that holds NAME{_HOME}")
     if root not in look.folders:
         raise ModelFileError(
             f"the model repository {root} is not a folder; export a model with "
-            f"`visavis export resnet50 --out {root}`, or name another with --models"
+            f"`visavis export resnet50 --out {root}`, or choose another with --models"
         )
     found: list[ModelFile] = []
     for name in names:
@@ -156,31 +153,31 @@ def look_at(root: Path) -> Look:
 
 
 def within_a_model(folder: Path) -> bool:
-    """Say whether a folder is that of one model, or of one of its versions, and no repository."""
+    """Return True if a folder is that of one model or version, not a repository."""
     versions = (child for child in folder.iterdir() if version_of(child.name) is not None)
     return any((each / "model.onnx").is_file() for each in (folder, *versions))
 
 
 def scan(root: Path) -> list[ModelFile]:
-    """Return the model files of a repository, by name and version; raises as look_at does."""
+    """Return the model files of a repository, by name and version. Raises as look_at does."""
     return list(look_at(root).files)
 
 
 def stamp(path: Path, status: os.stat_result | None = None) -> Stamp:
-    """Return what changes when a model file, or the JSON beside it, does."""
+    """Return a value that changes when a model file or the JSON beside it does."""
     sidecar = path.with_suffix(".json")
     return *stamp_of(status or _stat(path)), *stamp_of(_stat(sidecar))
 
 
 def stamp_of(status: os.stat_result | None) -> Stamp:
-    """Return what changes when a file does; None: it isn't there."""
+    """Return a value that changes when a file does; status None: the file does not exist."""
     if status is None:
         return (0,)
     return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _listed(folder: Path, look: Look) -> list[str]:
-    """Return what a folder holds, if it is one; a look notes what keeps it from being read."""
+    """Return the names in a folder; notes in the look why it can't be read."""
     if (status := _status(folder, look)) is None:
         return []
     try:
@@ -195,46 +192,48 @@ def _listed(folder: Path, look: Look) -> list[str]:
 
 
 def _versions(root: Path, name: str, look: Look) -> list[ModelFile]:
-    """Return what the folder of a model holds; a look notes what else lies there."""
+    """Return the versions in a model's folder; notes misplaced files in the look."""
     folder = root / name
     entries = _listed(folder, look)
     if folder not in look.folders:
         _pass_over(folder, f"{_stem(name)}{_HOME}", look)
         return []
     found: list[ModelFile] = []
-    strange = False
+    misplaced = False
     for entry in entries:
         if (version := version_of(entry)) is not None:
             found.append(ModelFile(name, version, folder / entry / "model.onnx"))
         elif _is_folder(folder / entry, look):
             look.passed_over[folder / entry] = _no_version(entry)
-            strange = True
+            misplaced = True
         else:
-            strange |= _pass_over(folder / entry, f"{name}{_HOME}", look)
-    if not (found or strange):
-        look.passed_over[folder] = f"it holds no version; the model's file is {name}{_HOME}"
+            misplaced |= _pass_over(folder / entry, f"{name}{_HOME}", look)
+    if not (found or misplaced):
+        look.passed_over[folder] = f"it holds no version; the model file belongs at {name}{_HOME}"
     return found
 
 
 def _no_version(entry: str) -> str:
-    """Return why the name of a folder is no version."""
+    """Return why a folder's name is not a version."""
     if not re.fullmatch(r"[0-9]+", entry):
-        return "the folder of a version is called 1, 2 or another whole number; rename it"
+        return "the folder of a version is named 1, 2 or another whole number; rename it"
     if not (digits := entry.lstrip("0")):
-        return "versions begin at 1; rename it"
+        return "versions start at 1; rename it"
     if version_of(digits) is None:
-        return f"a version is at most {_LARGEST_VERSION}; rename it"
-    return f"a version begins with no zero; rename it to {digits}"
+        return f"the largest version is {_LARGEST_VERSION}; rename it"
+    return f"a version has no leading zeros; rename it to {digits}"
 
 
 def _miss(path: Path, look: Look) -> None:
-    """Note why the folder of a version has no model's file."""
+    """Note why a version's folder has no model file."""
     folder = path.parent
     others = _listed(folder, look)
-    if folder in look.unread or any(other.endswith(_UNDER_WAY) for other in others):
+    if folder in look.unread or any(other.endswith(_INCOMPLETE) for other in others):
         return
     if not folder.is_dir():
-        look.passed_over[folder] = f"it is no folder; the model's file is {folder.name}/{path.name}"
+        look.passed_over[folder] = (
+            f"it is not a folder; the model file belongs at {folder.name}/{path.name}"
+        )
         return
     named = sorted(other for other in others if other.lower().endswith(_MODEL_SUFFIXES))
     instead = f"; it holds {named[0][:64]}" if named else ""
@@ -242,21 +241,21 @@ def _miss(path: Path, look: Look) -> None:
 
 
 def _pass_over(path: Path, place: str, look: Look) -> bool:
-    """Note a file that lies where no model's file is looked for; say whether it is one."""
+    """Note a misplaced model file; returns True if the path was noted or can't be read."""
     if path in look.unread:
         return True
     if path.suffix.lower() not in _MODEL_SUFFIXES:
         return False
-    look.passed_over[path] = f"a model's file is looked for at {place}; move it there"
+    look.passed_over[path] = f"model files are served from {place} only; move it there"
     return True
 
 
 def _pass_over_beside(path: Path, look: Look) -> None:
-    """Note other models in the folder of a version, beside the one that is served."""
-    with suppress(OSError):  # It may be a folder whose files can be opened and not listed.
+    """Note other model files in a version's folder, beside the served one."""
+    with suppress(OSError):  # its files can be opened, but perhaps not listed
         for other in path.parent.iterdir():
             if other.suffix.lower() == ".onnx" and other != path and not _is_left_alone(other.name):
-                why = f"of a version's folder {path.name} alone is served; give it its own folder"
+                why = f"only {path.name} of a version's folder is served; give it its own folder"
                 look.passed_over[other] = why
 
 
@@ -278,7 +277,7 @@ def _status(path: Path, look: Look) -> os.stat_result | None:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
-            look.unread[path] = "a link that leads nowhere"
+            look.unread[path] = "a broken link"
     except OSError as error:
         look.unread[path] = _why(error)
     return None

@@ -1,7 +1,7 @@
-"""What a server needs to know of an .onnx file before it lets anything run it.
+"""Reads what the server must know about an .onnx file before it runs the model.
 
-Reads metadata, a digest of all the rest, and where tensors keep their values, straight
-from the protobuf. That takes neither the onnx package nor the memory of a parsed model.
+Reads the metadata, a digest of everything else, and whether tensors are stored in other files,
+directly from the protobuf: without the onnx package, and without a parsed model in memory.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ _CHUNK_BYTES = 1 << 20
 _MAX_METADATA_BYTES = 16 << 20
 
 
-# Where tensors may lie in a model, by message and field number: onnx/onnx.proto. A tensor whose
-# fields 13 or 14 are set has its values in another file.
+# The fields through which tensors are reached, by message and field number: onnx/onnx.proto. A
+# tensor with field 13 or 14 set is stored in another file.
 _NESTED = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -38,7 +38,7 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
-    """metadata: the file's key-value pairs. digest: SHA-256 over everything else, in hex."""
+    """A file's key-value metadata, and the SHA-256 of everything else, in hexadecimal."""
 
     metadata: dict[str, str]
     digest: str
@@ -47,7 +47,7 @@ class OnnxFile:
 def read_onnx_file(path: Path) -> OnnxFile:
     """Return the metadata and the digest of the .onnx file at a path.
 
-    Raises as parse_onnx_file does, and ModelFileError if it is no regular file.
+    Raises ModelFileError if it is not a regular file, and as parse_onnx_file does.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: not a regular file")
@@ -61,9 +61,9 @@ def read_onnx_file(path: Path) -> OnnxFile:
 def parse_onnx_file(file: BinaryIO, path: Path) -> OnnxFile:
     """Return the metadata and the digest of an open .onnx file; path: for errors.
 
-    Graph and weights count for the digest, metadata doesn't, so that it can be carried
-    there. Raises ModelFileError if the file is no ONNX model, or if its weights lie in other
-    files, which no digest covers and which may change while in use.
+    The digest covers graph and weights. It does not cover the metadata, which carries it. Raises
+    ModelFileError if the file is not an ONNX model, or if its weights are in other files: the
+    digest does not cover them, and they may change while in use.
     """
     digest = hashlib.sha256()
     metadata: dict[str, str] = {}
@@ -83,18 +83,16 @@ def parse_onnx_file(file: BinaryIO, path: Path) -> OnnxFile:
         file.seek(0)
         external = _has_external_data(file, "model", end)
     except (ValueError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{path}: not an ONNX model, or cut short ({error})") from None
+        raise ModelFileError(f"{path}: not an ONNX model, or truncated ({error})") from None
     if _GRAPH not in fields:
-        raise ModelFileError(f"{path}: not an ONNX model (it holds no graph)")
+        raise ModelFileError(f"{path}: not an ONNX model (it has no graph)")
     if external:
-        raise ModelFileError(
-            f"{path}: its weights lie in other files; export it with all of them inside"
-        )
+        raise ModelFileError(f"{path}: its weights are in other files; export it as a single file")
     return OnnxFile(metadata, digest.hexdigest())
 
 
 def metadata_bytes(metadata: dict[str, str]) -> bytes:
-    """Return key-value pairs as the bytes that, appended to an .onnx file, add them to it."""
+    """Return the bytes that add key-value pairs to an .onnx file when appended to it."""
     encoded = b""
     for key, value in metadata.items():
         entry = b"".join(
@@ -122,7 +120,7 @@ def _read_field(file: BinaryIO, wire_type: int) -> Iterable[bytes]:
 
 
 def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
-    """Say whether a message that ends at `end` holds a tensor whose values are elsewhere."""
+    """Return True if a message that ends at `end` holds a tensor stored in another file."""
     while file.tell() < end:
         tag = _read_varint(file)
         field, wire_type = tag >> 3, tag & 7
@@ -133,8 +131,8 @@ def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
             continue
         size = _read_varint(file) if wire_type == 2 else {1: 8, 5: 4}[wire_type]
         after = file.tell() + size
-        if after > end:  # At the file's end there would always be one more, of nothing.
-            raise ValueError("a field is longer than what holds it")
+        if after > end:  # seeking past the end of the file would succeed
+            raise ValueError("a field is longer than its message")
         if message == "tensor" and field == _EXTERNAL_DATA:
             return True
         nested = _NESTED[message].get(field)
@@ -146,10 +144,10 @@ def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:
     if size > _MAX_METADATA_BYTES:
-        raise ValueError(f"a piece of metadata takes {size} bytes")
+        raise ValueError(f"a metadata entry takes {size} bytes; the limit is {_MAX_METADATA_BYTES}")
     data = file.read(size)
     if len(data) < size:
-        raise ValueError("the end comes too early")
+        raise ValueError("unexpected end of file")
     return data
 
 
@@ -160,12 +158,12 @@ def _read_varint(file: BinaryIO) -> int:
         byte = file.read(1)
         if not byte:
             if shift:
-                raise ValueError("the end comes too early")
+                raise ValueError("unexpected end of file")
             return 0
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise ValueError("a number is too long")
+    raise ValueError("a varint is too long")
 
 
 def _varint(value: int) -> bytes:
@@ -183,6 +181,6 @@ def _entry(data: bytes) -> tuple[str, str]:
     texts = {1: "", 2: ""}
     while tag := _read_varint(file):
         if tag & 7 != 2:
-            raise ValueError("metadata that is no text")
+            raise ValueError("a metadata entry is not text")
         texts[tag >> 3] = _read_exactly(file, _read_varint(file)).decode()
     return texts[1], texts[2]

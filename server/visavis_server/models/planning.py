@@ -9,10 +9,10 @@ from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import Provider, choose
 from visavis_server.settings import Settings, TunedPlan
 
-# Measured on CPUs with ResNet-50; the answers are the same to the bit. Where a core's cache is
-# large, batches of 4 gain up to 8 % (fp32) and 9 % (int8), larger ones no more; where it is
-# small, fp32 loses 6 %. YOLO at 640 gains nothing or loses anywhere: the activations of one image
-# fill a cache already.
+# Measured on CPUs with ResNet-50; the outputs are identical to the bit. With a large cache, batches
+# of 4 gain up to 8 % (fp32) and 9 % (int8), and larger batches no more. With a small cache, fp32
+# loses 6 %. YOLO at 640 gains nothing or loses everywhere: the activations of one image already
+# fill the cache.
 _LARGE_CACHE_BYTES = 1 << 20
 _CLASSIFIER_BATCH = 4
 _DEVICE_BATCH = 16
@@ -20,11 +20,11 @@ _DEVICE_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """What there is to be shared out.
+    """The resources of the machine, and the plans for models that follow from them.
 
-    cores: those that this process may use. cache_bytes: of a core's own cache. streams: of the
-    device, where the provider has one. low_memory: whether memory counts more than speed.
-    bf16: whether to compute in it. tuning: what was measured here, by model.
+    cores: usable by this process. cache_bytes: of each core's private cache. streams: of the
+    device, if the provider has one. low_memory: prefer less memory to speed. bf16: compute in
+    bfloat16. tuning: the plans measured on this machine, by model.
     """
 
     provider: Provider
@@ -36,10 +36,10 @@ class Planner:
     tuning: Mapping[str, TunedPlan] = field(default_factory=dict)
 
     def plan(self, document: ModelDocument) -> Plan:
-        """Return how a model is run on this machine."""
+        """Return the plan for a model on this machine."""
         plan = self._on_device() if self.provider.on_device else self._on_cores(document)
         if self.low_memory:
-            why = "low_memory: one session, one image in a run"
+            why = "low_memory: one session, one image per run"
             plan = replace(plan, batch=1, exclusive_threads=0, why=why)
         tuning = self.tuning.get(document.name)
         if tuning is not None and tuning.device == self.provider.device:
@@ -51,7 +51,7 @@ class Planner:
             runs_on="device",
             batch=_DEVICE_BATCH,
             instances=self.streams,
-            why="large batches keep a device busy, and one stream copies while another runs",
+            why="large batches keep the device busy, and one stream copies while another computes",
         )
 
     def _on_cores(self, document: ModelDocument) -> Plan:
@@ -66,24 +66,21 @@ class Planner:
         )
 
     def _cpu_batch(self, document: ModelDocument) -> tuple[int, str]:
-        """Return how many images a run on cores takes, and why."""
+        """Return the number of images per run on cores, and why."""
         if self.provider.own_threads:
             return 1, f"batches gain nothing with {self.provider.device}"
         if document.task is not Task.CLASSIFICATION:
-            return 1, "detectors gain nothing from batches on a CPU"
+            return 1, "on a CPU, detectors gain nothing from batches"
         if document.precision == "int8":
             return _CLASSIFIER_BATCH, "int8 classifiers gain from batches"
         if self.cache_bytes < _LARGE_CACHE_BYTES:
             kib = self.cache_bytes >> 10
-            return 1, f"a batch would not fit in a core's cache of {kib} KiB"
+            return 1, f"a batch does not fit in a core's cache of {kib} KiB"
         return _CLASSIFIER_BATCH, "classifiers gain from batches"
 
 
 def planner_of(settings: Settings) -> tuple[Planner, str]:
-    """Return what decides how models are run, and in words, why on this provider.
-
-    Raises ProviderUnavailable.
-    """
+    """Return the planner, and the reason for its provider. Raises ProviderUnavailable."""
     provider, why = choose(settings.device, settings.bf16)
     planner = Planner(
         provider,
@@ -98,14 +95,14 @@ def planner_of(settings: Settings) -> tuple[Planner, str]:
 
 
 def one_at_a_time(plan: Plan) -> Plan:
-    """Return the plan for a graph whose batch is fixed to 1."""
+    """Return the plan for a graph with a fixed batch of 1."""
     if plan.batch == 1:
         return plan
     return replace(plan, batch=1, why=f"{plan.why}; the graph takes one image at a time")
 
 
 def _tuned(plan: Plan, tuning: TunedPlan, cores: int) -> Plan:
-    why = f"tuned for {tuning.goal}, by the settings"
+    why = f"tuned for {tuning.goal} in the settings"
     if plan.runs_on == "device":
         return replace(plan, batch=tuning.batch, why=why)
     threads = min(tuning.threads, cores)

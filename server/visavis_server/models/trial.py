@@ -1,8 +1,8 @@
-"""Tries model files in a process of their own, before this one loads them.
+"""Tries model files in a separate process before the server loads them.
 
-A file may hang the process that loads it, take all memory, or crash ONNX Runtime. Then that
-process ends, and this one knows which file it was. It imports little: the first trial begins while
-the server is still importing.
+A file may hang the process that loads it, use up its memory, or crash ONNX Runtime. In a trial only
+the trial's process fails, and the server learns which file it was. This module imports little: the
+first trial starts while the server is still importing its modules.
 """
 
 import json
@@ -19,20 +19,21 @@ from contextlib import suppress
 from visavis_server.errors import CannotLoadNow, ModelFileError
 from visavis_server.models.model_files import ModelFile
 
-# For Python and its imports, on a machine that is busy.
+# For Python and its imports on a busy machine.
 _START_S = 60.0
-# Between the end of what a process says and its own.
+# Between the end of a process's output and its exit.
 _END_S = 1.0
-# A verdict is one line; a longer one is no verdict.
+# A verdict is one line; longer lines are invalid.
 _MOST_LINE_BYTES = 1 << 16
 _KILLED = -9
 
 
 class Trial:
-    """Tries files one after another; one that ends the process is refused, the rest tried anew.
+    """Tries files one after another.
 
-    The process starts at once, and its imports take longest: make it early, `begin` it later.
-    polite: whether other processes come first. Raises CannotLoadNow if no process can be started.
+    A file that ends the process is refused, and a new process tries the rest. The process starts
+    at once, and imports take most of its time: create the trial early, and call
+    `begin` later. polite: run at a low priority. Raises CannotLoadNow if no process can be started.
     """
 
     def __init__(self, *, polite: bool = False) -> None:
@@ -43,28 +44,29 @@ class Trial:
         self._verdicts: dict[ModelFile, Future[str]] = {}
         self._stopped = False
         self._lock = threading.Lock()
-        # By the calling thread: beside imports another one gets to run late.
+        # In the calling thread: while it imports, a new thread would get to run late.
         self._process = _started(polite)
         threading.Thread(target=self._run, name="trial", daemon=True).start()
 
     def begin(self, files: Iterable[ModelFile], timeout_s: float) -> None:
-        """Try these files, once; timeout_s: for each."""
+        """Try these files; called once. timeout_s: for each file."""
         self._left = list(files)
         self._timeout_s = timeout_s
         self._verdicts = {file: Future() for file in self._left}
         self._begun.set()
 
     def verdict(self, file: ModelFile) -> Future[str]:
-        """Return what will hold the identity of what was tried and can be served.
+        """Return a future of the identity of the file that was tried.
 
-        It raises ModelFileError if the file can't be served; CannotLoadNow if that may change.
+        It raises ModelFileError if the file can't be served, CannotLoadNow if the cause may be
+        transient.
         """
         if file not in self._verdicts:
-            raise CannotLoadNow(f"{file.path}: it came while the server was starting")
+            raise CannotLoadNow(f"{file.path}: the file was added while the server was starting")
         return self._verdicts[file]
 
     def stop(self) -> None:
-        """End the process; what has no verdict by then gets none."""
+        """Kill the process and cancel the outstanding verdicts."""
         with self._lock:
             self._stopped = True
             self._process.kill()
@@ -86,7 +88,7 @@ class Trial:
                 self._listen(self._process)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        """Note verdicts until the process has ended, or has to be."""
+        """Record verdicts until the process ends or must be killed."""
         assert process.stdout is not None
         lines = _Lines(process.stdout.fileno())
         try:
@@ -95,7 +97,9 @@ class Trial:
             if not self._left:
                 return
             if lines.next(max(_START_S, self._timeout_s)) is None:
-                self._refuse(CannotLoadNow(f"its trial ended {_ending(process)} before it began"))
+                self._refuse(
+                    CannotLoadNow(f"the trial process ended {_ending(process)} before it started")
+                )
                 return
             while self._left:
                 line = lines.next(self._timeout_s)
@@ -110,14 +114,14 @@ class Trial:
             process.stdout.close()
 
     def _note(self, line: str) -> bool:
-        """Note one verdict; say whether it was one."""
+        """Record one verdict; returns False if the line is not a verdict."""
         try:
-            said = json.loads(line)
-            identity, error = said.get("identity"), None
+            verdict_fields = json.loads(line)
+            identity, error = verdict_fields.get("identity"), None
             if identity is None:
-                error = _KINDS[said["kind"]](said["why"])
+                error = _KINDS[verdict_fields["kind"]](verdict_fields["why"])
         except (ValueError, KeyError, AttributeError):
-            self._refuse(ModelFileError("its loading says what is no verdict"))
+            self._refuse(ModelFileError("the trial process wrote an invalid verdict"))
             return False
         if error is not None:
             self._refuse(error)
@@ -128,7 +132,7 @@ class Trial:
         return True
 
     def _refuse(self, error: ModelFileError) -> None:
-        """Let the file whose turn it is have an error that names it."""
+        """Fail the verdict of the current file with an error that names the file."""
         file = self._left.pop(0)
         if str(file.path) not in str(error):
             error = type(error)(f"{file.path}: {error}")
@@ -138,20 +142,20 @@ class Trial:
 
     def _why(self, process: subprocess.Popen[bytes], lines: "_Lines") -> ModelFileError:
         if lines.too_long:
-            return ModelFileError("its loading says too much")
+            return ModelFileError("the trial process wrote too much")
         if lines.ended:
             ending = _ending(process)
-            # The kernel kills what takes the last of the memory.
+            # Killed, most likely by the kernel for lack of memory.
             kind = CannotLoadNow if process.returncode == _KILLED else ModelFileError
-            return kind(f"its loading ended {ending}")
-        return CannotLoadNow(f"it was not loaded and warmed up within {self._timeout_s:g} s")
+            return kind(f"the process that loaded it ended {ending}")
+        return CannotLoadNow(f"it did not load and warm up within {self._timeout_s:g} s")
 
 
 _KINDS = {kind.__name__: kind for kind in (ModelFileError, CannotLoadNow)}
 
 
 class _Lines:
-    """Lines that a process writes, each within a time; ended: whether there come no more."""
+    """Reads the lines of a process with a timeout each; ended: True at the end of the output."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -159,7 +163,7 @@ class _Lines:
         self.ended = self.too_long = False
 
     def next(self, timeout_s: float) -> str | None:
-        """Return the next line; None if there is none in time, none any more, or it has no end."""
+        """Return the next line; None after the timeout, at the end, or if it is too long."""
         end = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._descriptor, selectors.EVENT_READ)
@@ -179,9 +183,9 @@ class _Lines:
 
 
 def _started(polite: bool) -> subprocess.Popen[bytes]:
-    """Return a process that will try files; it finds no modules in the working folder.
+    """Return a process that will try files; -P: it imports nothing from the working directory.
 
-    Raises CannotLoadNow if the system starts none.
+    Raises CannotLoadNow if the process can't be started.
     """
     command = [
         sys.executable,
@@ -190,21 +194,20 @@ def _started(polite: bool) -> subprocess.Popen[bytes]:
         "visavis_server.models.trial_process",
         *(["polite"] if polite else []),
     ]
-    # Python's own, whatever the loop: another way to begin a process runs what gRPC has to do
-    # before and after a fork, and that may crash.
+    # Not the loop's: uvloop forks, which runs gRPC's fork handlers, and they may crash.
     try:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError as error:
-        raise CannotLoadNow(f"no process can be started to try models ({error})") from None
+        raise CannotLoadNow(f"can't start a process to try models ({error})") from None
 
 
 def _order(process: subprocess.Popen[bytes], files: list[ModelFile]) -> None:
-    """Tell a process which files it is to try."""
+    """Send a process the files to try."""
     assert process.stdin is not None
     names = [(file.name, file.version, str(file.path)) for file in files]
-    # If it has ended already, what it doesn't say tells.
+    # If the process has already ended, reading its output finds out.
     with suppress(BrokenPipeError), process.stdin:
         process.stdin.write(json.dumps(names).encode())
 
@@ -213,5 +216,5 @@ def _ending(process: subprocess.Popen[bytes]) -> str:
     try:
         code = process.wait(_END_S)
     except subprocess.TimeoutExpired:
-        return "without an end"
+        return "its output but not itself"
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"

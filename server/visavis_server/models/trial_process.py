@@ -1,8 +1,8 @@
-"""Loads and warms up model files in a process of its own, which can be ended.
+"""Loads and warms up model files in a separate process, which can be killed.
 
-`python -m visavis_server.models.trial_process` reads their paths from standard input, and writes a
-line of JSON for each: the identity of a file that can be served, or what is wrong with it. It runs
-on the CPU, whatever serves in the end.
+`python -m visavis_server.models.trial_process` reads their paths from standard input and writes one
+line of JSON for each: the identity of a file that can be served, or the error. It runs on the CPU,
+even if another device serves the model later.
 """
 
 import ctypes
@@ -18,16 +18,16 @@ from pathlib import Path
 from visavis_server.card import ModelDocument
 from visavis_server.errors import CannotLoadNow, ModelFileError, StartupError
 from visavis_server.log import configure_logging
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader
 from visavis_server.runtime import memory
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import CPU
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 
-# What a session may take besides the process that it is in: of its file's size, and at least.
+# The memory limit of a session beside its process: a multiple of the file's size, and a minimum.
 _FILE_SIZES, _LEAST_BYTES = 8, 1 << 30
 _POLITE = 10
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -35,10 +35,10 @@ _MOST_WHY = 4000
 
 
 class _Quick(Planner):
-    """Plans what takes the least time: all cores for one run, batches of two."""
+    """Plans for the shortest trial: all cores for one run, batches of two."""
 
     def plan(self, document: ModelDocument) -> Plan:
-        """Return how a model is tried."""
+        """Return the plan for a model's trial."""
         plan = super().plan(document)
         return replace(
             plan, instances=1, threads=self.cores, exclusive_threads=0, batch=min(plan.batch, 2)
@@ -48,31 +48,31 @@ class _Quick(Planner):
 def main() -> None:
     """Try the files that standard input names."""
     if sys.platform == "linux":
-        # It ends with the server, and before it when memory runs out.
+        # End with the server, and be killed before it when memory runs out.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with suppress(OSError):  # no /proc
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if "polite" in sys.argv and hasattr(os, "nice"):
         os.nice(_POLITE)
-    say = _only_speaker()
+    write = _verdict_writer()
     configure_logging("console", "error")
     loader = Loader(_Quick(CPU, usable_cores()), Scheduler(cores=1, queue_size=1), Path())
     files = json.load(sys.stdin)
-    say({})
+    write({})
     for name, version, path in files:
-        say(_tried(loader, ModelFile(name, version, Path(path))))
+        write(_tried(loader, ModelFile(name, version, Path(path))))
 
 
-def _only_speaker() -> Callable[[dict[str, str]], None]:
-    """Return what writes a line to standard output; all else that is printed goes nowhere."""
+def _verdict_writer() -> Callable[[dict[str, str]], None]:
+    """Return a function that writes a line to standard output; discards all other output."""
     verdicts = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
 
-    def say(what: dict[str, str]) -> None:
-        print(json.dumps(what), file=verdicts, flush=True)
+    def write(verdict: dict[str, str]) -> None:
+        print(json.dumps(verdict), file=verdicts, flush=True)
 
-    return say
+    return write
 
 
 def _tried(loader: Loader, file: ModelFile) -> dict[str, str]:
@@ -83,14 +83,14 @@ def _tried(loader: Loader, file: ModelFile) -> dict[str, str]:
         kind = CannotLoadNow if isinstance(error, CannotLoadNow) else ModelFileError
         return {"kind": kind.__name__, "why": str(error)[:_MOST_WHY]}
     except MemoryError:
-        why = f"{file.path}: takes more memory than a file of its size should"
+        why = f"{file.path}: loading it takes more memory than a file of its size should"
         return {"kind": CannotLoadNow.__name__, "why": why}
     finally:
         memory.give_back()
 
 
 def _limit_memory(path: Path) -> None:
-    """Let this process take so much more memory than it has, for a file of that size."""
+    """Limit the memory of this process to what a file of this size may need."""
     if sys.platform != "linux":
         return
     import resource
@@ -110,5 +110,5 @@ def _limit_memory(path: Path) -> None:
 
 if __name__ == "__main__":
     main()
-    # Nothing is waited for: a thread may hang in a model.
+    # Don't wait for threads: one may hang in a model.
     os._exit(0)

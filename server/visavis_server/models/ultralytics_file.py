@@ -1,4 +1,4 @@
-"""Model files that `ultralytics` exported itself: their metadata, read as our document."""
+"""Converts the metadata of model files that `ultralytics` exported into a document."""
 
 import re
 from typing import Literal as OneOf
@@ -25,15 +25,15 @@ from visavis_server.models.literal import Literal, read_literal
 from visavis_server.runtime.session import Session
 from visavis_server.vision.labels import name_of_label_set, read_labels
 
-# Pixels; the export makes none larger, and the probe takes 12 bytes for each.
+# In pixels. The export makes no larger input, and the probe takes 12 bytes per pixel.
 _MAX_SIDE = 4096
-# What a file says of its author and licence is shown on its card.
+# Of a file's author and licence, which the card shows.
 _MAX_TEXT_LENGTH = 200
-# What ultralytics/yolov5's classifiers expect: ImageNet's.
+# ImageNet's, as ultralytics/yolov5's classifiers expect.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NAMES_ADVICE = (
-    "export the weights with `visavis export`, which takes names from --class-names FILE, or put "
-    "a model.json beside it"
+    "export the weights with `visavis export`, which reads class names from --class-names FILE, or "
+    "put a model.json beside the file"
 )
 _PerChannel = tuple[float, float, float]
 _Layout = OneOf["ultralytics_rows", "end_to_end"]
@@ -42,8 +42,8 @@ _Layout = OneOf["ultralytics_rows", "end_to_end"]
 def document_of(name: str, metadata: dict[str, str], session: Session, where: str) -> ModelDocument:
     """Return the document of a file that ultralytics, or ultralytics/yolov5, exported.
 
-    metadata: the file's, with `names`, and from ultralytics `task` and `imgsz`. Raises
-    ModelFileError if something is missing, or the task is neither classification nor detection.
+    metadata: of the file: `names`, and from ultralytics `task` and `imgsz`. Raises ModelFileError
+    if a key is missing, or if the task is neither classification nor detection.
     """
     labels = _labels(metadata, where)
     if "task" not in metadata:
@@ -51,13 +51,13 @@ def document_of(name: str, metadata: dict[str, str], session: Session, where: st
     task = metadata["task"]
     if task not in ("detect", "classify"):
         raise ModelFileError(
-            f"{where}: its task is {_line(task)!r}; detect and classify are served"
+            f"{where}: its task is {_line(task)!r}; only detect and classify can be served"
         )
     height, width = _input_size(metadata, session, where, None)
     resize: ShorterSide | Stretch | Letterbox
     output: ClassScores | CandidateRows
     if task == "classify":
-        # ultralytics resizes the shorter side to a square input, and stretches to any other.
+        # ultralytics resizes the shorter side for a square input, and stretches for others.
         resize = ShorterSide(size=width) if width == height else Stretch()
         output = ClassScores(layout="probabilities", tensor=next(iter(session.output_shapes)))
     else:
@@ -93,9 +93,9 @@ def _document_of_yolov5(
 ) -> ModelDocument:
     """Return the document of a file that ultralytics/yolov5 exported.
 
-    It wrote names and stride and nothing else: what the graph gives says what the model does.
+    Its metadata holds only names and stride; the shapes of the outputs show the task.
     """
-    # The sizes that its detectors are trained and exported at; P6 models have a stride of 64.
+    # The sizes at which its detectors are trained and exported; P6 models have a stride of 64.
     usual = 1280 if metadata.get("stride") == "64" else 640
     height, width = _input_size(metadata, session, where, usual)
     tensor, shape = _probe(session, height, width)
@@ -105,13 +105,13 @@ def _document_of_yolov5(
     if classifies and any_size:
         height = width = 224
     if any_size:
-        source += f" for pictures of any size, served at its usual {height}x{width}"
+        source += f" with a dynamic input size, served at the usual {height}x{width}"
     classes = shape[1] if classifies else shape[-1] - 5
     masks = [out[1] for out in session.output_shapes.values() if len(out) == 4]
     if not classifies and classes - len(labels) in masks:
         raise ModelFileError(
-            f"{where}: it is a segmentation model of ultralytics/yolov5; detectors and classifiers "
-            "are served"
+            f"{where}: it is a segmentation model of ultralytics/yolov5; only detectors and "
+            "classifiers can be served"
         )
     if not (classifies or len(shape) == 3) or classes < 1:
         raise ModelFileError(
@@ -164,7 +164,7 @@ def _input(
 def _probe(session: Session, height: int, width: int) -> tuple[str, tuple[int, ...]]:
     """Return the name and the shape of a file's first output for one image.
 
-    A graph for any size names no sizes: what it gives does.
+    Runs the graph: with a dynamic input size, its declared output shapes are unknown.
     """
     tensor = next(iter(session.output_shapes))
     (output,) = session.run(np.zeros((1, 3, height, width), np.float32), [tensor])
@@ -176,12 +176,12 @@ def _literal(metadata: dict[str, str], key: str, where: str) -> Literal:
         return read_literal(metadata[key])
     except KeyError:
         raise ModelFileError(
-            f"{where}: holds neither a visavis document nor ultralytics' metadata ({key} is "
+            f"{where}: it has neither a visavis document nor ultralytics' metadata ({key} is "
             f"missing); {_NAMES_ADVICE}"
         ) from None
     except ValueError as error:
         raise ModelFileError(
-            f"{where}: its metadata {key} can't be read: {error}; export it again"
+            f"{where}: its metadata {key} is invalid: {error}; export it again"
         ) from None
 
 
@@ -190,14 +190,14 @@ def _labels(metadata: dict[str, str], where: str) -> tuple[str, ...]:
         return read_labels(_literal(metadata, "names", where))
     except ValueError as error:
         raise ModelFileError(
-            f"{where}: its metadata names can't be used: {error}; {_NAMES_ADVICE}"
+            f"{where}: its metadata names is invalid: {error}; {_NAMES_ADVICE}"
         ) from None
 
 
 def _require_names(labels: int, classes: int, where: str) -> None:
     if labels != classes:
         raise ModelFileError(
-            f"{where}: its metadata names {labels} classes and its graph has {classes}; "
+            f"{where}: its metadata has names for {labels} classes, but its graph has {classes}; "
             f"{_NAMES_ADVICE}"
         )
 
@@ -205,13 +205,13 @@ def _require_names(labels: int, classes: int, where: str) -> None:
 def _input_size(
     metadata: dict[str, str], session: Session, where: str, usual: int | None
 ) -> tuple[int, int]:
-    """Return height and width: the graph's, or the metadata's where any will do.
+    """Return height and width: the graph's, or the metadata's if the graph's are dynamic.
 
-    usual: of both, where the metadata has no size either.
+    usual: the side to use if the metadata has no size either.
     """
     shape = session.input_shape
     if len(shape) != 4 or shape[1] not in (3, None):
-        raise ModelFileError(f"{where}: its input is {shape}; [batch, 3, height, width] is served")
+        raise ModelFileError(f"{where}: its input is {shape}; it must be [batch, 3, height, width]")
     size: object = [usual, usual]
     if shape[2] and shape[3]:
         size = shape[2:]
@@ -221,41 +221,41 @@ def _input_size(
         case [int(height), int(width)] if 1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE:
             return height, width
     raise ModelFileError(
-        f"{where}: its input size is {size!s:.40}; two sides of 1 to {_MAX_SIDE} pixels are served"
+        f"{where}: its input size is {size!s:.40}; it must be two sides of 1 to {_MAX_SIDE} pixels"
     )
 
 
 def _layout(shape: tuple[int, ...], classes: int, metadata: dict[str, str], where: str) -> _Layout:
-    """Return how the candidates lie in an output [1, ., .] of an ultralytics detector.
+    """Return the layout of the output [1, ., .] of an ultralytics detector.
 
-    Where duplicates are dropped in the graph it is [1, n, 6], and n may be 4 + classes: then the
-    export's own arguments decide.
+    A graph that drops duplicates returns [1, n, 6]. If n is 4 + classes too, the export's
+    arguments decide.
     """
     if "rtdetr" in (metadata.get("head", "") + metadata.get("description", "")).lower():
         raise ModelFileError(
-            f"{where}: it is an RT-DETR, whose output {list(shape)} is not served; YOLO's is"
+            f"{where}: it is an RT-DETR, whose output {list(shape)} is not supported; YOLO's is"
         )
     if len(shape) == 3:
-        rows, dropped = shape[1] == 4 + classes, _drops_duplicates(metadata)
-        if shape[2] == 6 and (not rows or dropped is not False):
+        has_rows, drops = shape[1] == 4 + classes, _drops_duplicates(metadata)
+        if shape[2] == 6 and (not has_rows or drops is not False):
             return "end_to_end"
-        if rows:
+        if has_rows:
             return "ultralytics_rows"
         if 4 < shape[1] < shape[2]:
             _require_names(classes, shape[1] - 4, where)
     raise ModelFileError(
-        f"{where}: its output {list(shape)} fits none of the layouts of a detector with "
+        f"{where}: its output {list(shape)} matches no known layout of a detector with "
         f"{classes} classes"
     )
 
 
 def _drops_duplicates(metadata: dict[str, str]) -> bool | None:
-    """Say whether a file's own metadata has duplicates dropped in the graph; None: it is silent."""
+    """Return whether the graph drops duplicates, by the metadata; None if it does not say."""
     if metadata.get("end2end") == "True":
         return True
-    # In its repr, since lists among the arguments are none of the plain values that are read.
-    given = re.search(r"'nms': (True|False|None)\b", metadata.get("args", ""))
-    return given[1] == "True" if given else None
+    # Searched in the repr: the arguments may hold lists, which read_literal rejects.
+    argument = re.search(r"'nms': (True|False|None)\b", metadata.get("args", ""))
+    return argument[1] == "True" if argument else None
 
 
 def _facts(metadata: dict[str, str], architecture: str) -> Facts:
@@ -278,5 +278,5 @@ def _facts(metadata: dict[str, str], architecture: str) -> Facts:
 
 
 def _line(text: str) -> str:
-    """Return the beginning of a stranger's text, without control characters."""
+    """Return the start of an untrusted text, without control characters."""
     return "".join(letter for letter in text[:_MAX_TEXT_LENGTH] if letter.isprintable())

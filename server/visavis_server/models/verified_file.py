@@ -1,9 +1,8 @@
-"""A model file that is opened once: all sessions of a version come from the bytes verified then.
+"""A model file that is opened once, so that every session comes from the verified bytes.
 
-A path may lead to another file a moment later, and a file may be overwritten while it is open.
-So the file is copied to private memory first; its digest, its metadata and its sessions all come
-from that copy. For a session that is made later the file is copied again, from the same
-descriptor, and must be what it was.
+A path may point to another file a moment later, and an open file may be overwritten. So the file is
+first copied to private memory; digest, metadata and sessions all come from that copy. For a later
+session the file is copied again through the same descriptor, and must not have changed.
 """
 
 import hashlib
@@ -27,9 +26,9 @@ _MOST_SIDECAR_BYTES = 16 << 20
 class VerifiedFile:
     """An open model file.
 
-    contents: its metadata and digest. sidecar: the bytes of the JSON beside it, if there is one.
-    stamp: changes when either of them does. Raises ModelFileError if the file is no regular file
-    or no ONNX model, and CannotLoadNow if it can't be read for now.
+    contents: its metadata and digest. sidecar: the bytes of the JSON beside it; None: no JSON.
+    stamp: changes when either of them does. Raises ModelFileError if the file is not a regular
+    file or not an ONNX model, and CannotLoadNow if it temporarily can't be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +44,7 @@ class VerifiedFile:
 
     @cached_property
     def identity(self) -> str:
-        """A digest over all that decides how the model is served: the file, the JSON beside it."""
+        """A digest of everything that decides how the model is served: the file and its sidecar."""
         parts = (
             self.contents.digest.encode(),
             repr(sorted(self.contents.metadata.items())).encode(),
@@ -55,9 +54,9 @@ class VerifiedFile:
 
     @contextmanager
     def copy(self) -> Iterator[PrivateCopy]:
-        """Lend a private copy of the bytes that `contents` tells of.
+        """Lend a private copy of the bytes that `contents` describes.
 
-        The first one stays until `release`; later ones take memory as long as they are lent.
+        The first copy stays until `release`; later ones use memory only while they are lent.
         Raises ModelFileError if the file has been overwritten since.
         """
         if self._copy is not None:
@@ -70,7 +69,7 @@ class VerifiedFile:
             copy.close()
 
     def release(self) -> None:
-        """Give back the memory of the first copy; the file stays open."""
+        """Release the memory of the first copy; the file stays open."""
         if self._copy is not None:
             self._copy.close()
             self._copy = None
@@ -80,16 +79,16 @@ class VerifiedFile:
         with copy.open() as file:
             if parse_onnx_file(file, self.path) != self.contents:
                 raise ModelFileError(
-                    f"{self.path}: it was overwritten while it was served; put new files in place "
-                    "by renaming them"
+                    f"{self.path}: the file was overwritten while it was served; replace files by "
+                    "renaming new ones into place"
                 )
         return copy
 
 
 def _opened(path: Path) -> int:
-    """Return a descriptor of a regular file; opening never waits."""
+    """Return a descriptor of a regular file; never blocks."""
     try:
-        # Asked first: to open a device may do something.
+        # Before opening it: opening a device may have side effects.
         if stat.S_ISREG(path.stat().st_mode):
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -101,7 +100,7 @@ def _opened(path: Path) -> int:
 
 
 def _read_sidecar(path: Path) -> tuple[bytes | None, os.stat_result | None]:
-    """Return the JSON beside a model file and its status; nothing if it isn't there."""
+    """Return the JSON beside a model file and its status; None, None if it does not exist."""
     try:
         path.stat()
     except FileNotFoundError:

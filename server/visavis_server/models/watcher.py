@@ -1,4 +1,4 @@
-"""Watches the folder of models: what is new or changed is loaded beside the old, then served."""
+"""Watches the model folder: loads new and changed files beside the old ones, then serves them."""
 
 import asyncio
 import time
@@ -18,19 +18,20 @@ from visavis_server.errors import (
     ModelNotFound,
     StartupError,
 )
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import Look, ModelFile, Stamp, look_at, stamp
-from visavis_server.models.repository import Loader, Repository
+from visavis_server.models.repository import Repository
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.trial import Trial
 from visavis_server.runtime import memory
 
 _log = structlog.get_logger()
 
-# Between two looks, in which a file that is being written changes.
+# Between two looks at the folder; a file that changes in this time is still being written.
 _SETTLES_S = 1.0
-# A file that could not be loaded for a cause that may pass is tried again after this time, then
-# after twice as long, and so on up to the second.
-_AGAIN_S, _AGAIN_MOST_S = 30.0, 3600.0
+# A file that failed for a transient cause is retried after the first time, then after twice as
+# long, and so on up to the second.
+_RETRY_S, _MAX_RETRY_S = 30.0, 3600.0
 
 Publish = Callable[[Repository], Awaitable[None]]
 
@@ -39,8 +40,8 @@ Publish = Callable[[Repository], Awaitable[None]]
 class Refusal:
     """A file that can't be served.
 
-    again_at: when it is tried again, by time.monotonic(); None: not until the file changes.
-    wait_s: how long that was to wait for.
+    again_at: the time of the next attempt, by time.monotonic(); None: when the file changes.
+    wait_s: the wait before that attempt.
     """
 
     stamp: Stamp
@@ -50,32 +51,31 @@ class Refusal:
 
     @classmethod
     def of(cls, stamp: Stamp, error: StartupError, before: "Refusal | None" = None) -> "Refusal":
-        """Return the refusal of a file with a stamp; before: the last one of the same file."""
+        """Return the refusal of a file with this stamp; before: the file's previous refusal."""
         if not isinstance(error, CannotLoadNow):
             return cls(stamp, str(error))
-        wait_s = min(before.wait_s * 2, _AGAIN_MOST_S) if before and before.wait_s else _AGAIN_S
+        wait_s = min(before.wait_s * 2, _MAX_RETRY_S) if before and before.wait_s else _RETRY_S
         return cls(stamp, str(error), time.monotonic() + wait_s, wait_s)
 
     def holds(self, stamp: Stamp) -> bool:
-        """Say whether a file with a stamp is still refused."""
+        """Return True if a file with this stamp is still refused."""
         due = self.again_at is not None and time.monotonic() >= self.again_at
         return self.stamp == stamp and not due
 
 
 def reasons(refused: Mapping[ModelFile, Refusal], root: Path) -> dict[ModelFile, str]:
-    """Return why files are refused, for callers to read: without where the repository lies."""
+    """Return why files are refused, for clients: without the path of the repository."""
     return {file: refusal.why.replace(f"{root}/", "") for file, refusal in refused.items()}
 
 
 class Watcher:
-    """Keeps what is served as the folder is.
+    """Keeps the served models in step with the folder.
 
-    A file is loaded when two looks in a row have found it the same, tried in a process of its own
-    first, and served once it is verified and warm. One that can't be served is reported once, by
-    name and reason, and leaves what was served before it; where the cause may pass it is tried
-    again. A file is not served any more when two looks in a row have seen that it was removed; a
-    folder that can't be read removes nothing. What is in use stays until its last answer is given,
-    and then its memory is free.
+    A file is loaded once two consecutive looks find it unchanged. It is tried in a separate process
+    first, and served once it is verified and warmed up. A file that can't be served is reported
+    once, with its name and the reason; the file served before it stays. Transient failures are
+    retried. A file stops being served once two consecutive looks find it removed; an unreadable
+    folder removes nothing. A model in use stays until its last answer; then its memory is freed.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Watcher:
         self._last_look: Mapping[ModelFile, Stamp] = {}
         self._homes = look.homes()
         self._missing: set[ModelFile] = set()
-        self._told: set[tuple[str, str]] = set()
-        # Told when two looks have found it: a folder that is being copied is not whole yet.
-        self._passed_over = self._told_passed_over = frozenset(look.not_served())
+        self._reported_kept: set[tuple[str, str]] = set()
+        # Reported once two looks have seen it: a folder that is being copied is incomplete.
+        self._passed_over = self._reported_passed_over = frozenset(look.not_served())
         self._trouble = ""
-        # What clients have unloaded stays so, until they load it again.
+        # Models that clients unloaded stay unloaded until a client loads them.
         self._unloaded: dict[str, set[ModelFile]] = {}
         self._one_at_a_time = asyncio.Lock()
         self.loads = 0
@@ -114,13 +114,13 @@ class Watcher:
                 async with self._one_at_a_time:
                     await self.look()
                 self._trouble = ""
-            except Exception as error:  # noqa: BLE001  whatever the folder holds, watching goes on
+            except Exception as error:  # noqa: BLE001  no content of the folder ends the watch
                 if str(error) != self._trouble:
                     _log.error("the repository can't be watched", why=str(error))
                 self._trouble = str(error)
 
     async def reload(self) -> None:
-        """Load what is new or has changed in the folder, and drop what is gone, now."""
+        """Load new and changed files and drop removed ones now."""
         async with self._one_at_a_time:
             try:
                 await self.look()
@@ -130,9 +130,10 @@ class Watcher:
                 _log.error("the repository can't be read", why=str(error))
 
     async def load(self, name: str) -> None:
-        """Serve all versions of a model as the folder has them now.
+        """Serve all versions of a model that the folder holds now.
 
-        Raises ModelNotFound, and CannotLoad if one can't be served; the others are.
+        Raises ModelNotFound. Raises CannotLoad if a version can't be served, after loading the
+        others.
         """
         async with self._one_at_a_time:
             try:
@@ -143,21 +144,21 @@ class Watcher:
             if not found:
                 why = "; ".join(look.not_served(name=name))
                 raise ModelNotFound(
-                    f"the repository holds no model {name[:128]!r}{why and f' ({why})'}",
+                    f"the repository has no model {name[:128]!r}{why and f' ({why})'}",
                     field="model_name",
                 )
             self._unloaded.pop(name, None)
             changed = {f: s for f, s in found.items() if not self._serves(f, s)}
-            wrong = [why for f, s in changed.items() if (why := await self._take(f, s))]
-            if wrong:
-                raise CannotLoad("; ".join(wrong))
+            errors = [why for f, s in changed.items() if (why := await self._take(f, s))]
+            if errors:
+                raise CannotLoad("; ".join(errors))
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more. Raises ModelNotFound."""
+        """Stop serving a model. Raises ModelNotFound."""
         async with self._one_at_a_time:
             files = [file for file in self._served if file.name == name]
             if not files:
-                raise ModelNotFound(f"no model {name[:128]!r} is served", field="model_name")
+                raise ModelNotFound(f"model {name[:128]!r} is not being served", field="model_name")
             self._unloaded[name] = set(files)
             for file in files:
                 _log.info("unloaded", model=str(file))
@@ -165,12 +166,12 @@ class Watcher:
             await self._publish_all()
 
     async def look(self) -> None:
-        """Load what is new and settled, drop what was removed."""
+        """Load new files that are complete, and drop removed ones."""
         look = await asyncio.to_thread(look_at, self._folder)
         found, not_served = look.files, self._not_served()
         settled = {file for file, now in found.items() if self._last_look.get(file) == now}
         self._last_look = found
-        self._tell_passed_over(frozenset(look.not_served(self._served)))
+        self._report_passed_over(frozenset(look.not_served(self._served)))
         await self._drop_removed(look)
         self._refused = {
             file: refused
@@ -185,27 +186,27 @@ class Watcher:
             known = self._serves(file, now) or self._has_refused(file, now)
             if known or file not in settled or file.name in self._unloaded:
                 continue
-            # Those before it may have taken long: what has gone meanwhile is not waited for.
+            # Loading the files before it took time: skip a file that has changed or gone since.
             if await asyncio.to_thread(stamp, file.path) == now:
                 await self._take(file, now)
 
-    def _tell_passed_over(self, now: frozenset[str]) -> None:
-        """Log once what two looks have passed over, with the reason."""
-        told = self._told_passed_over & now
-        new = (now & self._passed_over) - told
+    def _report_passed_over(self, now: frozenset[str]) -> None:
+        """Log each path that two looks have passed over once, with the reason."""
+        reported = self._reported_passed_over & now
+        new = (now & self._passed_over) - reported
         for why in sorted(new):
             _log.warning("passed over", why=why)
-        self._passed_over, self._told_passed_over = now, told | new
+        self._passed_over, self._reported_passed_over = now, reported | new
 
     async def _drop_removed(self, look: Look) -> None:
-        """Serve no more what this look and the last one have seen to be removed."""
+        """Stop serving files that this look and the last one found removed."""
         self._homes.update(look.homes())
         missing = {file for file in self._served if file not in look.files}
         kept = {file: why for file in missing if (why := look.kept_by(file, self._homes))}
-        told = {(str(file), why) for file, why in kept.items()}
-        for model, why in sorted(told - self._told):
+        reported = {(str(file), why) for file, why in kept.items()}
+        for model, why in sorted(reported - self._reported_kept):
             _log.warning("not removed", model=model, why=why)
-        self._told = told
+        self._reported_kept = reported
         removed = missing - kept.keys()
         gone = removed & self._missing
         self._missing = removed
@@ -222,14 +223,14 @@ class Watcher:
         return file in self._refused and self._refused[file].holds(seen)
 
     async def _take(self, file: ModelFile, found: Stamp) -> str:
-        """Serve a file in place of what was served under its name and version.
+        """Load a file and replace the model served under its name and version.
 
-        Returns why it can't be served, or nothing.
+        Returns why it can't be served; "" on success.
         """
         try:
             model = await self._load(file)
             if model.origin.stamp != found:
-                raise ModelFileError(f"{file.path}: it changed while it was loaded")
+                raise ModelFileError(f"{file.path}: the file changed while it was being loaded")
         except StartupError as error:
             before = self._refused.get(file)
             self._refused[file] = Refusal.of(found, error, before)
@@ -250,7 +251,7 @@ class Watcher:
         return ""
 
     async def _load(self, file: ModelFile) -> ServedModel:
-        """Return the model of a file that has passed its trial; raises StartupError."""
+        """Return the model of a file once its trial has passed; raises StartupError."""
         trial = await asyncio.to_thread(Trial, polite=True)
         try:
             trial.begin([file], self._load_timeout_s)
@@ -267,16 +268,17 @@ class Watcher:
         return reasons(self._refused, self._folder) | unloaded
 
     def _leave(self, model: ServedModel) -> None:
-        """Note when the last answer of a model is given, and give its memory back then."""
+        """Log when the last answer of a model is given, and release its memory then."""
         loop, name = asyncio.get_running_loop(), f"{model.name}/{model.version}"
 
         def left() -> None:
             _log.info("left", model=name)
             loop.run_in_executor(None, memory.give_back)
 
-        def tell() -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server has ended
-                # The call that held the model last has nothing to do with it.
+        def report() -> None:
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                # A fresh context: this runs in that of the call that held the model last.
                 loop.call_soon_threadsafe(left, context=Context())
 
-        weakref.finalize(model, tell).atexit = False
+        # The engine: a run that was abandoned may still hold it after the last answer.
+        weakref.finalize(model.engine, report).atexit = False

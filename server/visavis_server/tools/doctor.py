@@ -1,13 +1,13 @@
-"""What this machine has for the server, how it would run the models, what a GPU would need."""
+"""Reports on this machine: packages and devices, the models' plans, and what a GPU needs."""
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from visavis_server.errors import StartupError
+from visavis_server.models.loader import read_document
 from visavis_server.models.memory_plan import expected_bytes, plan_here
 from visavis_server.models.model_files import look_at
 from visavis_server.models.planning import planner_of
-from visavis_server.models.repository import read_document
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import PROVIDERS, choose
@@ -33,29 +33,29 @@ Row = tuple[str, str, str]
 
 
 def report() -> list[Row]:
-    """Return rows of (what, "ok", "missing" or "info", text)."""
+    """Return rows of (name, "ok", "missing" or "info", text)."""
     installed = {package: _version(package) for package in _PACKAGES}
     rows = [(package, "info", text or "not installed") for package, text in installed.items()]
     if installed["onnxruntime"] and installed["onnxruntime-gpu"]:
-        text = "they overwrite each other: uninstall both, then install one"
+        text = "they overwrite each other: uninstall both, then install one of them"
         rows.append(("onnxruntime, twice", "missing", text))
     rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
-    slower = "by Pillow, slower: install a C compiler, then visavis-server again"
+    slower = "in Pillow, slower: install a C compiler, then reinstall visavis-server"
     rows.append(("resize", "info", "in C" if resize.rows_first_in_c else slower))
     for provider in PROVIDERS:
         missing = provider.missing()
         rows.append(
             (f"--device {provider.device}", "missing", "; ".join(missing))
             if missing
-            else (f"--device {provider.device}", "ok", f"{provider.name} can run")
+            else (f"--device {provider.device}", "ok", f"{provider.name} is usable")
         )
     chosen, why = choose("auto")
-    rows.append(("--device auto", "ok", f"takes {chosen.name}: {why}"))
+    rows.append(("--device auto", "ok", f"uses {chosen.name}: {why}"))
     return [*rows, *_plans()]
 
 
 def _plans() -> Iterator[Row]:
-    """Say how the models of the settings' repository would be run, and why."""
+    """Yield rows for the models of the configured repository: their plans, and the reasons."""
     try:
         settings = load_settings({})
         planner, _ = planner_of(settings)

@@ -1,20 +1,19 @@
-"""`python -m visavis_server.tools.limit`: the upper bound, the server's job without a server.
+"""`python -m visavis_server.tools.limit`: the upper bound, the server's work without a server.
 
-Encoded pictures are decoded, pre-processed, run and post-processed in as many Python threads as
-there are cores, which share one session with one thread of its own for each model, batch 1.
-Pre-processing is the original's, written plainly here, so that nothing that makes the server
-fast makes its bound fast too.
+Encoded pictures are decoded, pre-processed, run and post-processed in one Python thread per core.
+The threads share one session per model, with one intra-op thread and batch 1. Pre-processing is a
+plain implementation of the original's, so that the server's optimizations don't raise its bound.
 
-It is told what to do in lines of JSON on stdin and answers each with one on stdout, so that it
-can take turns with a server: idle, it uses no CPU. The first line that it writes describes it.
+It reads commands as lines of JSON on stdin and writes one line of JSON to stdout for each, so that
+it can take turns with a server: idle, it uses no CPU. Its first line describes it.
 
     {"run": ["resnet50"], "seconds": 5}                 -> {"per_s": …, "p50_ms": …, "cpu_ms": …}
     {"run": ["resnet50"], "seconds": 5, "alone": true}  one picture at a time, on all cores
     {"run": ["resnet50"], "seconds": 5, "as_served": true}  with the server's own pre-processing
     {"answers": ["resnet50", "yolov5n"]}                -> {"answers": [{"resnet50": […], …}, …]}
 
-Several names: each picture is decoded once, and every model answers about it, as in Compare.
-What can't be done is answered with {"error": …}.
+With several names, each picture is decoded once and every model runs on it, as in Compare.
+Errors are reported as {"error": …}.
 """
 
 import itertools
@@ -41,12 +40,12 @@ from visavis_server.card import (
     Letterbox,
     ModelDocument,
     ShorterSide,
+    output_names,
     parse_document,
 )
 from visavis_server.errors import ModelFileError, StartupError
 from visavis_server.models.model_files import scan
 from visavis_server.models.onnx_file import read_onnx_file
-from visavis_server.models.served_model import output_names
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import never_saturate
 from visavis_server.vision.boxes import letterbox
@@ -58,9 +57,9 @@ _DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One model from pixels to its answer.
+    """One model, from pixels to its answer.
 
-    preprocess: gives the input [1, 3, height, width] and what the family wants to know of it.
+    preprocess: returns the input [1, 3, height, width] and the geometry for the family.
     """
 
     name: str
@@ -70,19 +69,19 @@ class Pipeline:
     family: Family
 
     def answer(self, image: Image) -> Classified | Detected:
-        """Return what the model sees in an image, uint8 RGB [H, W, 3]."""
+        """Return the model's answer for an image, uint8 RGB [H, W, 3]."""
         tensor, geometry = self.preprocess(image)
         outputs = self.session.run(self.outputs, {self.session.get_inputs()[0].name: tensor})
         return self.family.postprocess(outputs, geometry, _DEFAULTS)
 
     def as_served(self) -> "Pipeline":
-        """Return the pipeline with the server's own pre-processing in place of the plain one."""
+        """Return the pipeline with the server's pre-processing instead of the plain one."""
         return replace(self, preprocess=lambda image: preprocess_one(self.family, image))
 
 
 @dataclass(frozen=True)
 class Lap:
-    """What one thread did: how many pictures between two moments, and how long each took, ms."""
+    """The work of one thread: its pictures, their total time, and the latency of each in ms."""
 
     pictures: int
     seconds: float
@@ -92,8 +91,8 @@ class Lap:
 class Limit:
     """The models of a repository, run without a server.
 
-    graphs: files to run in place of a model's own, by its name: detectors of the same input
-    whose graphs give whole rows [batch, n, 5 + classes]. threads: None means one per core.
+    graphs: files to run instead of a model's own, by name: detectors with the same input whose
+    graphs return whole rows [batch, n, 5 + classes]. threads: None means one per core.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Limit:
         graphs: dict[str, Path] | None = None,
         threads: int | None = None,
     ) -> None:
-        # The highest version comes last, and stays.
+        # The highest version is last and overrides the others.
         self._files = {file.name: file.path for file in scan(models)}
         self._graphs = graphs or {}
         self._pictures = pictures
@@ -113,10 +112,10 @@ class Limit:
     def run(
         self, names: Sequence[str], seconds: float, *, alone: bool = False, as_served: bool = False
     ) -> dict[str, float]:
-        """Return pictures per second, their median latency and the CPU that each took, in ms.
+        """Return pictures per second, the median latency and the CPU time per picture, in ms.
 
-        alone: one at a time on a session with a thread for each core, instead of one at a time
-        on each core. as_served: with the server's own pre-processing.
+        alone: one picture at a time in a session with one thread per core, instead of one picture
+        per core. as_served: with the server's own pre-processing.
         """
         pipelines = self._pipelines(names, alone=alone)
         if as_served:
@@ -132,7 +131,7 @@ class Limit:
         for thread in threads:
             thread.join()
         if len(laps) < len(threads):
-            raise ModelFileError("a thread of the limit failed; see above")
+            raise ModelFileError("a worker thread failed; see its traceback above")
         cpu_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began
         pictures = sum(lap.pictures for lap in laps)
         return {
@@ -143,7 +142,7 @@ class Limit:
         }
 
     def answers(self, names: Sequence[str]) -> list[dict[str, list[dict[str, Any]]]]:
-        """Return what the models see in each picture: labels and scores, and boxes xyxy."""
+        """Return the models' answers for each picture: labels, scores, and boxes xyxy."""
         pipelines = self._pipelines(names, alone=False)
         answers = []
         for picture in self._pictures:
@@ -152,11 +151,11 @@ class Limit:
         return answers
 
     def _lap(self, pipelines: Sequence[Pipeline], seconds: float, first: int) -> Lap:
-        """Answer about picture after picture until the time is over, and one more."""
+        """Process pictures until the time is over; the last one is finished."""
         latencies_ms = []
         began = time.perf_counter()
-        # Every thread has its own clock, from the start of its first picture to the end of its
-        # last one: a common end would drop one unfinished picture for each thread.
+        # Each thread measures from the start of its first picture to the end of its last one. A
+        # common end would not count one unfinished picture per thread.
         for number in itertools.count(first):
             start = time.perf_counter()
             image = _decoded(self._pictures[number % len(self._pictures)])
@@ -174,14 +173,13 @@ class Limit:
     def _path(self, name: str) -> Path:
         if name not in self._files:
             known = ", ".join(self._files) or "none"
-            raise ModelFileError(f"the repository has no model {name!r}; it has: {known}")
+            raise ModelFileError(f"the repository has no model {name!r}; the models are: {known}")
         return self._graphs.get(name, self._files[name])
 
     def _loaded(self, name: str, *, alone: bool) -> Pipeline:
         path = self._path(name)
         options = ort.SessionOptions()
-        # The best session for a request that is alone has all cores and spins; where as many
-        # requests as cores are under way, each has one.
+        # A single request runs best on all cores; with one request per core, each takes one.
         options.intra_op_num_threads = self.threads if alone else 1
         options.inter_op_num_threads = 1
         never_saturate(options)
@@ -194,7 +192,7 @@ class Limit:
         pipeline = Pipeline(
             name, session, output_names(document), _preprocess(document), family_of(document)
         )
-        # A session's first run allocates what later ones find.
+        # The first run allocates memory that later runs reuse.
         pipeline.answer(_decoded(self._pictures[0]))
         return pipeline
 
@@ -202,7 +200,9 @@ class Limit:
 def _document(path: Path) -> ModelDocument:
     metadata = read_onnx_file(path).metadata
     if METADATA_KEY not in metadata:
-        raise ModelFileError(f"{path}: has no document; the limit runs only what was exported here")
+        raise ModelFileError(
+            f"{path}: the file has no document; the limit runs only files that visavis exported"
+        )
     return parse_document(metadata[METADATA_KEY], str(path))
 
 
@@ -221,7 +221,7 @@ def _preprocess(document: ModelDocument) -> Callable[[Image], tuple[Tensor, Any]
             return lambda image: _letterboxed(image, document, grey)
         case other:
             raise ModelFileError(
-                f"{document.name}: the limit knows the pre-processing of torchvision's ResNet "
+                f"{document.name}: the limit supports the pre-processing of torchvision's ResNet "
                 f"and of YOLOv5, not {other.rule}"
             )
 
@@ -247,7 +247,7 @@ def _shorter_side(image: Image, document: ModelDocument, size: int) -> Tensor:
 
 
 def _letterboxed(image: Image, document: ModelDocument, grey: int) -> tuple[Tensor, Any]:
-    """Return YOLOv5's letterbox, scaled to [0, 1]: [1, 3, height, width], and where it lies."""
+    """Return YOLOv5's letterbox, scaled to [0, 1]: [1, 3, height, width], and its geometry."""
     height, width = image.shape[:2]
     place = letterbox(width, height, document.input.width, document.input.height)
     size = (place.content_width, place.content_height)
@@ -276,46 +276,46 @@ def _plain(answer: Classified | Detected) -> list[dict[str, Any]]:
     ]
 
 
-def _obey(limit: Limit, order: dict[str, Any]) -> dict[str, Any]:
-    if "answers" in order:
-        return {"answers": limit.answers(order["answers"])}
+def _execute(limit: Limit, command: dict[str, Any]) -> dict[str, Any]:
+    if "answers" in command:
+        return {"answers": limit.answers(command["answers"])}
     return limit.run(
-        order["run"],
-        order["seconds"],
-        alone=order.get("alone", False),
-        as_served=order.get("as_served", False),
+        command["run"],
+        command["seconds"],
+        alone=command.get("alone", False),
+        as_served=command.get("as_served", False),
     )
 
 
 def _measure(
-    pictures: Annotated[list[Path], typer.Argument(help="Encoded pictures, taken in turns.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Encoded pictures, used in turn.")],
     models: Annotated[Path, typer.Option(help="Model repository, a folder.")],
     graph: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Graph to run in a detector's place: one that gives whole rows.",
+            help="Graph to run instead of a detector's: one that returns whole rows.",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="One per usable core if not given.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads.  [one per usable core]")] = None,
 ) -> None:
-    """Say how fast pictures can be answered without a server; reads orders from stdin."""
+    """Measure how fast pictures can be processed without a server; reads commands from stdin."""
     cv2.setNumThreads(1)
     try:
         graphs = {name: Path(file) for name, _, file in (g.partition("=") for g in graph or ())}
         limit = Limit(models, [path.read_bytes() for path in pictures], graphs, threads)
     except (OSError, StartupError) as error:
-        _say({"error": str(error)})
+        _write({"error": str(error)})
         raise typer.Exit(1) from None
-    _say({"threads": limit.threads, "pictures": len(pictures), "onnxruntime": ort.__version__})
+    _write({"threads": limit.threads, "pictures": len(pictures), "onnxruntime": ort.__version__})
     for line in sys.stdin:
         try:
-            _say(_obey(limit, json.loads(line)))
+            _write(_execute(limit, json.loads(line)))
         except (KeyError, TypeError, ValueError, StartupError) as error:
-            _say({"error": str(error)})
+            _write({"error": str(error)})
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _write(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""`visavis tune`: measure how models run best here, and write it into the settings file."""
+"""`visavis tune`: measures how models run best on this machine and writes the settings file."""
 
 import errno
 import shutil
@@ -40,23 +40,23 @@ def _tune(
         Goal, typer.Option("--for", metavar="GOAL", help="throughput or latency.")
     ] = "throughput",
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="As of visavis serve.  [auto]")
+        str | None, typer.Option(metavar="DEVICE", help="As in visavis serve.  [auto]")
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long each way to run a model is measured.")
+        float, typer.Option(min=0.1, help="Seconds to measure each candidate, per round.")
     ] = 2.0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
     config: Annotated[
-        Path, typer.Option(help="Settings file to write into; made if it isn't there.")
+        Path, typer.Option(help="Settings file to write; created if it does not exist.")
     ] = DEFAULT_FILE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
 ) -> None:
-    """Measure how many threads, runs at once and images in a run suit each model here.
+    """Measure which threads, concurrent runs and batch size suit each model on this machine.
 
-    Throughput: the most answers with callers always waiting. Latency: the least that 95 of
-    100 callers wait, with one caller for each core. What is found goes into the settings
-    file, where the server reads it; without it, the server's own choice is good. Best on a
-    machine that does nothing else meanwhile.
+    Throughput: the most answers per second under constant load. Latency: the lowest 95th
+    percentile, with one client per core. The result is written into the settings file, which
+    the server reads. Tuning is optional: the server's defaults are good. Run it on an
+    otherwise idle machine.
     """
     console = Console(stderr=True)
     flags = {key: value for key, value in (("models", models), ("device", device)) if value}
@@ -67,16 +67,17 @@ def _tune(
         if not newest:
             raise StartupError(
                 f"the model repository {settings.models} holds no models; export one with "
-                f"`visavis export resnet50 --out {settings.models}`, or name another with --models"
+                f"`visavis export resnet50 --out {settings.models}`, or choose another folder "
+                "with --models"
             )
         if unknown := set(names or ()) - set(newest):
             raise ModelNotFound(
                 f"there is no model {listed(unknown)} in {settings.models}; "
-                f"there are {listed(newest)}"
+                f"the models are: {listed(newest)}"
             )
         if not dry_run:
             _require_writable(config)
-        found: dict[str, TunedPlan] = {}
+        tuned: dict[str, TunedPlan] = {}
         for name in names or newest:
             with (
                 Tuner(newest[name], planner, goal, settings.engine_dir()) as tuner,
@@ -95,28 +96,28 @@ def _tune(
                 best = tuner.measure(seconds, rounds, partial(progress.advance, task))
                 table = _table(name, tuner.candidates, best)
             Console().print(table)
-            found[name] = best.tuning
+            tuned[name] = best.tuning
         if not dry_run:
-            write(config, found)
+            write(config, tuned)
             typer.echo(
-                f"written to {escaped(str(config))}; the server reads it there, or with --config"
+                f"wrote {escaped(str(config))}; the server reads visavis.toml, or --config FILE"
             )
     except (StartupError, ModelNotFound) as error:
         complain(str(error))
         raise typer.Exit(1) from None
 
 
-def write(path: Path, found: dict[str, TunedPlan]) -> None:
-    """Put the tunings into a settings file and leave the rest of it as it is.
+def write(path: Path, tuned: dict[str, TunedPlan]) -> None:
+    """Write the tunings into a settings file and keep the rest of it.
 
-    Raises StartupError if it can't be read or written.
+    Raises StartupError if the file can't be read or written.
     """
     try:
         document = (
             tomlkit.parse(path.read_text("utf-8-sig")) if path.is_file() else tomlkit.document()
         )
         tables = document.setdefault("tuning", tomlkit.table(is_super_table=True))
-        for name, tuning in found.items():
+        for name, tuning in tuned.items():
             tables[name] = tuning.model_dump()
         _replace(path.resolve(), tomlkit.dumps(document))
     except OSError as error:
@@ -126,7 +127,7 @@ def write(path: Path, found: dict[str, TunedPlan]) -> None:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise StartupError, before any work, unless a file can be written; leaves it as it was."""
+    """Raise StartupError unless a file can be written; leaves it unchanged."""
     try:
         is_new = not path.exists()
         path.open("ab").close()
@@ -138,13 +139,13 @@ def _require_writable(path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> StartupError:
     return StartupError(
-        f"the settings file {path} can't be written: {error.strerror}; name another with --config, "
-        "or write nothing with --dry-run"
+        f"the settings file {path} can't be written: {error.strerror}; choose another with "
+        "--config, or write nothing with --dry-run"
     )
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it: a full disk leaves the one that was."""
+    """Write a temporary file and rename it, so that a full disk keeps the old file."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text, "utf-8")
@@ -154,7 +155,7 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # The file may be written though nothing may be beside it, as one mounted alone.
+        # The file may be writable but not its folder, as for a file mounted into a container.
         path.write_text(text, "utf-8")
     finally:
         with suppress(OSError):
@@ -162,7 +163,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
-    """Return what was measured; gains are over the way it runs without tuning."""
+    """Return a table of the measurements; gains are relative to the untuned plan."""
     title = Text(f"{escaped(name)}, for {best.tuning.goal}")
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("at once", "threads", "batch", "per s", "p95 ms", "gain"):

@@ -1,7 +1,7 @@
-"""Measures how a model is best run on this machine, for throughput or for latency.
+"""Measures how a model runs best on this machine, for throughput or for latency.
 
-Every candidate is run by the server's own scheduler. They take turns, in several rounds, so
-that a machine that is busy with something else is busy for all of them.
+The server's own scheduler runs every candidate. Candidates take turns over several rounds, so that
+other load on the machine affects all of them.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from visavis_server.models import golden
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.plan import Device, Plan
 from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
@@ -24,19 +24,19 @@ from visavis_server.vision.results import Options, Picture
 
 Goal = Literal["throughput", "latency"]
 
-# What gains less, or not in every round, can't be told from noise: then the default stays.
+# A smaller gain, or one that is missing in a round, may be noise: the default is kept.
 _NOTICEABLE = 1.03
 _BATCHES = {"cores": (1, 2, 4, 8), "device": (1, 4, 8, 16, 32)}
-# Callers for each core: so many that work always waits, or one who has the core to himself.
+# Clients per core: enough that work always waits, or one for each core.
 _CALLERS: dict[Goal, int] = {"throughput": 8, "latency": 1}
 _QUEUE_SIZE = 10_000
 
 
 @dataclass(slots=True)
 class Candidate:
-    """One way to run a model, and what was measured of it, round by round.
+    """One plan for a model, and its measurements, one per round.
 
-    per_s: answers. p95_ms: of what callers waited.
+    per_s: answers per second. p95_ms: the 95th percentile of the latency.
     """
 
     tuning: TunedPlan
@@ -45,11 +45,11 @@ class Candidate:
     p95_ms: list[float] = field(default_factory=list)
 
     def gain(self, over: "Candidate") -> float:
-        """Return how many times better it does than another: the median of the rounds."""
+        """Return the gain over another candidate: the median ratio of the rounds."""
         return statistics.median(self._gains(over))
 
     def clearly_beats(self, other: "Candidate") -> bool:
-        """Say whether it does better in every round, and by enough."""
+        """Return True if it is better in every round, and by enough."""
         return min(self._gains(other)) > 1 and self.gain(other) >= _NOTICEABLE
 
     def _gains(self, over: "Candidate") -> list[float]:
@@ -61,9 +61,9 @@ class Candidate:
 
 
 class Tuner:
-    """Tries one model's candidates; the first of them is how it runs without tuning.
+    """Measures the candidates of one model; the first of them is the untuned plan.
 
-    Raises StartupError if the file can't be served. Use it as a context.
+    Raises StartupError if the file can't be served. Use it as a context manager.
     """
 
     def __init__(self, file: ModelFile, planner: Planner, goal: Goal, cache_dir: Path) -> None:
@@ -75,7 +75,7 @@ class Tuner:
         def load(tuning: dict[str, TunedPlan]) -> ServedModel:
             tuned = replace(planner, tuning=tuning)
             model = Loader(tuned, self._scheduler, cache_dir).load(file)
-            model.sessions.make_exclusive()
+            model.engine.sessions.make_exclusive()
             return model
 
         untuned = load({})
@@ -85,7 +85,7 @@ class Tuner:
         for tuning in _widths(untuned.plan, planner.cores, goal, device, max(batches)):
             model = load({file.name: tuning})
             for batch in batches:
-                # A graph may take one image at a time, whatever it is asked for.
+                # The graph may have a fixed batch of 1.
                 plan = replace(model.plan, batch=min(batch, model.plan.batch))
                 if all(replace(plan, why=c.plan.why) != c.plan for c in self.candidates):
                     self._models.append(model.planned(plan))
@@ -98,7 +98,7 @@ class Tuner:
         self._scheduler.close()
 
     def measure(self, seconds: float, rounds: int, advance: Callable[[], None]) -> Candidate:
-        """Return the best, having measured each in every round; advance is called after each."""
+        """Measure each candidate in every round and return the best; advance: called after each."""
         callers = _CALLERS[self._goal] * self._cores
         for _ in range(rounds):
             for candidate, model in zip(self.candidates, self._models, strict=True):
@@ -112,7 +112,7 @@ class Tuner:
 
 
 def _widths(plan: Plan, cores: int, goal: Goal, device: Device, batch: int) -> Iterator[TunedPlan]:
-    """Yield what else is worth a try with sessions of its own: fewer runs of more threads."""
+    """Yield tunings that need sessions of their own: fewer runs of more threads each."""
     if plan.runs_on == "device":
         yield _tuning(replace(plan, batch=batch), goal, device)
         return
@@ -140,7 +140,7 @@ def _tuning(plan: Plan, goal: Goal, device: Device) -> TunedPlan:
 
 
 async def _load(model: ServedModel, callers: int, seconds: float) -> tuple[list[float], float]:
-    """Return how long each call took, and all together, with callers who call again at once."""
+    """Return the latency of each call, and the total time, with clients that call continuously."""
     picture = golden.picture()
     waits_s: list[float] = []
     started = time.perf_counter()

@@ -14,14 +14,14 @@ _ATOMS = st.one_of(
 
 
 @given(st.one_of(_ATOMS, st.lists(_ATOMS), st.dictionaries(_ATOMS, _ATOMS)))
-def test_what_python_writes_is_read_as_it_was(value: Any) -> None:
+def test_reading_a_repr_returns_the_value(value: Any) -> None:
     try:
         assert read_literal(repr(value)) == value
     except ValueError:
         assert "e-" in repr(value)  # of numbers with many digits
 
 
-def test_a_tuple_and_what_stands_loosely_is_read() -> None:
+def test_tuples_spaces_and_trailing_commas_are_read() -> None:
     assert read_literal(' ( 1 , "it\'s" , ) ') == [1, "it's"]
     assert read_literal("{ 0 : 'a',}") == {0: "a"}
     assert read_literal("[]") == []
@@ -37,10 +37,10 @@ def test_a_tuple_and_what_stands_loosely_is_read() -> None:
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"character|plain"):
+    with pytest.raises(ValueError, match=r"character"):
         read_literal(text)
 
 
-def test_a_key_that_is_there_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="a key is there twice"):
+def test_a_repeated_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="a key is repeated"):
         read_literal("{0: 'a', 1: 'b', 0: 'c'}")

@@ -71,10 +71,10 @@ def test_an_empty_folder_in_the_place_of_another_removes_nothing(root: Path, at:
     before = look_at(root)
     (root / at).rename(root.parent / "elsewhere")
     (root / at).mkdir()
-    assert "is another folder than before, and holds no models" in kept(before, "colors", 2)
+    assert "has been replaced by a folder without models" in kept(before, "colors", 2)
 
 
-def test_a_folder_with_models_in_the_place_of_another_removes_what_it_lacks(root: Path) -> None:
+def test_a_replaced_folder_with_models_removes_the_missing_ones(root: Path) -> None:
     before = look_at(root)
     (root / "colors").rename(root.parent / "elsewhere")
     graphs.put(root, "colors", 3, b"")
@@ -83,7 +83,7 @@ def test_a_folder_with_models_in_the_place_of_another_removes_what_it_lacks(root
 
 @pytest.mark.parametrize("at", ["colors", "colors/2", "colors/2/model.onnx"])
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_what_cannot_be_read_removes_nothing(
+def test_an_unreadable_path_removes_nothing(
     root: Path, at: str, error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = look_at(root)
@@ -98,36 +98,44 @@ def test_a_link_whose_target_is_gone_removes_nothing(root: Path) -> None:
     before = look_at(root)
     assert ModelFile("other", 1, root / "other" / "1" / "model.onnx") in before.files
     (root.parent / "elsewhere").rename(root.parent / "gone")
-    assert "a link that leads nowhere" in kept(before, "other", 1)
+    assert "a broken link" in kept(before, "other", 1)
 
 
-NAME_RULE = "a model's name begins with a letter or digit, and has at most 128 of A-Z a-z 0-9"
+NAME_RULE = "a model's name starts with a letter or digit and has at most 128 of A-Z a-z 0-9"
 
 
 @pytest.mark.parametrize(
     ("path", "named", "why"),
     [
-        ("zero/01/model.onnx", "zero/01", "a version begins with no zero; rename it to 1"),
-        ("zero/00/model.onnx", "zero/00", "versions begin at 1; rename it"),
-        ("late/1718000000000/model.onnx", "late/1718000000000", "at most 2147483647; rename it"),
-        ("v/v1/model.onnx", "v/v1", "is called 1, 2 or another whole number; rename it"),
-        ("v/٣/model.onnx", "v/٣", "is called 1, 2 or another whole number; rename it"),
+        ("zero/01/model.onnx", "zero/01", "a version has no leading zeros; rename it to 1"),
+        ("zero/00/model.onnx", "zero/00", "versions start at 1; rename it"),
+        (
+            "late/1718000000000/model.onnx",
+            "late/1718000000000",
+            "the largest version is 2147483647; rename it",
+        ),
+        ("v/v1/model.onnx", "v/v1", "is named 1, 2 or another whole number; rename it"),
+        ("v/٣/model.onnx", "v/٣", "is named 1, 2 or another whole number; rename it"),
         ("two words/1/model.onnx", "two words", NAME_RULE),
         ("modèle/1/model.onnx", "modèle", NAME_RULE),
         ("-flag/1/model.onnx", "-flag", NAME_RULE),
         ("n" * 129 + "/1/model.onnx", "n" * 129, NAME_RULE),
-        ("flat/model.onnx", "flat/model.onnx", "looked for at flat/1/model.onnx; move it there"),
-        ("yolov5n.onnx", "yolov5n.onnx", "looked for at yolov5n/1/model.onnx; move it there"),
-        ("my model.ONNX", "my model.ONNX", "looked for at <name>/1/model.onnx; move it there"),
+        ("flat/model.onnx", "flat/model.onnx", "served from flat/1/model.onnx only; move it there"),
+        ("yolov5n.onnx", "yolov5n.onnx", "served from yolov5n/1/model.onnx only; move it there"),
+        ("my model.ONNX", "my model.ONNX", "served from <name>/1/model.onnx only; move it there"),
         ("yolo/1/best.onnx", "yolo/1", "it holds no model.onnx; it holds best.onnx"),
         ("caps/1/MODEL.ONNX", "caps/1", "it holds no model.onnx; it holds MODEL.ONNX"),
-        ("colors/1/best.onnx", "colors/1/best.onnx", "model.onnx alone is served; give it its own"),
+        (
+            "colors/1/best.onnx",
+            "colors/1/best.onnx",
+            "only model.onnx of a version's folder is served; give it",
+        ),
         ("deep/1/onnx/model.onnx", "deep/1", "it holds no model.onnx"),
-        ("file/1", "file/1", "it is no folder; the model's file is 1/model.onnx"),
-        ("readme/notes.txt", "readme", "it holds no version; the model's file is readme/1/model"),
+        ("file/1", "file/1", "it is not a folder; the model file belongs at 1/model.onnx"),
+        ("readme/notes.txt", "readme", "it holds no version; the model file belongs at readme/1/"),
     ],
 )
-def test_what_was_meant_to_be_a_model_is_named_with_the_reason(
+def test_a_misplaced_model_is_reported_with_the_reason(
     root: Path, path: str, named: str, why: str
 ) -> None:
     before = look_at(root)
@@ -167,7 +175,7 @@ def test_no_model_is_passed_over_in_silence(paths: list[tuple[str, ...]]) -> Non
 def test_a_link_that_leads_nowhere_is_named(root: Path, at: str) -> None:
     (root / at).parent.mkdir(parents=True, exist_ok=True)
     (root / at).symlink_to("nowhere")
-    assert look_at(root).not_served() == [f"{root / at}: can't be read: a link that leads nowhere"]
+    assert look_at(root).not_served() == [f"{root / at}: can't be read: a broken link"]
 
 
 @pytest.mark.parametrize("at", ["empty", "empty/1"])
@@ -177,7 +185,7 @@ def test_an_empty_folder_is_named(root: Path, at: str) -> None:
     assert said.startswith(f"{root / at}: it holds no ")
 
 
-def test_what_people_do_not_mean_to_serve_is_left_alone(root: Path) -> None:
+def test_other_files_are_ignored(root: Path) -> None:
     for path in (
         "README.md",
         "visavis.toml",

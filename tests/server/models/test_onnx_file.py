@@ -95,7 +95,9 @@ def test_any_flipped_bit_changes_the_digest_or_is_refused(tmp_path: Path) -> Non
     ],
     ids=["empty", "newline", "html", "json", "lfs", "zip", "zeros", "ones", "never-ending"],
 )
-def test_what_is_no_model_is_refused_by_its_path(tmp_path: Path, contents: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused_with_its_path(
+    tmp_path: Path, contents: bytes
+) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(contents)
     with pytest.raises(ModelFileError, match=r"model\.onnx: not an ONNX model"):
@@ -134,7 +136,7 @@ def test_metadata_too_large_to_be_any_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     # Field 14, 2 GB long, and nothing of it there.
     path.write_bytes(graphs.classifier() + b"\x72\xff\xff\xff\xff\x07")
-    with pytest.raises(ModelFileError, match="metadata takes 2147483647 bytes"):
+    with pytest.raises(ModelFileError, match="metadata entry takes 2147483647 bytes"):
         read_onnx_file(path)
 
 
@@ -180,16 +182,16 @@ def test_values_in_other_files_are_refused_wherever_the_tensor_lies(
     assert len(read_onnx_file(path).digest) == 64
     set_external_data(tensor, "weights.bin")
     path.write_bytes(anywhere(tensor)[place].SerializeToString())
-    with pytest.raises(ModelFileError, match=r"model\.onnx: its weights lie in other files"):
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its weights are in other files"):
         read_onnx_file(path)
 
 
-def test_what_the_onnx_package_saves_with_its_weights_beside_it_is_refused(tmp_path: Path) -> None:
+def test_a_model_saved_with_external_data_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = onnx.load_from_string(graphs.classifier())
     onnx.save(model, path, save_as_external_data=True, location="weights", size_threshold=0)
     assert (tmp_path / "weights").stat().st_size >= 36
-    with pytest.raises(ModelFileError, match="lie in other files; export it with all of them"):
+    with pytest.raises(ModelFileError, match="are in other files; export it as a single file"):
         read_onnx_file(path)
 
 

@@ -24,7 +24,7 @@ def test_only_classifiers_gain_from_batches_on_a_cpu(document: object, batch: in
 def test_a_small_cache_has_room_for_one_fp32_image() -> None:
     planner = Planner(CPU, 4, cache_bytes=512 << 10)
     assert (planner.plan(FP32).batch, planner.plan(INT8).batch) == (1, 4)
-    assert planner.plan(FP32).why.endswith("a batch would not fit in a core's cache of 512 KiB")
+    assert planner.plan(FP32).why.endswith("a batch does not fit in a core's cache of 512 KiB")
 
 
 def test_cores_take_one_run_each_and_a_lone_run_takes_all() -> None:
@@ -58,23 +58,23 @@ def test_a_device_takes_large_batches_on_its_streams() -> None:
     assert str(plan) == "3 at once, each with up to 16 images"
 
 
-def test_what_was_measured_beats_the_defaults() -> None:
+def test_tuning_overrides_the_defaults() -> None:
     tuning = {
         "test": TunedPlan(goal="latency", threads=4, instances=2, batch=2, exclusive_threads=8)
     }
     document = FP32.model_copy(update={"name": "test"})
     plan = Planner(CPU, 8, tuning=tuning).plan(document)
-    assert plan == Plan("cores", 2, 2, 4, 8, "tuned for latency, by the settings")
+    assert plan == Plan("cores", 2, 2, 4, 8, "tuned for latency in the settings")
     assert Planner(CPU, 8, tuning=tuning).plan(FP32.model_copy(update={"name": "x"})).threads == 1
 
 
-def test_what_was_measured_on_another_device_says_nothing_of_this_one() -> None:
+def test_tuning_for_another_device_is_ignored() -> None:
     tuning = {"test": TunedPlan(device="cuda", batch=32)}
     document = FP32.model_copy(update={"name": "test"})
     assert Planner(CPU, 2, tuning=tuning).plan(document) == Planner(CPU, 2).plan(document)
 
 
-def test_what_was_measured_on_a_larger_machine_is_cut_to_this_one() -> None:
+def test_tuning_from_a_larger_machine_is_limited_to_this_one() -> None:
     tuning = {"test": TunedPlan(threads=4, instances=4, exclusive_threads=16)}
     document = FP32.model_copy(update={"name": "test"})
     plan = Planner(CPU, 2, tuning=tuning).plan(document)

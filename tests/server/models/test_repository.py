@@ -12,10 +12,11 @@ import pytest
 
 from visavis_server.card import LabelSet, ModelDocument, ModelInput, ShorterSide, Task
 from visavis_server.errors import CannotLoadNow, ModelFileError, ModelNotFound, TaskMismatch
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import metadata_bytes
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader, Repository
+from visavis_server.models.repository import Repository
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.plan import Plan
@@ -72,11 +73,13 @@ def test_other_files_and_empty_folders_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_is_no_repository(tmp_path: Path) -> None:
     file = graphs.put(tmp_path, "a", 1, b"")
-    with pytest.raises(ModelFileError, match=f"{file} is a file; name the folder that holds NAME"):
+    with pytest.raises(
+        ModelFileError, match=f"{file} is a file; set --models to the folder that holds"
+    ):
         scan(file)
 
 
-def test_a_missing_repository_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_repository_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"is not a folder; .*visavis export"):
         scan(tmp_path / "nowhere")
 
@@ -115,9 +118,7 @@ def test_a_file_whose_reading_never_ends_is_refused_with_its_trial(
 ) -> None:
     file = ModelFile("colors", 1, graphs.put(tmp_path, "colors", 1, exported()))
     verdict, may_end = Future[str](), threading.Event()
-    monkeypatch.setattr(
-        "visavis_server.models.repository.VerifiedFile", lambda path: may_end.wait(30)
-    )
+    monkeypatch.setattr("visavis_server.models.loader.VerifiedFile", lambda path: may_end.wait(30))
     verdict.set_exception(CannotLoadNow("it was not loaded within 8 s"))
     with pytest.raises(CannotLoadNow, match="within 8 s"):
         loader.load(file, verdict)
@@ -186,10 +187,12 @@ def test_a_json_file_that_is_no_text_is_refused_by_its_own_path(
         loader.load(ModelFile("plain", 1, path))
 
 
-def test_a_plain_classifier_alone_is_refused_with_what_to_do(
+def test_a_plain_classifier_without_a_sidecar_is_refused_with_advice(
     loader: Loader, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelFileError, match=r"names is missing.*put a model\.json beside it"):
+    with pytest.raises(
+        ModelFileError, match=r"names is missing.*put a model\.json beside the file"
+    ):
         load(loader, tmp_path, graphs.classifier())
 
 
@@ -197,7 +200,7 @@ def test_a_graph_without_the_output_of_its_document_is_refused(
     loader: Loader, tmp_path: Path
 ) -> None:
     output = graphs.classifier_document().output.model_copy(update={"tensor": "scores"})
-    with pytest.raises(ModelFileError, match="lacks the output scores"):
+    with pytest.raises(ModelFileError, match="the graph has no output scores"):
         load(loader, tmp_path, with_document(graphs.classifier_document(output=output)))
 
 
@@ -206,7 +209,7 @@ def test_a_classifier_with_fewer_or_more_labels_than_outputs_is_refused(
     loader: Loader, tmp_path: Path, labels: str
 ) -> None:
     document = graphs.classifier_document(label_set=LabelSet(name="x", labels=tuple(labels)))
-    why = rf"model\.onnx: it has 3 classes, its document {len(labels)} labels"
+    why = rf"model\.onnx: the graph has 3 classes, but its document has {len(labels)} labels"
     with pytest.raises(ModelFileError, match=why):
         load(loader, tmp_path, with_document(document))
 
@@ -221,7 +224,7 @@ def test_a_detector_with_fewer_or_more_labels_than_outputs_is_refused(
     document = graphs.detector_document(
         label_set=LabelSet(name="x", labels=tuple(labels)), output=graphs.candidates(layout)
     )
-    why = rf"model\.onnx: it has 2 classes, its document {len(labels)} labels"
+    why = rf"model\.onnx: the graph has 2 classes, but its document has {len(labels)} labels"
     with pytest.raises(ModelFileError, match=why):
         load(loader, tmp_path, with_document(document, graphs.constant(np.zeros(shape))))
 
@@ -230,19 +233,21 @@ def test_a_graph_of_another_input_size_than_its_document_is_refused(
     loader: Loader, tmp_path: Path
 ) -> None:
     larger = ModelInput(tensor="images", width=9, height=9, resize=ShorterSide(size=9))
-    why = r"model\.onnx: its graph takes .* 8, 8\], its document says \[1, 3, 9, 9\]"
+    why = r"model\.onnx: the graph's input is .* 8, 8\], but its document says \[1, 3, 9, 9\]"
     with pytest.raises(ModelFileError, match=why):
         load(loader, tmp_path, with_document(graphs.classifier_document(input=larger)))
 
 
 def test_a_graph_for_two_images_at_once_is_refused(loader: Loader, tmp_path: Path) -> None:
     graph = graphs.constant(np.concatenate([graphs.ROWS, graphs.ROWS]))
-    with pytest.raises(ModelFileError, match=r"model\.onnx: it gives 2 answers for one image"):
+    with pytest.raises(
+        ModelFileError, match=r"model\.onnx: the graph returns 2 outputs for one image"
+    ):
         load(loader, tmp_path, with_document(graphs.detector_document(), graph))
 
 
 @pytest.mark.parametrize(("tensor", "index"), [("nope", 0), ("logits", 99)])
-def test_a_golden_sample_of_what_the_graph_does_not_give_is_refused(
+def test_a_golden_sample_of_an_unknown_output_is_refused(
     loader: Loader, tmp_path: Path, tensor: str, index: int
 ) -> None:
     sampled = {"tensor": tensor, "indices": [index], "values": [1.0]}
@@ -266,7 +271,7 @@ def test_other_weights_never_find_the_engines_of_these(
         folders.add(config.cache_dir)
         return sessions(file, provider, plan, config)
 
-    monkeypatch.setattr("visavis_server.models.repository.Sessions", noted)
+    monkeypatch.setattr("visavis_server.models.loader.Sessions", noted)
     for gain in (10, 20):
         contents = graphs.export(graphs.classifier(gain), graphs.classifier_document())[0]
         load(loader, tmp_path / str(gain), contents)
@@ -291,13 +296,17 @@ def test_the_highest_version_is_served_unless_another_is_named(repository: Repos
 
 
 def test_an_unknown_model_is_refused_with_those_that_exist(repository: Repository) -> None:
-    with pytest.raises(ModelNotFound, match="'yolo'; there are boxes, colors, fragile") as refused:
+    with pytest.raises(
+        ModelNotFound, match="'yolo'; the models are: boxes, colors, fragile"
+    ) as refused:
         repository.get("yolo", field="models")
     assert refused.value.field == "models"
 
 
 def test_an_unknown_version_is_refused_with_those_that_exist(repository: Repository) -> None:
-    with pytest.raises(ModelNotFound, match="colors has no version 3; it has 1, 2") as refused:
+    with pytest.raises(
+        ModelNotFound, match="colors has no version 3; its versions are: 1, 2"
+    ) as refused:
         repository.get("colors", 3)
     assert refused.value.field == "version"
 
@@ -305,7 +314,9 @@ def test_an_unknown_version_is_refused_with_those_that_exist(repository: Reposit
 def test_a_model_that_cannot_do_the_task_is_refused_with_those_that_can(
     repository: Repository,
 ) -> None:
-    with pytest.raises(TaskMismatch, match="capable are: boxes, pets") as refused:
+    with pytest.raises(
+        TaskMismatch, match="the models for object detection are: boxes, pets"
+    ) as refused:
         repository.capable("colors", None, Task.OBJECT_DETECTION)
     assert refused.value.field == "model"
     assert repository.capable("boxes", None, Task.OBJECT_DETECTION).name == "boxes"

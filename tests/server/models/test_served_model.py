@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visavis_server.card import ModelDocument
+from visavis_server.card import ModelDocument, output_names
 from visavis_server.errors import DeadlineExceeded, ModelFailed
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader
-from visavis_server.models.served_model import ServedModel, output_names
+from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.providers import CPU
 from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
 from visavis_server.vision.results import Classified, Options, Picture
@@ -41,7 +41,7 @@ def plain(*color: int) -> Picture:
     return Picture(lambda: np.full((20, 20, 3), color, np.uint8))
 
 
-async def test_an_answer_says_what_gave_it_and_where_the_time_went(
+async def test_an_answer_names_its_model_and_its_timings(
     scheduler: Scheduler, tmp_path: Path
 ) -> None:
     document = graphs.classifier_document(precision="int8")
@@ -88,7 +88,7 @@ async def test_a_passed_deadline_keeps_the_session_from_running(
 ) -> None:
     model = loaded(scheduler, tmp_path, graphs.classifier(), graphs.classifier_document())
     ran: list[object] = []
-    monkeypatch.setattr(model.sessions.first, "run", lambda *args: ran.append(args))
+    monkeypatch.setattr(model.engine.sessions.first, "run", lambda *args: ran.append(args))
     with pytest.raises(DeadlineExceeded):
         await model.answer(plain(0, 0, 0), Options(), Caller("Classify", time.monotonic() - 1))
     assert ran == []

@@ -48,7 +48,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> Non
     monkeypatch.setattr(module.sys, "executable", str(fake))
 
 
-async def test_what_can_be_served_is_known_by_its_bytes(trial: Trial, tmp_path: Path) -> None:
+async def test_a_verdict_is_the_identity_of_the_file(trial: Trial, tmp_path: Path) -> None:
     file = good(tmp_path)
     trial.begin([file], 60)
     assert await asyncio.wrap_future(trial.verdict(file)) == VerifiedFile(file.path).identity
@@ -74,15 +74,15 @@ async def test_a_file_that_hangs_is_named_and_the_rest_is_tried(
 @pytest.mark.parametrize(
     ("script", "why", "may_pass"),
     [
-        (CRASH, "its loading ended by signal 6", False),
-        (KILLED, "its loading ended by signal 9", True),
-        (CHATTY, "its loading says too much", False),
-        (NONSENSE, "its loading says what is no verdict", False),
-        (SILENT, "it was not loaded and warmed up within 1 s", True),
-        (NOTHING, "its trial ended with exit code 3 before it began", True),
+        (CRASH, "the process that loaded it ended by signal 6", False),
+        (KILLED, "the process that loaded it ended by signal 9", True),
+        (CHATTY, "the trial process wrote too much", False),
+        (NONSENSE, "the trial process wrote an invalid verdict", False),
+        (SILENT, "it did not load and warm up within 1 s", True),
+        (NOTHING, "the trial process ended with exit code 3 before it started", True),
     ],
 )
-async def test_a_process_that_ends_or_has_to_is_told_of_by_the_file(
+async def test_a_process_that_ends_or_must_be_killed_fails_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str, may_pass: bool
 ) -> None:
     pretend(monkeypatch, tmp_path, script)
@@ -96,7 +96,7 @@ async def test_a_process_that_ends_or_has_to_is_told_of_by_the_file(
     trial.stop()
 
 
-async def test_stopping_ends_the_process_whatever_it_does(trial: Trial, tmp_path: Path) -> None:
+async def test_stopping_kills_the_process(trial: Trial, tmp_path: Path) -> None:
     (process,) = (p for p in psutil.Process().children() if "trial" in " ".join(p.cmdline()))
     file = put(tmp_path, "endless", graphs.loop_without_end())
     trial.begin([file], 600)
@@ -110,5 +110,5 @@ async def test_stopping_ends_the_process_whatever_it_does(trial: Trial, tmp_path
 
 async def test_a_file_that_came_later_has_no_verdict(trial: Trial, tmp_path: Path) -> None:
     trial.begin([], 60)
-    with pytest.raises(CannotLoadNow, match="it came while the server was starting"):
+    with pytest.raises(CannotLoadNow, match="the file was added while the server was starting"):
         await asyncio.wrap_future(trial.verdict(good(tmp_path)))

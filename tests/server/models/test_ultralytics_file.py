@@ -18,10 +18,10 @@ from visavis_server.card import (
     Task,
 )
 from visavis_server.errors import ModelFileError
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.onnx_file import read_onnx_file
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.ultralytics_file import document_of
 from visavis_server.runtime.providers import CPU, SessionConfig
@@ -112,7 +112,7 @@ def test_six_candidates_of_an_export_without_nms_are_candidates(read: Any) -> No
 
 
 def test_a_detector_with_more_classes_than_names_is_refused_with_both_numbers(read: Any) -> None:
-    why = r"names 2 classes and its graph has 80; .*--class-names FILE, or put a model\.json"
+    why = r"names for 2 classes, but its graph has 80; .*--class-names FILE, or put a model\.json"
     with pytest.raises(ModelFileError, match=why):
         read(graphs.constant(np.zeros((1, 84, 189))), DETECT)
     with pytest.raises(ModelFileError, match=why):
@@ -145,7 +145,10 @@ def test_a_file_of_yolov5_for_any_size_has_the_size_that_is_usual_and_says_so(
     graph = graphs.constant(output, height="height", width="width")
     document = read(graph, {**YOLOV5, "stride": stride})
     assert (document.input.width, document.input.height) == (side, side)
-    assert f"of any size, served at its usual {side}x{side}" in document.provenance.weights_source
+    assert (
+        f"with a dynamic input size, served at the usual {side}x{side}"
+        in document.provenance.weights_source
+    )
 
 
 def test_a_segmentation_model_of_yolov5_itself_is_refused_as_one(read: Any) -> None:
@@ -210,9 +213,9 @@ def test_other_tasks_are_refused_by_their_name(read: Any, task: str) -> None:
         ("{}", "no classes are named"),
         ("[]", "no classes are named"),
         ("3", "a list or a dict is needed"),
-        ("{0: 'cat'", "names can't be read"),
-        ("__import__('os').system('true')", "names can't be read"),
-        ("[" * 10_000, "names can't be read"),
+        ("{0: 'cat'", "names is invalid"),
+        ("__import__('os').system('true')", "names is invalid"),
+        ("[" * 10_000, "names is invalid"),
     ],
 )
 def test_odd_names_are_refused_and_never_run(read: Any, names: str, why: str) -> None:
@@ -220,17 +223,17 @@ def test_odd_names_are_refused_and_never_run(read: Any, names: str, why: str) ->
         read(graphs.constant(COLUMNS), {**DETECT, "names": names})
 
 
-def test_a_file_without_names_is_refused_with_what_to_do(read: Any) -> None:
+def test_a_file_without_names_is_refused_with_advice(read: Any) -> None:
     with pytest.raises(ModelFileError, match=r"names is missing\); export .*model\.json"):
         read(graphs.constant(COLUMNS), without(DETECT, "names"))
 
 
 def test_an_output_that_fits_no_layout_is_refused_with_its_shape(read: Any) -> None:
-    with pytest.raises(ModelFileError, match=r"\[1, 84, 9\] fits none .* 2 classes"):
+    with pytest.raises(ModelFileError, match=r"\[1, 84, 9\] matches no known layout .* 2 classes"):
         read(graphs.constant(np.zeros((1, 84, 9))), DETECT)
 
 
-def test_the_graph_says_the_input_size_whatever_the_metadata_says(read: Any) -> None:
+def test_the_graphs_input_size_overrides_the_metadata(read: Any) -> None:
     document = read(graphs.constant(COLUMNS, height=32, width=64), without(DETECT, "imgsz"))
     assert (document.input.width, document.input.height) == (64, 32)
 
@@ -261,14 +264,16 @@ def test_odd_metadata_is_refused_by_the_path_of_the_file(
 
 
 def test_a_classifier_with_fewer_names_than_outputs_is_refused(tmp_path: Path) -> None:
-    why = r"model\.onnx: it has 3 classes, its document 1 labels"
+    why = r"model\.onnx: the graph has 3 classes, but its document has 1 labels"
     with pytest.raises(ModelFileError, match=why):
         load(tmp_path, "few", graphs.classifier(), {**CLASSIFY, "names": "['a']"})
 
 
 def test_a_file_for_two_images_at_once_is_refused(tmp_path: Path) -> None:
     graph = graphs.constant(np.zeros((2, 6, 84)))
-    with pytest.raises(ModelFileError, match=r"model\.onnx: it gives 2 answers for one image"):
+    with pytest.raises(
+        ModelFileError, match=r"model\.onnx: the graph returns 2 outputs for one image"
+    ):
         load(tmp_path, "two", graph, {**DETECT, "imgsz": "[64, 64]"})
 
 
@@ -278,10 +283,10 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
     graph = graphs.constant(rows, elem_type=TensorProto.FLOAT16)
     model = load(tmp_path, "dogs", graph, DETECT)
     assert not model.verification.digest and not model.verification.golden_sample
-    tensor, geometry = preprocess_one(model.family, np.zeros((64, 64, 3), np.uint8))
-    outputs = model.sessions.first.run(tensor)
+    tensor, geometry = preprocess_one(model.engine.family, np.zeros((64, 64, 3), np.uint8))
+    outputs = model.engine.sessions.first.run(tensor)
     assert outputs[0].dtype == np.float16
-    (dog,) = model.family.postprocess(outputs, geometry, Options()).detections
+    (dog,) = model.engine.family.postprocess(outputs, geometry, Options()).detections
     assert (dog.label, dog.score) == ("dog", 0.5)
     assert (dog.box.x_min, dog.box.y_max) == (8, 32)
 
@@ -289,11 +294,11 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"names": "[" * 100_000}, "names can't be read: no plain value at character 0"),
-        ({"names": "-" * 1_000_000 + "1"}, "names can't be read"),
-        ({"names": "__import__('os').system('touch PWNED')"}, "names can't be read"),
-        ({"names": "{0: 'cat', 1: open('x')}"}, "no plain value at character"),
-        ({"names": "{0: 'cat', 1: ['dog']}"}, "no plain value at character"),
+        ({"names": "[" * 100_000}, "names is invalid: expected a plain value at character 0"),
+        ({"names": "-" * 1_000_000 + "1"}, "names is invalid"),
+        ({"names": "__import__('os').system('touch PWNED')"}, "names is invalid"),
+        ({"names": "{0: 'cat', 1: open('x')}"}, "expected a plain value at character"),
+        ({"names": "{0: 'cat', 1: ['dog']}"}, "expected a plain value at character"),
         ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2 are named, and 1 is not"),
         ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
         ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
@@ -315,6 +320,6 @@ def test_an_image_size_beyond_all_bounds_is_refused(read: Any, imgsz: str) -> No
         read(graph, {**DETECT, "imgsz": imgsz})
 
 
-def test_what_a_file_says_of_its_author_is_cut_and_printable(read: Any) -> None:
+def test_a_files_author_is_cut_and_printable(read: Any) -> None:
     facts = read(graphs.constant(COLUMNS), {**DETECT, "author": "\x1b" + "a" * 9_999}).facts
     assert facts.organization == "a" * 199

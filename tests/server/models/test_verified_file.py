@@ -61,12 +61,12 @@ def test_later_sessions_come_from_the_same_file_where_another_took_its_place(
     assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)
 
 
-def test_no_session_is_made_of_what_was_written_over_the_file(path: Path, tmp_path: Path) -> None:
+def test_no_session_is_created_from_an_overwritten_file(path: Path, tmp_path: Path) -> None:
     opened = VerifiedFile(path)
     opened.release()
     sessions = Sessions(opened, CPU, Plan(exclusive_threads=2), SessionConfig(tmp_path))
     path.write_bytes(graphs.classifier(gain=3))
-    with pytest.raises(ModelFileError, match="it was overwritten"), opened.copy():
+    with pytest.raises(ModelFileError, match="the file was overwritten"), opened.copy():
         pass
     sessions.make_exclusive()  # logs, and does without
     assert float(sessions.run(PICTURE, ["logits"], exclusive=True)[0][0, 0]) == pytest.approx(10)

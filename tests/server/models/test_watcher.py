@@ -22,9 +22,10 @@ from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
 from visavis_server.app import App
+from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile, look_at
 from visavis_server.models.planning import Planner
-from visavis_server.models.repository import Loader, Repository
+from visavis_server.models.repository import Repository
 from visavis_server.models.watcher import Watcher
 from visavis_server.runtime.providers import CPU
 from visavis_server.runtime.scheduling.scheduler import Scheduler
@@ -166,7 +167,7 @@ def _socket(path: Path) -> None:
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (_write(lambda: b""), "not an ONNX model"),
-    "truncated": (_write(lambda: colors(20)[:-200]), "cut short|its digest|no ONNX|not an ONNX"),
+    "truncated": (_write(lambda: colors(20)[:-200]), "truncated|its digest|not an ONNX"),
     "garbage": (_write(lambda: np.random.default_rng(0).bytes(5000)), "not an ONNX model"),
     "one flipped bit": (_flip_one_bit, "its digest is"),
     "HTML": (_write(lambda: b"<!DOCTYPE html><html><body>404</body></html>"), "not an ONNX"),
@@ -176,14 +177,14 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "socket": (_socket, "not a regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "unknown operator": (_write(graphs.unknown_operator), "Teleport|nowhere"),
-    "endless Loop": (_write(graphs.loop_without_end), "not loaded and warmed up within 4 s"),
-    "huge constant": (_write(graphs.huge_constant), "can't be served: .* no memory left"),
-    "external data": (lambda p: p.write_bytes(_external(Path("weights"))), "lie in other files"),
+    "endless Loop": (_write(graphs.loop_without_end), "not load and warm up within 4 s"),
+    "huge constant": (_write(graphs.huge_constant), "can't be served: .*memory"),
+    "external data": (lambda p: p.write_bytes(_external(Path("weights"))), "are in other files"),
     "path traversal": (
         lambda p: p.write_bytes(_external(Path("../../../etc/passwd"))),
-        "lie in other files",
+        "are in other files",
     ),
-    "hard link": (_hard_link, "lie in other files"),
+    "hard link": (_hard_link, "are in other files"),
 }
 
 
@@ -212,7 +213,7 @@ async def test_a_link_to_nowhere_is_named_once(watched: Watched) -> None:
     path.parent.mkdir()
     path.symlink_to("/nowhere")  # it may lead somewhere tomorrow
     (entry,) = await watched.look(times=4)
-    assert entry["why"].endswith("colors/2/model.onnx: can't be read: a link that leads nowhere")
+    assert entry["why"].endswith("colors/2/model.onnx: can't be read: a broken link")
     assert watched.versions() == {"colors": [1]}
 
 
@@ -327,7 +328,7 @@ async def test_a_refusal_for_its_content_is_not_tried_again(
     assert watched.watcher.refusals == 1
 
 
-async def test_what_passed_its_trial_is_what_is_loaded(
+async def test_only_the_bytes_that_passed_the_trial_are_loaded(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another file comes after the trial: no session is made of it, however good it is."""
@@ -342,11 +343,9 @@ async def test_what_passed_its_trial_is_what_is_loaded(
 
     with monkeypatch.context() as patched:
         patched.setattr(Loader, "load", late)
-        patched.setattr(
-            "visavis_server.models.repository.Sessions", lambda *given: made.append(given)
-        )
+        patched.setattr("visavis_server.models.loader.Sessions", lambda *given: made.append(given))
         logs = await watched.look(times=2)
-    assert [log["why"] for log in logs] == [f"{path}: it changed while it was loaded"]
+    assert [log["why"] for log in logs] == [f"{path}: the file changed while it was being loaded"]
     assert made == []
     await watched.look(times=2)
     assert watched.versions() == {"colors": [1, 2]}
@@ -370,7 +369,7 @@ async def test_files_that_go_while_another_is_tried_are_not_tried(
     assert tried == ["model0"]
 
 
-async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
+async def test_a_passed_over_path_is_reported_once_after_two_looks(
     watched: Watched,
 ) -> None:
     folder = watched.folder / "pets" / "01"
@@ -378,7 +377,7 @@ async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
     assert await watched.look(1) == []
     (entry,) = await watched.look(3)
     assert entry["event"] == "passed over"
-    assert entry["why"] == f"{folder}: a version begins with no zero; rename it to 1"
+    assert entry["why"] == f"{folder}: a version has no leading zeros; rename it to 1"
     folder.rmdir()
     folder.parent.rmdir()
     assert await watched.look(2) == []
@@ -386,7 +385,7 @@ async def test_what_is_passed_over_is_told_once_two_looks_have_found_it(
     assert len(await watched.look(2)) == 1
 
 
-async def test_what_is_refused_is_published_with_its_reason_until_it_is_gone(
+async def test_a_refused_file_is_published_with_its_reason_until_it_is_removed(
     watched: Watched,
 ) -> None:
     file = graphs.put(watched.folder, "pets", 1, b"nonsense")

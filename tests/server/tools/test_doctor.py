@@ -13,7 +13,7 @@ def rows() -> dict[str, tuple[str, str]]:
 
 def test_every_device_is_reported_and_the_cpu_can_run() -> None:
     report = rows()
-    assert report["--device cpu"] == ("ok", "CPUExecutionProvider can run")
+    assert report["--device cpu"] == ("ok", "CPUExecutionProvider is usable")
     assert {f"--device {provider.device}" for provider in PROVIDERS} < set(report)
     assert report["--device auto"][0] == "ok"
 
@@ -23,13 +23,13 @@ def test_two_onnx_runtimes_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch
     assert "overwrite each other" in rows()["onnxruntime, twice"][1]
 
 
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     assert rows()["torch"] == ("info", "not installed")
     assert "onnxruntime, twice" not in rows()
 
 
-def test_what_was_not_compiled_is_said_and_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_c_extension_is_reported_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resize, "rows_first_in_c", lambda image, x, y: image)
     assert rows()["resize"] == ("info", "in C")
     monkeypatch.setattr(resize, "rows_first_in_c", None)

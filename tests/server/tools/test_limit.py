@@ -67,7 +67,7 @@ def test_another_graph_takes_the_place_of_a_detectors_own(models: Path):
 
 
 def test_model_that_is_not_there_is_named(limit: Limit):
-    with pytest.raises(ModelFileError, match="no model 'vgg'; it has: boxes, colors"):
+    with pytest.raises(ModelFileError, match="no model 'vgg'; the models are: boxes, colors"):
         limit.run(["vgg"], 0.01)
 
 
@@ -86,7 +86,7 @@ def test_file_without_a_document_is_refused(tmp_path: Path):
         Limit(tmp_path, FILES).answers(["colors"])
 
 
-def test_it_obeys_lines_and_says_what_it_can_not_do(models: Path, tmp_path: Path):
+def test_it_executes_commands_and_reports_errors(models: Path, tmp_path: Path):
     picture = tmp_path / "picture.png"
     picture.write_bytes(FILES[0])
     orders = [
@@ -104,7 +104,7 @@ def test_it_obeys_lines_and_says_what_it_can_not_do(models: Path, tmp_path: Path
     assert len(said) == 6
 
 
-def test_repository_that_is_not_there_is_said_at_once(tmp_path: Path):
+def test_a_missing_repository_is_reported_at_once(tmp_path: Path):
     (said,) = _said("--models", tmp_path / "none", __file__, lines=[])
     assert "is not a folder" in said["error"]
 

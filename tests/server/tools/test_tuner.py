@@ -65,7 +65,7 @@ def test_every_way_is_measured_in_every_round(models: Path, tmp_path: Path) -> N
         ("latency", [99.0, 99.0, 99.0], [6.0, 4.0, 4.0], False),
     ],
 )
-def test_better_is_what_is_clearly_better(
+def test_only_a_clear_gain_counts(
     goal: str, per_s: list[float], p95_ms: list[float], beats: bool
 ) -> None:
     default = candidate(goal, [10.0, 10.0, 10.0], [5.0, 5.0, 5.0])
@@ -95,7 +95,7 @@ def test_the_command_measures_and_writes_what_the_server_reads(
     assert "without tuning" in output and "best" in output
     planner, _ = planner_of(load_settings({"device": "cpu"}, config))
     plan = planner.plan(graphs.classifier_document(name="colors"))
-    assert plan.why == "tuned for throughput, by the settings"
+    assert plan.why == "tuned for throughput in the settings"
 
 
 def test_a_dry_run_writes_nothing(models: Path, tmp_path: Path) -> None:
@@ -124,13 +124,13 @@ def test_a_full_disk_leaves_the_settings_file_as_it_was(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(StartupError, match="can't be written: No space left on device; name"):
+    with pytest.raises(StartupError, match="can't be written: No space left on device; choose"):
         write(path, {"new": TunedPlan(batch=4)})
     assert path.read_bytes() == b"cores = 2\n"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_can_not_be_written_is_noticed_before_the_work(
+def test_an_unwritable_file_is_reported_before_measuring(
     models: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -140,7 +140,7 @@ def test_what_can_not_be_written_is_noticed_before_the_work(
     config = tmp_path / "nowhere" / "visavis.toml"
     assert main(["--models", str(models), "--config", str(config)]) == 1
     told = capsys.readouterr().err
-    assert f"{config} can't be written: No such file or directory; name another with" in told
+    assert f"{config} can't be written: No such file or directory; choose another with" in told
 
 
 def test_a_repository_without_models_is_refused(

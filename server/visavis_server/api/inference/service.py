@@ -140,7 +140,7 @@ class InferenceService:
         return pb.ModelStatisticsResponse(
             model_stats=[
                 inference_messages.statistics(
-                    request.name or model.name, model, counted.get(model, Statistics())
+                    request.name or model.name, model, counted.get(model.engine, Statistics())
                 )
                 for model in models
             ]

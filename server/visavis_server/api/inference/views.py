@@ -16,9 +16,9 @@ import numpy as np
 
 from visavis_server.api.inference.parameters import Parameters, number, truth, whole
 from visavis_server.api.inference.tensors import Array, datatype_of
-from visavis_server.card import ModelDocument, Task, Yolov5Heads
+from visavis_server.card import ModelDocument, Task, Yolov5Heads, output_names
 from visavis_server.errors import InvalidRequest, listed
-from visavis_server.models.served_model import ServedModel, output_names
+from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.budget import Held
 from visavis_server.runtime.scheduling.fair_queue import Caller
 from visavis_server.settings import ImageLimits
@@ -87,7 +87,9 @@ class TensorView:
         document = model.document
         fp16 = document.input.dtype == "float16"
         self.inputs = (
-            TensorSpec(document.input.tensor, "FP16" if fp16 else "FP32", model.family.input_shape),
+            TensorSpec(
+                document.input.tensor, "FP16" if fp16 else "FP32", model.engine.family.input_shape
+            ),
         )
         heads = isinstance(document.output, Yolov5Heads)
         name = "output0" if heads else output_names(document)[0]

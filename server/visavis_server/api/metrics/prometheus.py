@@ -81,7 +81,11 @@ class Metrics(Collector):
         if self._triton:
             statistics = self._scheduler.statistics()
             text += triton_text(
-                Measured(model, statistics.get(model, Statistics()), self._scheduler.waiting(model))
+                Measured(
+                    model,
+                    statistics.get(model.engine, Statistics()),
+                    self._scheduler.waiting(model.engine),
+                )
                 for model in self.models
             ).encode()
         return text, kind
@@ -89,7 +93,10 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now; prometheus_client calls this."""
         statistics = self._scheduler.statistics()
-        rows = [((m.name, str(m.version)), m, statistics.get(m, Statistics())) for m in self.models]
+        rows = [
+            ((m.name, str(m.version)), m, statistics.get(m.engine, Statistics()))
+            for m in self.models
+        ]
         yield InfoMetricFamily(
             "visavis_build", "The server.", {"version": version("visavis-server")}
         )
@@ -131,7 +138,7 @@ class Metrics(Collector):
                     "why": model.plan.why,
                 },
             )
-            waiting.add_metric(labels, self._scheduler.waiting(model))
+            waiting.add_metric(labels, self._scheduler.waiting(model.engine))
             for size, number in sorted(counted.batches.items()):
                 runs.add_metric((*labels, str(size)), number)
             for reason, read in _DROPPED:

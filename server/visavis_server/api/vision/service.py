@@ -145,8 +145,9 @@ class VisionService:
 
     def _require_room(self, method: str, task: Task, context: Context) -> None:
         if self._scheduler.something_waits:
-            models = (model for model in self._models.repository.all() if model.task is task)
-            self._scheduler.require_room(models, caller_of(method, context))
+            models = self._models.repository.all()
+            engines = (model.engine for model in models if model.task is task)
+            self._scheduler.require_room(engines, caller_of(method, context))
 
     def _require_model(self, name: str) -> None:
         if not name:

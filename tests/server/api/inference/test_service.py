@@ -214,7 +214,7 @@ async def test_only_the_outputs_asked_for_come_in_their_order(triton: Stub) -> N
 @pytest.mark.parametrize(
     ("request_", "code", "field", "words"),
     [
-        (request_of("nobody", "images", tensor_of(RED)), NOT_FOUND, "model_name", "there are"),
+        (request_of("nobody", "images", tensor_of(RED)), NOT_FOUND, "model_name", "the models are"),
         (
             request_of("colors", "images", tensor_of(RED), model_version="01"),
             INVALID,
@@ -500,7 +500,7 @@ async def test_models_are_unloaded_and_loaded_again(administered: Stub, tmp_path
         ("colors/1", "colors_image/1"), "unloaded"
     )
     ask = administered.ModelInfer(request_of("colors", "images", tensor_of(RED)))
-    assert "model colors is not served now" in str((await refused(ask)).details())
+    assert "model colors is not being served" in str((await refused(ask)).details())
     assert (await refused(administered.RepositoryModelUnload(unload))).code() is NOT_FOUND
     file, _ = graphs.export(graphs.classifier(gain=20), graphs.classifier_document())
     graphs.put(tmp_path, "colors", 2, file)
@@ -526,13 +526,13 @@ async def test_a_file_that_cannot_be_loaded_says_why_and_leaves_the_rest(
     assert away["colors/2"].startswith("colors/2/model.onnx: ")
     ask = request_of("colors", "images", tensor_of(RED), model_version="2")
     error = await refused(administered.ModelInfer(ask))
-    assert "version 2 of model colors is not served now" in str(error.details())
+    assert "version 2 of model colors is not being served" in str(error.details())
     unknown = pb.RepositoryModelLoadRequest(model_name="../secret")
     assert (await refused(administered.RepositoryModelLoad(unknown))).code() is NOT_FOUND
     (tmp_path / "pets" / "01").mkdir(parents=True)
     misnamed = pb.RepositoryModelLoadRequest(model_name="pets")
     error = await refused(administered.RepositoryModelLoad(misnamed))
-    assert "a version begins with no zero; rename it to 1" in str(error.details())
+    assert "a version has no leading zeros; rename it to 1" in str(error.details())
     load.parameters["config"].string_param = "{}"
     assert (await refused(administered.RepositoryModelLoad(load))).code() is INVALID
 
@@ -565,13 +565,13 @@ async def test_a_picture_view_never_takes_the_name_of_a_model(tmp_path: Path) ->
             request = pb.ModelReadyRequest(name="cats_image")
             assert not (await stub.ModelReady(request)).ready
             error = await refused(stub.ModelInfer(request_of("cats_image", "IMAGE", encoded(RED))))
-            assert error.code() is NOT_FOUND and "not served now" in str(error.details())
+            assert error.code() is NOT_FOUND and "not being served" in str(error.details())
             assert await not_served(stub) == dict.fromkeys(
                 ("cats_image/3", "cats_image_image/3"), "unloaded"
             )
     told = [entry for entry in logs if entry["event"] == "no picture view"]
     assert [(entry["model"], entry["why"]) for entry in told] == [
-        ("cats", "cats_image is a model of its own; rename it to serve both")
+        ("cats", "another model is named cats_image; rename it to serve both")
     ]
 
 

@@ -105,7 +105,9 @@ async def test_metrics_are_off_unless_asked_for(served: Served) -> None:
 
 async def test_an_address_that_cannot_be_had_ends_the_start(measured: Served, models: Path) -> None:
     address = measured.app.metrics_address
-    with pytest.raises(StartupError, match=f"can't serve metrics on {address}: something else"):
+    with pytest.raises(
+        StartupError, match=f"can't serve metrics on {address}: the address is already in use"
+    ):
         App(settings(models, metrics=address))
 
 

@@ -154,7 +154,11 @@ async def test_the_answers_are_drawn_side_by_side(served: Served) -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"models": ["colors", "yolo"]}, "models", "there is no model 'yolo'; there are boxes"),
+        (
+            {"models": ["colors", "yolo"]},
+            "models",
+            "there is no model 'yolo'; the models are: boxes",
+        ),
         ({"baseline": "yolo"}, "baseline", "not among the models compared"),
         ({"models": ["colors"], "baseline": "guess"}, "baseline", "not among"),
         ({"tasks": [0]}, "tasks", "TASK_CLASSIFICATION, TASK_OBJECT_DETECTION"),

@@ -13,7 +13,7 @@ from visavis.v1 import vision_pb2_grpc
 
 from visavis_server.api.inference import grpc_service_pb2
 from visavis_server.app import App
-from visavis_server.models.repository import Loader
+from visavis_server.models.loader import Loader
 
 from ...serving import Served, image, served_by, settings, violations
 from ..http.test_door import ask
@@ -89,7 +89,7 @@ async def test_while_models_load_health_answers_and_calls_are_unavailable(
 async def test_every_probe_tells_when_a_core_is_stuck(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visavis_server.app._SOUND_EVERY_S", 0.01)
+    monkeypatch.setattr("visavis_server.app._SCHEDULER_CHECK_INTERVAL_S", 0.01)
     async with served_by(App(settings(models, http="127.0.0.1:0"))) as served:
         live = served.channel.unary_unary(
             "/inference.GRPCInferenceService/ServerLive",

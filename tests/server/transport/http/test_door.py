@@ -635,7 +635,7 @@ async def test_without_its_packages_the_error_names_the_extra(
 
 
 def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:
-    with pytest.raises(ValueError, match=r"0\.0\.0\.0:8000 can be reached from elsewhere"):
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0:8000 is a public address"):
         settings(models, http="0.0.0.0:8000")
     assert settings(models, http="0.0.0.0:8000", insecure=True).http
 

@@ -1,0 +1,127 @@
+"""The scheduler's engine for one model: from pictures or tensors to batches, and to results."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from visavis_server.arrays import Tensor
+from visavis_server.card import ModelDocument, output_names
+from visavis_server.runtime.buffers import Buffers
+from visavis_server.runtime.plan import Plan
+from visavis_server.runtime.scheduling.fair_queue import Stop
+from visavis_server.runtime.session import Sessions
+from visavis_server.vision.families import Family, family_of
+from visavis_server.vision.results import Classified, Detected, Options, Picture
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One image on its way through the engine; its input is batch[index]."""
+
+    batch: Tensor | None = None
+    index: int = 0
+    decode_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    postprocess_ms: float = 0.0
+
+    @property
+    def input(self) -> Tensor:
+        """The job's row of the batch: [3, height, width]."""
+        assert self.batch is not None
+        return self.batch[self.index]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PictureJob(_Job):
+    """Turns a picture into labels or boxes."""
+
+    picture: Picture
+    options: Options
+    geometry: Any = None
+
+    def prepare(self, family: Family) -> None:
+        """Decode the picture and write the model's input."""
+        self.decode_ms = self.picture.decode()
+        started = time.perf_counter()
+        self.geometry = family.preprocess(self.picture.pixels, self.input)
+        self.preprocess_ms = ms_since(started)
+        if not self.picture.keep:
+            self.picture.drop()
+
+    def finish(self, family: Family, output: list[Tensor]) -> Classified | Detected:
+        """Return labels or boxes."""
+        return family.postprocess(output, self.geometry, self.options)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class TensorJob(_Job):
+    """Turns a ready-made input [3, height, width] into the family's tensor."""
+
+    tensor: Tensor
+
+    def prepare(self, family: Family) -> None:
+        """Copy the input into the batch."""
+        started = time.perf_counter()
+        self.input[...] = self.tensor
+        self.preprocess_ms = ms_since(started)
+
+    def finish(self, family: Family, output: list[Tensor]) -> Tensor:
+        """Return the family's tensor."""
+        return family.as_tensor(output)
+
+
+Job = PictureJob | TensorJob
+
+
+class Engine:
+    """Runs one model's jobs for the scheduler; its methods are called on several threads."""
+
+    def __init__(
+        self, document: ModelDocument, sessions: Sessions, plan: Plan, buffers: Buffers
+    ) -> None:
+        self.name = document.name
+        self.family: Family = family_of(document)
+        self.sessions = sessions
+        self.plan = plan
+        self._buffers = buffers
+        self._output_names = output_names(document)
+
+    def allocate(self, jobs: list[Job]) -> None:
+        """Allocate one batch for the jobs and give each its row."""
+        batch = self._buffers.empty(len(jobs), *self.family.input_shape)
+        for index, job in enumerate(jobs):
+            job.batch, job.index = batch, index
+
+    def prepare(self, job: Job) -> None:
+        """Write the job's input into its row of the batch."""
+        job.prepare(self.family)
+
+    def run(self, jobs: list[Job], exclusive: bool, stop: Stop) -> list[list[Tensor]]:
+        """Return the outputs of each job, each a batch of 1. Raises as Session.run does."""
+        batch = _gathered(jobs)
+        outputs = self.sessions.run(batch, self._output_names, exclusive, stop)
+        images = min(len(output) for output in outputs)
+        return [[output[i : i + 1] for output in outputs] for i in range(images)]
+
+    def finish(self, job: Job, output: list[Tensor]) -> Any:
+        """Return the job's labels or boxes, or the family's tensor."""
+        started = time.perf_counter()
+        result = job.finish(self.family, output)
+        job.postprocess_ms = ms_since(started)
+        return result
+
+
+def _gathered(jobs: list[Job]) -> Tensor:
+    """Return the inputs as one tensor [n, 3, height, width]; copies only scattered inputs."""
+    first = jobs[0]
+    assert first.batch is not None
+    if all(job.batch is first.batch and job.index == first.index + i for i, job in enumerate(jobs)):
+        return first.batch[first.index : first.index + len(jobs)]
+    return np.stack([job.batch[job.index] for job in jobs if job.batch is not None])
+
+
+def ms_since(started: float) -> float:
+    """Return the milliseconds since a reading of time.perf_counter()."""
+    return (time.perf_counter() - started) * 1e3

@@ -1,0 +1,136 @@
+"""Turns model files into served models: opens, verifies, loads and warms them up."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
+from visavis_server.errors import (
+    CannotLoadNow,
+    ModelFileError,
+    Overloaded,
+    StartupError,
+    VisavisError,
+)
+from visavis_server.models.engine import Engine
+from visavis_server.models.model_files import ModelFile
+from visavis_server.models.planning import Planner, one_at_a_time
+from visavis_server.models.served_model import Origin, ServedModel
+from visavis_server.models.ultralytics_file import document_of
+from visavis_server.models.verified_file import VerifiedFile
+from visavis_server.models.warm_up import warm_up
+from visavis_server.runtime import memory
+from visavis_server.runtime.buffers import Buffers
+from visavis_server.runtime.providers import Provider, SessionConfig
+from visavis_server.runtime.scheduling.scheduler import Scheduler
+from visavis_server.runtime.session import Session, Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads model files; cache_dir: the folder where providers may keep engines."""
+
+    planner: Planner
+    scheduler: Scheduler
+    cache_dir: Path
+
+    def load(self, file: ModelFile, tried: Future[str] | None = None) -> ServedModel:
+        """Return the model, verified against its digest and golden sample, and warmed up.
+
+        tried: will hold the identity of the file that passed its trial; the file is copied and
+        hashed meanwhile, and must have that identity. Raises StartupError, naming the file, if any
+        step fails.
+        """
+        with _named(file):
+            opened = _opened(file, tried) if tried else VerifiedFile(file.path)
+            try:
+                return self._load(file, opened)
+            finally:
+                opened.release()
+                memory.give_back()
+
+    def _load(self, file: ModelFile, opened: VerifiedFile) -> ServedModel:
+        planner, contents = self.planner, opened.contents
+        document = read_document(file.name, opened, planner.provider, self.cache_dir)
+        if document.digest not in (None, contents.digest):
+            raise ModelFileError(
+                f"{file.path}: its digest is {contents.digest[:12]}…, but its document says "
+                f"{str(document.digest)[:12]}…; the file was changed or damaged: export it again"
+            )
+        plan = planner.plan(document)
+        # A folder per digest: TensorRT would reuse an engine that holds other weights.
+        config = SessionConfig(self.cache_dir / contents.digest, bf16=planner.bf16)
+        sessions = Sessions(opened, planner.provider, plan, config)
+        if sessions.first.input_shape[0] is not None:
+            plan = one_at_a_time(plan)
+        warm_up(document, sessions, plan.batch, str(file.path), bf16=planner.bf16)
+        buffers = Buffers(0 if planner.low_memory else plan.instances)
+        return ServedModel(
+            file.version,
+            document,
+            Engine(document, sessions, plan, buffers),
+            self.scheduler,
+            Origin(opened.identity, opened.stamp),
+            bf16=planner.bf16,
+        )
+
+
+def _opened(file: ModelFile, tried: Future[str]) -> VerifiedFile:
+    """Return the file once its trial has passed; it is copied and hashed meanwhile.
+
+    A read may hang forever on a dead mount. The trial reads the file too, so it fails in time; the
+    reading thread is then abandoned.
+    """
+    opening: Future[VerifiedFile] = Future()
+
+    def open_() -> None:
+        try:
+            opening.set_result(VerifiedFile(file.path))
+        except BaseException as error:  # noqa: BLE001  raised where the result is read
+            opening.set_exception(error)
+
+    threading.Thread(target=open_, name="open", daemon=True).start()
+    identity = tried.result()
+    opened = opening.result()
+    if opened.identity != identity:
+        raise ModelFileError(f"{file.path}: the file changed while it was being loaded")
+    return opened
+
+
+def read_document(
+    name: str, file: VerifiedFile, provider: Provider, cache_dir: Path
+) -> ModelDocument:
+    """Return the document in a file, in the JSON beside it, or from ultralytics' metadata.
+
+    name: the name of the model's folder. Raises ModelFileError.
+    """
+    metadata = file.contents.metadata
+    if METADATA_KEY in metadata:
+        document = parse_document(metadata[METADATA_KEY], str(file.path))
+    elif file.sidecar is not None:
+        document = parse_document(file.sidecar, str(file.path.with_suffix(".json")))
+    else:
+        with file.copy() as copy:
+            probe = Session(copy, provider, SessionConfig(cache_dir))
+        document = document_of(name, metadata, probe, str(file.path))
+    # The folder names the model, so a copy of the folder under another name is another model.
+    return document.model_copy(update={"name": name})
+
+
+@contextmanager
+def _named(file: ModelFile) -> Iterator[None]:
+    """Turn any error that a file causes into a StartupError that names the file."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except (Overloaded, MemoryError) as error:
+        why = str(error) or "out of memory"
+        raise CannotLoadNow(f"{file.path}: can't be served: {why}") from error
+    except VisavisError as error:
+        raise ModelFileError(f"{file.path}: can't be served: {error}") from error
+    except Exception as error:
+        raise ModelFileError(f"{file.path}: can't be served: {error!r}") from error
