@@ -116,7 +116,7 @@ def test_a_folder_stands_for_the_pictures_in_it(
     asked = [each.image.encoded for each in fake.requests if isinstance(each, kinds)]
     assert sorted(asked) == sorted([b"a", *[b"a/c.jpg", b"b.jpg"] * 2])
     (folder / "empty").mkdir()
-    assert visavis("compare", folder / "empty") == 1
+    assert visavis("compare", folder / "empty") == 2
     assert "empty has no JPEG, PNG or WebP picture" in capsys.readouterr().err
 
 
