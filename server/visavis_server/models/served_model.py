@@ -25,7 +25,16 @@ from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.histograms import StageHistograms
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision.families import Family, family_of, preprocess_one
-from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture, ServedBy
+from visavis_server.vision.results import (
+    Answer,
+    Classified,
+    ClassifyOptions,
+    Detected,
+    DetectOptions,
+    Options,
+    Picture,
+    ServedBy,
+)
 
 _log = structlog.get_logger()
 _Result = TypeVar("_Result")
@@ -73,7 +82,7 @@ class _PictureJob(_Job):
     """From a picture to labels or boxes."""
 
     picture: Picture
-    options: Options
+    options: ClassifyOptions | DetectOptions
     geometry: Any = None
 
     def prepare(self, family: Family) -> None:
@@ -185,7 +194,7 @@ class ServedModel:
         self, pictures: Sequence[Picture], options: Options, caller: Caller
     ) -> list[Answer]:
         """Return the answers on the pictures of one request; raises as answer does."""
-        jobs = [_PictureJob(picture=picture, options=options) for picture in pictures]
+        jobs = [_PictureJob(picture=picture, options=options.of(self.task)) for picture in pictures]
         return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, caller)]
 
     async def infer(self, batch: Tensor, caller: Caller) -> list[Tensor]:
@@ -298,7 +307,7 @@ def _check(
         own = [output[image : image + 1] for output in outputs]
         if document.golden_sample is not None:
             golden.check(document.golden_sample, names, own, where, tolerance)
-        family.postprocess(own, geometry, Options())
+        family.postprocess(own, geometry, Options().of(document.task))
 
 
 def _classes(document: ModelDocument, outputs: list[Tensor]) -> int | None:
