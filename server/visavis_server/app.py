@@ -38,8 +38,9 @@ from visavis_server.runtime.budget import Budget, peak_bytes
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.settings import Settings
 from visavis_server.telemetry import systemd
-from visavis_server.transport import listeners as doors
+from visavis_server.transport import listeners
 from visavis_server.transport.calls import Calls
+from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.grpc.authentication import Authentication
 from visavis_server.transport.grpc.handlers import handlers_of
 from visavis_server.transport.grpc.health import Health
@@ -131,7 +132,7 @@ class App:
             # First: who may not come in learns nothing else.
             interceptors.insert(0, Authentication(tokens, settings.open_health))
         self._server = grpc.aio.server(
-            interceptors=interceptors, options=doors.grpc_options(settings)
+            interceptors=interceptors, options=listeners.grpc_options(settings)
         )
         self._inference = InferenceService(
             self._models, self.scheduler, limits, settings.max_message_bytes
@@ -155,9 +156,9 @@ class App:
                 ],
                 self._server,
             )
-        certificates = doors.Certificates.of(settings)
+        certificates = Certificates.of(settings)
         self._watched_files = [each.files for each in (tokens, certificates) if each]
-        self.port = doors.bind(self._server, settings, certificates)
+        self.port = listeners.bind(self._server, settings, certificates)
         self._http = self._http_door(intake, tokens, certificates) if settings.http else None
         self._metrics_door = self._new_metrics_door() if settings.metrics else None
         self._http_servers = [door for door in (self._http, self._metrics_door) if door]
@@ -335,13 +336,13 @@ class App:
             await self._watcher.reload()
 
     def _http_door(
-        self, intake: Intake, tokens: Tokens | None, certificates: doors.Certificates | None
+        self, intake: Intake, tokens: Tokens | None, certificates: Certificates | None
     ) -> "HttpServer":
         try:
-            from visavis_server.transport.http.door import http_door
+            from visavis_server.transport.http.listener import http_listener
         except ModuleNotFoundError as error:
             raise _missing("http", "http", error) from None
-        return http_door(
+        return http_listener(
             self.settings,
             self._service,
             self._calls,
@@ -353,10 +354,10 @@ class App:
 
     def _new_metrics_door(self) -> "HttpServer":
         try:
-            from visavis_server.transport.http.server import metrics_door
+            from visavis_server.transport.http.server import metrics_listener
         except ModuleNotFoundError as error:
             raise _missing("metrics", "http", error) from None
-        return metrics_door(self.settings, self._metrics.rendered)
+        return metrics_listener(self.settings, self._metrics.rendered)
 
     def _plan_memory(self) -> None:
         """Give calls the memory that the models, now loaded, have left."""
@@ -435,7 +436,7 @@ class App:
 
 async def serve(settings: Settings, trial: Trial | None) -> None:
     """Serve until told to stop; raises StartupError if that can't begin. trial: as of App."""
-    app = App(doors.within_descriptors(settings), trial)
+    app = App(listeners.within_descriptors(settings), trial)
     # What is there by now stays: the garbage collector need not look at it again and again.
     gc.freeze()
 
