@@ -84,5 +84,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 if __name__ == "__main__":
     target = TARGETS[sys.argv.pop(1)]
-    atheris.SessionConfig(sys.argv, target)
+    atheris.Setup(sys.argv, target)
     atheris.Fuzz()
