@@ -17,7 +17,7 @@ from visavis import Client, Comparison
 from visavis.v1 import vision_pb2 as pb
 
 from tests.faults.process import ServerProcess
-from tests.server.transport.http.test_door import framed, frames, without_timings
+from tests.server.transport.http.test_listener import framed, frames, without_timings
 
 COMPARE = "/visavis.v1.VisionService/Compare"
 

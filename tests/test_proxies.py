@@ -152,7 +152,7 @@ def test_a_refusal_overtakes_the_picture_that_is_still_sent(
     picture = plain(RED).ljust(4 << 20, b"\0")
     with Client(proxies[name].address, token="unknown", timeout=20) as client:
         for _ in range(5):
-            with pytest.raises(AccessDenied, match="the token is not known here"):
+            with pytest.raises(AccessDenied, match="the token is not valid on this server"):
                 client.classify(picture, model="colors")
 
 

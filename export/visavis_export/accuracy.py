@@ -18,7 +18,7 @@ from visavis_export.original import ClassifierReference, DetectorReference, Foun
 from visavis_export.served import ServedFile, found, read_image
 from visavis_server.arrays import Image
 from visavis_server.card import ModelDocument, Task
-from visavis_server.vision.results import Classified, Options
+from visavis_server.vision.results import Classified, ClassifyOptions, DetectOptions, Options
 
 # As YOLOv5's val.py has them: low enough that the whole curve of precision is seen.
 _SCORE_THRESHOLD = 0.001
@@ -63,10 +63,12 @@ def of_original(reference: ClassifierReference | DetectorReference) -> Answer:
 def of_file(file: ServedFile) -> Answer:
     """Return what answers as the server will."""
     options = Options(
-        top_k=1,
-        score_threshold=_SCORE_THRESHOLD,
-        iou_threshold=_IOU_THRESHOLD,
-        max_detections=_MAX_DETECTIONS,
+        ClassifyOptions(top_k=1),
+        DetectOptions(
+            score_threshold=_SCORE_THRESHOLD,
+            iou_threshold=_IOU_THRESHOLD,
+            max_detections=_MAX_DETECTIONS,
+        ),
     )
 
     def give(encoded: bytes, image: Image) -> int | Found:

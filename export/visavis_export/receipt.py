@@ -25,7 +25,14 @@ from visavis_server.card import Receipt, ReceiptPicture, RowComparison
 from visavis_server.vision import boxes
 from visavis_server.vision.comparison import detection_agreement
 from visavis_server.vision.families.detector import Detector
-from visavis_server.vision.results import Box, Classified, Detected, Detection, Options
+from visavis_server.vision.results import (
+    Box,
+    Classified,
+    Detected,
+    Detection,
+    DetectOptions,
+    Options,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ def _detect(
     assert file.document.detection_defaults is not None
     defaults = file.document.detection_defaults
     score_threshold = _threshold(seen, defaults.score_threshold, name)
-    options = Options(score_threshold=score_threshold)
+    options = DetectOptions(score_threshold=score_threshold)
     ours = found(family.postprocess(outputs, geometry, options))
     inside = found(family.postprocess(outputs, _UNMOVED, options)).boxes
     thresholds = score_threshold, defaults.iou_threshold
@@ -190,7 +197,7 @@ def _record_boxes(
     defaults = file.document.detection_defaults
     assert defaults is not None
     score_threshold = _threshold(seen, defaults.score_threshold, name)
-    ours = file.answer(image, Options(score_threshold=score_threshold))
+    ours = file.answer(image, Options(detect=DetectOptions(score_threshold=score_threshold)))
     assert isinstance(ours, Detected)
     theirs = _detected(seen.detect(score_threshold, defaults.iou_threshold))
     agreement = detection_agreement(ours, theirs, same_label_set=True)

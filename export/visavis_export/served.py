@@ -31,7 +31,9 @@ class ServedFile:
     def answer(self, image: Image, options: Options) -> Classified | Detected:
         """Return the answer on an image, uint8 RGB [H, W, 3]."""
         outputs, geometry = self.run(image)
-        return family_of(self.document).postprocess(outputs, geometry, options)
+        return family_of(self.document).postprocess(
+            outputs, geometry, options.of(self.document.task)
+        )
 
 
 def read_image(name: str, encoded: bytes) -> Image:

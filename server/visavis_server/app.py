@@ -39,6 +39,7 @@ from visavis_server.settings import Settings
 from visavis_server.telemetry import systemd
 from visavis_server.transport import listeners
 from visavis_server.transport.calls import Calls
+from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.grpc.authentication import Authentication
 from visavis_server.transport.grpc.handlers import handlers_of
 from visavis_server.transport.grpc.health import Health
@@ -133,7 +134,7 @@ class App:
         if settings.reflection:
             names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
-        certificates = listeners.Certificates.of(settings)
+        certificates = Certificates.of(settings)
         self._watched_files = [each.files for each in (tokens, certificates) if each]
         self.port = listeners.bind(self._server, settings, certificates)
         self._http = self._http_listener(intake, tokens, certificates) if settings.http else None
@@ -176,13 +177,13 @@ class App:
         return server
 
     def _http_listener(
-        self, intake: Intake, tokens: Tokens | None, certificates: listeners.Certificates | None
+        self, intake: Intake, tokens: Tokens | None, certificates: Certificates | None
     ) -> "HttpServer":
         try:
-            from visavis_server.transport.http.door import http_door
+            from visavis_server.transport.http.listener import http_listener
         except ModuleNotFoundError as error:
             raise _missing("http", "http", error) from None
-        return http_door(
+        return http_listener(
             self.settings,
             self._service,
             self._calls,
@@ -194,10 +195,10 @@ class App:
 
     def _new_metrics_listener(self) -> "HttpServer":
         try:
-            from visavis_server.transport.http.server import metrics_door
+            from visavis_server.transport.http.server import metrics_listener
         except ModuleNotFoundError as error:
             raise _missing("metrics", "http", error) from None
-        return metrics_door(self.settings, self._metrics.rendered)
+        return metrics_listener(self.settings, self._metrics.rendered)
 
     @property
     def address(self) -> str:

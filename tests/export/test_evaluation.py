@@ -25,7 +25,7 @@ from visavis_export.yolov5_modules import Classify, Concat, Conv, Network
 from visavis_server.card import Provenance
 from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
-from visavis_server.vision.results import Classified, Options
+from visavis_server.vision.results import Classified, ClassifyOptions, DetectOptions, Options
 
 from . import originals
 
@@ -421,7 +421,8 @@ def test_a_detector_gives_what_the_original_project_answered(
     for answer, encoded in pictures_of(answers, images):
         image = read_image(name, encoded)
         for threshold, rows in answer.items():
-            ours = found(file.answer(image, Options(score_threshold=float(threshold))))  # type: ignore[arg-type]
+            options = Options(detect=DetectOptions(score_threshold=float(threshold)))
+            ours = found(file.answer(image, options))  # type: ignore[arg-type]
             assert abs(len(ours.scores) - len(rows)) <= 2
             labels = [checkpoint.names[one] for one in ours.class_ids]
             for *box, score, label in rows:
@@ -442,7 +443,7 @@ def test_a_classifier_gives_what_the_original_project_answered(
     file = served(original, tmp_path)
     answers = json.loads((cases / "classifier.json").read_text())["res"]
     for answer, encoded in pictures_of(answers, images):
-        ours = file.answer(read_image("case", encoded), Options(top_k=5))
+        ours = file.answer(read_image("case", encoded), Options(ClassifyOptions(top_k=5)))
         assert isinstance(ours, Classified)
         for (class_id, score, label), given in zip(answer, ours.classifications, strict=True):
             assert (given.class_id, given.label) == (class_id, label)

@@ -98,10 +98,10 @@ def test_a_broken_certificate_is_logged_once(models: Path, tmp_path: Path) -> No
                 context.wrap_socket(connection),
             ):
                 pass
-        until(lambda: "certificates stay as they were" in server.log, "it is not told")
+        until(lambda: "certificates not reloaded" in server.log, "it is not told")
         server.process.terminate()
         assert server.wait() == 0
-        told = [e for e in entries(server.log) if e["event"] == "certificates stay as they were"]
+        told = [e for e in entries(server.log) if e["event"] == "certificates not reloaded"]
         assert len(told) == 1
     finally:
         server.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""How far two answers agree: every figure worked out by hand."""
+"""The agreement of two answers, with figures worked out by hand."""
 
 import math
 from typing import Any

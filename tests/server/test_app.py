@@ -267,7 +267,7 @@ async def test_a_unix_socket_is_served(models: Path, tmp_path: Path) -> None:
 async def test_a_second_server_on_the_unix_socket_is_refused(models: Path, tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'visavis.sock'}"
     async with served_by(App(settings(models, grpc=address))) as served:
-        with pytest.raises(StartupError, match=f"can't listen on {address}: another server does"):
+        with pytest.raises(StartupError, match=f"can't listen on {address}: it is in use"):
             App(settings(models, grpc=address))
         assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
 

@@ -1,4 +1,4 @@
-"""Every method of every service that is served or announced, through every door."""
+"""Every method of every service that is served or announced, on every listener."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from visavis_server.app import App
 
 from .serving import Served, image, served_by, settings
 from .test_app import Blocked
-from .transport.http.test_door import RPC, ask, framed, frames
+from .transport.http.test_listener import RPC, ask, framed, frames
 
 SERVICES: list[ServiceDescriptor] = [
     pb.DESCRIPTOR.services_by_name["VisionService"],
@@ -34,9 +34,9 @@ SERVICES: list[ServiceDescriptor] = [
 METHODS = [method for service in SERVICES for method in service.methods]
 OURS = list(SERVICES[0].methods)
 EMPTY = b""
-# No message at all; a message of other fields only; a message that breaks off.
+# Invalid bytes; unknown fields only; a truncated message.
 GARBAGE = [b"\xff" * 100, b"\xfa\xff\xff\xff\x0f\x01x", b"\x0a\x7fshort"]
-# What somebody's fault is, and not the server's.
+# The statuses of the server's own faults.
 FAULTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 
 
@@ -54,7 +54,7 @@ def logged() -> Iterator[list[Any]]:
 
 
 async def ends(served: Served, method: MethodDescriptor, request: bytes) -> grpc.StatusCode:
-    """Return how a call over gRPC ends, or OK where it goes on after an answer."""
+    """Return the status of a gRPC call; OK if it continues after a response."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     kind = {
         (False, False): served.channel.unary_unary,
@@ -77,12 +77,12 @@ async def ends(served: Served, method: MethodDescriptor, request: bytes) -> grpc
 @pytest.mark.parametrize(
     ("part", "count", "words"),
     [
-        ("SharedMemory", 6, "shared memory is not served: .*send tensors in the request itself"),
-        ("TraceSetting", 1, "trace settings are not served: .*--trace"),
-        ("LogSettings", 1, "log settings are not served: .*--log-level"),
+        ("SharedMemory", 6, "shared memory is not supported: .*send tensors in the request"),
+        ("TraceSetting", 1, "trace settings are not supported; .*--trace"),
+        ("LogSettings", 1, "log settings are not supported; .*--log-level"),
     ],
 )
-async def test_what_triton_has_and_this_server_has_not_says_what_to_do(
+async def test_unsupported_methods_of_triton_are_explained(
     served: Served, part: str, count: int, words: str
 ) -> None:
     methods = [method for method in METHODS if part in method.name]
@@ -138,7 +138,7 @@ async def test_over_grpc_web_no_method_breaks(everything: Served, logged: list[A
     assert [entry for entry in logged if entry["log_level"] == "error"] == []
 
 
-async def test_everything_that_reflection_announces_is_tried_here(everything: Served) -> None:
+async def test_all_services_in_reflection_are_tested_here(everything: Served) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(everything.channel)
     listing = reflection_pb2.ServerReflectionRequest(list_services="")
     call = stub.ServerReflectionInfo(iter([listing]))
@@ -160,7 +160,7 @@ def tasks() -> set[str]:
     return {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
 
 
-async def test_a_stream_that_is_cancelled_leaves_no_task_behind(
+async def test_a_cancelled_stream_leaves_no_task_behind(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with served_by(App(settings(models, cores=1))) as served:

@@ -1,4 +1,4 @@
-"""The event loop: no request holds it for longer than it takes to copy as many bytes."""
+"""The event loop: no request blocks it for longer than a copy of as many bytes."""
 
 import http.client
 import json
@@ -31,9 +31,9 @@ from .stuffed import Stuffed, delimited, stuffed
 ROOT = Path(__file__).parents[2]
 PICTURE = plain(RED)
 CLASSES = 1000
-# More than any limit, as much as all texts may have, and 4,000 of the smallest fields.
+# Over every limit; the limit of all strings; 4,000 of the smallest fields.
 SIZES = (2 << 20, 1_000_000, 8_000)
-# The promise. Machines that are shared take longer, but never as long as what this is about.
+# The limit. Shared machines are slower, but never as slow as the faults tested here.
 PROMISED_S = 0.020
 WALL_S = 0.5
 TRIES = 4
@@ -46,7 +46,7 @@ SERVICES = (
     reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
 )
 METHODS = [method for service in SERVICES for method in service.methods]
-# What makes a request reach its model, where nothing else is wrong with it.
+# Fields with which a request reaches its model.
 BASES = {
     "ClassifyRequest": pb.ClassifyRequest(image=pb.Image(encoded=PICTURE), model="colors"),
     "DetectRequest": pb.DetectRequest(image=pb.Image(encoded=PICTURE), model="crowd"),
@@ -58,14 +58,14 @@ BASES = {
 
 @dataclass(frozen=True)
 class Lag:
-    """How long the loop stood still: by the clock, and on its own thread's CPU."""
+    """How long the loop was blocked: by the clock, and in CPU time of its thread."""
 
     wall_s: float
     cpu_s: float
 
 
 class Watched:
-    """A server that watches its own loop."""
+    """A server that measures the lag of its event loop."""
 
     def __init__(self, models: Path) -> None:
         self._process = subprocess.Popen(
@@ -88,14 +88,14 @@ class Watched:
         self._process.communicate()
 
     def lag(self) -> Lag:
-        """Return the longest since the last look."""
+        """Return the longest lag since the last call."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return Lag(**self._heard())
 
     def under(self, send: Callable[[], object]) -> Lag:
-        """Return the least that sending something brings about, of some tries."""
+        """Return the least lag of several tries to send something."""
         lags = []
         for _ in range(TRIES):
             self.lag()
@@ -107,7 +107,7 @@ class Watched:
         return Lag(min(lag.wall_s for lag in lags), min(lag.cpu_s for lag in lags))
 
     def call(self, method: MethodDescriptor, data: bytes) -> list[bytes]:
-        """Send a message as it is; return the answers, of an endless stream the first."""
+        """Send a message unchanged; return the responses, or the first one of an endless stream."""
         path = f"/{method.containing_service.full_name}/{method.name}"
         if method.client_streaming:
             return list(self.channel.stream_stream(path)(iter([data]), timeout=60))
@@ -140,7 +140,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Serve two detectors that see 1,000 objects in one place, and two classifiers."""
+    """Serve two detectors that return 1,000 overlapping boxes, and two classifiers."""
     folder = tmp_path_factory.mktemp("models")
     colors, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
     graphs.put(folder, "colors", 1, colors)
@@ -161,10 +161,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     server.close()
 
 
-def holds(lag: Lag, copying: Lag, what: str) -> None:
-    """Fail where the loop stood still for longer than copying as many bytes explains.
+def require_no_lag(lag: Lag, copying: Lag, what: str) -> None:
+    """Fail if the loop was blocked for longer than copying as many bytes explains.
 
-    A message is copied by gRPC and, where it is not refused before, when it is parsed.
+    A message is copied by gRPC and, unless it is rejected first, when it is parsed.
     """
     assert lag.cpu_s < 2 * copying.cpu_s + PROMISED_S, (what, lag, copying)
     assert lag.wall_s < WALL_S, (what, lag, copying)
@@ -172,7 +172,7 @@ def holds(lag: Lag, copying: Lag, what: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.full_name)
-def test_a_message_full_of_any_field_holds_the_loop_no_longer_than_one_field(
+def test_a_message_full_of_any_field_blocks_the_loop_no_longer_than_one_field(
     watched: Watched, method: MethodDescriptor, size: int
 ) -> None:
     base = BASES.get(method.input_type.name)
@@ -181,7 +181,7 @@ def test_a_message_full_of_any_field_holds_the_loop_no_longer_than_one_field(
     copying = watched.under(lambda: watched.call(method, prefix + one))
     for full in stuffed(method.input_type, size):
         data = prefix + full.data
-        holds(watched.under(lambda: watched.call(method, data)), copying, full.what)  # noqa: B023
+        require_no_lag(watched.under(lambda: watched.call(method, data)), copying, full.what)  # noqa: B023
 
 
 def inference(*, name: str = "images", model: str = "colors", **fields: Any) -> Stuffed:
@@ -237,14 +237,14 @@ TENSORS = [
 
 @pytest.mark.parametrize("tensor", TENSORS, ids=lambda t: t.what)
 @pytest.mark.parametrize("name", ["ModelInfer", "ModelStreamInfer"])
-def test_no_tensor_holds_the_loop(watched: Watched, tensor: Stuffed, name: str) -> None:
+def test_no_tensor_blocks_the_loop(watched: Watched, tensor: Stuffed, name: str) -> None:
     method = INFERENCE.methods_by_name[name]
     one = delimited(1000, bytes(len(tensor.data)))
     copying = watched.under(lambda: watched.call(method, one))
-    holds(watched.under(lambda: watched.call(method, tensor.data)), copying, tensor.what)
+    require_no_lag(watched.under(lambda: watched.call(method, tensor.data)), copying, tensor.what)
 
 
-def test_as_many_best_labels_as_there_are_numbers_do_not_hold_the_loop(watched: Watched) -> None:
+def test_the_most_best_labels_do_not_block_the_loop(watched: Watched) -> None:
     request = oip.ModelInferRequest(model_name="many")
     pixels = np.zeros((16, 3, 8, 8), np.float32)
     request.inputs.add(name="images", datatype="FP32", shape=pixels.shape)
@@ -255,12 +255,12 @@ def test_as_many_best_labels_as_there_are_numbers_do_not_hold_the_loop(watched: 
     (answer,) = watched.call(method, data)
     (output,) = oip.ModelInferResponse.FromString(answer).outputs
     assert list(output.shape) == [16, CLASSES]
-    holds(watched.under(lambda: watched.call(method, data)), Lag(0, 0), "classification")
+    require_no_lag(watched.under(lambda: watched.call(method, data)), Lag(0, 0), "classification")
 
 
 @pytest.mark.parametrize("kind", ["grpc", "application/json", "application/proto"])
 @pytest.mark.parametrize("name", ["Detect", "Compare"])
-def test_no_answer_holds_the_loop(watched: Watched, name: str, kind: str) -> None:
+def test_no_answer_blocks_the_loop(watched: Watched, name: str, kind: str) -> None:
     fields = {"score_threshold": 0.0, "iou_threshold": 1.0, "max_detections": 1000}
     method = VISION.methods_by_name[name]
     request = (
@@ -284,7 +284,7 @@ def test_no_answer_holds_the_loop(watched: Watched, name: str, kind: str) -> Non
         assert status == 200, answer[:500]
         return answer
 
-    holds(watched.under(send), Lag(0, 0), f"{name} {kind}")
+    require_no_lag(watched.under(send), Lag(0, 0), f"{name} {kind}")
 
 
 MEGABYTES = 8 << 20
@@ -311,7 +311,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("what", TEXTS)
 @pytest.mark.parametrize("kind", ["application/json", "application/connect+json"])
-def test_no_json_holds_the_loop(watched: Watched, what: str, kind: str) -> None:
+def test_no_json_blocks_the_loop(watched: Watched, what: str, kind: str) -> None:
     name = "Detect" if kind == "application/json" else "CompareStream"
     path = f"/{VISION.full_name}/{name}"
     framed = kind != "application/json"
@@ -322,4 +322,4 @@ def test_no_json_holds_the_loop(watched: Watched, what: str, kind: str) -> None:
     copying = watched.under(lambda: send(b'{"image":{"encoded":"' + b"A" * MEGABYTES + b'"}}'))
     status, answer = send(TEXTS[what])
     assert (status == 400) is not framed and b"internal" not in answer
-    holds(watched.under(lambda: send(TEXTS[what])), copying, what)
+    require_no_lag(watched.under(lambda: send(TEXTS[what])), copying, what)

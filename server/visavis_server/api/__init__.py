@@ -1,1 +1,1 @@
-"""What the server answers: our own RPCs, the Open Inference Protocol, and metrics."""
+"""The services: our own RPCs, the Open Inference Protocol, and metrics."""

@@ -1,4 +1,4 @@
-"""What services ask of a call, whichever door it came through."""
+"""The caller of a request, whichever listener the request arrived at."""
 
 import time
 from typing import Protocol
@@ -7,17 +7,17 @@ from visavis_server.runtime.scheduling.fair_queue import Caller
 
 
 class Context(Protocol):
-    """A call, as its door sees it."""
+    """The part of a call's transport that services use."""
 
     def time_remaining(self) -> float | None:
-        """Return how many seconds the caller still waits; None: as long as it takes."""
+        """Return the seconds until the call's deadline; None: the call has no deadline."""
         ...
 
 
 def caller_of(method: str, context: Context, timeout_s: float | None = None) -> Caller:
-    """Return on whose behalf work is done.
+    """Return the caller, with the earlier of the call's deadline and the request's timeout.
 
-    timeout_s: what the request itself allows; None: it says nothing.
+    timeout_s: the timeout in the request itself; None: the request has no timeout.
     """
     remaining_s = context.time_remaining()
     if remaining_s is None or (timeout_s is not None and timeout_s < remaining_s):

@@ -13,7 +13,13 @@ from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.scheduling.fair_queue import Stop
 from visavis_server.runtime.session import Sessions
 from visavis_server.vision.families import Family, family_of
-from visavis_server.vision.results import Classified, Detected, Options, Picture
+from visavis_server.vision.results import (
+    Classified,
+    ClassifyOptions,
+    Detected,
+    DetectOptions,
+    Picture,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +44,7 @@ class PictureJob(_Job):
     """Turns a picture into labels or boxes."""
 
     picture: Picture
-    options: Options
+    options: ClassifyOptions | DetectOptions
     geometry: Any = None
 
     def prepare(self, family: Family) -> None:

@@ -103,7 +103,7 @@ class ServedModel:
         self, pictures: Sequence[Picture], options: Options, caller: Caller
     ) -> list[Answer]:
         """Return the answers for the pictures of one request. Raises as answer does."""
-        jobs = [PictureJob(picture=picture, options=options) for picture in pictures]
+        jobs = [PictureJob(picture=picture, options=options.of(self.task)) for picture in pictures]
         return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, caller)]
 
     async def infer(self, batch: Tensor, caller: Caller) -> list[Tensor]:

@@ -70,7 +70,7 @@ def _check(
         own = [output[image : image + 1] for output in outputs]
         if document.golden_sample is not None:
             golden.check(document.golden_sample, names, own, where, tolerance)
-        family.postprocess(own, geometry, Options())
+        family.postprocess(own, geometry, Options().of(document.task))
 
 
 def _class_count(document: ModelDocument, outputs: list[Tensor]) -> int | None:

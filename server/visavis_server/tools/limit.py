@@ -50,9 +50,13 @@ from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import never_saturate
 from visavis_server.vision.boxes import letterbox
 from visavis_server.vision.families import Family, family_of, preprocess_one
-from visavis_server.vision.results import Classified, Detected, Options
-
-_DEFAULTS = Options()
+from visavis_server.vision.results import (
+    Classified,
+    ClassifyOptions,
+    Detected,
+    DetectOptions,
+    Options,
+)
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,13 @@ class Pipeline:
     outputs: list[str]
     preprocess: Callable[[Image], tuple[Tensor, Any]]
     family: Family
+    options: ClassifyOptions | DetectOptions
 
     def answer(self, image: Image) -> Classified | Detected:
         """Return the model's answer for an image, uint8 RGB [H, W, 3]."""
         tensor, geometry = self.preprocess(image)
         outputs = self.session.run(self.outputs, {self.session.get_inputs()[0].name: tensor})
-        return self.family.postprocess(outputs, geometry, _DEFAULTS)
+        return self.family.postprocess(outputs, geometry, self.options)
 
     def as_served(self) -> "Pipeline":
         """Return the pipeline with the server's pre-processing instead of the plain one."""
@@ -190,7 +195,12 @@ class Limit:
             rows = CandidateRows(layout="yolov5_rows", tensor=session.get_outputs()[0].name)
             document = document.model_copy(update={"output": rows})
         pipeline = Pipeline(
-            name, session, output_names(document), _preprocess(document), family_of(document)
+            name,
+            session,
+            output_names(document),
+            _preprocess(document),
+            family_of(document),
+            Options().of(document.task),
         )
         # The first run allocates memory that later runs reuse.
         pipeline.answer(_decoded(self._pictures[0]))

@@ -1,1 +1,1 @@
-"""How calls arrive, whatever they ask: listeners, limits, tokens, statuses."""
+"""Transport of calls, over gRPC and HTTP: listeners, limits, authentication, statuses."""

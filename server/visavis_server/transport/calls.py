@@ -1,4 +1,4 @@
-"""Every call under way, through whichever door it came, from its beginning to its end."""
+"""The calls under way, on all listeners."""
 
 import asyncio
 import re
@@ -14,40 +14,40 @@ import structlog
 _log = structlog.get_logger()
 
 REQUEST_ID = "x-request-id"
-"""The header in which clients give an id, if they like, and in which they get it."""
+"""The header with a request's id, in responses and optionally in requests."""
 
 Record = Callable[[str, str, str, float], None]
-"""Notes the end of a call: door, method, code, seconds."""
+"""Records a finished call: listener, method, code, seconds."""
 
 Around = Callable[[str, "Call", Mapping[str, Any]], AbstractContextManager[None]]
-"""Is around each call that is watched: its door, itself, the headers that it came with."""
+"""Returns a context around a watched call: listener, call, its headers."""
 
-_GOOD_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+_SAFE_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 @dataclass(slots=True)
 class Call:
-    """One call; code: how it ended."""
+    """One call; code: its status."""
 
     method: str
     request_id: str
-    # Until it is known: a call that is cancelled tells nobody.
+    # The default, as a cancelled call raises nothing that could be caught.
     code: str = "CANCELLED"
     began: float = field(default_factory=time.monotonic)
 
 
 class Calls:
-    """Counts the calls under way, and says when the last has ended.
+    """Counts the calls under way, and waits for the last one to end.
 
-    record: is told of each that ends. log_calls: whether each is logged. around: what is to be
-    around each, a trace perhaps.
+    record: called when a call ends. log_calls: log each call. around: a context for each call, for
+    example a trace.
     """
 
     def __init__(
         self, record: Record, log_calls: bool = False, around: Around | None = None
     ) -> None:
         self._stopping = asyncio.Event()
-        self._around: Around = around or (lambda door, call, headers: nullcontext())
+        self._around: Around = around or (lambda listener, call, headers: nullcontext())
         self._record = record
         self._log_calls = log_calls
         self._under_way = 0
@@ -55,15 +55,15 @@ class Calls:
 
     @property
     def stopping(self) -> bool:
-        """Whether the doors refuse new calls."""
+        """True if new calls are rejected."""
         return self._stopping.is_set()
 
     async def until_stopping(self) -> None:
-        """Return when the doors begin to refuse new calls."""
+        """Wait until new calls are rejected."""
         await self._stopping.wait()
 
     async def finish(self) -> None:
-        """Return when those under way have ended; the doors refuse new ones from now on."""
+        """Reject new calls from now on, and wait until those under way have ended."""
         self._stopping.set()
         if self._under_way:
             await self._none_under_way.wait()
@@ -71,18 +71,18 @@ class Calls:
     @contextmanager
     def under_way(
         self,
-        door: str,
+        listener: str,
         method: str,
         request_id: str,
         headers: Mapping[str, Any],
         watched: bool = True,
     ) -> Iterator[Call]:
-        """Be around a call; watched: whether the server waits for it before it ends."""
+        """Count a call while the context is open; watched: the server waits for it to end."""
         call = Call(method, request_id)
         self._under_way += watched
-        # Of the task that serves the call, which ends with it.
+        # Bound to the task of the call, which ends with it.
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        around = self._around(door, call, headers) if watched else nullcontext()
+        around = self._around(listener, call, headers) if watched else nullcontext()
         try:
             with around:
                 yield call
@@ -91,24 +91,29 @@ class Calls:
             if self.stopping and not self._under_way:
                 self._none_under_way.set()
             seconds = time.monotonic() - call.began
-            self._record(door, method, call.code, seconds)
+            self._record(listener, method, call.code, seconds)
             if self._log_calls:
                 ms = round(seconds * 1e3, 1)
                 _log.debug(
-                    "call", door=door, method=method, code=call.code, request_id=request_id, ms=ms
+                    "call",
+                    door=listener,
+                    method=method,
+                    code=call.code,
+                    request_id=request_id,
+                    ms=ms,
                 )
 
 
-def request_id_of(given: object) -> str:
-    """Return the id that the client gave, if it is one that can be logged, or a new one."""
-    if isinstance(given, str) and _GOOD_ID.fullmatch(given):
-        return given
+def request_id_of(header: object) -> str:
+    """Return the client's request id if it is safe to log, otherwise a new one."""
+    if isinstance(header, str) and _SAFE_ID.fullmatch(header):
+        return header
     return secrets.token_hex(16)
 
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks, and return when they have ended; how they end is dropped."""
-    left = list(tasks)
-    for task in left:
+    """Cancel tasks and wait for them to end; their results and errors are dropped."""
+    cancelled = list(tasks)
+    for task in cancelled:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*cancelled, return_exceptions=True)

@@ -1,91 +1,63 @@
-"""How messages are taken in: by turns that are fair between connections, within the budget.
+"""Receives the messages of calls in fair turns, and holds the memory of each call.
 
-gRPC tells nobody how long a message is before all of it is there. So a turn holds room for the
-largest message, and gives back what was not needed as soon as the message has come.
+gRPC does not report the size of a message until all of it has arrived. A turn therefore reserves
+memory for the largest message, and releases the rest as soon as the message has arrived.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from visavis_server.errors import DeadlineExceeded, Overloaded
 from visavis_server.runtime import memory
 from visavis_server.runtime.budget import Budget, Held
+from visavis_server.transport.turns import RETRY_S, Connection, Turn, Turns
 
 Message = TypeVar("Message")
 
 UNREAD_BYTES: Final = 16 << 10
-"""How much of a message may come before it is its turn."""
+"""The bytes of a message that may arrive before its turn."""
 
 CALL_BYTES: Final = 64 << 10
-"""What every call is counted with: what comes unread, its headers, a small answer, our objects."""
+"""The bytes reserved for every call: unread data, headers, a small answer, our objects."""
 
-# After messages of so many bytes what they left goes back to the system. gRPC puts large ones
-# together from small pieces, which the allocator would keep: 100 MiB and more.
+# gRPC assembles large messages from small pieces, whose memory (100 MiB and more) the allocator
+# would keep. After messages of this size in total, free memory is returned to the system.
 _GIVE_BACK_BYTES: Final = 64 << 20
 _LARGE_BYTES: Final = 4 << 20
 
-# How often calls that wait for room look whether there is any: threads give it back too.
-_LOOK_S: Final = 0.1
-_RETRY_S: Final = 1.0
-_UNIX: Final = "unix:"
 # The message, its bytes, and gRPC's copy of them.
 _ANSWER_COPIES: Final = 2
 
 
-@dataclass(slots=True, eq=False)
-class _Connection:
-    """What one connection has: calls, the bytes that they hold, and who of them sends or waits."""
-
-    peer: str
-    calls: int = 0
-    held_bytes: int = 0
-    arriving: list["Place"] = field(default_factory=list)
-    waiting: deque["Place"] = field(default_factory=deque)
-
-    def hold(self, more_bytes: int) -> None:
-        self.held_bytes += more_bytes
-
-    @property
-    def arriving_bytes(self) -> int:
-        return sum(place.most_bytes for place in self.arriving)
-
-
 class Place:
-    """One call's place, from its headers until its answer has left; it holds the call's bytes."""
+    """One call, from its headers until its answer has been sent, with the memory that it holds."""
 
     __slots__ = (
         "_answer",
-        "_evicted",
         "_intake",
-        "_limit",
         "_sending",
+        "_turn",
         "connection",
         "held",
-        "most_bytes",
-        "since",
         "taken_bytes",
-        "turn",
-        "turn_bytes",
     )
 
-    def __init__(self, intake: "Intake", connection: _Connection) -> None:
+    def __init__(self, intake: "Intake", connection: Connection) -> None:
         self._intake = intake
         self.connection = connection
         self.held = Held(intake.budget, "arriving", connection.hold)
-        # What a turn of the message that is awaited takes, and what it has taken.
-        self.most_bytes = self.turn_bytes = 0
-        # What the last message takes since it has come.
+        # Of the last message, once it has arrived.
         self.taken_bytes = 0
-        self.since = 0.0
-        self.turn: asyncio.Future[None] | None = None
-        self._limit: asyncio.Timeout | None = None
-        self._evicted: Overloaded | None = None
+        self._turn = Turn(connection, self.held)
         self._answer: Held | None = None
         self._sending: asyncio.TimerHandle | None = None
+
+    @property
+    def turn_bytes(self) -> int:
+        """The bytes reserved for the arriving message."""
+        return self._turn.reserved_bytes
 
     async def message(
         self,
@@ -93,41 +65,44 @@ class Place:
         most_bytes: int,
         weigh: Callable[[Message], int],
     ) -> Message:
-        """Return what `read` gives, when it is its turn.
+        """Return the result of `read`, which is called when the call's turn begins.
 
-        most_bytes: to be held while it arrives. weigh: returns what the message takes from then
-        on. Raises DeadlineExceeded, and Overloaded if others need its turn or there is no room.
+        most_bytes: reserved while the message arrives. weigh: returns the bytes that the message
+        takes once it has arrived. Raises DeadlineExceeded; Overloaded if there is no room, or if
+        other calls need the turn.
         """
-        intake = self._intake
-        self.most_bytes, self.turn = most_bytes, None
+        turns, turn = self._intake.turns, self._turn
+        turn.most_bytes, turn.begun = most_bytes, None
         try:
-            async with asyncio.timeout(intake.timeout_s) as self._limit:
-                if not intake.begin(self):
-                    self.turn = asyncio.get_running_loop().create_future()
-                    await self.turn
+            async with asyncio.timeout(self._intake.timeout_s) as turn.limit:
+                if not turns.begin(turn):
+                    turn.begun = asyncio.get_running_loop().create_future()
+                    await turn.begun
                 message = await read()
             held, self.taken_bytes = self.held, weigh(message)
-            held.become(held.size_bytes - self.turn_bytes + self.taken_bytes, "waiting")
-            self.turn_bytes = 0
+            held.become(held.size_bytes - turn.reserved_bytes + self.taken_bytes, "waiting")
+            turn.reserved_bytes = 0
             return message
         except TimeoutError:
-            raise self._evicted or self._too_late() from None
+            raise turn.evicted or self._too_late() from None
         finally:
-            intake.end(self)
+            turns.end(turn)
 
     def grow(self, most_bytes: int) -> None:
-        """Hold more for the message that arrives; raises Overloaded if there is no room."""
-        self.held.become(self.held.size_bytes + most_bytes - self.turn_bytes)
-        self.most_bytes = self.turn_bytes = most_bytes
+        """Reserve more for the arriving message; raises Overloaded if there is no room."""
+        turn = self._turn
+        self.held.become(self.held.size_bytes + most_bytes - turn.reserved_bytes)
+        turn.most_bytes = turn.reserved_bytes = most_bytes
 
     def give_back(self, size_bytes: int) -> None:
-        """Give back what one message of several has taken."""
+        """Release the bytes of one message."""
         self.held.fits(max(0, self.held.size_bytes - size_bytes))
 
     def answer(self, size_bytes: int, give_up: Callable[[], object] | None = None) -> None:
-        """Hold an answer while it is sent; give_up: called if its caller does not take it.
+        """Hold the bytes of an answer while it is sent.
 
-        Raises Overloaded if there is no room.
+        give_up: called if the client does not read the answer in time. Raises Overloaded if there
+        is no room.
         """
         if size_bytes > CALL_BYTES:
             if self._answer is None:
@@ -138,22 +113,15 @@ class Place:
             self._sending = loop.call_later(self._intake.timeout_s, give_up)
 
     def answered(self) -> None:
-        """Give back the answer: it has left."""
+        """Release the answer, which has been sent."""
         if self._answer is not None:
             self._answer.release()
         if self._sending is not None:
             self._sending.cancel()
             self._sending = None
 
-    def evict(self, why: str) -> None:
-        """End the call's wait or its turn with an error; what it holds is free at once."""
-        self._evicted = Overloaded(why, _RETRY_S)
-        self.held.release()
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(0.0)
-
     def leave(self) -> None:
-        """Give back all that the call holds: it has ended."""
+        """Release all memory of the call, which has ended."""
         self.answered()
         self._intake.leave(self)
 
@@ -169,23 +137,22 @@ class Place:
         self.leave()
 
     def _too_late(self) -> DeadlineExceeded | Overloaded:
-        timeout_s = self._intake.timeout_s
-        if self.turn is not None and self.turn.cancelled():
+        timeout_s, begun = self._intake.timeout_s, self._turn.begun
+        if begun is not None and begun.cancelled():
             return Overloaded(
-                f"the request's turn to arrive did not come within {timeout_s:g} s: other "
-                "messages are arriving, or fill the memory; try again later",
-                _RETRY_S,
+                f"the request could not be received within {timeout_s:g} s: other requests are "
+                "arriving or fill the memory; try again later",
+                RETRY_S,
             )
         return DeadlineExceeded(f"the request did not arrive within {timeout_s:g} s")
 
 
 class Intake:
-    """Takes in the messages of calls, through all doors together.
+    """Receives the messages of calls on all listeners.
 
-    timeout_s: that each has to arrive. at_once, per_connection: how many may be arriving; a call
-    that waits for its turn is not read meanwhile. turn_s: how long a message may take while
-    others wait for a turn or for room; then the oldest of the connection that has most arriving
-    is ended. Belongs to one event loop.
+    timeout_s: the time that each message may take. at_once, per_connection: the limits of arriving
+    messages; a call that waits for its turn is not read. turn_s: the time that a message may take
+    while other calls wait (see Turns). Belongs to one event loop.
     """
 
     def __init__(
@@ -193,33 +160,26 @@ class Intake:
     ) -> None:
         self.budget = budget
         self.timeout_s = timeout_s
-        self._at_once = at_once
-        self._per_connection = per_connection
-        self._turn_s = turn_s
-        self._arriving = 0
-        self._connections: dict[str, _Connection] = {}
-        # Those with calls that wait; who was served goes to the end.
-        self._queue: dict[str, _Connection] = {}
-        self._evicting: Place | None = None
-        self._look: asyncio.TimerHandle | None = None
-        # Of large messages, since memory was given back.
+        self._connections: dict[str, Connection] = {}
+        self.turns = Turns(at_once, per_connection, turn_s, self._connections)
+        # Of large messages since memory was last returned to the system.
         self._left_bytes = 0
 
     def enter(self, peer: str) -> Place:
         """Return a place for a call of a connection; raises Overloaded if there is no room."""
         connection = self._connections.get(peer)
         if connection is None:
-            connection = _Connection(peer)
+            connection = Connection(peer)
         place = Place(self, connection)
         if not place.held.fits(CALL_BYTES):
-            self._clear_a_place(connection)
+            self.turns.evict_for(connection)
             place.held.become(CALL_BYTES)
         self._connections[peer] = connection
         connection.calls += 1
         return place
 
     def leave(self, place: Place) -> None:
-        """Give back all that a call holds."""
+        """Release all memory of a call."""
         place.held.release()
         if place.taken_bytes > _LARGE_BYTES:
             self._left_bytes += place.taken_bytes
@@ -230,131 +190,4 @@ class Intake:
         connection.calls -= 1
         if not connection.calls:
             del self._connections[connection.peer]
-        if self._queue:
-            self._give_turns()
-
-    def begin(self, place: Place) -> bool:
-        """Let a message arrive, or let it wait; returns whether it may come now."""
-        connection = place.connection
-        if not self._queue and self._may_begin(connection) and self._has_room(place):
-            self._start(place)
-            return True
-        place.since = _now()
-        connection.waiting.append(place)
-        self._queue.setdefault(connection.peer, connection)
-        self._give_turns()
-        return place not in connection.waiting
-
-    def end(self, place: Place) -> None:
-        """End a message's wait or turn: it has come, or will not."""
-        connection = place.connection
-        if place in connection.arriving:
-            connection.arriving.remove(place)
-            self._arriving -= 1
-        elif place in connection.waiting:
-            self._unqueue(place)
-        if place.turn_bytes:
-            place.give_back(place.turn_bytes)
-            place.turn_bytes = 0
-        if place is self._evicting:
-            self._evicting = None
-        if self._queue:
-            self._give_turns()
-
-    def _give_turns(self) -> None:
-        """Let those who wait begin, as far as there are turns and room.
-
-        The connection that holds least comes first; of those alike, the one served longest ago.
-        """
-        while open_ := [c for c in self._queue.values() if self._may_begin(c)]:
-            connection = min(open_, key=lambda c: c.held_bytes)
-            place = connection.waiting[0]
-            if not self._has_room(place):
-                break
-            self._unqueue(place)
-            self._queue.pop(connection.peer, None)
-            if connection.waiting:
-                self._queue[connection.peer] = connection
-            self._start(place)
-            if place.turn is not None and not place.turn.done():
-                place.turn.set_result(None)
-        if self._queue:
-            self._press()
-
-    def _may_begin(self, connection: _Connection) -> bool:
-        # gRPC has one name for all clients of a Unix socket.
-        shared = connection.peer == _UNIX
-        return self._arriving < self._at_once and (
-            shared or len(connection.arriving) < self._per_connection
-        )
-
-    def _has_room(self, place: Place) -> bool:
-        return place.held.fits(place.held.size_bytes + place.most_bytes, "arriving")
-
-    def _start(self, place: Place) -> None:
-        place.since = _now()
-        place.turn_bytes = place.most_bytes
-        place.connection.arriving.append(place)
-        self._arriving += 1
-
-    def _unqueue(self, place: Place) -> None:
-        connection = place.connection
-        connection.waiting.remove(place)
-        if not connection.waiting:
-            self._queue.pop(connection.peer, None)
-
-    def _press(self) -> None:
-        """Where calls wait, end a message that stalls, or look again when one may do so."""
-        sending = [c for c in self._connections.values() if c.arriving]
-        again_s = _LOOK_S
-        if sending and self._evicting is None:
-            greediest = max(sending, key=lambda c: c.arriving_bytes)
-            slowest = greediest.arriving[0]
-            has_s = _now() - slowest.since
-            if not self._somebody_is_behind(greediest):
-                pass
-            elif has_s >= self._turn_s:
-                self._evicting = slowest
-                slowest.evict(
-                    f"the request had not arrived after {has_s:.1f} s while others waited for "
-                    f"their turn: they need it after {self._turn_s:g} s; try again"
-                )
-            else:
-                again_s = min(again_s, self._turn_s - has_s)
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(again_s, self._look_again)
-
-    def _somebody_is_behind(self, greediest: _Connection) -> bool:
-        """Say whether a call could use a turn of the greediest: one whose connection has less.
-
-        Or one of the same connection, where not its own limit is what it waits for.
-        """
-        most_bytes = greediest.arriving_bytes
-        return any(
-            (c is greediest or c.arriving_bytes < most_bytes)
-            and (c.peer == _UNIX or len(c.arriving) < self._per_connection)
-            for c in self._queue.values()
-        )
-
-    def _look_again(self) -> None:
-        self._look = None
-        if self._queue:
-            self._give_turns()
-
-    def _clear_a_place(self, newcomer: _Connection) -> None:
-        """Where no place is left, end the newest wait of the connection with most that wait."""
-        if not self._queue:
-            return
-        most = max(self._queue.values(), key=lambda c: len(c.waiting))
-        if len(most.waiting) > len(newcomer.waiting) + 1 and most is not newcomer:
-            place = most.waiting[-1]
-        elif most.peer == _UNIX and _now() - most.waiting[0].since >= self._turn_s:
-            place = most.waiting[0]
-        else:
-            return
-        self._unqueue(place)
-        place.evict("too many calls wait for their turn to arrive; try again later")
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self.turns.begin_waiting()

@@ -1,8 +1,8 @@
-"""Messages in protobuf's JSON: read within limits, with long base64 apart from the rest.
+"""Protobuf's JSON, read within limits, with long base64 handled separately.
 
-`json.loads` holds Python's lock for the whole of a text: 32 MiB of empty lists stop the event loop
-for 4.6 s in whichever thread they are read, and a picture of 22 MB in base64 for 0.15 s. So long
-texts are cut out first and their base64 is converted piece by piece; what remains is short.
+`json.loads` holds the GIL until it returns: in any thread, 32 MiB of empty lists stop the event
+loop for 4.6 s, and a picture of 22 MB in base64 stops it for 0.15 s. Therefore long strings are cut
+out first, and their base64 is converted in pieces; the rest is short.
 """
 
 import json
@@ -22,33 +22,33 @@ from visavis_server.settings import MessageLimits
 
 _M = TypeVar("_M", bound=Message)
 
-# Longer texts, and bytes, are handled apart.
+# Longer strings and bytes are handled separately.
 _LONG_BYTES: Final = 64 << 10
-# Converted at a time, a millisecond or two. In base64 four characters stand for three bytes.
+# Converted at a time, in 1 to 2 ms. Four characters of base64 encode three bytes.
 _PIECE_BYTES: Final = 3 << 18
-# Brackets, commas, numbers and white space, for each field; indented lists have some 10.
+# Brackets, commas, numbers and white space per field; indented lists have about 10.
 _STRUCTURE_BYTES: Final = 16
 _QUOTES: Final = 4
 _MAX_BACKSLASHES: Final = 64
-# Stands in for long bytes. Random: no sender can write one.
+# A placeholder of a long string. Random, so that no client can send one.
 _MARK_BYTES: Final = 18
 
 _URLSAFE: Final = bytes.maketrans(b"-_", b"+/")
 _ALPHABET: Final = (ascii_letters + digits + "+/-_=").encode()
-# As \u002b.
+# The length of \u002b.
 _LONGEST_ESCAPE: Final = 6
 
 
 def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
-    """Return the message of a JSON text; for a thread, as its cost grows with the text.
+    """Return the message in a JSON text; run it in a thread, as its cost grows with the text.
 
-    Raises InvalidRequest if it holds more than the limits allow, a long text where the message
-    has no bytes, or text that is no base64 where it has; ValueError, RecursionError or
-    json_format.ParseError if it is no such message.
+    Raises InvalidRequest if the text exceeds the limits, or has a long string outside of a bytes
+    field, or invalid base64 in one; ValueError, RecursionError or json_format.ParseError if it is
+    not such a message.
     """
     if data.lstrip()[:1] != b"{":
         raise InvalidRequest("request", "the JSON of a request must be an object: {...}")
-    text, cut = _without_long_texts(data, limits)
+    text, cut = _without_long_strings(data, limits)
     try:
         parsed = json.loads(text.decode(), object_pairs_hook=_without_repeated_names)
     except ValueError as error:
@@ -62,7 +62,7 @@ def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
     for left in cut.values():
         raise InvalidRequest(
             "request",
-            f"the request has a text of {len(left)} bytes where no image belongs; the limit is "
+            f"the request has a string of {len(left)} bytes outside of an image; the limit is "
             f"{_LONG_BYTES}",
         )
     message = json_format.ParseDict(parsed, message_class())
@@ -73,9 +73,9 @@ def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
 
 
 def write(message: Message) -> bytes:
-    """Return a message as JSON, zero values included; for a thread where it is large.
+    """Return a message as JSON, zero values included; run it in a thread if it is large.
 
-    The message is spent: it loses its long bytes.
+    Consumes the message: its long bytes are replaced.
     """
     cut = {}
     for part, field, value in _bytes_fields(message):
@@ -95,21 +95,21 @@ def write(message: Message) -> bytes:
 
 
 def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; ValueError if it has a name twice, of which JSON keeps the last."""
+    """Return a JSON object; raises ValueError for a repeated name, which JSON would overwrite."""
     if len(named := dict(pairs)) < len(pairs):
-        raise ValueError("an object of the JSON has one name twice")
+        raise ValueError("an object in the JSON repeats a name")
     return named
 
 
-def _without_long_texts(data: bytes, limits: MessageLimits) -> tuple[bytes, dict[str, bytes]]:
-    """Return JSON with a mark in base64 in place of each long text, and the texts by mark."""
+def _without_long_strings(data: bytes, limits: MessageLimits) -> tuple[bytes, dict[str, bytes]]:
+    """Return JSON with each long string replaced by a mark in base64, and the strings by mark."""
     pieces: list[bytes] = []
     cut: dict[str, bytes] = {}
     quotes = structure = text_bytes = position = kept = 0
     while (start := data.find(b'"', position)) >= 0:
         structure += start - position
         start += 1
-        end, escaped = _end_of_text(data, start, _QUOTES * limits.fields - quotes)
+        end, escaped = _end_of_string(data, start, _QUOTES * limits.fields - quotes)
         quotes += 2 + escaped
         if end - start > _LONG_BYTES:
             mark = b64encode(secrets.token_bytes(_MARK_BYTES))
@@ -122,22 +122,22 @@ def _without_long_texts(data: bytes, limits: MessageLimits) -> tuple[bytes, dict
             break
         position = end + 1
     structure += len(data) - position
-    for count, limit, what in (
+    for count, limit, unit in (
         (quotes, _QUOTES * limits.fields, "quotes"),
-        (text_bytes, limits.text_bytes, "bytes of names and other texts"),
+        (text_bytes, limits.text_bytes, "bytes of names and other strings"),
         (structure, _STRUCTURE_BYTES * limits.fields, "bytes of brackets, commas and numbers"),
     ):
         if count > limit:
             raise InvalidRequest(
-                "request", f"the request has more than {limit} {what}; send less in one request"
+                "request", f"the request has more than {limit} {unit}; send less in one request"
             )
     return b"".join([*pieces, data[kept:]]), cut
 
 
-def _end_of_text(data: bytes, start: int, most: int) -> tuple[int, int]:
-    """Return where a text's closing quote is, and how many escaped ones come before it, up to most.
+def _end_of_string(data: bytes, start: int, most: int) -> tuple[int, int]:
+    """Return the index of a string's closing quote, and the number of escaped ones, up to most.
 
-    Raises ValueError if it has none.
+    Raises ValueError if the string has no closing quote.
     """
     end, escaped = data.find(b'"', start), 0
     while end >= 0:
@@ -145,18 +145,18 @@ def _end_of_text(data: bytes, start: int, most: int) -> tuple[int, int]:
         while data[end - 1 - backslashes] == ord("\\"):
             backslashes += 1
             if backslashes > _MAX_BACKSLASHES:
-                raise ValueError("a text has more backslashes in a row than any that is meant")
+                raise ValueError(f"a string has more than {_MAX_BACKSLASHES} backslashes in a row")
         if backslashes % 2 == 0 or escaped > most:
             return end, escaped
         escaped += 1
         end = data.find(b'"', end + 1)
-    raise ValueError("a text does not end")
+    raise ValueError("a string has no closing quote")
 
 
 def _base64_texts(parsed: object, descriptor: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the texts that stand for bytes in a message's JSON, each with its field's path.
+    """Yield the path and the string of each bytes field in a message's JSON.
 
-    What isn't shaped as the message is passed over: protobuf refuses it.
+    Skips values of the wrong type: protobuf rejects them.
     """
     if not isinstance(parsed, dict):
         return
@@ -172,16 +172,16 @@ def _base64_texts(parsed: object, descriptor: Any, path: str = "") -> Iterator[t
 
 
 def _from_base64(text: bytes, field: str) -> bytes:
-    """Return the bytes of base64 as it stands in JSON: as protobuf has it, for URLs or not.
+    """Return the bytes of a JSON string of base64: standard or URL-safe, with or without padding.
 
-    Padding may be missing. Raises InvalidRequest on the field for anything else: Python's own
-    decoder drops characters that don't belong there, and makes other bytes of the rest.
+    Raises InvalidRequest for the field for anything else: Python's decoder would skip invalid
+    characters, and return wrong bytes.
     """
     if text.startswith((b"data:", b"http://", b"https://")):
         raise InvalidRequest(
             field,
-            f"{field} begins with {text[: text.find(b':') + 1].decode()!r}; it must be base64 "
-            "alone: of a data: URI what follows `base64,`, of a URL the bytes of its picture",
+            f"{field} begins with {text[: text.find(b':') + 1].decode()!r}; send only base64: the "
+            "part of a data: URI after `base64,`, or the bytes of a URL's picture",
         )
     decoded: list[bytes] = []
     left = b""
@@ -191,7 +191,7 @@ def _from_base64(text: bytes, field: str) -> bytes:
         left += piece.translate(_URLSAFE)
         whole = len(left) // 4 * 4
         if b"===" in left or (decoded and len(decoded[-1]) % 3 and left):
-            raise _no_base64(field)  # Padding is two characters at most, and the end.
+            raise _no_base64(field)  # Padding has at most two characters, at the end.
         decoded.append(_decoded(left[:whole], field))
         left = left[whole:]
     decoded.append(_decoded(left + b"=" * (-len(left) % 4), field))
@@ -199,12 +199,12 @@ def _from_base64(text: bytes, field: str) -> bytes:
 
 
 def _unescaped(text: bytes, field: str) -> Iterator[bytes]:
-    """Yield a text of JSON piece by piece, without its escapes: .NET, for one, escapes a +."""
+    """Yield a JSON string in pieces, without its escapes: .NET, for example, escapes a +."""
     position = 0
     while position < len(text):
         end = position + _PIECE_BYTES
         if end < len(text):
-            # No escape is divided.
+            # Never split an escape.
             escape = text.rfind(b"\\", max(position + 1, end - _LONGEST_ESCAPE), end)
             end = escape if escape > 0 else end
         piece, position = text[position:end], end
@@ -224,19 +224,19 @@ def _decoded(base64: bytes, field: str) -> bytes:
 
 
 def _no_base64(field: str, foreign: bytes = b"") -> InvalidRequest:
-    """Return why a text is no base64; foreign: characters of it that don't belong there."""
+    """Return the error for invalid base64; foreign: its invalid characters."""
     if foreign:
         first = foreign.decode(errors="replace")[0]
         why = f"it has the character {first!r}"
         if first == " ":
-            why += ", which a form encoder makes of +"
+            why += ", which form encoding makes of +"
     else:
-        why = "its length or its padding with = is wrong; it may be cut off"
+        why = "its length or padding is wrong; it may be cut off"
     return InvalidRequest(field, f"{field} is not base64: {why}")
 
 
 def _bytes_fields(message: Message) -> Iterator[tuple[Message, FieldDescriptor, bytes]]:
-    """Yield the fields of bytes, of which there is one each, with the message that has them."""
+    """Yield the singular bytes fields: the message that has the field, the field, its value."""
     for field, value in message.ListFields():
         if isinstance(value, Message):
             yield from _bytes_fields(value)

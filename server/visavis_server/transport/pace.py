@@ -1,4 +1,4 @@
-"""Work that holds the event loop, spread over the loop's turns."""
+"""Spreads work that blocks the event loop over the loop's iterations."""
 
 import asyncio
 import time
@@ -9,30 +9,29 @@ from typing import Any, Final, TypeVar
 
 Result = TypeVar("Result")
 
-# In one turn of the loop; what takes longer by itself is alone in its turn.
+# Per iteration of the loop; longer work has an iteration to itself.
 _MOST_S: Final = 0.005
-# What takes less is not counted: a small message, of which a turn never has many.
+# Shorter work is not counted: small messages, of which an iteration never has many.
 _COUNTED_S: Final = 0.0001
 
 
 class Pace:
-    """Lets health and small calls in between large ones: work that is ready at once takes turns.
+    """Limits the blocking work per iteration, so that health checks and small calls get through.
 
-    gRPC copies a message in the event loop when it hands it over. Thirty messages of 32 MiB that
-    are complete at the same time would be copied one after the other, for seconds. Belongs to one
-    event loop.
+    gRPC copies each message in the event loop. It would copy thirty messages of 32 MiB that are
+    complete at the same time in one iteration, for seconds. Belongs to one event loop.
     """
 
     def __init__(self) -> None:
         self._spent_s = 0.0
 
     async def turn(self) -> None:
-        """Wait for a turn of the loop that has time left."""
+        """Wait for an iteration of the loop that has time left."""
         while self._spent_s > _MOST_S:
             await asyncio.sleep(0)
 
     def spend(self, since: float) -> None:
-        """Count the time since then, on time.perf_counter()'s clock, as time of the loop's turn."""
+        """Count the time since `since`, on time.perf_counter()'s clock, as blocking work."""
         spent_s = time.perf_counter() - since
         if spent_s < _COUNTED_S:
             return
@@ -42,7 +41,7 @@ class Pace:
 
     @coroutine
     def paced(self, work: Coroutine[Any, Any, Result]) -> Generator[Any, Any, Result]:
-        """Return what a coroutine returns; each time that it may go on, it waits for a turn."""
+        """Return a coroutine's result; each of its steps waits for an iteration with time left."""
         step = partial(work.send, None)
         while True:
             began = time.perf_counter()
@@ -56,8 +55,8 @@ class Pace:
             try:
                 yield awaited
                 while self._spent_s > _MOST_S:
-                    yield  # until the loop's next turn
-            except BaseException as error:  # noqa: BLE001  cancellation too: it is the coroutine's
+                    yield  # until the next iteration
+            except BaseException as error:  # noqa: BLE001  cancellation too
                 step = partial(work.throw, error)
             else:
                 step = partial(work.send, None)

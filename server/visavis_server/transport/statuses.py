@@ -1,4 +1,4 @@
-"""Errors as clients see them: a google.rpc.Status with details, the same through every door."""
+"""Errors as google.rpc.Status with details, the same on every listener."""
 
 from datetime import timedelta
 
@@ -16,20 +16,20 @@ _CODES = dict(code_pb2.Code.items())
 
 
 def code_of(error: Exception) -> str:
-    """Return the name of an error's code; INTERNAL for one that nobody expected."""
+    """Return the name of an error's code; INTERNAL for an unexpected error."""
     return error.code if isinstance(error, VisavisError) else "INTERNAL"
 
 
 def message_of(error: VisavisError) -> str:
-    """Return what a client reads of an expected error."""
+    """Return the message of an expected error, limited in length."""
     return str(error)[:_MAX_MESSAGE_LENGTH]
 
 
 def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:
-    """Return an error's status, with its field, the request's id, and when to come back.
+    """Return an error's status, with its field, the request id, and the retry delay.
 
-    One that nobody expected is logged in full, and says no more than the request's id. Here its
-    way ends: it forgets where it came from.
+    An unexpected error is logged in full; its status has only the request id. The error loses its
+    traceback, which would keep the call's objects alive.
     """
     if isinstance(error, VisavisError):
         message = message_of(error)

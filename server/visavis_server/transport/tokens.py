@@ -1,6 +1,6 @@
-"""Bearer tokens, kept as hashes in a file that may change while it is in use.
+"""Bearer tokens, stored as hashes in a file that is reloaded when it changes.
 
-`visavis token NAME` makes one.
+`visavis token NAME` creates one.
 """
 
 import hashlib
@@ -21,54 +21,54 @@ from visavis_server.plain_text import escaped
 from visavis_server.transport.watched_files import WatchedFiles
 
 _LINE = re.compile(r"sha256:([0-9a-fA-F]{64})(?:\s+(\S.*))?")
-# Every call is compared with each, in the loop: 0.2 ms.
+# Every call compares its token with all of them, in the event loop: 0.2 ms.
 _MAX_TOKENS = 1024
 _app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token, for whoever calls, and the line that lets it in, for the server's file."""
+    """A token for a client, and its line for the server's file."""
 
     token: str
     line: str
 
 
 def new_token(name: str) -> NewToken:
-    """Return a token of 256 random bits; name: whose it is, for people who read the file."""
+    """Return a token of 256 random bits; name: its owner, for readers of the file."""
     token = secrets.token_urlsafe(32)
     return NewToken(token, f"sha256:{_hash(token.encode()).hex()} {name}".rstrip())
 
 
 class Tokens:
-    """The tokens of a file: a line `sha256:HEX NAME` each; empty lines and # are skipped.
+    """The tokens in a file with a line `sha256:HEX NAME` for each; skips empty lines and #.
 
-    files: where they come from; a change counts within a second. Raises StartupError if there is
-    none at first, or more than 1,024.
+    files: the file, reloaded within a second of a change. Raises StartupError if the file has no
+    tokens at first, or more than 1,024.
     """
 
     def __init__(self, path: Path) -> None:
         self.files = WatchedFiles("tokens", [path], lambda contents: _hashes(path, contents[0]))
 
     def contains(self, token: bytes) -> bool:
-        """Say whether a token is among them, in a time that tells nothing about them."""
-        given = _hash(token)
+        """Return True if a token is valid, in a time that does not depend on the valid ones."""
+        wanted = _hash(token)
         known = False
         for each in self.files.value:
-            known |= hmac.compare_digest(each, given)
+            known |= hmac.compare_digest(each, wanted)
         return known
 
     def refusal(self, authorization: Sequence[str | bytes]) -> str:
-        """Return why a call with these `authorization` headers may not come in, or nothing."""
+        """Return why these `authorization` headers are rejected; empty if they are valid."""
         if len(authorization) != 1:
-            return "this server wants a token: send authorization: Bearer TOKEN, once"
+            return "authentication required: send one `authorization: Bearer TOKEN` header"
         (value,) = authorization
         value = value.encode() if isinstance(value, str) else value
         scheme, _, token = value.strip().replace(b"\t", b" ").partition(b" ")
         token = token.strip()
         if scheme.lower() != b"bearer" or not token:
-            return "the authorization must be: Bearer TOKEN"
-        return "" if self.contains(token) else "the token is not known here"
+            return "the authorization header is invalid; it must be: Bearer TOKEN"
+        return "" if self.contains(token) else "the token is not valid on this server"
 
 
 def _hashes(path: Path, contents: bytes) -> tuple[bytes, ...]:
@@ -76,7 +76,7 @@ def _hashes(path: Path, contents: bytes) -> tuple[bytes, ...]:
         lines = contents.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise StartupError(
-            f"the tokens in {path} can't be read: it is no UTF-8; save it as UTF-8"
+            f"the tokens in {path} can't be read: the file is not UTF-8; save it as UTF-8"
         ) from None
     hashes = []
     for number, line in enumerate(lines, 1):
@@ -84,36 +84,37 @@ def _hashes(path: Path, contents: bytes) -> tuple[bytes, ...]:
             continue
         if (match := _LINE.fullmatch(text)) is None:
             raise StartupError(
-                f"{path}, line {number}: must be `sha256:HEX NAME`; `visavis token NAME` makes one"
+                f"{path}, line {number}: must be `sha256:HEX NAME`; see `visavis token`"
             )
         hashes.append(bytes.fromhex(match[1]))
     if not hashes:
-        raise StartupError(f"{path} holds no token; `visavis token NAME` makes one")
+        raise StartupError(f"{path} has no tokens; create one with `visavis token NAME`")
     if len(hashes) > _MAX_TOKENS:
-        raise StartupError(f"{path} holds {len(hashes)} tokens, the limit is {_MAX_TOKENS}")
+        raise StartupError(f"{path} has {len(hashes)} tokens; the limit is {_MAX_TOKENS}")
     return tuple(hashes)
 
 
 def _hash(token: bytes) -> bytes:
-    # Tokens are random, so that nothing slower is needed to keep them from being guessed.
+    # A fast hash is enough: tokens are random, and cannot be guessed.
     return hashlib.sha256(token).digest()
 
 
 @_app.command()
 def _token(
-    name: Annotated[str, typer.Argument(help="Whose it is, for people who read the file.")],
+    name: Annotated[str, typer.Argument(help="The token's owner, for readers of the file.")],
     file: Annotated[
-        Path | None, typer.Option(help="The server's file of tokens, to add the new one to.")
+        Path | None,
+        typer.Option(help="The server's file of tokens, to which the new one is added."),
     ] = None,
 ) -> None:
-    """Make a token for a client of the server, and the line that lets it in."""
+    """Create a token for a client, and its line for the server's file of tokens."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise typer.BadParameter(
-            f"{name[:80]!r} is no name; give 1 to 64 letters, digits, and any of . _ @ -"
+            f"{name[:80]!r} is not a valid name; use 1 to 64 letters, digits, and . _ @ -"
         )
     new = new_token(name)
     if file is None:
-        print("for the server's file of tokens, its setting `tokens`:", file=sys.stderr)
+        print("add this line to the server's file of tokens (setting `tokens`):", file=sys.stderr)
         print(f"  {new.line}", file=sys.stderr)
     else:
         try:
@@ -123,12 +124,12 @@ def _token(
             complain(f"{file} can't be written: {error.strerror}")
             raise typer.Exit(1) from None
         print(f"added to {escaped(str(file))}: {new.line}", file=sys.stderr)
-    print("for the client, kept nowhere else:", file=sys.stderr)
+    print("the client's token, stored nowhere else:", file=sys.stderr)
     print(new.token)
 
 
 def main(args: list[str], prog: str = "python -m visavis_server.transport.tokens") -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     return run(_app, args, prog)
 
 

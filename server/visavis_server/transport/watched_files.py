@@ -1,4 +1,4 @@
-"""Files that are read beside whoever uses them, and read again when they change."""
+"""Files that a thread reloads when they change."""
 
 import os
 import stat
@@ -14,31 +14,29 @@ from visavis_server.errors import StartupError
 
 _log = structlog.get_logger()
 
-# How long a change may go unnoticed.
-_LOOK_EVERY_S = 1.0
-# Of one file: many times what tokens or certificates take.
+# The interval between checks for changes.
+_CHECK_EVERY_S = 1.0
+# Of one file: many times the size of tokens or certificates.
 _MAX_BYTES = 1 << 20
 
 T = TypeVar("T")
 
 
 class WatchedFiles(Generic[T]):
-    """What some files mean: `value`, as they were at most a second ago.
+    """The parsed contents of some files: `value`, at most a second old.
 
-    name: of what is in them, for the log. understand: returns what the contents mean, or raises
-    StartupError. A thread reads them, so that a mount that hangs holds up nobody. Files that can't
-    be read or understood any more are reported, and leave the value that was. Raises StartupError
-    if they can't be at first.
+    name: of the contents, for the log. parse: returns the value of the contents, or raises
+    StartupError. A thread reads the files, so that a mount that hangs blocks no call. If they can
+    no longer be read or parsed, an error is logged and the value stays. Raises StartupError if they
+    can't be read or parsed at first.
     """
 
-    def __init__(
-        self, name: str, paths: Sequence[Path], understand: Callable[[list[bytes]], T]
-    ) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], parse: Callable[[list[bytes]], T]) -> None:
         self._name = name
         self._paths = paths
-        self._understand = understand
+        self._parse = parse
         self._contents = self._read()
-        self.value = understand(self._contents)
+        self.value = parse(self._contents)
         self._trouble = ""
         self._wanted = threading.Event()
         threading.Thread(
@@ -46,20 +44,20 @@ class WatchedFiles(Generic[T]):
         ).start()
 
     def look_soon(self) -> None:
-        """Let the thread look at once; the caller does not wait for it."""
+        """Make the thread check the files now; returns at once."""
         self._wanted.set()
 
     def look(self) -> None:
-        """Read the files, and understand them if they have changed."""
+        """Read the files, and parse them if they have changed."""
         try:
             contents = self._read()
             if contents != self._contents:
                 self._contents = contents
-                self.value = self._understand(contents)
-                _log.info(f"{self._name} read again", files=[str(path) for path in self._paths])
+                self.value = self._parse(contents)
+                _log.info(f"{self._name} reloaded", files=[str(path) for path in self._paths])
         except StartupError as error:
             if str(error) != self._trouble:
-                _log.error(f"{self._name} stay as they were", why=str(error))
+                _log.error(f"{self._name} not reloaded", why=str(error))
             self._trouble = str(error)
         else:
             self._trouble = ""
@@ -70,13 +68,13 @@ class WatchedFiles(Generic[T]):
 
 def _watch(files: "weakref.ref[WatchedFiles[T]]", wanted: threading.Event) -> None:
     while True:
-        wanted.wait(_LOOK_EVERY_S)
+        wanted.wait(_CHECK_EVERY_S)
         wanted.clear()
         if (watched := files()) is None:
             return
         try:
             watched.look()
-        except Exception:  # noqa: BLE001  whatever the files hold, watching goes on
+        except Exception:  # noqa: BLE001  no content of the files ends the thread
             _log.exception("files can't be watched")
         del watched
 
@@ -84,7 +82,7 @@ def _watch(files: "weakref.ref[WatchedFiles[T]]", wanted: threading.Event) -> No
 def _contents_of(path: Path) -> bytes:
     """Return a file's bytes. Raises StartupError unless it is a regular file of limited size."""
     try:
-        # Asked first, since to open a device may have effects; and again of what was opened.
+        # Checked before opening, because opening a device may have side effects, and again after.
         if stat.S_ISREG(path.stat().st_mode):
             with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 contents = file.read(_MAX_BYTES + 1)
@@ -94,7 +92,7 @@ def _contents_of(path: Path) -> bytes:
     except OSError as error:
         raise StartupError(f"{path} can't be read: {error.strerror}") from None
     if not regular:
-        raise StartupError(f"{path} is no regular file")
+        raise StartupError(f"{path} is not a regular file")
     if len(contents) > _MAX_BYTES:
-        raise StartupError(f"{path} is over {_MAX_BYTES} bytes")
+        raise StartupError(f"{path} is larger than {_MAX_BYTES} bytes")
     return contents

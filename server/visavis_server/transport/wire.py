@@ -1,7 +1,7 @@
-"""Protobuf's wire format: counts what a message holds before it is parsed, writes large fields.
+"""Protobuf's wire format: counts a message's fields before it is parsed, writes large fields.
 
-Parsing holds Python's lock, in whichever thread it runs: 16 million empty labels, 32 MiB, stop the
-event loop for 0.8 s. A picture of that size is one field, and takes a copy.
+Parsing holds the GIL, in any thread: 16 million empty labels (32 MiB) stop the event loop for
+0.8 s. A picture of that size is one field, and costs one copy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from visavis_server.settings import MessageLimits
 
 _LONGEST_VARINT_BYTES: Final = 10
 _VARINT, _DELIMITED = 0, 2
-# In bytes, of the other kinds of fields.
+# Of the fixed-width wire types, in bytes.
 _WIDTHS: Final[Mapping[int, int]] = {1: 8, 5: 4}
-# Packed, these are copied and not decoded one by one.
+# Packed values of these types are copied, not decoded one by one.
 _FIXED_WIDTH: Final = frozenset(
     (
         FieldDescriptor.TYPE_DOUBLE,
@@ -33,30 +33,30 @@ _FIXED_WIDTH: Final = frozenset(
 
 
 class _Counted(Enum):
-    """What the bytes of a length-delimited field count as."""
+    """How the bytes of a length-delimited field are counted."""
 
     TEXT = auto()
     PACKED = auto()
 
 
-# By a field's number; bytes, and fields that are not known, are missing and skipped.
+# By field number. Bytes fields and unknown fields are missing, and skipped.
 _Known: TypeAlias = Mapping[int, "_Counted | Descriptor"]
 
 
 def require_few_fields(data: bytes, message_class: type[Message], limits: MessageLimits) -> None:
-    """Raise InvalidRequest if a message holds more than the limits allow, or is malformed.
+    """Raise InvalidRequest if a message exceeds the limits or is malformed.
 
-    Fields count at every level, unknown ones and entries of maps included; lists of integers that
-    are packed into one count by their bytes. The cost is bounded by the limit, whatever the size:
-    a picture in its request takes some microseconds.
+    Counts the fields of all levels, unknown ones and map entries included; packed integers are
+    counted by their bytes. The limits bound the cost, whatever the size of the message: a request
+    with a picture takes a few microseconds.
     """
-    # A message this small can't exceed any of them.
+    # A message this small can't exceed a limit.
     if len(data) <= min(limits.fields, limits.text_bytes):
         return
     fields = text_bytes = 0
     position, end = 0, len(data)
     known = _known(cast(Descriptor, message_class.DESCRIPTOR))
-    outer: list[tuple[int, _Known]] = []  # enclosing messages; as deep as the schema
+    outer: list[tuple[int, _Known]] = []  # enclosing messages, no deeper than the schema
     while True:
         while position == end:
             if not outer:
@@ -89,25 +89,25 @@ def require_few_fields(data: bytes, message_class: type[Message], limits: Messag
         if fields > limits.fields:
             raise InvalidRequest(
                 "request",
-                f"the request has more than {limits.fields} fields, elements of lists included; "
-                "send less in one request, and tensors as raw_input_contents (setting "
+                f"the request has more than {limits.fields} fields, list elements included; send "
+                "less in one request, and tensors as raw_input_contents (setting "
                 "max_message_fields)",
             )
         if text_bytes > limits.text_bytes:
             raise InvalidRequest(
                 "request",
-                f"the request has more than {limits.text_bytes} bytes of names and other texts; "
+                f"the request has more than {limits.text_bytes} bytes of names and other strings; "
                 "shorten them (setting max_message_text_bytes)",
             )
 
 
 def without(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
-    """Return a message without one of its length-delimited fields, and what that field holds.
+    """Return a message without one of its length-delimited fields, and the contents of that field.
 
-    The contents are views of the data: large ones need not be copied. Raises InvalidRequest if the
-    message is malformed.
+    The contents are views of the data, not copies. Raises InvalidRequest if the message is
+    malformed.
     """
-    view, left, found = memoryview(data), [], []
+    view, kept, removed = memoryview(data), [], []
     position, end = 0, len(data)
     while position < end:
         start = position
@@ -117,20 +117,20 @@ def without(data: bytes, number: int) -> tuple[bytes, list[memoryview]]:
             length, position = _varint(data, position, end)
             contents, position = view[position : position + length], position + length
             if tag >> 3 == number:
-                found.append(contents)
+                removed.append(contents)
                 start = position
         else:
             position = _after(kind, data, position, end)
         if position > end:
             raise _malformed()
-        left.append(view[start:position])
-    return b"".join(left), found
+        kept.append(view[start:position])
+    return b"".join(kept), removed
 
 
 def delimited(number: int, pieces: Sequence[Any]) -> list[Any]:
-    """Return a length-delimited field whose contents are bytes-like pieces, as pieces."""
+    """Return a length-delimited field as pieces; pieces: its contents, bytes-like."""
     size = sum(memoryview(piece).nbytes for piece in pieces)
-    return [_written(number << 3 | _DELIMITED) + _written(size), *pieces]
+    return [_varint_bytes(number << 3 | _DELIMITED) + _varint_bytes(size), *pieces]
 
 
 @cache
@@ -147,16 +147,16 @@ def _known(descriptor: Descriptor) -> _Known:
 
 
 def _after(kind: int, data: bytes, position: int, end: int) -> int:
-    """Return where the next field begins, behind one of a kind that has no length."""
+    """Return the position after the value of a field that is not length-delimited."""
     if kind == _VARINT:
         return _varint(data, position, end)[1]
     if kind in _WIDTHS:
         return position + _WIDTHS[kind]
-    raise _malformed()  # Groups: no message of the contract has one.
+    raise _malformed()  # a group: our messages have none
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return the number at a position, and where the next field begins."""
+    """Return the varint at a position, and the position after it."""
     if position < end and (byte := data[position]) < 0x80:
         return byte, position + 1
     value = shift = 0
@@ -169,14 +169,14 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise _malformed()
 
 
-def _written(value: int) -> bytes:
-    written = bytearray()
+def _varint_bytes(value: int) -> bytes:
+    data = bytearray()
     while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
+        data.append(value & 0x7F | 0x80)
         value >>= 7
-    written.append(value)
-    return bytes(written)
+    data.append(value)
+    return bytes(data)
 
 
 def _malformed() -> InvalidRequest:
-    return InvalidRequest("request", "the request is no message of the method's type")
+    return InvalidRequest("request", "the request is not a message of the method's request type")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from visavis_server.arrays import Image, Tensor
 from visavis_server.card import Task
-from visavis_server.errors import InvalidRequest
 from visavis_server.runtime.budget import Held
 from visavis_server.telemetry.timings import Timings
 
@@ -126,15 +125,36 @@ class Answer:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a request may choose; None leaves it to the model.
+class InvalidOption(ValueError):
+    """An option is out of range; `option` is its name."""
 
-    top_k: at least 1. score_threshold, iou_threshold: in [0, 1]. max_detections: 1 to
-    1000. labels: names to keep; empty keeps all. Raises InvalidRequest if out of range.
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(f"{option} is {value!r}; it must be {allowed}")
+        self.option = option
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyOptions:
+    """Options of classification. Raises InvalidOption if one is out of range.
+
+    top_k: the number of labels to return, at least 1.
     """
 
     top_k: int = 5
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InvalidOption("top_k", self.top_k, "at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectOptions:
+    """Options of detection; None selects the model's default. Raises InvalidOption.
+
+    score_threshold, iou_threshold: in [0, 1]. max_detections: 1 to 1000. labels: the labels to
+    keep; empty keeps all. class_agnostic: suppress boxes across labels.
+    """
+
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
@@ -142,15 +162,23 @@ class Options:
     class_agnostic: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InvalidRequest("top_k", f"top_k is {self.top_k}; it must be at least 1")
-        for field_name in ("score_threshold", "iou_threshold"):
-            value = getattr(self, field_name)
+        for name in ("score_threshold", "iou_threshold"):
+            value = getattr(self, name)
             # Written so that NaN fails too.
             if value is not None and not 0 <= value <= 1:
-                raise InvalidRequest(field_name, f"{field_name} is {value!r}; it must be 0 to 1")
+                raise InvalidOption(name, value, "0 to 1")
         most = self.max_detections
         if most is not None and not 1 <= most <= 1000:
-            raise InvalidRequest(
-                "max_detections", f"max_detections is {most}; it must be 1 to 1000"
-            )
+            raise InvalidOption("max_detections", most, "1 to 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of both tasks; a model reads those of its task."""
+
+    classify: ClassifyOptions = ClassifyOptions()
+    detect: DetectOptions = DetectOptions()
+
+    def of(self, task: Task) -> ClassifyOptions | DetectOptions:
+        """Return the options of one task."""
+        return self.classify if task is Task.CLASSIFICATION else self.detect

@@ -16,7 +16,7 @@ from visavis_server.models.planning import Planner
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.providers import CPU
 from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
-from visavis_server.vision.results import Classified, Options, Picture
+from visavis_server.vision.results import Classified, ClassifyOptions, Options, Picture
 
 from .. import graphs
 
@@ -66,7 +66,7 @@ async def test_answers_given_at_once_are_not_mixed_up(scheduler: Scheduler, tmp_
     model = loaded(scheduler, tmp_path, graphs.classifier(), graphs.classifier_document())
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0)]
     answers = await asyncio.gather(
-        *(model.answer(plain(*c), Options(top_k=1), CALL) for c in colors)
+        *(model.answer(plain(*c), Options(ClassifyOptions(top_k=1)), CALL) for c in colors)
     )
     best = [a.result.classifications[0].label for a in answers if isinstance(a.result, Classified)]
     assert best == ["red", "green", "blue", "red"]

@@ -28,7 +28,7 @@ from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Session
 from visavis_server.vision.families import preprocess_one
-from visavis_server.vision.results import Options
+from visavis_server.vision.results import DetectOptions
 
 from .. import graphs
 
@@ -286,7 +286,7 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
     tensor, geometry = preprocess_one(model.engine.family, np.zeros((64, 64, 3), np.uint8))
     outputs = model.engine.sessions.first.run(tensor)
     assert outputs[0].dtype == np.float16
-    (dog,) = model.engine.family.postprocess(outputs, geometry, Options()).detections
+    (dog,) = model.engine.family.postprocess(outputs, geometry, DetectOptions()).detections
     assert (dog.label, dog.score) == ("dog", 0.5)
     assert (dog.box.x_min, dog.box.y_max) == (8, 32)
 

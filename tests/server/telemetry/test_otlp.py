@@ -24,7 +24,7 @@ from visavis_server.telemetry import otlp
 
 from ..pictures import RED, plain
 from ..serving import Served, image, served_by, settings
-from ..transport.http.test_door import CLASSIFY, call
+from ..transport.http.test_listener import CLASSIFY, call
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"

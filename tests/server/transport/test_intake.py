@@ -1,4 +1,4 @@
-"""Messages are taken in by turns that are fair between connections; who stalls gives way."""
+"""Messages are received in turns that are fair between connections; stalled ones give way."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -39,7 +39,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_turn_holds_the_largest_message_and_then_what_came() -> None:
+async def test_a_turn_holds_the_largest_message_and_then_the_received_bytes() -> None:
     taken = intake()
     arrived = asyncio.Event()
 
@@ -57,7 +57,7 @@ async def test_a_turn_holds_the_largest_message_and_then_what_came() -> None:
     assert taken.budget.held("waiting") == taken.budget.held("arriving") == 0
 
 
-async def test_a_message_that_does_not_come_in_time_ends_and_holds_nothing() -> None:
+async def test_a_message_that_does_not_arrive_in_time_holds_nothing() -> None:
     taken = intake(timeout_s=0.05)
     with taken.enter("one") as place:
         with pytest.raises(DeadlineExceeded, match=r"did not arrive within 0\.05 s"):
@@ -65,7 +65,7 @@ async def test_a_message_that_does_not_come_in_time_ends_and_holds_nothing() -> 
         assert taken.budget.held("arriving") == CALL_BYTES
 
 
-async def test_calls_that_stall_on_one_connection_keep_no_other_from_its_turn() -> None:
+async def test_stalled_calls_of_one_connection_block_no_other_connection() -> None:
     taken = intake()
     stalled = [sending(taken.enter("one"), never) for _ in range(20)]
     await settle()
@@ -74,26 +74,26 @@ async def test_calls_that_stall_on_one_connection_keep_no_other_from_its_turn() 
         each.cancel()
 
 
-async def test_who_stalls_while_others_wait_is_ended_and_the_others_are_taken_in() -> None:
+async def test_a_stalled_message_is_evicted_while_other_calls_wait() -> None:
     taken = intake(turn_s=0.05)
     stalled = [sending(taken.enter("one"), never) for _ in range(3)]
     stalled += [sending(taken.enter("two"), never) for _ in range(3)]
     await settle()
     assert await sending(taken.enter("other"), giving(b"x")) == b"x"
-    with pytest.raises(Overloaded, match="while others waited for their turn"):
+    with pytest.raises(Overloaded, match="while other requests wait, the limit is"):
         await stalled[0]
     assert not stalled[1].done()
     for each in stalled:
         each.cancel()
 
 
-async def test_without_others_a_slow_sender_keeps_its_time() -> None:
+async def test_a_slow_message_has_all_its_time_if_no_call_waits() -> None:
     taken = intake(turn_s=0.01, timeout_s=0.2)
     with taken.enter("one") as place, pytest.raises(DeadlineExceeded):
         await sending(place, never)
 
 
-async def test_all_clients_of_a_unix_socket_share_all_turns_and_who_stalls_gives_way() -> None:
+async def test_clients_of_a_unix_socket_share_all_turns_and_stalled_messages_give_way() -> None:
     taken = intake(turn_s=0.05)
     stalled = [sending(taken.enter("unix:"), never) for _ in range(4)]
     await settle()
@@ -103,7 +103,7 @@ async def test_all_clients_of_a_unix_socket_share_all_turns_and_who_stalls_gives
         each.cancel()
 
 
-async def test_turns_are_as_many_as_the_memory_holds_and_who_holds_most_comes_last() -> None:
+async def test_turns_are_limited_by_memory_and_the_heaviest_connection_is_last() -> None:
     taken = intake(total_bytes=2 * LARGEST + 20 * CALL_BYTES)
     held = [taken.enter("heavy") for _ in range(3)]
     arrived = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_turns_are_as_many_as_the_memory_holds_and_who_holds_most_comes_la
     assert order[:2] == ["light", "new"]
 
 
-async def test_where_no_call_fits_the_connection_with_most_that_wait_loses_one() -> None:
+async def test_without_room_the_connection_with_the_most_waiting_calls_loses_one() -> None:
     taken = intake(total_bytes=LARGEST + 10 * CALL_BYTES, at_once=1)
     stalled = [sending(taken.enter("one"), never) for _ in range(10)]
     await settle()
@@ -139,7 +139,7 @@ async def test_where_no_call_fits_the_connection_with_most_that_wait_loses_one()
         each.cancel()
 
 
-async def test_where_no_call_fits_and_nobody_else_waits_it_is_refused() -> None:
+async def test_a_call_without_room_is_rejected_if_no_other_waits() -> None:
     taken = intake(total_bytes=2 * CALL_BYTES)
     held = [taken.enter("one"), taken.enter("two")]
     with pytest.raises(Overloaded, match="memory is short"):
@@ -148,7 +148,7 @@ async def test_where_no_call_fits_and_nobody_else_waits_it_is_refused() -> None:
         each.leave()
 
 
-async def test_an_answer_that_nobody_takes_is_given_up_and_given_back() -> None:
+async def test_an_unread_answer_is_given_up_and_released() -> None:
     taken = intake(timeout_s=0.05)
     given_up = asyncio.Event()
     place = taken.enter("one")
@@ -159,7 +159,7 @@ async def test_an_answer_that_nobody_takes_is_given_up_and_given_back() -> None:
     assert taken.budget.held("answers") == 0
 
 
-async def test_a_call_that_is_cancelled_while_it_waits_leaves_no_trace() -> None:
+async def test_a_call_cancelled_while_it_waits_holds_nothing() -> None:
     taken = intake(at_once=1)
     with taken.enter("one") as first, taken.enter("two") as second:
         arriving, waiting = sending(first, never), sending(second, never)

@@ -1,4 +1,4 @@
-"""Who comes in: tokens, certificates, and what gRPC itself keeps out."""
+"""The gRPC listener: tokens, certificates, and the limits that gRPC enforces."""
 
 import asyncio
 import gzip
@@ -23,7 +23,8 @@ from visavis.v1 import vision_pb2_grpc
 
 from visavis_server.app import App
 from visavis_server.errors import StartupError
-from visavis_server.transport import listeners as doors
+from visavis_server.transport import listeners
+from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.tokens import NewToken
 
 from ..authority import Authority, with_tls
@@ -69,7 +70,7 @@ async def test_a_call_with_a_token_is_answered(models: Path, tokens: Path, token
         (("token-bin", b"\xff"),),
     ],
 )
-async def test_a_call_without_a_known_token_is_refused(
+async def test_a_call_without_a_valid_token_is_rejected(
     models: Path, tokens: Path, metadata: Any
 ) -> None:
     async with guarded(models, tokens) as served:
@@ -79,7 +80,7 @@ async def test_a_call_without_a_known_token_is_refused(
     assert details(error, error_details_pb2.RequestInfo)
 
 
-async def test_authentication_holds_for_every_method_unknown_ones_included(
+async def test_every_method_requires_authentication_even_unknown_ones(
     models: Path, tokens: Path
 ) -> None:
     async with guarded(models, tokens, reflection=True) as served:
@@ -107,7 +108,7 @@ async def test_health_can_be_opened_by_setting(models: Path, tokens: Path) -> No
 
 async def test_authentication_comes_before_the_body_is_read(models: Path, tokens: Path) -> None:
     async with guarded(models, tokens, message_timeout_s=600) as served:
-        # A call whose message never comes: only its headers are there to be judged by.
+        # A call whose message never arrives: only its headers do.
         call = served.channel.stream_unary("/visavis.v1.VisionService/Classify")()
         assert await asyncio.wait_for(code_of(call), 10) is UNAUTHENTICATED
 
@@ -118,13 +119,13 @@ async def lists(channel: grpc.aio.Channel) -> grpc.StatusCode:
         return await code_of(call)
 
 
-async def test_with_a_certificate_only_tls_is_spoken(models: Path, authority: Authority) -> None:
+async def test_with_a_certificate_only_tls_is_accepted(models: Path, authority: Authority) -> None:
     async with served_by(with_tls(models, authority)) as served:
         assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
         assert await code_of(served.stub.ListModels(LIST)) is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Authority) -> None:
+async def test_mutual_tls_accepts_only_trusted_clients(models: Path, authority: Authority) -> None:
     app = with_tls(models, authority, tls_client_ca=authority.client_ca)
     async with served_by(app):
         assert await lists(authority.channel(app, client=True)) is grpc.StatusCode.OK
@@ -145,11 +146,11 @@ async def test_the_sdk_speaks_tls_with_a_token(
         async with AsyncClient(where, tls=tls, token=token.token) as client:
             assert {card.name for card in await client.list_models()} >= {"colors", "boxes"}
         async with AsyncClient(where, tls=tls, token="another") as client:
-            with pytest.raises(AccessDenied, match="the token is not known here"):
+            with pytest.raises(AccessDenied, match="the token is not valid on this server"):
                 await client.list_models()
 
 
-async def test_certificates_that_changed_are_used_at_the_next_handshake(
+async def test_changed_certificates_are_used_at_the_next_handshake(
     models: Path, authority: Authority
 ) -> None:
     async with served_by(with_tls(models, authority)) as served:
@@ -161,9 +162,7 @@ async def test_certificates_that_changed_are_used_at_the_next_handshake(
         assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
 
 
-async def test_certificates_that_broke_leave_those_that_were(
-    models: Path, authority: Authority
-) -> None:
+async def test_broken_certificates_are_not_loaded(models: Path, authority: Authority) -> None:
     async with served_by(with_tls(models, authority)) as served:
         authority.key.write_text("half of a key")
         look_again(served.app)
@@ -171,7 +170,7 @@ async def test_certificates_that_broke_leave_those_that_were(
 
 
 @pytest.mark.parametrize("contents", [None, "no PEM"])
-async def test_a_certificate_that_cannot_be_used_ends_the_start(
+async def test_an_unusable_certificate_prevents_the_start(
     models: Path, authority: Authority, contents: str | None
 ) -> None:
     if contents is None:
@@ -182,7 +181,7 @@ async def test_a_certificate_that_cannot_be_used_ends_the_start(
         with_tls(models, authority)
 
 
-async def test_a_gzip_bomb_is_refused_before_it_is_unpacked(served: Served) -> None:
+async def test_a_gzip_bomb_is_rejected_before_decompression(served: Served) -> None:
     bomb = pb.ClassifyRequest(model="colors", image=pb.Image(encoded=bytes(50_000_000)))
     error = await served.refused("Classify", bomb, compression=grpc.Compression.Gzip)
     assert len(gzip.compress(bomb.SerializeToString(), 1)) < 300_000
@@ -190,22 +189,20 @@ async def test_a_gzip_bomb_is_refused_before_it_is_unpacked(served: Served) -> N
 
 
 @pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_compressed_requests_are_refused_by_their_algorithm(
-    served: Served, how: grpc.Compression
-) -> None:
+async def test_compressed_requests_are_rejected(served: Served, how: grpc.Compression) -> None:
     error = await served.refused("Classify", CLASSIFY, compression=how)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert f"'{how.name.lower()}'" in error.details()
 
 
-async def test_headers_of_a_megabyte_are_refused(served: Served) -> None:
+async def test_headers_of_a_megabyte_are_rejected(served: Served) -> None:
     metadata = [(f"x-{i}", "x" * 60_000) for i in range(16)]
     error = await served.refused("ListModels", LIST, metadata=metadata)
     assert error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
     assert await served.stub.ListModels(LIST)
 
 
-async def test_a_name_of_a_megabyte_is_refused_in_few_words(served: Served) -> None:
+async def test_a_name_of_a_megabyte_is_rejected_briefly(served: Served) -> None:
     for name in ("x" * 1_000_000, "\x00\x1b[31m\r\n" * 1000):
         request = pb.ClassifyRequest(image=image(), model=name)
         error = await served.refused("Classify", request)
@@ -213,7 +210,7 @@ async def test_a_name_of_a_megabyte_is_refused_in_few_words(served: Served) -> N
         assert len(error.details()) <= 512 and error.details().isprintable()
 
 
-async def test_a_client_s_request_id_is_kept_if_it_is_harmless(served: Served) -> None:
+async def test_a_safe_request_id_of_a_client_is_kept(served: Served) -> None:
     for given, kept in (("order-17.a_b", True), ("x" * 65, False), ("a b", False)):
         call = served.stub.ListModels(LIST, metadata=(("x-request-id", given),))
         await call
@@ -222,7 +219,7 @@ async def test_a_client_s_request_id_is_kept_if_it_is_harmless(served: Served) -
 
 @pytest.fixture
 def open_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
-    """Return a function that sets the hard limit, and gives back what was asked for."""
+    """Return a function that sets the hard limit, and returns the requested limits."""
 
     def limit(most: int) -> list[Any]:
         asked: list[Any] = []
@@ -237,49 +234,49 @@ def open_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
     ("most", "http", "connections"),
     [(100_000, True, 1024), (1000, False, 808), (1000, True, 404), (2240, True, 1024)],
 )
-def test_connections_of_all_doors_leave_descriptors_for_the_rest(
+def test_connections_of_all_listeners_leave_descriptors_for_the_rest(
     models: Path, open_files: Any, most: int, http: bool, connections: int
 ) -> None:
     asked = open_files(most)
     given = settings(models, http="127.0.0.1:0" if http else None)
-    assert doors.within_descriptors(given).max_connections == connections
+    assert listeners.within_descriptors(given).max_connections == connections
     assert asked == [(most, most)]
 
 
-def test_too_few_descriptors_end_the_start(models: Path, open_files: Any) -> None:
+def test_too_few_descriptors_prevent_the_start(models: Path, open_files: Any) -> None:
     open_files(192)
-    with pytest.raises(StartupError, match=r"may open 192 files \(ulimit -n\).*1216 will do"):
-        doors.within_descriptors(settings(models))
+    with pytest.raises(StartupError, match=r"may open 192 files \(ulimit -n\).*allow 1216"):
+        listeners.within_descriptors(settings(models))
 
 
-async def test_a_key_of_another_certificate_is_named_at_the_start(
+async def test_the_key_of_another_certificate_prevents_the_start(
     models: Path, authority: Authority
 ) -> None:
     authority.key.write_bytes(trustme.CA().issue_cert("other").private_key_pem.bytes())
     with pytest.raises(StartupError) as refused:
         with_tls(models, authority)
-    assert f"private key {authority.key} does not fit" in str(refused.value)
+    assert f"private key {authority.key} does not match" in str(refused.value)
     assert str(authority.certificate) in str(refused.value)
 
 
-async def test_a_key_of_another_certificate_leaves_those_that_were(
+async def test_the_key_of_another_certificate_is_not_loaded(
     models: Path, authority: Authority
 ) -> None:
     async with served_by(with_tls(models, authority)) as served:
         authority.key.write_bytes(trustme.CA().issue_cert("other").private_key_pem.bytes())
         with capture_logs() as logs:
             look_again(served.app)
-        assert "does not fit" in logs[0]["why"]
+        assert "does not match" in logs[0]["why"]
         assert await lists(authority.channel(served.app)) is grpc.StatusCode.OK
 
 
-def test_a_certificate_that_has_expired_is_warned_of(tmp_path: Path) -> None:
+def test_an_expired_certificate_is_logged_as_a_warning(tmp_path: Path) -> None:
     issued = trustme.CA().issue_cert("localhost", not_after=datetime(2020, 1, 1, tzinfo=UTC))
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     key.write_bytes(issued.private_key_pem.bytes())
     certificate.write_bytes(issued.cert_chain_pems[0].bytes())
     with capture_logs() as logs:
-        doors.Certificates(certificate, key, None)
+        Certificates(certificate, key, None)
     assert (logs[0]["event"], logs[0]["file"]) == (
         "the certificate has expired",
         str(certificate),
@@ -287,7 +284,7 @@ def test_a_certificate_that_has_expired_is_warned_of(tmp_path: Path) -> None:
     assert "2020" in logs[0]["when"]
 
 
-async def test_a_key_that_is_encrypted_asks_nobody_for_its_password(
+async def test_an_encrypted_key_is_rejected_without_asking_for_its_password(
     authority: Authority, models: Path
 ) -> None:
     command = ["openssl", "pkey", "-aes128", "-passout", "pass:secret"]

@@ -1,4 +1,4 @@
-"""Work that holds the event loop takes turns with everything else."""
+"""Work that blocks the event loop alternates with everything else."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from visavis_server.transport.pace import Pace
 
 
 async def copying(ready: asyncio.Event, log: list[str], name: str) -> str:
-    """Wait, and then hold the loop for longer than a turn should last."""
+    """Wait, then block the loop for longer than its limit per iteration."""
     await ready.wait()
     until = time.perf_counter() + 0.006
     while time.perf_counter() < until:
@@ -18,7 +18,7 @@ async def copying(ready: asyncio.Event, log: list[str], name: str) -> str:
     return name
 
 
-async def test_work_that_is_ready_at_once_is_done_in_order_with_others_in_between() -> None:
+async def test_simultaneous_work_is_done_in_order_with_other_tasks_in_between() -> None:
     pace, ready, log = Pace(), asyncio.Event(), list[str]()
 
     async def run(name: str) -> str:
@@ -36,7 +36,7 @@ async def test_work_that_is_ready_at_once_is_done_in_order_with_others_in_betwee
     assert await asyncio.gather(*tasks) == list("abcde")
 
 
-async def test_small_work_shares_a_turn() -> None:
+async def test_small_work_shares_an_iteration() -> None:
     pace, log = Pace(), list[str]()
 
     async def run(name: str) -> None:
@@ -52,7 +52,7 @@ async def test_small_work_shares_a_turn() -> None:
     assert log == ["a", "b", "c", "other"]
 
 
-async def test_small_messages_without_number_wait_for_no_turn() -> None:
+async def test_any_number_of_small_messages_never_waits() -> None:
     pace = Pace()
     for _ in range(1000):
         pace.spend(time.perf_counter())
@@ -61,7 +61,7 @@ async def test_small_messages_without_number_wait_for_no_turn() -> None:
         waiting.send(None)
 
 
-async def test_what_the_work_raises_and_its_cancellation_are_its_own() -> None:
+async def test_errors_and_cancellation_reach_the_work_and_its_caller() -> None:
     pace, seen = Pace(), list[str]()
 
     async def broken() -> None:
@@ -89,7 +89,7 @@ async def test_what_the_work_raises_and_its_cancellation_are_its_own() -> None:
     assert seen == ["cancelled"]
 
 
-async def test_work_that_is_cancelled_while_it_waits_for_a_turn_never_goes_on() -> None:
+async def test_work_cancelled_while_it_waits_never_continues() -> None:
     pace, ready, log = Pace(), asyncio.Event(), list[str]()
 
     async def run(name: str) -> str:

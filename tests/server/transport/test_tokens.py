@@ -1,4 +1,4 @@
-"""Tokens: a file of hashes, that may change while it is in use."""
+"""Tokens: a file of hashes that is reloaded when it changes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def write(path: Path, *lines: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_each_token_of_the_file_is_known_and_no_other(file: Path) -> None:
+def test_only_the_tokens_of_the_file_are_valid(file: Path) -> None:
     one, other, stranger = new_token("one"), new_token("other"), new_token("stranger")
     write(file, "# the cameras", one.line, "", f"  {other.line}  ")
     known = Tokens(file)
@@ -28,7 +28,7 @@ def test_each_token_of_the_file_is_known_and_no_other(file: Path) -> None:
         assert not known.contains(wrong)
 
 
-def test_the_file_holds_no_token_itself(file: Path) -> None:
+def test_the_file_has_hashes_only(file: Path) -> None:
     new = new_token("camera-7")
     assert new.token not in new.line
     assert new.line.startswith("sha256:") and new.line.endswith(" camera-7")
@@ -43,7 +43,7 @@ def test_the_file_holds_no_token_itself(file: Path) -> None:
         lambda line: line[:7] + line[7:71].upper() + line[71:],
     ],
 )
-def test_a_file_is_read_however_editors_save_it(
+def test_the_variants_that_editors_save_are_read(
     file: Path, saved: Callable[[bytes], bytes]
 ) -> None:
     new = new_token("new")
@@ -55,15 +55,15 @@ def test_a_file_is_read_however_editors_save_it(
     "header",
     ["Bearer {}", "bearer {}", "  Bearer {}  ", "Bearer   {}", "Bearer\t{}\t", "BEARER {}"],
 )
-def test_blanks_around_a_token_mean_nothing(file: Path, header: str) -> None:
+def test_blanks_around_a_token_are_ignored(file: Path, header: str) -> None:
     new = new_token("new")
     write(file, new.line)
     assert Tokens(file).refusal([header.format(new.token)]) == ""
-    assert "not known" in Tokens(file).refusal([header.format(new.token + " x")])
+    assert "not valid" in Tokens(file).refusal([header.format(new.token + " x")])
     assert "must be: Bearer TOKEN" in Tokens(file).refusal([header.format("")])
 
 
-def test_a_changed_file_is_read_again(file: Path) -> None:
+def test_a_changed_file_is_reloaded(file: Path) -> None:
     old, new = new_token("old"), new_token("new")
     write(file, old.line)
     known = Tokens(file)
@@ -74,7 +74,7 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["nonsense", "", None])
-def test_a_file_that_broke_leaves_the_tokens_that_were(file: Path, damage: str | None) -> None:
+def test_a_broken_file_is_not_loaded(file: Path, damage: str | None) -> None:
     new = new_token("new")
     write(file, new.line)
     known = Tokens(file)
@@ -91,17 +91,15 @@ def test_a_file_that_broke_leaves_the_tokens_that_were(file: Path, damage: str |
     ("text", "words"),
     [
         (None, "can't be read"),
-        ("\n".join(f"sha256:{i:064x} x" for i in range(1025)), "1025 tokens, the limit is 1024"),
-        ("", "holds no token"),
-        ("# nobody\n", "holds no token"),
-        ("sha256:\ud800", "is no UTF-8; save it as UTF-8"),
+        ("\n".join(f"sha256:{i:064x} x" for i in range(1025)), "1025 tokens; the limit is 1024"),
+        ("", "has no tokens"),
+        ("# nobody\n", "has no tokens"),
+        ("sha256:\ud800", "is not UTF-8; save it as UTF-8"),
         ("secret\n", "line 1: must be `sha256:HEX NAME`"),
         ("# one\nsha256:abc x\n", "line 2"),
     ],
 )
-def test_a_file_that_lets_nobody_in_ends_the_start(
-    file: Path, text: str | None, words: str
-) -> None:
+def test_an_unusable_file_prevents_the_start(file: Path, text: str | None, words: str) -> None:
     if text is not None:
         file.write_text(text, "utf-8", "surrogatepass")
     with pytest.raises(StartupError, match=words):
@@ -117,7 +115,7 @@ def test_the_command_prints_the_token_and_adds_its_hash(
     assert file.read_text().endswith(" camera-7\n")
 
 
-def test_the_command_refuses_a_name_that_would_break_the_file(
+def test_the_command_rejects_a_name_that_would_break_the_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert tokens.main(["two\nlines"]) == 2

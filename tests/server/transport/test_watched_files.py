@@ -1,4 +1,4 @@
-"""Files that are read beside whoever uses them."""
+"""Files that a thread reloads when they change."""
 
 import os
 import threading
@@ -14,14 +14,14 @@ from visavis_server.transport.watched_files import WatchedFiles
 Watched = WatchedFiles[bytes]
 
 
-def understand(contents: list[bytes]) -> bytes:
+def parse(contents: list[bytes]) -> bytes:
     if b"nonsense" in contents[0]:
         raise StartupError("it is nonsense")
     return contents[0]
 
 
 def watched(path: Path) -> Watched:
-    return WatchedFiles("things", [path], understand)
+    return WatchedFiles("things", [path], parse)
 
 
 @pytest.fixture
@@ -39,32 +39,30 @@ def fifo(tmp_path: Path) -> Path:
 
 
 def large(path: Path) -> Path:
-    """Make a file of a terabyte that takes no room."""
+    """Create a sparse file of a terabyte."""
     with path.open("wb") as file:
         file.truncate(1 << 40)
     return path
 
 
-def test_a_change_is_noticed_without_anybody_who_asks(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watched_files, "_LOOK_EVERY_S", 0.01)
-    understood = threading.Event()
+def test_a_change_is_noticed_by_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_files, "_CHECK_EVERY_S", 0.01)
+    parsed = threading.Event()
 
-    def told(contents: list[bytes]) -> bytes:
+    def parse_and_set(contents: list[bytes]) -> bytes:
         if contents[0] == b"new":
-            understood.set()
+            parsed.set()
         return contents[0]
 
-    files = WatchedFiles("things", [file], told)
+    files = WatchedFiles("things", [file], parse_and_set)
     file.write_bytes(b"new")
-    assert understood.wait(10)
+    assert parsed.wait(10)
     files.look()
     assert files.value == b"new"
 
 
-def test_a_look_can_be_wanted_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched_files, "_LOOK_EVERY_S", 600)
+def test_a_check_can_be_requested_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_files, "_CHECK_EVERY_S", 600)
     files, looked = watched(file), threading.Event()
     monkeypatch.setattr(files, "look", looked.set)
     files.look_soon()
@@ -74,7 +72,7 @@ def test_a_look_can_be_wanted_at_once(file: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "now", ["a FIFO", "a device", "a folder", "nothing", "a terabyte", "wrong"]
 )
-def test_what_cannot_be_read_leaves_what_was_and_is_told_once(
+def test_unreadable_files_keep_the_value_and_are_logged_once(
     file: Path, fifo: Path, tmp_path: Path, now: str
 ) -> None:
     files = watched(file)
@@ -95,11 +93,11 @@ def test_what_cannot_be_read_leaves_what_was_and_is_told_once(
             files.look()
     assert files.value == b"old"
     if now == "wrong":
-        (told,) = logs
-        assert told["why"] == "it is nonsense"
+        (error,) = logs
+        assert error["why"] == "it is nonsense"
     else:
-        (told,) = logs
-        assert str(file) in told["why"]
+        (error,) = logs
+        assert str(file) in error["why"]
 
 
 @pytest.mark.parametrize("what", ["fifo", "/dev/zero", "/dev/tty", "folder", "terabyte"])
@@ -107,12 +105,14 @@ def test_only_regular_files_of_limited_size_are_read(fifo: Path, tmp_path: Path,
     path = {"fifo": fifo, "folder": tmp_path}.get(what, Path(what))
     if what == "terabyte":
         path = large(tmp_path / "large")
-    with pytest.raises(StartupError, match=f"{path} is (no regular file|over 1048576 bytes)"):
+    with pytest.raises(
+        StartupError, match=f"{path} is (not a regular file|larger than 1048576 bytes)"
+    ):
         watched(path)
 
 
-def test_a_mount_that_hangs_holds_up_nobody(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched_files, "_LOOK_EVERY_S", 0.01)
+def test_a_mount_that_hangs_blocks_no_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_files, "_CHECK_EVERY_S", 0.01)
     files = watched(file)
     hangs, goes_on = threading.Event(), threading.Event()
 
@@ -127,8 +127,8 @@ def test_a_mount_that_hangs_holds_up_nobody(file: Path, monkeypatch: pytest.Monk
     goes_on.set()
 
 
-def test_nothing_is_watched_for_nobody(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched_files, "_LOOK_EVERY_S", 0.01)
+def test_the_thread_ends_with_its_object(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_files, "_CHECK_EVERY_S", 0.01)
     before = set(threading.enumerate())
     files = watched(file)
     (thread,) = set(threading.enumerate()) - before

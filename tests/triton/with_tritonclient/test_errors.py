@@ -100,17 +100,17 @@ def refusal(address: str, message: service_pb2.ModelInferRequest) -> grpc.Status
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
-        (lambda c: c.get_system_shared_memory_status(), "shared memory is not served"),
+        (lambda c: c.get_system_shared_memory_status(), "shared memory is not supported"),
         (
             lambda c: c.register_system_shared_memory("region", "/key", 64),
-            "send tensors in the request itself",
+            "send tensors in the request",
         ),
-        (lambda c: c.unregister_system_shared_memory(), "shared memory is not served"),
-        (lambda c: c.get_cuda_shared_memory_status(), "shared memory is not served"),
-        (lambda c: c.unregister_cuda_shared_memory(), "shared memory is not served"),
+        (lambda c: c.unregister_system_shared_memory(), "shared memory is not supported"),
+        (lambda c: c.get_cuda_shared_memory_status(), "shared memory is not supported"),
+        (lambda c: c.unregister_cuda_shared_memory(), "shared memory is not supported"),
         (lambda c: c.get_trace_settings("colors"), "start the server with --trace"),
         (lambda c: c.update_trace_settings(settings={"trace_rate": "1"}), "--trace"),
-        (lambda c: c.get_log_settings(), "other --log-level and --log-format"),
+        (lambda c: c.get_log_settings(), "--log-level and --log-format"),
         (lambda c: c.update_log_settings({"log_verbose_level": 1}), "--log-level"),
         # What is compressed can be far larger than it looks.
         (

@@ -1,4 +1,4 @@
-"""Between the domain and the Open Inference Protocol's messages."""
+"""Conversion between the domain and the Open Inference Protocol's messages."""
 
 from collections.abc import Mapping
 from math import inf
@@ -15,29 +15,29 @@ from visavis_server.telemetry.histograms import Histogram
 
 PLATFORM: Final = "onnxruntime_onnx"
 
-# What ultralytics takes as stride where a model names none.
+# The stride that ultralytics assumes if a model has none.
 _STRIDE: Final = 32
 
 
-def read_parameters(given: Mapping[str, pb.InferParameter]) -> Parameters:
-    """Return parameters by name, each as the value that was sent."""
+def read_parameters(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
+    """Return the values of parameters by name."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
-        for name, value in given.items()
+        for name, value in parameters.items()
     }
 
 
 def read_timeout_s(parameters: Parameters) -> float | None:
-    """Return how long a request may take, by its own parameters; None: they don't say.
+    """Return the timeout in a request's parameters; None if it has no positive one.
 
-    Raises InvalidRequest if they say it in other words than microseconds.
+    Raises InvalidRequest unless it is a number, of microseconds.
     """
     microseconds = number(parameters, "timeout")
     return microseconds / 1e6 if microseconds and 0 < microseconds < inf else None
 
 
 def wants_final_response(request: pb.ModelInferRequest) -> bool:
-    """Say whether the last response to a request is to say that it is the last."""
+    """Return True if the last response to a request must be marked as the last."""
     name = "triton_enable_empty_final_response"
     if name not in request.parameters:
         return False
@@ -45,40 +45,40 @@ def wants_final_response(request: pb.ModelInferRequest) -> bool:
 
 
 def read_wanted(request: pb.ModelInferRequest, view: View, task: Task) -> dict[str, int]:
-    """Return the outputs that a request asks for, all if it names none.
+    """Return the requested outputs by name; all outputs if the request names none.
 
-    Of each: how many of the best labels it wants instead of the scores, or 0.
+    The value is the number of best labels to return instead of the scores, or 0 for the scores.
     """
-    there = [spec.name for spec in view.outputs]
+    names = [spec.name for spec in view.outputs]
     wanted: dict[str, int] = {}
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
-        if output.name not in there:
+        if output.name not in names:
             raise InvalidRequest(
                 f"{field}.name",
-                f"there is no output {output.name[:64]!r}; there are {listed(there)}",
+                f"no output is named {output.name[:64]!r}; the outputs are {listed(names)}",
             )
         if "shared_memory_region" in output.parameters:
-            raise InvalidRequest(f"{field}.parameters", "shared memory is not served")
+            raise InvalidRequest(f"{field}.parameters", "shared memory is not supported")
         parameters = read_parameters(output.parameters)
         best = whole(parameters, "classification", f"{field}.parameters") or 0
         if best and not (isinstance(view, TensorView) and task is Task.CLASSIFICATION):
             raise InvalidRequest(
-                f"{field}.parameters", "classification is for a classifier's scores alone"
+                f"{field}.parameters", "classification applies only to a classifier's scores"
             )
         wanted[output.name] = max(best, 0)
-    return wanted or dict.fromkeys(there, 0)
+    return wanted or dict.fromkeys(names, 0)
 
 
 def tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-    """Return a tensor of one request, whose first dimension is its batch."""
+    """Return a tensor's metadata; its first dimension is the batch."""
     return pb.ModelMetadataResponse.TensorMetadata(
         name=spec.name, datatype=spec.datatype, shape=(-1, *spec.shape)
     )
 
 
 def model_config(name: str, model: ServedModel, view: View) -> pb.ModelConfig:
-    """Return what one view of a model takes and gives, and how the model is run."""
+    """Return the configuration of one view of a model."""
     on_device = model.plan.runs_on == "device"
     kinds = pb.ModelInstanceGroup.Kind
     config = pb.ModelConfig(
@@ -109,7 +109,7 @@ def model_config(name: str, model: ServedModel, view: View) -> pb.ModelConfig:
 
 
 def statistics(name: str, model: ServedModel, counted: Statistics) -> pb.ModelStatistics:
-    """Return what became of a model's requests; counted: of their runs."""
+    """Return the statistics of a model's requests; counted: the statistics of its runs."""
     stages = model.stages
     images = sum(size * runs for size, runs in counted.batches.items())
     compute_input = _duration(stages.preprocess)
@@ -147,7 +147,7 @@ def _format(spec: TensorSpec) -> str:
 
 
 def _ultralytics_metadata(model: ServedModel) -> dict[str, Any]:
-    """Return what ultralytics writes into its own exports, and its client reads."""
+    """Return the metadata that ultralytics writes into its exports and its client reads."""
     document = model.document
     output = document.output
     return {

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Final, Protocol
 
@@ -11,6 +12,7 @@ from visavis_server.api.context import Context, caller_of
 from visavis_server.api.inference import grpc_service_pb2 as pb
 from visavis_server.api.inference import messages as inference_messages
 from visavis_server.api.inference import tensors
+from visavis_server.api.inference.ordered_stream import in_order
 from visavis_server.api.inference.views import IMAGE_VIEW, ImageView, TensorView, View, classified
 from visavis_server.errors import (
     InvalidRequest,
@@ -25,7 +27,6 @@ from visavis_server.models.model_files import version_of
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.scheduling.scheduler import Scheduler, Statistics
 from visavis_server.settings import ImageLimits
-from visavis_server.transport.calls import cancel
 from visavis_server.transport.statuses import message_of
 from visavis_server.transport.wire import delimited
 
@@ -37,28 +38,28 @@ _EXTENSIONS: Final = (
     "parameters",
     "statistics",
 )
-# Of the reason why a model is not served: the log has the whole.
+# Characters of the reason why a model is not served; the log has all of it.
 _MAX_REASON_LENGTH: Final = 512
-# Of one stream: asked before the first is answered.
-_AT_ONCE: Final = 16
+# Requests of one stream that are handled at once.
+_STREAM_CONCURRENCY: Final = 16
 
 
 class Administration(Protocol):
     """Loads and unloads models by name."""
 
     async def load(self, name: str) -> None:
-        """Serve a model as the repository's folder has it now; raises VisavisError."""
+        """Load a model from its folder in the repository; raises VisavisError."""
         ...
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; raises VisavisError."""
+        """Stop serving a model; raises VisavisError."""
         ...
 
 
-def _not_served(
+def _unsupported(
     why: str,
 ) -> Callable[["InferenceService", Message, Context], Awaitable[Message]]:
-    """Return a method that the protocol has and this server has not."""
+    """Return an implementation of a method that this server doesn't support."""
 
     async def refuse(service: "InferenceService", request: Message, context: Context) -> Message:
         raise Unimplemented(why)
@@ -67,9 +68,9 @@ def _not_served(
 
 
 class InferenceService:
-    """Answers for the models that are served.
+    """The Open Inference Protocol, for the models that are served.
 
-    administration: None where clients may not load and unload models.
+    administration: None if clients may not load and unload models.
     """
 
     def __init__(
@@ -82,17 +83,17 @@ class InferenceService:
         self._models = models
 
     async def ServerLive(self, request: Message, context: Context) -> pb.ServerLiveResponse:
-        """Say that the server answers, and that none of its cores is stuck."""
+        """Return live unless a core is stuck."""
         return pb.ServerLiveResponse(live=not self._scheduler.trouble())
 
     async def ServerReady(self, request: Message, context: Context) -> pb.ServerReadyResponse:
-        """Say whether there are models to answer with."""
+        """Return ready if at least one model is served."""
         return pb.ServerReadyResponse(ready=self._models.ready)
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
-        """Say whether a model answers."""
+        """Return ready if the model is served."""
         try:
             self._find(request.name, request.version)
         except (InvalidRequest, ModelNotFound, Unavailable):
@@ -100,7 +101,7 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=True)
 
     async def ServerMetadata(self, request: Message, context: Context) -> pb.ServerMetadataResponse:
-        """Say what the server is, and what it speaks."""
+        """Return the server's name, version and protocol extensions."""
         return pb.ServerMetadataResponse(
             name="visavis", version=version("visavis-server"), extensions=_EXTENSIONS
         )
@@ -108,7 +109,7 @@ class InferenceService:
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        """Say what a model takes and gives."""
+        """Return a model's inputs and outputs."""
         model, view = self._find(request.name, request.version)
         return pb.ModelMetadataResponse(
             name=request.name,
@@ -121,7 +122,7 @@ class InferenceService:
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: Context
     ) -> pb.ModelConfigResponse:
-        """Say the same in Triton's own words, and how the model is run."""
+        """Return a model's configuration in Triton's format."""
         model, view = self._find(request.name, request.version)
         config = inference_messages.model_config(request.name, model, view)
         return pb.ModelConfigResponse(config=config)
@@ -129,7 +130,7 @@ class InferenceService:
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
-        """Say what became of a model's requests, or of all models', through every door."""
+        """Return the statistics of one model, or of all, over every listener."""
         counted = self._scheduler.statistics()
         models = self._models.repository.all()
         if request.name:
@@ -147,41 +148,24 @@ class InferenceService:
         )
 
     async def ModelInfer(self, request: tensors.Request, context: Context) -> bytes:
-        """Answer with a model's outputs, in the form in which its inputs came; in wire form."""
+        """Return a model's outputs, raw if the inputs were raw, in wire format."""
         return await self._infer(request, context, pb.ModelInferResponse())
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[tensors.Request], context: Context
     ) -> AsyncGenerator[bytes]:
-        """Answer as ModelInfer does, in the order of the requests; an error ends nothing."""
-        room = asyncio.Semaphore(_AT_ONCE)
-        # Unbounded, so that asking ends at once when the caller leaves: it never waits for a place.
-        asked: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-
-        async def ask() -> None:
-            try:
-                async for request in requests:
-                    await room.acquire()
-                    asked.put_nowait(asyncio.create_task(self._streamed(request, context)))
-            finally:
-                asked.put_nowait(None)
-
-        asking = asyncio.create_task(ask())
-        answering: asyncio.Task[bytes] | None = None
-        try:
-            while (answering := await asked.get()) is not None:
-                yield await answering
-                room.release()
-            await asking
-        finally:
-            await cancel([asking])
-            left = [answering, *(asked.get_nowait() for _ in range(asked.qsize()))]
-            await cancel(filter(None, left))
+        """Yield the responses in the order of the requests; an error does not end the stream."""
+        responses = in_order(
+            requests, lambda request: self._streamed(request, context), _STREAM_CONCURRENCY
+        )
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        """List every version of every model, in both views; those that are not served say why."""
+        """List every version of every model, in both views, with the reason if it is not served."""
         repository = self._models.repository
         states = {(m.name, m.version): "READY" for m in repository.all()}
         if not request.ready:
@@ -203,11 +187,11 @@ class InferenceService:
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        """Serve a model as its folder has it now."""
+        """Load a model from its folder."""
         if request.parameters:
             raise InvalidRequest(
                 "parameters",
-                "models are loaded from the repository as they are, without parameters",
+                "parameters are not supported; models are loaded from the repository as they are",
             )
         await self._administrator().load(request.model_name)
         return pb.RepositoryModelLoadResponse()
@@ -215,13 +199,13 @@ class InferenceService:
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        """Serve a model no more, until it is loaded again."""
+        """Stop serving a model until it is loaded again."""
         await self._administrator().unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    _no_shared_memory = _not_served(
-        "shared memory is not served: the server reads no memory of its callers; send tensors in "
-        "the request itself"
+    _no_shared_memory = _unsupported(
+        "shared memory is not supported: the server never reads a client's memory; send tensors in "
+        "the request"
     )
     SystemSharedMemoryStatus = _no_shared_memory
     SystemSharedMemoryRegister = _no_shared_memory
@@ -229,18 +213,18 @@ class InferenceService:
     CudaSharedMemoryStatus = _no_shared_memory
     CudaSharedMemoryRegister = _no_shared_memory
     CudaSharedMemoryUnregister = _no_shared_memory
-    TraceSetting = _not_served(
-        "trace settings are not served: start the server with --trace, and it sends traces to an "
+    TraceSetting = _unsupported(
+        "trace settings are not supported; start the server with --trace to send traces to an "
         "OpenTelemetry collector"
     )
-    LogSettings = _not_served(
-        "log settings are not served: start the server with other --log-level and --log-format"
+    LogSettings = _unsupported(
+        "log settings are not supported; start the server with --log-level and --log-format"
     )
 
     async def _infer(
         self, request: tensors.Request, context: Context, response: pb.ModelInferResponse
     ) -> bytes:
-        """Return `response` in wire form, with the answer added."""
+        """Return `response` in wire format, with the outputs added."""
         message = request.message
         model, view = self._find(message.model_name, message.model_version, "model_name")
         parameters = inference_messages.read_parameters(message.parameters)
@@ -254,11 +238,11 @@ class InferenceService:
 
         def write() -> bytes:
             labels = model.document.label_set.labels
-            given = {
+            selected = {
                 name: classified(outputs[name], labels, best) if best else outputs[name]
                 for name, best in wanted.items()
             }
-            return tensors.write_response(response, given, raw=bool(request.raw))
+            return tensors.write_response(response, selected, raw=bool(request.raw))
 
         return await asyncio.to_thread(write)
 
@@ -269,7 +253,7 @@ class InferenceService:
                 response.parameters["triton_final_response"].bool_param = True
             written = await self._infer(request, context, response)
         except VisavisError as error:
-            # By its id the client knows whose error it is.
+            # The id tells the client which request failed.
             return pb.ModelStreamInferResponse(
                 error_message=message_of(error),
                 infer_response=pb.ModelInferResponse(id=request.message.id),
@@ -280,12 +264,12 @@ class InferenceService:
     def _administrator(self) -> Administration:
         if self.administration is None:
             raise PermissionDenied(
-                "clients may not load and unload models here; see the setting admin"
+                "loading and unloading models is disabled; enable it with the setting admin"
             )
         return self.administration
 
     def _find(self, name: str, number: str, field: str = "name") -> tuple[ServedModel, View]:
-        """Return the model and the view that a name stands for; number: "", or its version."""
+        """Return the model and the view of a name; number: its version, or empty."""
         repository = self._models.repository
         version = version_of(number)
         if number and version is None:

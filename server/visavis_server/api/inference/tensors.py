@@ -1,6 +1,6 @@
-"""Tensors of the Open Inference Protocol, raw or typed, to NumPy's arrays and back.
+"""Conversion of the Open Inference Protocol's tensors, raw or typed, to NumPy arrays and back.
 
-Their size is a stranger's choice: nothing here belongs in the event loop.
+Clients choose the size of tensors, so none of this may run in the event loop.
 """
 
 import math
@@ -25,9 +25,10 @@ _CONTENTS = Response.InferOutputTensor.CONTENTS_FIELD_NUMBER
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A ModelInferRequest, and its raw_input_contents as views of what arrived.
+    """A ModelInferRequest, with its raw_input_contents as views of the received bytes.
 
-    Protobuf would copy them twice, with Python's lock held: when it parses, and when it is asked.
+    Protobuf would copy the contents twice while holding the GIL: once to parse them, and once for
+    each access.
     """
 
     message: pb.ModelInferRequest
@@ -37,16 +38,16 @@ class Request:
 
     @classmethod
     def FromString(cls, data: bytes) -> Self:  # noqa: N802  as protobuf's
-        """Return the request of a message. Raises InvalidRequest or DecodeError."""
+        """Parse a request. Raises InvalidRequest or DecodeError."""
         left, raw = without(data, pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER)
         message = pb.ModelInferRequest.FromString(left)
-        # Some clients send an empty one of whichever form they don't use.
+        # Some clients send empty raw contents beside typed ones.
         if raw and not any(map(len, raw)) and any(map(_has_contents, message.inputs)):
             raw = []
         return cls(message, raw)
 
 
-# Datatype: what its elements are, little-endian, and the field of typed contents that has them.
+# Datatype: the NumPy type of its elements, little-endian, and the field of its typed contents.
 _DATATYPES: Mapping[str, tuple[str, str]] = {
     "BOOL": ("?", "bool_contents"),
     "UINT8": ("u1", "uint_contents"),
@@ -57,52 +58,55 @@ _DATATYPES: Mapping[str, tuple[str, str]] = {
     "INT16": ("<i2", "int_contents"),
     "INT32": ("<i4", "int_contents"),
     "INT64": ("<i8", "int64_contents"),
-    "FP16": ("<f2", ""),  # In raw form only.
+    "FP16": ("<f2", ""),  # raw only
     "FP32": ("<f4", "fp32_contents"),
     "FP64": ("<f8", "fp64_contents"),
 }
 _BYTES = "BYTES"
 
-# What JPEG, PNG and WebP begin with.
+# The first bytes of JPEG, PNG and WebP.
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
-# More than any model takes. Multiplied and printed, 30,000 sizes of 2^62 took 8 s.
+# More than any model takes. A shape of 30,000 sizes of 2^62 took 8 s to multiply and print.
 _MAX_RANK = 8
-# The same of BYTES in raw form: 8 million empty ones fit into a message.
+# Of raw BYTES: a message has room for 8 million empty ones.
 _MAX_ELEMENTS = 4096
-# Python's lock is held while so many are copied, about a millisecond.
+# Copied at a time with the GIL held, for about a millisecond.
 _NUMBERS_AT_ONCE = 1 << 16
 
 
 def read_inputs(request: Request) -> dict[str, Array]:
-    """Return a request's inputs by name; those of datatype BYTES hold bytes objects.
+    """Return a request's inputs by name; inputs of datatype BYTES hold bytes objects.
 
-    Raises InvalidRequest if one is not what its own shape and datatype say.
+    Raises InvalidRequest if an input's contents don't match its shape and datatype.
     """
     raw, tensors = request.raw, request.message.inputs
     if raw and len(raw) != len(tensors):
         raise InvalidRequest(
             "raw_input_contents",
-            f"there are {len(raw)} raw contents for {len(tensors)} inputs; send one each, or none",
+            f"the request has {len(raw)} raw contents for {len(tensors)} inputs; send one for each",
         )
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(tensors):
         field = f"inputs[{index}]"
         if tensor.name in inputs:
-            raise InvalidRequest(f"{field}.name", f"the input {tensor.name[:64]!r} comes twice")
+            raise InvalidRequest(f"{field}.name", f"the input {tensor.name[:64]!r} is repeated")
         if "shared_memory_region" in tensor.parameters:
             raise InvalidRequest(
-                f"{field}.parameters", "shared memory is not served; send the contents themselves"
+                f"{field}.parameters",
+                "shared memory is not supported; send the contents in the request",
             )
         if (rank := len(tensor.shape)) > _MAX_RANK:
             raise InvalidRequest(
-                f"{field}.shape", f"the shape has {rank} sizes; a tensor has at most {_MAX_RANK}"
+                f"{field}.shape", f"the shape has {rank} dimensions; the limit is {_MAX_RANK}"
             )
         shape = tuple(tensor.shape)
         if any(size < 0 for size in shape):
-            raise InvalidRequest(f"{field}.shape", f"the shape is {list(shape)}; sizes begin at 0")
+            raise InvalidRequest(
+                f"{field}.shape", f"the shape is {list(shape)}; dimensions must be at least 0"
+            )
         if raw and _has_contents(tensor):
             raise InvalidRequest(
-                f"{field}.contents", "contents come raw or typed; this request has both"
+                f"{field}.contents", "the request has both raw and typed contents; send one of them"
             )
         if raw:
             array = _from_raw(tensor.datatype, raw[index], field)
@@ -111,18 +115,18 @@ def read_inputs(request: Request) -> dict[str, Array]:
         if array.size != math.prod(shape):
             raise InvalidRequest(
                 f"{field}.shape",
-                f"the shape {list(shape)} takes {math.prod(shape)} elements of {tensor.datatype}, "
-                f"and {array.size} came",
+                f"the shape {list(shape)} has {math.prod(shape)} elements of {tensor.datatype}; "
+                f"the contents have {array.size}",
             )
         inputs[tensor.name] = array.reshape(shape)
     return inputs
 
 
 def write_response(response: Response, outputs: Mapping[str, Array], raw: bool) -> bytes:
-    """Return a response in wire form, with outputs added by name.
+    """Return a response in wire format, with outputs added by name.
 
-    raw: as bytes, or each in its type. BYTES are arrays of objects: strings or bytes. Contiguous
-    floats are copied once, straight into what is sent.
+    raw: write raw contents instead of typed ones. BYTES are arrays of objects: strings or bytes.
+    Contiguous floats are copied once, directly into the result.
     """
     tensors, raw_contents = list[Any](), list[Any]()
     for name, array in outputs.items():
@@ -137,7 +141,7 @@ def write_response(response: Response, outputs: Mapping[str, Array], raw: bool) 
 
 
 def datatype_of(array: Array) -> str:
-    """Return the protocol's name of an array's datatype."""
+    """Return the protocol's name for an array's datatype."""
     if array.dtype == object:
         return _BYTES
     return next(name for name, (kind, _) in _DATATYPES.items() if np.dtype(kind) == array.dtype)
@@ -153,7 +157,7 @@ def _from_raw(datatype: str, data: bytes | memoryview, field: str) -> Array:
     kind = np.dtype(_kind(datatype, field)[0])
     if len(data) % kind.itemsize:
         raise InvalidRequest(
-            f"{field}.shape", f"{len(data)} bytes are no whole number of {datatype}"
+            f"{field}.shape", f"{len(data)} bytes are not a multiple of the size of {datatype}"
         )
     return np.frombuffer(data, kind)
 
@@ -163,7 +167,9 @@ def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> 
         return _objects(contents.bytes_contents)
     kind, name = _kind(datatype, field)
     if not name:
-        raise InvalidRequest(f"{field}.contents", f"{datatype} has a raw form only")
+        raise InvalidRequest(
+            f"{field}.contents", f"{datatype} has no typed contents; send raw contents"
+        )
     numbers = getattr(contents, name)
     array = np.empty(len(numbers), kind)
     try:
@@ -171,20 +177,22 @@ def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> 
             array[start : start + _NUMBERS_AT_ONCE] = numbers[start : start + _NUMBERS_AT_ONCE]
         return array
     except OverflowError as error:
-        raise InvalidRequest(f"{field}.contents", f"not all are {datatype}: {error}") from None
+        raise InvalidRequest(
+            f"{field}.contents", f"a value is out of range for {datatype}: {error}"
+        ) from None
 
 
 def _kind(datatype: str, field: str) -> tuple[str, str]:
     if datatype not in _DATATYPES:
         raise InvalidRequest(
             f"{field}.datatype",
-            f"the datatype is {datatype[:32]!r}; there are {', '.join((*_DATATYPES, _BYTES))}",
+            f"the datatype is {datatype[:32]!r}; choose one of {', '.join((*_DATATYPES, _BYTES))}",
         )
     return _DATATYPES[datatype]
 
 
 def _elements(data: bytes | memoryview, field: str) -> Iterable[bytes]:
-    """Yield the elements of raw BYTES: each has its length in front, in 4 bytes."""
+    """Yield the elements of raw BYTES, each preceded by its length in 4 bytes."""
     if _is_bare_picture(data):
         yield bytes(data)
         return
@@ -193,31 +201,31 @@ def _elements(data: bytes | memoryview, field: str) -> Iterable[bytes]:
         count += 1
         if count > _MAX_ELEMENTS:
             raise InvalidRequest(
-                f"{field}.contents", f"there are more than {_MAX_ELEMENTS} elements; send fewer"
+                f"{field}.contents", f"the input has more than {_MAX_ELEMENTS} elements; send fewer"
             )
         length = int.from_bytes(data[position : position + 4], "little")
         position += 4
         if position + length > len(data):
             raise InvalidRequest(
                 f"{field}.contents",
-                f"an element says it has {length} bytes, more than came; in raw form, each element "
-                "of BYTES is preceded by its length in 4 bytes, little-endian",
+                f"an element has a length of {length} bytes, more than the contents have left; "
+                "each element of raw BYTES is preceded by its length in 4 bytes, little-endian",
             )
         yield bytes(data[position : position + length])
         position += length
 
 
 def _is_bare_picture(data: bytes | memoryview) -> bool:
-    """Say whether raw BYTES are one encoded picture, without the length in front of it.
+    """Return True if raw BYTES are one encoded picture without the length in front of it.
 
-    Read as a length, what pictures begin with is over a gigabyte: more than came.
+    The first bytes of a picture, read as a length, exceed a gigabyte: more than a message has.
     """
-    beginning = bytes(data[:4])
-    return beginning.startswith(_PICTURES) and int.from_bytes(beginning, "little") > len(data)
+    head = bytes(data[:4])
+    return head.startswith(_PICTURES) and int.from_bytes(head, "little") > len(data)
 
 
 def _to_raw(array: Array) -> Any:
-    """Return an array's bytes in raw form: bytes, or the array itself where it has that form."""
+    """Return an array's raw contents: bytes, or the array itself if it is contiguous."""
     if array.dtype != object:
         return np.ascontiguousarray(array)
     elements = map(_encoded, array.flat)
@@ -225,7 +233,7 @@ def _to_raw(array: Array) -> Any:
 
 
 def _typed(datatype: str, array: Array) -> list[Any]:
-    """Return the InferTensorContents of an array in wire form, as pieces."""
+    """Return the InferTensorContents of an array in wire format, as pieces."""
     _, name = _DATATYPES.get(datatype, ("", "bytes_contents"))
     if datatype in ("FP32", "FP64"):
         number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number

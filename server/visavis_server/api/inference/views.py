@@ -1,14 +1,14 @@
-"""How a model looks through the Open Inference Protocol: as tensors, or as a taker of pictures.
+"""The two views of a model in the Open Inference Protocol: tensors, or encoded pictures.
 
-Each model has both views: `NAME` takes its input and gives its numbers, whatever the graph's
-outputs are; `NAME_image` takes encoded pictures and gives labels and boxes, unless a
-model of its own is called so.
+`NAME` takes the model's input tensor and returns one output tensor, whatever the graph's outputs
+are. `NAME_image` takes encoded pictures and returns labels and boxes, unless another model has
+that name.
 """
 
 import math
 from asyncio import to_thread
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -23,16 +23,26 @@ from visavis_server.runtime.budget import Held
 from visavis_server.runtime.scheduling.fair_queue import Caller
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode
-from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture
+from visavis_server.vision.results import (
+    Answer,
+    Classified,
+    ClassifyOptions,
+    Detected,
+    DetectOptions,
+    InvalidOption,
+    Options,
+    Picture,
+)
 
 IMAGE_VIEW: Final = "_image"
-"""What the name of a model's picture view ends with, unless a model has that name itself."""
+"""The suffix of a picture view's name, unless a model has that name itself."""
 
 _MAX_BATCH: Final = 16
-# Of a message, besides the tensors that it carries.
+# Bytes of a message besides its tensors.
 _ENVELOPE_BYTES: Final = 64 << 10
-_OPTIONS: Final[Mapping[str, Callable[[Parameters, str], Any]]] = {
-    "top_k": whole,
+_Readers = Mapping[str, Callable[[Parameters, str], Any]]
+_CLASSIFY_OPTIONS: Final[_Readers] = {"top_k": whole}
+_DETECT_OPTIONS: Final[_Readers] = {
     "max_detections": whole,
     "score_threshold": number,
     "iou_threshold": number,
@@ -44,7 +54,7 @@ _FLOATS: Final = ("FP32", "FP16")
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output; shape: without the batch in front, -1 for any size."""
+    """One input or output; shape: without the leading batch dimension, -1 for any size."""
 
     name: str
     datatype: str
@@ -52,35 +62,35 @@ class TensorSpec:
 
 
 class View(Protocol):
-    """One of the two."""
+    """One view of a model."""
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """What it takes."""
+        """The inputs."""
         ...
 
     @property
     def max_batch(self) -> int:
-        """Most images in one request: as many as a message can carry, and the answer's."""
+        """The most images in one request; request and response must fit into a message."""
         ...
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """What it gives."""
+        """The outputs."""
         ...
 
     async def infer(
         self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
-        """Return the outputs by name, with the batch in front.
+        """Return the outputs by name, each with a leading batch dimension.
 
-        Raises InvalidRequest, and as ServedModel.answer does.
+        Raises InvalidRequest, and the errors of ServedModel.answer.
         """
         ...
 
 
 class TensorView:
-    """Takes inputs that are ready; they share runs with pictures."""
+    """Takes preprocessed inputs; they share batches with pictures."""
 
     def __init__(self, model: ServedModel, max_message_bytes: int) -> None:
         self._model = model
@@ -101,7 +111,7 @@ class TensorView:
     async def infer(
         self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
-        """Return the model's numbers for one input [b, 3, height, width]."""
+        """Return the model's output tensor for one input [b, 3, height, width]."""
         (spec,) = self.inputs
         tensor = _only(inputs, spec.name)
         if (datatype := datatype_of(tensor)) not in _FLOATS:
@@ -121,7 +131,7 @@ class TensorView:
 
 
 class ImageView:
-    """Takes encoded pictures, as BYTES [b, 1] or as UINT8 [b, n]."""
+    """Takes encoded pictures: BYTES [b, 1], or UINT8 [b, n] with one picture per row."""
 
     inputs = (TensorSpec(_IMAGE, "BYTES", (1,)),)
     max_batch = _MAX_BATCH
@@ -141,12 +151,13 @@ class ImageView:
     async def infer(
         self, inputs: Mapping[str, Array], parameters: Parameters, caller: Caller
     ) -> dict[str, Array]:
-        """Return labels, scores and class ids [b, n]; of detectors also boxes [b, n, 4].
+        """Return labels, scores and class ids [b, n]; for detectors also boxes [b, n, 4].
 
-        Boxes are xyxy in pixels of the original. Where pictures have fewer than n, what is left
-        is 0, -1 and empty; `counts` [b, 1] says how many there are.
+        Boxes are xyxy in pixels of the original image. Rows of pictures with fewer than n results
+        are padded with empty labels, zeros and the class id -1; `counts` [b, 1] has the number of
+        detections.
         """
-        options = _options(parameters, self._model.document)
+        options = _read_options(parameters, self._model.document)
         field = "inputs[0].contents"
         pictures = []
         for data in self._pictures(_only(inputs, _IMAGE)):
@@ -166,8 +177,8 @@ class ImageView:
         if datatype not in ("BYTES", "UINT8") or not fits or not 1 <= count <= _MAX_BATCH:
             raise InvalidRequest(
                 "inputs[0].shape",
-                f"{_IMAGE} is {datatype} {shape}; it must be BYTES [b, 1], an encoded picture "
-                f"each, or UINT8 [b, bytes of one], with 1 to {_MAX_BATCH} pictures",
+                f"{_IMAGE} is {datatype} {shape}; send 1 to {_MAX_BATCH} encoded pictures as BYTES "
+                "[b, 1], or as UINT8 [b, bytes of a picture]",
             )
         if datatype == "BYTES":
             return list(tensor.ravel())
@@ -175,57 +186,63 @@ class ImageView:
 
 
 def classified(scores: Array, labels: Sequence[str], most: int) -> Array:
-    """Return the best of scores [b, classes] as Triton writes them: BYTES [b, most].
+    """Return the best of scores [b, classes] in Triton's format: BYTES [b, most].
 
-    Each is SCORE:INDEX:LABEL.
+    Each element is SCORE:INDEX:LABEL.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :most]
-    told = np.empty(best.shape, object)
+    texts = np.empty(best.shape, object)
     for row, column in np.ndindex(best.shape):
         index = int(best[row, column])
-        told[row, column] = f"{scores[row, index]:f}:{index}:{labels[index]}"
-    return told
+        texts[row, column] = f"{scores[row, index]:f}:{index}:{labels[index]}"
+    return texts
 
 
 def _only(inputs: Mapping[str, Array], name: str) -> Array:
     if set(inputs) != {name}:
         raise InvalidRequest(
-            "inputs", f"there is one input, {name}; the request has {listed(inputs)}"
+            "inputs", f"the inputs are {listed(inputs)}; the model takes exactly one, {name}"
         )
     return inputs[name]
 
 
-def _options(parameters: Parameters, document: ModelDocument) -> Options:
-    """Return what a request's parameters choose; those of other names are left alone."""
-    chosen: dict[str, Any] = {
-        name: value
-        for name, read in _OPTIONS.items()
-        if (value := read(parameters, name)) is not None
-    }
-    options = Options(**chosen)
+def _read_options(parameters: Parameters, document: ModelDocument) -> Options:
+    """Return the options in a request's parameters; unknown parameters are ignored."""
+    try:
+        classify = ClassifyOptions(**_given(parameters, _CLASSIFY_OPTIONS))
+        detect = DetectOptions(**_given(parameters, _DETECT_OPTIONS))
+    except InvalidOption as error:
+        raise InvalidRequest(error.option, str(error)) from None
     labels = len(document.label_set.labels)
-    return replace(options, top_k=min(options.top_k, labels))
+    return Options(ClassifyOptions(top_k=min(classify.top_k, labels)), detect)
+
+
+def _given(parameters: Parameters, readers: _Readers) -> dict[str, Any]:
+    """Return the options that a request sets, by name."""
+    read = {name: reader(parameters, name) for name, reader in readers.items()}
+    return {name: value for name, value in read.items() if value is not None}
 
 
 def _columns(answers: Sequence[Answer], boxes: bool) -> dict[str, Array]:
-    found = [_found(answer.result) for answer in answers]
-    shape = len(found), max(map(len, found))
+    """Return the results as padded columns; runs in a thread, as its cost grows with them."""
+    results = [_items(answer.result) for answer in answers]
+    shape = len(results), max(map(len, results))
     labels, scores = np.full(shape, "", object), np.zeros(shape, np.float32)
     class_ids, corners = np.full(shape, -1, np.int64), np.zeros((*shape, 4), np.float32)
-    for row, each in enumerate(found):
-        for column, one in enumerate(each):
-            labels[row, column] = one.label
-            scores[row, column] = one.score
-            class_ids[row, column] = one.class_id
+    for row, items in enumerate(results):
+        for column, item in enumerate(items):
+            labels[row, column] = item.label
+            scores[row, column] = item.score
+            class_ids[row, column] = item.class_id
             if boxes:
-                box = one.box
+                box = item.box
                 corners[row, column] = box.x_min, box.y_min, box.x_max, box.y_max
     columns: dict[str, Array] = {"labels": labels, "scores": scores, "class_ids": class_ids}
     if boxes:
         columns["boxes"] = corners
-        columns["counts"] = np.array([[len(each)] for each in found], np.int64)
+        columns["counts"] = np.array([[len(items)] for items in results], np.int64)
     return columns
 
 
-def _found(result: Classified | Detected) -> Sequence[Any]:
+def _items(result: Classified | Detected) -> Sequence[Any]:
     return result.classifications if isinstance(result, Classified) else result.detections

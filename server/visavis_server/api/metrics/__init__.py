@@ -1,1 +1,1 @@
-"""What Prometheus reads: our own metrics, and Triton's names for them."""
+"""Metrics for Prometheus: our own, and the same under Triton's names."""

@@ -1,4 +1,4 @@
-"""What Prometheus reads: the calls, how each model is run, and what became of its requests."""
+"""Metrics for Prometheus: calls, memory, and the plan and statistics of each model."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -27,18 +27,21 @@ from visavis_server.telemetry.histograms import Histogram
 
 _MODEL = ("model", "version")
 
-# Name, what it is, how it is read. Prometheus appends _total to the counters.
+# Name, help and reader. prometheus_client appends _total to the names of counters.
 _PLANNED: tuple[tuple[str, str, Callable[[Plan], float]], ...] = (
-    ("batch_size_limit", "Most images in one run.", lambda plan: plan.batch),
-    ("instances", "Runs at once.", lambda plan: plan.instances),
+    ("batch_size_limit", "The most images in one run.", lambda plan: plan.batch),
+    ("instances", "Concurrent runs.", lambda plan: plan.instances),
     ("threads", "Threads of one run.", lambda plan: plan.threads),
-    ("alone_threads", "Threads of a run that is alone; 0: no more.", lambda p: p.exclusive_threads),
+    ("alone_threads", "Threads of an exclusive run; 0: off.", lambda plan: plan.exclusive_threads),
 )
 _COUNTED: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
-    ("alone_runs", "Runs that had all cores.", lambda counted: counted.exclusive),
-    ("session_seconds", "Time of all runs.", lambda counted: counted.run_s),
-    ("queue_seconds", "Time that requests waited.", lambda counted: counted.queue_s),
+    ("alone_runs", "Runs that used all cores.", lambda counted: counted.exclusive),
+    ("session_seconds", "Duration of all runs.", lambda counted: counted.run_s),
+    ("queue_seconds", "Time that requests waited in the queue.", lambda counted: counted.queue_s),
 )
+_Rows = Sequence[tuple[tuple[str, str], ServedModel, Statistics]]
+"""Labels, model and the statistics of its runs."""
+
 _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
     ("cancelled", lambda counted: counted.cancelled),
     ("expired", lambda counted: counted.expired),
@@ -48,9 +51,9 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 
 
 class Metrics(Collector):
-    """Counts calls, and reads scheduler and budget when it is asked.
+    """Counts calls, and reads the scheduler and the budget when it is scraped.
 
-    models: those to report on. triton: whether to give what Triton gives, too, under its names.
+    models: the models to report on. triton: also report Triton's metrics, under its names.
     """
 
     def __init__(self, scheduler: Scheduler, budget: Budget, triton: bool = False) -> None:
@@ -65,16 +68,16 @@ class Metrics(Collector):
         self._calls: Counter[tuple[str, str, str]] = Counter()
         self._call_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
 
-    def record(self, door: str, method: str, code: str, seconds: float) -> None:
-        """Note that a call has ended; method: one that exists, never just what a client sent."""
-        self._calls[door, method, code] += 1
-        self._call_s[door, method].add(seconds)
+    def record(self, listener: str, method: str, code: str, seconds: float) -> None:
+        """Count a finished call; method: an existing one, never an arbitrary string of a client."""
+        self._calls[listener, method, code] += 1
+        self._call_s[listener, method].add(seconds)
 
     def rendered(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics as Prometheus asks for them, and their content type.
+        """Return the metrics as text, and its content type.
 
-        accept: the header that says what it takes. With Triton's names, which OpenMetrics does
-        not allow, they come as Triton gives them, whatever is asked for.
+        accept: the request's `accept` header. It is ignored with Triton's names, which OpenMetrics
+        does not allow: the text then has Triton's format.
         """
         encode, kind = choose_encoder("" if self._triton else accept)
         text: bytes = encode(self._registry)
@@ -91,43 +94,50 @@ class Metrics(Collector):
         return text, kind
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics as they are now; prometheus_client calls this."""
+        """Yield the current metrics; prometheus_client calls this."""
         statistics = self._scheduler.statistics()
         rows = [
             ((m.name, str(m.version)), m, statistics.get(m.engine, Statistics()))
             for m in self.models
         ]
+        yield from self._server()
+        yield from self._memory()
+        yield from self._all_calls()
+        yield self._loads()
+        yield from self._models_now(rows)
+        yield from _outcomes(rows)
+        yield from _planned(rows)
+        yield from _counted(rows)
+        yield _stages(rows)
+
+    def _server(self) -> Iterator[Metric]:
         yield InfoMetricFamily(
             "visavis_build", "The server.", {"version": version("visavis-server")}
         )
         yield GaugeMetricFamily("visavis_cores", "Cores for all models.", self._scheduler.cores)
         errors = CounterMetricFamily(
-            "visavis_scheduler_errors", "Errors of the scheduler's own, which it survived."
+            "visavis_scheduler_errors", "Internal errors that the scheduler survived."
         )
         errors.add_metric((), self._scheduler.errors)
         yield errors
         stuck = bool(self._scheduler.trouble())
         yield GaugeMetricFamily("visavis_stuck", "1 while a core is stuck.", stuck)
-        yield from self._memory()
-        yield from self._all_calls()
+
+    def _loads(self) -> Metric:
         loads = CounterMetricFamily(
-            "visavis_loads", "Model files, at the start and since.", labels=("outcome",)
+            "visavis_loads", "Model files, at start and since.", labels=("outcome",)
         )
         since = (self.watcher.loads, self.watcher.refusals) if self.watcher else (0, 0)
         loads.add_metric(("loaded",), self.loaded_at_start + since[0])
         loads.add_metric(("refused",), since[1])
-        yield loads
+        return loads
+
+    def _models_now(self, rows: _Rows) -> Iterator[Metric]:
         how = InfoMetricFamily("visavis_model", "How a model is run, and why.", labels=_MODEL)
-        waiting = GaugeMetricFamily("visavis_model_waiting", "Requests that wait.", labels=_MODEL)
-        runs = CounterMetricFamily(
-            "visavis_model_runs",
-            "Runs, by how many images shared them.",
-            labels=(*_MODEL, "batch_size"),
+        waiting = GaugeMetricFamily(
+            "visavis_model_waiting", "Requests that wait in the queue.", labels=_MODEL
         )
-        dropped = CounterMetricFamily(
-            "visavis_model_dropped", "Requests without an answer.", labels=(*_MODEL, "reason")
-        )
-        for labels, model, counted in rows:
+        for labels, model, _ in rows:
             by = model.served_by
             how.add_metric(
                 labels,
@@ -139,49 +149,26 @@ class Metrics(Collector):
                 },
             )
             waiting.add_metric(labels, self._scheduler.waiting(model.engine))
-            for size, number in sorted(counted.batches.items()):
-                runs.add_metric((*labels, str(size)), number)
-            for reason, read in _DROPPED:
-                dropped.add_metric((*labels, reason), read(counted))
-        yield from (how, waiting, runs, dropped)
-        for name, text, planned in _PLANNED:
-            gauge = GaugeMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
-            for labels, model, _ in rows:
-                gauge.add_metric(labels, planned(model.plan))
-            yield gauge
-        for name, text, count in _COUNTED:
-            counter = CounterMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
-            for labels, _, counted in rows:
-                counter.add_metric(labels, count(counted))
-            yield counter
-        stages = HistogramMetricFamily(
-            "visavis_stage_seconds",
-            "Where the time of answered requests went.",
-            labels=(*_MODEL, "stage"),
-        )
-        for labels, model, _ in rows:
-            for stage, histogram in model.stages.answered().items():
-                _add(stages, (*labels, stage), histogram)
-        yield stages
+        yield from (how, waiting)
 
     def _memory(self) -> Iterator[Metric]:
         budget = self._budget
         yield GaugeMetricFamily(
-            "visavis_memory_budget_bytes", "What all calls may hold.", budget.total_bytes
+            "visavis_memory_budget_bytes", "Memory that all calls may hold.", budget.total_bytes
         )
         reserved = GaugeMetricFamily(
-            "visavis_memory_reserved_bytes", "What calls hold, by what for.", labels=("kind",)
+            "visavis_memory_reserved_bytes", "Memory that calls hold, by kind.", labels=("kind",)
         )
         for kind in KINDS:
             reserved.add_metric((kind,), budget.held(kind))
         yield reserved
         yield CounterMetricFamily(
-            "visavis_memory_refusals", "Calls refused for want of memory.", budget.refusals
+            "visavis_memory_refusals", "Calls rejected for lack of memory.", budget.refusals
         )
 
     def _all_calls(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
-            "visavis_calls", "Calls that have ended.", labels=("door", "method", "code")
+            "visavis_calls", "Finished calls.", labels=("door", "method", "code")
         )
         for call, number in sorted(self._calls.items()):
             calls.add_metric(call, number)
@@ -196,7 +183,48 @@ class Metrics(Collector):
         yield seconds
 
 
+def _outcomes(rows: _Rows) -> Iterator[Metric]:
+    runs = CounterMetricFamily(
+        "visavis_model_runs", "Runs, by batch size.", labels=(*_MODEL, "batch_size")
+    )
+    dropped = CounterMetricFamily(
+        "visavis_model_dropped", "Requests without an answer.", labels=(*_MODEL, "reason")
+    )
+    for labels, _, counted in rows:
+        for size, number in sorted(counted.batches.items()):
+            runs.add_metric((*labels, str(size)), number)
+        for reason, read in _DROPPED:
+            dropped.add_metric((*labels, reason), read(counted))
+    yield from (runs, dropped)
+
+
+def _planned(rows: _Rows) -> Iterator[Metric]:
+    for name, text, read in _PLANNED:
+        gauge = GaugeMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+        for labels, model, _ in rows:
+            gauge.add_metric(labels, read(model.plan))
+        yield gauge
+
+
+def _counted(rows: _Rows) -> Iterator[Metric]:
+    for name, text, read in _COUNTED:
+        counter = CounterMetricFamily(f"visavis_model_{name}", text, labels=_MODEL)
+        for labels, _, counted in rows:
+            counter.add_metric(labels, read(counted))
+        yield counter
+
+
+def _stages(rows: _Rows) -> Metric:
+    stages = HistogramMetricFamily(
+        "visavis_stage_seconds", "Stages of answered requests.", labels=(*_MODEL, "stage")
+    )
+    for labels, model, _ in rows:
+        for stage, histogram in model.stages.answered().items():
+            _add(stages, (*labels, stage), histogram)
+    return stages
+
+
 def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
-    bounds: Any = floatToGoString  # it has no types
+    bounds: Any = floatToGoString  # untyped
     buckets = [(bounds(bound), number) for bound, number in histogram.buckets()]
     family.add_metric(labels, buckets, histogram.sum_s)

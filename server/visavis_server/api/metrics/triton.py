@@ -1,8 +1,8 @@
-"""What models have done, under the names that Triton's dashboards and autoscalers read.
+"""Models' metrics under the names that Triton's dashboards and autoscalers query.
 
-Triton's counters end in no `_total`, which prometheus_client would append: the text is written
-here. Names, labels, units and meaning: Triton's docs/user_guide/metrics.md. The times are those
-of ModelStatistics.
+The text is written here because prometheus_client would append `_total` to the names of counters,
+which Triton's lack. Names, labels, units and meaning: Triton's docs/user_guide/metrics.md. The
+durations are those of ModelStatistics.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from visavis_server.telemetry.histograms import Histogram, StageHistograms
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A model, what happened to its work, and how many requests wait for it now."""
+    """A model, the statistics of its runs, and the number of its waiting requests."""
 
     model: ServedModel
     counted: Statistics
@@ -27,17 +27,17 @@ Read = Callable[[Measured], float]
 
 
 def _us(*stages: Callable[[StageHistograms], Histogram]) -> Read:
-    """Return what reads how long some stages took altogether, in microseconds."""
+    """Return a reader of the total duration of some stages, in microseconds."""
     return lambda measured: sum(round(stage(measured.model.stages).sum_s * 1e6) for stage in stages)
 
 
 def _other_failures(measured: Measured) -> float:
     failures = measured.model.stages.failures
-    told = ("INTERNAL", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
-    return failures.total() - sum(failures[code] for code in told)
+    counted = ("INTERNAL", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+    return failures.total() - sum(failures[code] for code in counted)
 
 
-# Each under a name of its own. Of failures, how many there are for each reason.
+# The values of the label `reason`.
 _FAILURES: Final[tuple[tuple[str, Read], ...]] = (
     ("REJECTED", lambda measured: measured.counted.refused + measured.counted.expired),
     ("CANCELED", lambda measured: measured.counted.cancelled),
@@ -48,55 +48,55 @@ _METRICS: Final[tuple[tuple[str, str, str, Read], ...]] = (
     (
         "nv_inference_request_success",
         "counter",
-        "Requests that were answered, batches as 1.",
+        "Successful requests; a batch counts as 1.",
         lambda measured: measured.model.stages.total.count,
     ),
     (
         "nv_inference_count",
         "counter",
-        "Inputs that ran, a batch of n as n.",
+        "Inferences; a batch of n counts as n.",
         lambda measured: sum(size * runs for size, runs in measured.counted.batches.items()),
     ),
     (
         "nv_inference_exec_count",
         "counter",
-        "Runs, whatever their batch.",
+        "Runs of the model, of any batch size.",
         lambda measured: measured.counted.batches.total(),
     ),
     (
         "nv_inference_request_duration_us",
         "counter",
-        "Microseconds from request to answer.",
+        "Microseconds from request to response.",
         _us(lambda stages: stages.total),
     ),
     (
         "nv_inference_queue_duration_us",
         "counter",
-        "Microseconds that requests waited.",
+        "Microseconds that requests waited in the queue.",
         _us(lambda stages: stages.queue),
     ),
     (
         "nv_inference_compute_input_duration_us",
         "counter",
-        "Microseconds from requests to inputs.",
+        "Microseconds of decoding and preprocessing.",
         _us(lambda stages: stages.decode, lambda stages: stages.preprocess),
     ),
     (
         "nv_inference_compute_infer_duration_us",
         "counter",
-        "Microseconds in the model.",
+        "Microseconds of inference.",
         _us(lambda stages: stages.inference),
     ),
     (
         "nv_inference_compute_output_duration_us",
         "counter",
-        "Microseconds from outputs to answers.",
+        "Microseconds of postprocessing.",
         _us(lambda stages: stages.postprocess),
     ),
     (
         "nv_inference_pending_request_count",
         "gauge",
-        "Requests that wait to run.",
+        "Requests that wait in the queue.",
         lambda measured: measured.waiting,
     ),
 )
@@ -114,7 +114,7 @@ def triton_text(measured: Iterable[Measured]) -> str:
         begin(name, kind, about)
         lines.extend(f"{name}{{{labels}}} {read(row)}" for labels, row in rows)
     failure = "nv_inference_request_failure"
-    begin(failure, "counter", "Requests that failed, by reason.")
+    begin(failure, "counter", "Failed requests, by reason.")
     for labels, row in rows:
         lines.extend(f'{failure}{{{labels},reason="{why}"}} {read(row)}' for why, read in _FAILURES)
     return "\n".join((*lines, ""))

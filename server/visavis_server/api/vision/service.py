@@ -1,8 +1,8 @@
-"""Our RPCs: from message to domain, to the models, and back."""
+"""VisionService: reads a request into a query, asks the models, writes the response."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,9 @@ from functools import partial
 from visavis.v1 import vision_pb2 as pb
 
 from visavis_server.api.context import Context, caller_of
-from visavis_server.api.vision import messages
+from visavis_server.api.vision import messages, queries
+from visavis_server.api.vision.cards import model_card
+from visavis_server.api.vision.drawings import drawing, panel
 from visavis_server.card import Task
 from visavis_server.errors import InvalidRequest, VisavisError, drop_traceback, listed
 from visavis_server.models import golden
@@ -21,15 +23,17 @@ from visavis_server.settings import ImageLimits
 from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import annotate, comparison
-from visavis_server.vision.results import Answer, Classified, Detected, Options, Picture
+from visavis_server.vision.results import Answer, Options, Picture
 
-Single = pb.ClassifyResponse | pb.DetectResponse
-
+_SingleQuery = queries.ClassifyQuery | queries.DetectQuery
 _TASKS = {"Classify": Task.CLASSIFICATION, "Detect": Task.OBJECT_DETECTION}
 
 
 class VisionService:
-    """Answers for the models that are served."""
+    """Our RPCs, for the models that are served.
+
+    limits: of pictures. max_annotated_bytes: of an annotated picture.
+    """
 
     def __init__(
         self,
@@ -45,16 +49,16 @@ class VisionService:
 
     @property
     def ready(self) -> bool:
-        """Whether it has models to answer with."""
+        """True if at least one model is served."""
         return self._models.ready
 
     @property
     def trouble(self) -> str:
-        """What keeps the server from working until it is started again; nothing if all is well."""
+        """The fault that only a restart of the server repairs; empty: no fault."""
         return self._scheduler.trouble()
 
     async def proves_alive(self, within_s: float) -> bool:
-        """Say whether a model answers about the golden picture in a time, and no core is stuck."""
+        """Return True if no core is stuck and a model answers the golden picture in time."""
         if self.trouble:
             return False
         if not self._models.ready:  # a watched folder may be empty for a while
@@ -66,14 +70,14 @@ class VisionService:
                 await model.answer(picture, Options(), caller)
         except (TimeoutError, VisavisError) as error:
             drop_traceback(error)
-            # Perhaps there is much to do, and it is being done: then that is the proof.
+            # Under heavy load, other requests that finished are proof enough.
             return self._scheduler.ran_within(within_s)
         return True
 
     def admission(self) -> Mapping[str, Callable[[Context], None]]:
-        """Return, by a method's path, what raises Overloaded where every model would refuse.
+        """Return checks by method path that raise Overloaded if every model would reject.
 
-        To ask that before a request is read costs less than to read it first.
+        They run before a request is received, when a rejection costs least.
         """
         service = pb.DESCRIPTOR.services_by_name["VisionService"].full_name
         return {
@@ -82,33 +86,34 @@ class VisionService:
         }
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
-        """Answer with one model's labels."""
+        """Return one model's labels for a picture."""
         started, caller = time.monotonic(), caller_of("Classify", context)
-        model = self._model(request, Task.CLASSIFICATION)
-        options = messages.read_classification_options(request)
-        picture, answer, timings = await self._ask(request, model, options, caller, started)
-        response = messages.classify_response(answer, timings, messages.image_size(picture))
-        await self._annotate(request.annotate, response, picture, answer.result, caller)
+        query = queries.read_classify(request, self._limits)
+        model = self._capable(query, Task.CLASSIFICATION)
+        answer, timings = await self._ask(
+            model, query.picture, Options(classify=query.options), caller, started
+        )
+        response = messages.classify_response(answer, timings, messages.image_size(query.picture))
+        if query.annotate:
+            await self._annotate(response, query, answer, caller)
         return response
 
     async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:
-        """Answer with one model's boxes."""
+        """Return one model's boxes for a picture."""
         started, caller = time.monotonic(), caller_of("Detect", context)
-        model = self._model(request, Task.OBJECT_DETECTION)
-        options = messages.read_detection_options(request)
-        if unknown := set(options.labels) - set(model.document.label_set.labels):
-            raise InvalidRequest(
-                "labels",
-                f"model {model.name} has no label {listed(map(repr, unknown))}; it has "
-                f"{listed(model.document.label_set.labels)}",
-            )
-        picture, answer, timings = await self._ask(request, model, options, caller, started)
-        response = messages.detect_response(answer, timings, messages.image_size(picture))
-        await self._annotate(request.annotate, response, picture, answer.result, caller)
+        query = queries.read_detect(request, self._limits)
+        model = self._capable(query, Task.OBJECT_DETECTION)
+        _require_labels(model, query.options.labels)
+        answer, timings = await self._ask(
+            model, query.picture, Options(detect=query.options), caller, started
+        )
+        response = messages.detect_response(answer, timings, messages.image_size(query.picture))
+        if query.annotate:
+            await self._annotate(response, query, answer, caller)
         return response
 
     async def Compare(self, request: pb.CompareRequest, context: Context) -> pb.CompareResponse:
-        """Answer with what every capable model sees."""
+        """Return the answers of all capable models, side by side."""
         async with aclosing(self._compare(request, context)) as events:
             async for event in events:
                 if event.HasField("summary"):
@@ -118,7 +123,7 @@ class VisionService:
     async def CompareStream(
         self, request: pb.CompareStreamRequest, context: Context
     ) -> AsyncGenerator[pb.CompareStreamResponse, None]:
-        """Answer with what each capable model sees as soon as it is there, then all of it."""
+        """Yield each model's answer as soon as it is ready, then the summary."""
         async with aclosing(self._compare(request, context)) as events:
             async for event in events:
                 yield event
@@ -126,22 +131,18 @@ class VisionService:
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """Answer with the cards of all models."""
-        repository = self._models.repository
-        return pb.ListModelsResponse(
-            models=[
-                messages.model_card(model, repository.versions(model.name), whole=False)
-                for model in repository.latest()
-            ]
-        )
+        """Return the cards of all models."""
+        return pb.ListModelsResponse(models=map(self._card, self._models.repository.latest()))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """Answer with one model's card, labels and receipt."""
-        repository = self._models.repository
-        self._require_model(request.model)
-        model = repository.get(request.model, messages.read_version(request))
-        card = messages.model_card(model, repository.versions(model.name), whole=True)
-        return pb.GetModelResponse(model=card)
+        """Return one model's card, with labels and receipt."""
+        query = queries.read_get_model(request)
+        self._require_name(query.model)
+        model = self._models.repository.get(query.model, query.version)
+        return pb.GetModelResponse(model=self._card(model, whole=True))
+
+    def _card(self, model: ServedModel, whole: bool = False) -> pb.Model:
+        return model_card(model, self._models.repository.versions(model.name), whole)
 
     def _require_room(self, method: str, task: Task, context: Context) -> None:
         if self._scheduler.something_waits:
@@ -149,66 +150,87 @@ class VisionService:
             engines = (model.engine for model in models if model.task is task)
             self._scheduler.require_room(engines, caller_of(method, context))
 
-    def _require_model(self, name: str) -> None:
+    def _require_name(self, name: str) -> None:
         if not name:
-            raise InvalidRequest(
-                "model",
-                f"no model was named; there are {listed(self._models.repository.names())}",
-            )
+            names = listed(self._models.repository.names())
+            raise InvalidRequest("model", f"the request names no model; choose one of {names}")
 
-    def _model(self, request: pb.ClassifyRequest | pb.DetectRequest, task: Task) -> ServedModel:
-        repository = self._models.repository
-        messages.require_image(request)
-        self._require_model(request.model)
-        return repository.capable(request.model, messages.read_version(request), task)
+    def _capable(self, query: _SingleQuery, task: Task) -> ServedModel:
+        self._require_name(query.model)
+        return self._models.repository.capable(query.model, query.version, task)
 
     async def _ask(
         self,
-        request: pb.ClassifyRequest | pb.DetectRequest,
         model: ServedModel,
+        picture: Picture,
         options: Options,
         caller: Caller,
         started: float,
-    ) -> tuple[Picture, Answer, Timings]:
-        """Return the picture, the model's answer, and where the whole time went."""
-        picture = messages.read_picture(request.image, self._limits)
-        picture.keep = request.annotate
+    ) -> tuple[Answer, Timings]:
+        """Return the model's answer, and its timings with the call's total time."""
         answer = await model.answer(picture, options, caller)
-        return picture, answer, replace(answer.timings, total_ms=_ms_since(started))
+        return answer, replace(answer.timings, total_ms=_ms_since(started))
+
+    async def _annotate(
+        self,
+        response: pb.ClassifyResponse | pb.DetectResponse,
+        query: _SingleQuery,
+        answer: Answer,
+        caller: Caller,
+    ) -> None:
+        """Add the annotated picture to a response."""
+        encoded, _ = await self._scheduler.run(
+            lambda: annotate.annotate(
+                query.picture.pixels,
+                answer.result,
+                answer.served_by.random_weights,
+                self._max_annotated_bytes,
+            ),
+            caller,
+        )
+        response.annotated_image.CopyFrom(drawing(encoded))
 
     async def _compare(
-        self, request: messages.ComparisonRequest, context: Context
+        self, request: queries.ComparisonRequest, context: Context
     ) -> AsyncGenerator[pb.CompareStreamResponse, None]:
-        started = time.monotonic()
-        repository = self._models.repository
-        messages.require_image(request)
-        options = messages.read_detection_options(
-            request, messages.read_classification_options(request).top_k
-        )
-        for name in request.models:
-            repository.get(name, field="models")
-        selection = comparison.select(
-            repository.latest(),
-            messages.read_tasks(request),
-            request.models,
-            request.baseline if request.HasField("baseline") else None,
-        )
-        caller = caller_of("Compare", context)
-        picture = messages.read_picture(request.image, self._limits)
-        picture.keep = True
-        decode_ms, queue_ms = await self._scheduler.run(picture.decode, caller)
+        """Yield each model's answer, then the summary."""
+        started, caller = time.monotonic(), caller_of("Compare", context)
+        query = queries.read_compare(request, self._limits)
+        selection = self._select(query)
+        decode_ms, queue_ms = await self._scheduler.run(query.picture.decode, caller)
         call_trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
-        given = []
-        async with aclosing(comparison.answers(selection, picture, options, caller)) as answers:
+        received = []
+        async with aclosing(
+            comparison.answers(selection, query.picture, query.options, caller)
+        ) as answers:
             async for answer in answers:
-                given.append(answer)
+                received.append(answer)
                 yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
-        # Grows with models and detections, whose number the request chooses.
-        compared = await asyncio.to_thread(comparison.conclude, selection, given)
+        summary = await self._summary(query, selection, received, caller)
+        timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
+        summary.timings.CopyFrom(messages.timings_message(timings))
+        yield pb.CompareStreamResponse(summary=summary)
+
+    def _select(self, query: queries.CompareQuery) -> comparison.Selection:
+        repository = self._models.repository
+        for name in query.models:
+            repository.get(name, field="models")
+        return comparison.select(repository.latest(), query.tasks, query.models, query.baseline)
+
+    async def _summary(
+        self,
+        query: queries.CompareQuery,
+        selection: comparison.Selection,
+        answers: Sequence[comparison.ModelAnswer],
+        caller: Caller,
+    ) -> pb.CompareResponse:
+        """Return the response to a comparison, without its timings."""
+        # The cost grows with the numbers of models and detections: too much for the event loop.
+        compared = await asyncio.to_thread(comparison.conclude, selection, answers)
         comparisons = await asyncio.to_thread(
             lambda: [messages.task_comparison(each) for each in compared]
         )
-        asked = {model.name for model in selection.models}
+        names = {model.name for model in selection.models}
         summary = pb.CompareResponse(
             comparisons=comparisons,
             left_out=[
@@ -216,69 +238,32 @@ class VisionService:
                 for name, reason in selection.left_out.items()
             ],
             models=[
-                messages.model_card(model, repository.versions(model.name), whole=False)
-                for model in repository.latest()
-                if model.name in asked
+                self._card(model)
+                for model in self._models.repository.latest()
+                if model.name in names
             ],
-            image_size=messages.image_size(picture),
+            image_size=messages.image_size(query.picture),
         )
-        if request.annotate:
-            panels = [_panel(a, c) for c in compared for a in c.answers]
+        if query.annotate:
+            panels = [panel(a, c) for c in compared for a in c.answers]
             encoded, _ = await self._scheduler.run(
-                lambda: annotate.side_by_side(picture.pixels, panels, self._max_annotated_bytes),
+                lambda: annotate.side_by_side(
+                    query.picture.pixels, panels, self._max_annotated_bytes
+                ),
                 caller,
             )
-            summary.annotated_image.CopyFrom(_drawing(encoded))
-        timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
-        summary.timings.CopyFrom(messages.timings_message(timings))
-        yield pb.CompareStreamResponse(summary=summary)
-
-    async def _annotate(
-        self,
-        asked: bool,
-        response: Single,
-        picture: Picture,
-        result: Classified | Detected,
-        caller: Caller,
-    ) -> None:
-        if asked:
-            random_weights = response.served_by.random_weights
-            max_bytes = self._max_annotated_bytes
-            encoded, _ = await self._scheduler.run(
-                lambda: annotate.annotate(picture.pixels, result, random_weights, max_bytes), caller
-            )
-            response.annotated_image.CopyFrom(_drawing(encoded))
+            summary.annotated_image.CopyFrom(drawing(encoded))
+        return summary
 
 
-def _drawing(encoded: bytes) -> pb.AnnotatedImage:
-    width, height = annotate.size_of(encoded)
-    size = pb.ImageSize(width=width, height=height)
-    return pb.AnnotatedImage(encoded=encoded, media_type=annotate.MEDIA_TYPE, size=size)
-
-
-def _panel(
-    answer: comparison.ModelAnswer, compared: comparison.TaskComparison
-) -> tuple[str, str, Classified | Detected | None]:
-    """Return title, note and result of one answer, for the picture of all."""
-    by, baseline = answer.model.served_by, compared.baseline
-    title = f"{by.model} · {annotate.RANDOM_MARK}" if by.random_weights else by.model
-    if isinstance(answer.outcome, VisavisError):
-        return title, str(answer.outcome), None
-    took = f"{answer.outcome.timings.inference_ms:.0f} ms"
-    agreement = answer.agreement
-    if isinstance(agreement, comparison.ClassificationAgreement):
-        same = "same" if agreement.same_top1 else "other"
-        note = f"{same} top-1 as {baseline}, top-k overlap {agreement.top_k_overlap:.0%}"
-    elif isinstance(agreement, comparison.DetectionAgreement):
-        note = f"F1 {agreement.f1:.2f} with {baseline}, {len(agreement.matches)} matched"
-    else:
-        alone = bool(compared.nothing_to_compare)
-        note = "baseline" if by.model == baseline and not alone else ""
-    return (
-        title,
-        " · ".join(filter(None, (note, by.precision, took))),
-        answer.outcome.result,
-    )
+def _require_labels(model: ServedModel, labels: Sequence[str]) -> None:
+    known = model.document.label_set.labels
+    if unknown := set(labels) - set(known):
+        raise InvalidRequest(
+            "labels",
+            f"model {model.name} has no label {listed(map(repr, unknown))}; its labels are "
+            f"{listed(known)}",
+        )
 
 
 def _ms_since(started: float) -> float:

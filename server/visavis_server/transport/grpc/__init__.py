@@ -1,1 +1,1 @@
-"""Calls over gRPC: interceptors, health, authentication."""
+"""The gRPC listener: interceptors, health, authentication."""

@@ -1,12 +1,20 @@
-"""How a service's methods are given to gRPC."""
+"""A service's methods as gRPC's handlers."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
+
+# Quoted: only the stubs have type parameters.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Details = grpc.HandlerCallDetails
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+HEALTH: Final = "/grpc.health.v1.Health/"
+"""The prefix of the health service's method paths."""
 
 _AS_GENERATED: Final[Mapping[str, Any]] = {}
 _KINDS: Final = {
@@ -20,13 +28,13 @@ _KINDS: Final = {
 def handlers_of(
     service: ServiceDescriptor, servicer: object, requests: Mapping[str, Any] = _AS_GENERATED
 ) -> "grpc.GenericRpcHandler[Any, Any]":
-    """Return what gRPC serves; servicer: has a method for each of the service's.
+    """Return a handler for all methods of a service.
 
-    A method may return its response in wire form, where it can write that faster. requests: the
-    classes that stand in for generated ones, by name of the message, as they read faster.
+    servicer: has a method for each of the service's; it may return a response in wire format.
+    requests: classes that replace the generated ones, by message name.
 
-    What generated code does, but for one thing: it would register every method by itself, and
-    grpc.aio waits for all that are registered anew with each call.
+    Unlike generated code, this registers no method by itself: grpc.aio waits for each registered
+    method anew with every call.
     """
     handlers = {
         method.name: _KINDS[method.client_streaming, method.server_streaming](

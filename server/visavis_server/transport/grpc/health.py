@@ -1,4 +1,4 @@
-"""grpc.health.v1: the server overall, our service, and each model by name."""
+"""grpc.health.v1 for the server, our service, and each model by name."""
 
 import asyncio
 from collections.abc import Iterable
@@ -11,15 +11,14 @@ from visavis_server.transport.grpc.handlers import handlers_of
 
 _SERVICE = "visavis.v1.VisionService"
 
-
-# More than this would be a message of tens of kilobytes; the protocol allows to refuse then.
+# More would take tens of kilobytes; the protocol allows a server to refuse.
 _MAX_LISTED = 1000
-# So long may the last status take to reach those who watch.
-_FAREWELL_S = 0.1
+# The time that the last status may take to reach watchers.
+_LAST_STATUS_S = 0.1
 
 
 class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined]  # stubs lack aio
-    """gRPC's own, except that a watcher doesn't keep a server from stopping."""
+    """gRPC's servicer, but watchers don't prevent the server from stopping."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,11 +27,11 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
     async def List(
         self, request: health_pb2.HealthListRequest, context: Any
     ) -> health_pb2.HealthListResponse:
-        """Return the status of everything; gRPC's own aio servicer lacks it."""
+        """Return all statuses; gRPC's aio servicer lacks this method."""
         if len(self._server_status) > _MAX_LISTED:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"there are over {_MAX_LISTED} statuses; ask Check for one",
+                f"there are more than {_MAX_LISTED} statuses; call Check for one of them",
             )
         return health_pb2.HealthListResponse(
             statuses={
@@ -42,13 +41,13 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
         )
 
     async def Watch(self, request: Any, context: Any) -> None:
-        """Send each change of a service's status, until the caller or the server leaves."""
+        """Send each change of a service's status until the client or the server ends the call."""
         watching = asyncio.create_task(super().Watch(request, context))
         stopping = asyncio.create_task(self.stopping.wait())
         try:
             await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                await asyncio.wait((watching,), timeout=_FAREWELL_S)
+                await asyncio.wait((watching,), timeout=_LAST_STATUS_S)
             else:
                 await watching
         finally:
@@ -58,7 +57,7 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
 
 
 class Health:
-    """Says NOT_SERVING until told otherwise."""
+    """The health service. All statuses are NOT_SERVING at first."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = _Servicer()
@@ -68,12 +67,12 @@ class Health:
         server.add_generic_rpc_handlers((handlers_of(service, self._servicer),))
 
     async def loading(self) -> None:
-        """Say that the server is up and not ready."""
+        """Report that the server runs and is not ready."""
         for name in ("", _SERVICE):
             await self._servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def ready(self, models: Iterable[str]) -> None:
-        """Say that the server and each of these models answer; others, that did, no more."""
+        """Report the server and these models as serving, and all other models as not serving."""
         names, serving = set(models), health_pb2.HealthCheckResponse.SERVING
         not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._models - names:
@@ -81,20 +80,20 @@ class Health:
         for name in names - self._models:
             await self._servicer.set(name, serving)
         self._models = names
-        await self._tell_overall()
+        await self._report_overall()
 
     async def sound(self, sound: bool) -> None:
-        """Say whether the server works at all, or is to be started again."""
+        """Report whether the server works; False: it needs a restart."""
         self._sound = sound
-        await self._tell_overall()
+        await self._report_overall()
 
-    async def _tell_overall(self) -> None:
-        answers = bool(self._models) and self._sound
+    async def _report_overall(self) -> None:
+        serving = bool(self._models) and self._sound
         status = health_pb2.HealthCheckResponse
         for name in (_SERVICE, ""):
-            await self._servicer.set(name, status.SERVING if answers else status.NOT_SERVING)
+            await self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stopping(self) -> None:
-        """Say NOT_SERVING for everything, for good."""
+        """Report everything as not serving, permanently."""
         await self._servicer.enter_graceful_shutdown()
         self._servicer.stopping.set()

@@ -1,1 +1,1 @@
-"""Calls over HTTP: the server, its guards, Connect, and the playground."""
+"""The HTTP listeners: the server, its guards, Connect, and the playground."""

@@ -1,4 +1,4 @@
-"""One HTTP connection: TLS as the files are then, and a limited time for the heads of requests."""
+"""One HTTP connection, with reloadable TLS and a timeout for the heads of requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,12 +10,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which by itself would wait for ever for the rest of a request's head.
+    """uvicorn's protocol with timeouts; alone, it would wait forever for a request's head.
 
-    tls: returns how the connection is to be secured; None: not at all. head_timeout_s: that a
-    connection has to be secured, and each request's head to arrive once it has begun.
-    answer_timeout_s: how long a client may leave an answer untaken. open_ones: the door's
-    connections; most: how many it takes, silent ones included.
+    tls: returns the TLS context; None: no TLS. head_timeout_s: for the TLS handshake, and for each
+    request's head. answer_timeout_s: the time that a client may leave an answer unread. open_ones:
+    the listener's open connections; most: their limit, silent ones included.
     """
 
     def __init__(
@@ -35,12 +34,12 @@ class Connection(H11Protocol):
         self._head_timeout_s = head_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._timer: asyncio.TimerHandle | None = None
-        self._untaken: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._early = bytearray()
         self._securing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Secure the connection, if it is to be; asyncio calls this."""
+        """Start the TLS handshake, or wait for a request; asyncio calls this."""
         if len(self._open_ones) >= self._most:
             transport.abort()
             return
@@ -58,7 +57,7 @@ class Connection(H11Protocol):
                 transport, self, tls, server_side=True, ssl_handshake_timeout=self._head_timeout_s
             )
         if secured is None:
-            self._open_ones.discard(self)  # asyncio tells nobody that this one is lost
+            self._open_ones.discard(self)  # asyncio does not call connection_lost
             transport.abort()
             return
         super().connection_made(secured)
@@ -67,16 +66,16 @@ class Connection(H11Protocol):
             self.data_received(bytes(self._early))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; asyncio calls this."""
+        """Stop the timers and forget the connection; asyncio calls this."""
         self._open_ones.discard(self)
         self._head_arrived()
-        self._taken()
+        self._was_read()
         if self.transport is not None:
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what has come; asyncio calls this."""
-        if self.transport is None:  # secured only just now
+        """Parse received data; asyncio calls this."""
+        if self.transport is None:  # connection_made has not run since the handshake
             self._early += data
             return
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
@@ -87,26 +86,26 @@ class Connection(H11Protocol):
             self._head_arrived()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request; uvicorn calls this."""
+        """Continue with the next request; uvicorn calls this."""
         super().on_response_complete()
-        # Of that one, the beginning may have come already.
+        # The beginning of the next request may be in the buffer already.
         if self.cycle.response_complete and self.conn.trailing_data[0] and self._timer is None:
             self._expect_head()
 
     def pause_writing(self) -> None:
-        """Give the client time to take what was sent; asyncio calls this."""
+        """Start the timeout for the client to read the answer; asyncio calls this."""
         super().pause_writing()
-        self._untaken = self.loop.call_later(self._answer_timeout_s, self.transport.abort)
+        self._unread = self.loop.call_later(self._answer_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: little is left of what was sent; asyncio calls this."""
+        """Stop the timeout: the client has read most of the answer; asyncio calls this."""
         super().resume_writing()
-        self._taken()
+        self._was_read()
 
-    def _taken(self) -> None:
-        if self._untaken is not None:
-            self._untaken.cancel()
-            self._untaken = None
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _expect_head(self) -> None:
         self._timer = self.loop.call_later(self._head_timeout_s, self._give_up)

@@ -1,4 +1,4 @@
-"""What serves HTTP/1.1 beside gRPC, in the same loop: each door is one of these."""
+"""The HTTP/1.1 server of one listener, in the event loop of gRPC."""
 
 import asyncio
 import logging
@@ -20,21 +20,21 @@ from visavis_server.addresses import is_local, listen, why
 from visavis_server.errors import StartupError
 from visavis_server.settings import Settings
 from visavis_server.transport.http.connection import Connection
-from visavis_server.transport.http.guards import Entrance
+from visavis_server.transport.http.gateway import Gateway
 from visavis_server.transport.listeners import METRICS_CONNECTIONS
 
 _log = structlog.get_logger()
 
 Rendered = Callable[[str], tuple[bytes, str]]
-"""Returns the metrics in a form that a header `accept` asks for, and their content type."""
+"""Returns the metrics for an `accept` header, and their content type."""
 
 
 class HttpServer:
-    """Serves an ASGI application; it listens from the start.
+    """Serves an ASGI application. Listens as soon as it is created.
 
-    setting: its name and value are the address. connections: more are closed as they come. tls:
-    returns how a connection is to be secured; None: not at all. Raises StartupError if the
-    address can't be had.
+    setting: the name of the setting that has the address. connections: the limit; more are closed
+    at once. tls: returns the TLS context of a new connection; None: no TLS. Raises StartupError if
+    it can't listen.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HttpServer:
         self._open: set[Connection] = set()
         config = uvicorn.Config(
             app,
-            http=partial(  # type: ignore[arg-type]  # it only calls it
+            http=partial(  # type: ignore[arg-type]  # uvicorn only calls it
                 Connection,
                 tls=tls,
                 head_timeout_s=settings.handshake_timeout_s,
@@ -76,13 +76,13 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         self._serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
         while not (self._server.started or self._serving.done()):
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
-        """Close all connections; calls under way must have ended."""
+        """Close all connections. Calls under way must have ended."""
         if self._serving is None:
             for each in self._sockets:
                 each.close()
@@ -92,30 +92,30 @@ class HttpServer:
 
 
 class _Errors(logging.Handler):
-    """Writes what uvicorn calls an error into our log; what strangers send is none."""
+    """Writes uvicorn's errors to our log; malformed requests are only warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _log.error("http failed", what=record.getMessage(), exc_info=record.exc_info)
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the application."""
+    """uvicorn's server, without its signal handlers: the application has its own."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def metrics_door(settings: Settings, rendered: Rendered) -> HttpServer:
-    """Return the door that serves /metrics alone, without tokens. Raises StartupError."""
+def metrics_listener(settings: Settings, rendered: Rendered) -> HttpServer:
+    """Return a listener for /metrics only, without authentication. Raises StartupError."""
     assert settings.metrics is not None
     app = Starlette(routes=[Route("/metrics", metrics_of(rendered))])
-    entrance = Entrance(app, only_local=is_local(settings.metrics), hosts=settings.http_hosts)
-    return HttpServer(entrance, settings, "metrics", METRICS_CONNECTIONS)
+    gateway = Gateway(app, only_local=is_local(settings.metrics), hosts=settings.http_hosts)
+    return HttpServer(gateway, settings, "metrics", METRICS_CONNECTIONS)
 
 
 def metrics_of(rendered: Rendered) -> Callable[[Request], Response]:
-    """Return what answers /metrics, as Prometheus asks for it."""
+    """Return the endpoint of /metrics."""
 
     def metrics(request: Request) -> Response:
         text, kind = rendered(request.headers.get("accept", ""))
@@ -128,7 +128,7 @@ def _listening(address: str, setting: str) -> list[socket.socket]:
     try:
         return listen(address)
     except OSError as error:
-        what = "HTTP" if setting == "http" else setting
+        served = "HTTP" if setting == "http" else setting
         raise StartupError(
-            f"can't serve {what} on {address}: {why(error)}; choose another with --{setting}"
+            f"can't serve {served} on {address}: {why(error)}; choose another with --{setting}"
         ) from None

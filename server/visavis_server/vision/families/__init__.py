@@ -8,7 +8,7 @@ from visavis_server.arrays import Image, Tensor
 from visavis_server.card import ModelDocument, Task
 from visavis_server.vision.families.classifier import Classifier
 from visavis_server.vision.families.detector import Detector
-from visavis_server.vision.results import Classified, Detected, Options
+from visavis_server.vision.results import Classified, Detected
 
 
 class Family(Protocol):
@@ -28,9 +28,11 @@ class Family(Protocol):
         ...
 
     def postprocess(
-        self, outputs: list[Tensor], geometry: Any, options: Options
+        self, outputs: list[Tensor], geometry: Any, options: Any
     ) -> Classified | Detected:
         """Return the answer; outputs: one tensor per output of the graph, batch of 1.
+
+        options: ClassifyOptions or DetectOptions, as the family's task requires.
 
         Raises ModelFailed if a number that the answer is made from is NaN or infinite.
         """

@@ -9,7 +9,7 @@ from visavis_server.card import CenterSquare, ClassScores, ModelDocument, Shorte
 from visavis_server.vision.families.finite import require_finite
 from visavis_server.vision.families.normalization import normalize, normalized_values
 from visavis_server.vision.families.resize import BILINEAR, resize_shorter_side
-from visavis_server.vision.results import Classification, Classified, Options
+from visavis_server.vision.results import Classification, Classified, ClassifyOptions
 
 
 class Classifier:
@@ -36,7 +36,9 @@ class Classifier:
                 pixels = np.asarray(picture.resize((width, height), BILINEAR))
         normalize(pixels, self._values, out)
 
-    def postprocess(self, outputs: list[Tensor], geometry: None, options: Options) -> Classified:
+    def postprocess(
+        self, outputs: list[Tensor], geometry: None, options: ClassifyOptions
+    ) -> Classified:
         """Return the top k labels; outputs: one tensor [1, classes].
 
         Raises ModelFailed if a number among them is none.

@@ -13,7 +13,7 @@ from visavis_server.vision import boxes
 from visavis_server.vision.families.finite import require_finite
 from visavis_server.vision.families.heads import Heads
 from visavis_server.vision.families.normalization import normalize, normalized_values
-from visavis_server.vision.results import Box, Detected, Detection, Options
+from visavis_server.vision.results import Box, Detected, Detection, DetectOptions
 
 # YOLOv5 looks at no more candidates than this, the highest scores first.
 _MAX_CANDIDATES = 30_000
@@ -64,7 +64,7 @@ class Detector:
         return place
 
     def postprocess(
-        self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement, options: Options
+        self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement, options: DetectOptions
     ) -> Detected:
         """Return the detections; outputs: the graph's, for a batch of 1.
 

@@ -101,7 +101,7 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
     return error.value
 
 
-async def test_it_is_live_and_ready_and_says_what_it_speaks(triton: Stub) -> None:
+async def test_the_server_is_live_and_ready_and_lists_its_extensions(triton: Stub) -> None:
     assert (await triton.ServerLive(pb.ServerLiveRequest())).live
     assert (await triton.ServerReady(pb.ServerReadyRequest())).ready
     about = await triton.ServerMetadata(pb.ServerMetadataRequest())
@@ -119,7 +119,7 @@ async def test_it_is_live_and_ready_and_says_what_it_speaks(triton: Stub) -> Non
 
 
 @pytest.mark.parametrize("raw", [True, False])
-async def test_a_classifier_takes_a_tensor_and_gives_logits(triton: Stub, raw: bool) -> None:
+async def test_a_classifier_takes_a_tensor_and_returns_logits(triton: Stub, raw: bool) -> None:
     batch = np.concatenate([tensor_of(color) for color in (RED, GREEN, BLUE)])
     request = request_of("colors", "images", batch, raw, model_version="1", id="mine")
     response = await triton.ModelInfer(request)
@@ -129,14 +129,14 @@ async def test_a_classifier_takes_a_tensor_and_gives_logits(triton: Stub, raw: b
     np.testing.assert_allclose(logits, np.eye(3) * 10, atol=1e-5)
 
 
-async def test_half_precision_is_taken_too(triton: Stub) -> None:
+async def test_half_precision_is_accepted(triton: Stub) -> None:
     response = await triton.ModelInfer(
         request_of("colors", "images", tensor_of(RED).astype(np.float16))
     )
     np.testing.assert_allclose(outputs(response)["logits"], [[20, 0, 0]], atol=0.01)
 
 
-async def test_a_detector_gives_boxes_and_scores_whatever_its_graph_gives(triton: Stub) -> None:
+async def test_a_detector_returns_boxes_and_scores_whatever_its_graph_outputs(triton: Stub) -> None:
     document = graphs.detector_document()
     response = await triton.ModelInfer(request_of("boxes", "images", tensor_of(RED, document)))
     (rows,) = outputs(response).values()
@@ -173,7 +173,7 @@ async def test_heads_are_decoded_as_yolov5_decodes_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows[0].T, expected, rtol=1e-4, atol=1e-4)
 
 
-async def test_the_image_view_of_a_classifier_gives_labels(triton: Stub) -> None:
+async def test_the_image_view_of_a_classifier_returns_labels(triton: Stub) -> None:
     request = request_of("colors_image", "IMAGE", encoded(GREEN, BLUE))
     request.parameters["top_k"].int64_param = 2
     found = outputs(await triton.ModelInfer(request))
@@ -181,7 +181,7 @@ async def test_the_image_view_of_a_classifier_gives_labels(triton: Stub) -> None
     assert found["class_ids"][:, 0].tolist() == [1, 2] and found["scores"].shape == (2, 2)
 
 
-async def test_the_image_view_of_a_detector_gives_what_detect_gives(
+async def test_the_image_view_of_a_detector_returns_the_boxes_of_detect(
     served: Served, triton: Stub
 ) -> None:
     request = request_of("boxes_image", "IMAGE", encoded(RED, RED))
@@ -198,13 +198,13 @@ async def test_the_image_view_of_a_detector_gives_what_detect_gives(
     ]
 
 
-async def test_an_encoded_picture_may_come_as_uint8(triton: Stub) -> None:
+async def test_an_encoded_picture_may_be_uint8(triton: Stub) -> None:
     data = np.frombuffer(plain(BLUE), np.uint8)[None]
     found = outputs(await triton.ModelInfer(request_of("colors_image", "IMAGE", data)))
     assert found["labels"][0, 0] == b"blue"
 
 
-async def test_only_the_outputs_asked_for_come_in_their_order(triton: Stub) -> None:
+async def test_only_the_requested_outputs_are_returned_in_their_order(triton: Stub) -> None:
     request = request_of("colors_image", "IMAGE", encoded(RED))
     for name in ("scores", "labels"):
         request.outputs.add(name=name)
@@ -221,7 +221,12 @@ async def test_only_the_outputs_asked_for_come_in_their_order(triton: Stub) -> N
             "model_version",
             "a positive integer",
         ),
-        (request_of("colors", "pictures", tensor_of(RED)), INVALID, "inputs", "one input, images"),
+        (
+            request_of("colors", "pictures", tensor_of(RED)),
+            INVALID,
+            "inputs",
+            "takes exactly one, images",
+        ),
         (
             request_of("colors", "images", tensor_of(RED)[:, :, :-1]),
             INVALID,
@@ -256,17 +261,17 @@ async def test_only_the_outputs_asked_for_come_in_their_order(triton: Stub) -> N
             request_of("colors_image", "IMAGE", np.empty((0, 1), object)),
             INVALID,
             "inputs[0].shape",
-            "1 to 16 pictures",
+            "1 to 16 encoded pictures",
         ),
         (
             request_of("colors_image", "IMAGE", np.zeros((1, 3, 8, 8), np.float32)),
             INVALID,
             "inputs[0].shape",
-            "must be BYTES [b, 1]",
+            "as BYTES [b, 1]",
         ),
     ],
 )
-async def test_what_is_wrong_is_named(
+async def test_an_invalid_request_is_rejected_by_its_field(
     triton: Stub, request_: Any, code: grpc.StatusCode, field: str, words: str
 ) -> None:
     error = await refused(triton.ModelInfer(request_))
@@ -274,7 +279,7 @@ async def test_what_is_wrong_is_named(
     assert words in violations(error)[field]
 
 
-async def test_what_is_not_served_is_said(triton: Stub) -> None:
+async def test_unsupported_parameters_are_rejected(triton: Stub) -> None:
     request = request_of("colors", "images", tensor_of(RED))
     request.outputs.add(name="logits").parameters["shared_memory_region"].string_param = "secret"
     assert "shared memory" in str((await refused(triton.ModelInfer(request))).details())
@@ -286,7 +291,7 @@ async def test_what_is_not_served_is_said(triton: Stub) -> None:
     assert "top_k is 'many'" in str((await refused(triton.ModelInfer(request))).details())
 
 
-async def test_parameters_may_come_as_texts(triton: Stub) -> None:
+async def test_parameters_may_be_strings(triton: Stub) -> None:
     """KServe's client can't send a float."""
     texts = {"score_threshold": "0.3", "max_detections": "1", "class_agnostic": "true"}
     request = request_of("boxes_image", "IMAGE", encoded(RED))
@@ -308,9 +313,7 @@ async def test_parameters_may_come_as_texts(triton: Stub) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "png", "webp"])
-async def test_a_bare_picture_is_taken_where_raw_bytes_are_expected(
-    triton: Stub, suffix: str
-) -> None:
+async def test_a_bare_picture_is_accepted_as_raw_bytes(triton: Stub, suffix: str) -> None:
     picture = io.BytesIO()
     PIL.Image.new("RGB", (64, 64), BLUE).save(picture, suffix)
     request = pb.ModelInferRequest(
@@ -320,21 +323,21 @@ async def test_a_bare_picture_is_taken_where_raw_bytes_are_expected(
     assert outputs(await triton.ModelInfer(request))["labels"][0, 0] == b"blue"
 
 
-async def test_a_classifier_s_scores_may_come_as_triton_writes_its_best(triton: Stub) -> None:
+async def test_a_classifier_returns_its_best_scores_in_triton_s_format(triton: Stub) -> None:
     request = request_of("colors", "images", tensor_of(GREEN))
     request.outputs.add(name="logits").parameters["classification"].int64_param = 2
     (best,) = outputs(await triton.ModelInfer(request)).values()
     assert best.shape == (1, 2) and best[0, 0] == b"20.000000:1:green"
 
 
-async def test_what_is_no_number_comes_out_as_it_went_in(triton: Stub) -> None:
+async def test_nan_passes_through(triton: Stub) -> None:
     batch = np.full((1, 3, 8, 8), np.nan, np.float32)
     assert np.isnan(
         outputs(await triton.ModelInfer(request_of("colors", "images", batch)))["logits"]
     ).all()
 
 
-async def test_a_batch_is_no_larger_than_a_message_can_carry(models: Path) -> None:
+async def test_a_batch_fits_into_a_message(models: Path) -> None:
     async with served_by(App(settings(models, max_message_bytes=200_000))) as served:
         stub = Stub(served.channel)
         config = (await stub.ModelConfig(pb.ModelConfigRequest(name="boxes"))).config
@@ -350,7 +353,7 @@ async def test_one_bad_picture_fails_its_request_and_nothing_else(triton: Stub) 
     assert outputs(answer)["labels"][0, 0] == b"red"
 
 
-async def test_a_timeout_of_the_request_holds(triton: Stub) -> None:
+async def test_the_timeout_in_the_request_is_kept(triton: Stub) -> None:
     request = request_of("colors", "images", tensor_of(RED))
     request.parameters["timeout"].int64_param = 1  # microsecond
     error = await refused(triton.ModelInfer(request))
@@ -360,7 +363,7 @@ async def test_a_timeout_of_the_request_holds(triton: Stub) -> None:
     )
 
 
-async def test_metadata_and_config_say_the_same_with_and_without_the_batch(triton: Stub) -> None:
+async def test_metadata_and_config_agree_but_for_the_batch(triton: Stub) -> None:
     about = await triton.ModelMetadata(pb.ModelMetadataRequest(name="boxes"))
     config = (await triton.ModelConfig(pb.ModelConfigRequest(name="boxes"))).config
     assert list(about.versions) == ["1"]
@@ -377,7 +380,7 @@ async def test_metadata_and_config_say_the_same_with_and_without_the_batch(trito
     assert list(both) == ["1", "2"]
 
 
-async def test_statistics_count_what_came_through_all_doors(served: Served, triton: Stub) -> None:
+async def test_statistics_count_the_requests_of_all_services(served: Served, triton: Stub) -> None:
     async def statistics(name: str) -> pb.ModelStatistics:
         request = pb.ModelStatisticsRequest(name=name, version="2")
         (found,) = (await triton.ModelStatistics(request)).model_stats
@@ -418,13 +421,13 @@ async def test_a_stream_answers_in_order_and_an_error_does_not_end_it(triton: St
     assert answers[2].infer_response.parameters["triton_final_response"].bool_param
 
 
-async def test_a_stream_takes_many_and_gives_as_many(triton: Stub) -> None:
+async def test_a_stream_answers_every_one_of_many_requests(triton: Stub) -> None:
     asked = (request_of("colors", "images", tensor_of(RED), id=str(i)) for i in range(100))
     answers = [answer async for answer in triton.ModelStreamInfer(asked)]
     assert [answer.infer_response.id for answer in answers] == [str(i) for i in range(100)]
 
 
-async def test_a_stream_that_falls_silent_is_ended(models: Path) -> None:
+async def test_a_silent_stream_times_out(models: Path) -> None:
     async with served_by(App(settings(models, message_timeout_s=0.2))) as served:
         call = Stub(served.channel).ModelStreamInfer()
         await call.write(request_of("colors", "images", tensor_of(RED)))
@@ -434,7 +437,7 @@ async def test_a_stream_that_falls_silent_is_ended(models: Path) -> None:
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_server_that_stops_answers_what_a_stream_has_asked_and_ends_it(
+async def test_a_stopping_server_answers_the_requests_of_a_stream_and_ends_it(
     models: Path,
 ) -> None:
     app = App(settings(models))
@@ -447,9 +450,7 @@ async def test_a_server_that_stops_answers_what_a_stream_has_asked_and_ends_it(
             await call.read()
 
 
-async def test_it_needs_the_token_that_all_calls_need(
-    models: Path, tokens: Path, token: NewToken
-) -> None:
+async def test_a_token_is_required(models: Path, tokens: Path, token: NewToken) -> None:
     async with served_by(App(settings(models, tokens=tokens))) as served:
         stub = Stub(served.channel)
         error = await refused(stub.ServerLive(pb.ServerLiveRequest()))
@@ -458,7 +459,7 @@ async def test_it_needs_the_token_that_all_calls_need(
         assert (await stub.ServerLive(pb.ServerLiveRequest(), metadata=bearer)).live
 
 
-async def test_administration_is_off_until_asked_for(triton: Stub) -> None:
+async def test_administration_is_off_by_default(triton: Stub) -> None:
     for call in (
         triton.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="colors")),
         triton.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="colors")),
@@ -477,7 +478,7 @@ async def administered(tmp_path: Path) -> AsyncIterator[Stub]:
 
 
 async def index(stub: Stub) -> list[str]:
-    """Return what is ready."""
+    """Return the names and versions of the ready models."""
     models = (await stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True))).models
     assert {model.state for model in models} == {"READY"}
     return [f"{model.name}/{model.version}" for model in models]
@@ -512,7 +513,7 @@ async def test_models_are_unloaded_and_loaded_again(administered: Stub, tmp_path
     np.testing.assert_allclose(outputs(answer)["logits"][0, 0], 20)
 
 
-async def test_a_file_that_cannot_be_loaded_says_why_and_leaves_the_rest(
+async def test_an_invalid_file_is_rejected_with_the_reason_and_the_served_models_stay(
     administered: Stub, tmp_path: Path
 ) -> None:
     graphs.put(tmp_path, "colors", 2, b"nonsense")
@@ -537,7 +538,7 @@ async def test_a_file_that_cannot_be_loaded_says_why_and_leaves_the_rest(
     assert (await refused(administered.RepositoryModelLoad(load))).code() is INVALID
 
 
-async def test_a_model_refused_at_the_start_is_listed_with_its_reason(tmp_path: Path) -> None:
+async def test_a_model_rejected_at_start_is_listed_with_the_reason(tmp_path: Path) -> None:
     graphs.put(tmp_path, "broken", 1, b"nonsense")
     graphs.put(tmp_path, "colors", 1718000000, COLORS)
     async with served_by(App(settings(tmp_path))) as served:
@@ -569,13 +570,13 @@ async def test_a_picture_view_never_takes_the_name_of_a_model(tmp_path: Path) ->
             assert await not_served(stub) == dict.fromkeys(
                 ("cats_image/3", "cats_image_image/3"), "unloaded"
             )
-    told = [entry for entry in logs if entry["event"] == "no picture view"]
-    assert [(entry["model"], entry["why"]) for entry in told] == [
+    warnings = [entry for entry in logs if entry["event"] == "no picture view"]
+    assert [(entry["model"], entry["why"]) for entry in warnings] == [
         ("cats", "another model is named cats_image; rename it to serve both")
     ]
 
 
-async def test_tensors_and_pictures_share_runs(served: Served, triton: Stub) -> None:
+async def test_tensors_and_pictures_share_batches(served: Served, triton: Stub) -> None:
     calls = [
         *(triton.ModelInfer(request_of("colors", "images", tensor_of(RED))) for _ in range(20)),
         *(
@@ -597,7 +598,7 @@ async def test_tensors_and_pictures_share_runs(served: Served, triton: Stub) -> 
     assert sum(size * runs for size, runs in colors.batches.items()) == 40
 
 
-async def test_a_stream_that_its_caller_leaves_leaves_no_task_behind(
+async def test_a_cancelled_stream_leaves_no_task_behind(
     served: Served, triton: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = Blocked(monkeypatch)

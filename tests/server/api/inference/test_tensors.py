@@ -1,4 +1,4 @@
-"""Tensors on the wire: what is written is read, and what is wrong is named."""
+"""Tensors on the wire: round trips, and errors that name their field."""
 
 import struct
 from typing import Any
@@ -47,7 +47,7 @@ def one(datatype: str, shape: list[int], raw: bytes | None = None, **typed: Any)
 
 
 @given(NUMBERS, st.booleans())
-def test_numbers_come_back_as_they_were(array: np.ndarray[Any, Any], raw: bool) -> None:
+def test_numbers_survive_the_round_trip(array: np.ndarray[Any, Any], raw: bool) -> None:
     raw = raw or array.dtype == np.float16
     (read,) = read_inputs(sent(written({"x": array}, raw))).values()
     assert read.dtype == array.dtype and read.shape == array.shape
@@ -55,7 +55,7 @@ def test_numbers_come_back_as_they_were(array: np.ndarray[Any, Any], raw: bool) 
 
 
 @given(st.lists(st.binary(max_size=9), min_size=1), st.booleans())
-def test_bytes_come_back_as_they_were(elements: list[bytes], raw: bool) -> None:
+def test_bytes_survive_the_round_trip(elements: list[bytes], raw: bool) -> None:
     array = np.empty((len(elements), 1), object)
     array[:, 0] = elements
     (read,) = read_inputs(sent(written({"x": array}, raw))).values()
@@ -82,57 +82,65 @@ def test_typed_outputs_have_one_field_each_and_nothing_raw() -> None:
 @pytest.mark.parametrize(
     ("request_", "field", "words"),
     [
-        (one("FP32", [2], b"1234"), "inputs[0].shape", "takes 2 elements of FP32, and 1 came"),
-        (one("FP32", [1], b"123"), "inputs[0].shape", "no whole number of FP32"),
-        (one("FP32", [-1], b""), "inputs[0].shape", "sizes begin at 0"),
-        (one("FP32", [2**40, 2**40], b""), "inputs[0].shape", "and 0 came"),
-        (one("FP32", [2**62] * 9, b""), "inputs[0].shape", "has 9 sizes; a tensor has at most 8"),
+        (
+            one("FP32", [2], b"1234"),
+            "inputs[0].shape",
+            "has 2 elements of FP32; the contents have 1",
+        ),
+        (one("FP32", [1], b"123"), "inputs[0].shape", "not a multiple of the size of FP32"),
+        (one("FP32", [-1], b""), "inputs[0].shape", "dimensions must be at least 0"),
+        (one("FP32", [2**40, 2**40], b""), "inputs[0].shape", "the contents have 0"),
+        (one("FP32", [2**62] * 9, b""), "inputs[0].shape", "has 9 dimensions; the limit is 8"),
         (one("BYTES", [5000], bytes(20_000)), "inputs[0].contents", "more than 4096 elements"),
-        (one("FP99", [1], b""), "inputs[0].datatype", "there are BOOL, UINT8"),
-        (one("FP16", [1], fp32_contents=[1]), "inputs[0].contents", "a raw form only"),
-        (one("UINT8", [1], uint_contents=[256]), "inputs[0].contents", "not all are UINT8"),
-        (one("INT64", [1], fp32_contents=[1]), "inputs[0].shape", "and 0 came"),
-        (one("BYTES", [1], b"\xff\xff\xff\xff"), "inputs[0].contents", "more than came"),
-        (one("BYTES", [1], b"\x01"), "inputs[0].contents", "more than came"),
+        (one("FP99", [1], b""), "inputs[0].datatype", "choose one of BOOL, UINT8"),
+        (one("FP16", [1], fp32_contents=[1]), "inputs[0].contents", "no typed contents"),
+        (one("UINT8", [1], uint_contents=[256]), "inputs[0].contents", "out of range for UINT8"),
+        (one("INT64", [1], fp32_contents=[1]), "inputs[0].shape", "the contents have 0"),
+        (
+            one("BYTES", [1], b"\xff\xff\xff\xff"),
+            "inputs[0].contents",
+            "more than the contents have left",
+        ),
+        (one("BYTES", [1], b"\x01"), "inputs[0].contents", "more than the contents have left"),
         (pb.ModelInferRequest(raw_input_contents=[b""]), "raw_input_contents", "1 raw contents"),
     ],
 )
-def test_what_is_wrong_is_named(request_: Any, field: str, words: str) -> None:
-    with pytest.raises(InvalidRequest) as wrong:
+def test_an_invalid_tensor_is_rejected_by_its_field(request_: Any, field: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
         read_inputs(request_)
-    assert wrong.value.field == field and words in str(wrong.value)
+    assert error.value.field == field and words in str(error.value)
 
 
-def test_an_input_that_comes_twice_or_lies_elsewhere_is_refused() -> None:
+def test_repeated_inputs_and_shared_memory_are_rejected() -> None:
     request = one("FP32", [1], fp32_contents=[1])
     request.inputs.append(request.inputs[0])
-    with pytest.raises(InvalidRequest, match="comes twice"):
+    with pytest.raises(InvalidRequest, match="is repeated"):
         read_inputs(request)
     request = one("FP32", [1], b"1234", fp32_contents=[1])
-    with pytest.raises(InvalidRequest, match="raw or typed; this request has both"):
+    with pytest.raises(InvalidRequest, match="both raw and typed contents"):
         read_inputs(request)
     request = one("FP32", [1])
     request.inputs[0].parameters["shared_memory_region"].string_param = "secret"
-    with pytest.raises(InvalidRequest, match="shared memory is not served"):
+    with pytest.raises(InvalidRequest, match="shared memory is not supported"):
         read_inputs(request)
 
 
 @pytest.mark.parametrize("begins", [b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xdb", b"\x89PNG", b"RIFF"])
-def test_a_picture_that_is_the_only_element_may_come_without_its_length(begins: bytes) -> None:
+def test_a_single_picture_needs_no_length(begins: bytes) -> None:
     picture = begins + bytes(100)
     (read,) = read_inputs(one("BYTES", [1, 1], raw=picture)).values()
     assert read.tolist() == [[picture]]
-    with pytest.raises(InvalidRequest, match="takes 2 elements of BYTES, and 1 came"):
+    with pytest.raises(InvalidRequest, match="has 2 elements of BYTES; the contents have 1"):
         read_inputs(one("BYTES", [2, 1], raw=picture))
 
 
 @pytest.mark.parametrize("data", [b"RIF", b"GIF89a", b"\x08\x00\x00\x00RIFF", b"RIF\x00"])
-def test_what_is_no_picture_needs_its_length(data: bytes) -> None:
+def test_other_bytes_need_their_length(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="preceded by its length in 4 bytes, little-endian"):
         read_inputs(one("BYTES", [1], raw=data))
 
 
-def test_an_empty_form_beside_the_one_that_is_used_means_nothing() -> None:
+def test_empty_raw_contents_beside_typed_ones_are_ignored() -> None:
     number = np.float32(7).tobytes()
     request = one("FP32", [1], raw=number)
     request.inputs[0].contents.SetInParent()
@@ -144,7 +152,7 @@ def test_an_empty_form_beside_the_one_that_is_used_means_nothing() -> None:
     assert read.tolist() == [7]
 
 
-def test_both_forms_at_once_are_refused() -> None:
+def test_raw_and_typed_contents_together_are_rejected() -> None:
     request = one("FP32", [1], raw=np.float32(7).tobytes(), fp32_contents=[7])
-    with pytest.raises(InvalidRequest, match="contents come raw or typed"):
+    with pytest.raises(InvalidRequest, match="both raw and typed contents"):
         read_inputs(request)

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a server."""
+"""The metrics that Prometheus scrapes from a server."""
 
 import asyncio
 import re
@@ -49,7 +49,7 @@ async def scraped(served: Served) -> Samples:
     }
 
 
-async def test_how_each_model_is_run_can_be_read(measured: Served) -> None:
+async def test_each_model_reports_its_plan(measured: Served) -> None:
     samples = await scraped(measured)
     assert samples["visavis_cores", ()] == 2
     assert samples["visavis_model_instances", COLORS] == 2
@@ -66,7 +66,7 @@ async def test_how_each_model_is_run_can_be_read(measured: Served) -> None:
     assert labels["why"].startswith("a run for each of the 2 usable cores")
 
 
-async def test_what_became_of_requests_is_counted(measured: Served) -> None:
+async def test_the_outcomes_of_requests_are_counted(measured: Served) -> None:
     for _ in range(3):
         await measured.stub.Classify(pb.ClassifyRequest(image=image(), model="colors"))
     broken = pb.ClassifyRequest(image=image(BLACK), model="fragile")
@@ -81,7 +81,7 @@ async def test_what_became_of_requests_is_counted(measured: Served) -> None:
     assert samples["visavis_model_dropped_total", failed] == 1
 
 
-async def test_calls_count_by_the_code_that_their_callers_see(measured: Served) -> None:
+async def test_calls_are_counted_by_the_status_that_clients_see(measured: Served) -> None:
     check = health_pb2_grpc.HealthStub(measured.channel).Check
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await check(health_pb2.HealthCheckRequest(service="nothing"))
@@ -94,16 +94,16 @@ async def test_calls_count_by_the_code_that_their_callers_see(measured: Served) 
     assert (await scraped(measured))["visavis_calls_total", labels] == 1
 
 
-async def test_no_string_of_a_caller_becomes_a_label(measured: Served) -> None:
+async def test_no_string_from_a_client_becomes_a_label(measured: Served) -> None:
     await measured.refused("Classify", pb.ClassifyRequest(image=image(), model="x-evil-x"))
     assert not any("x-evil-x" in str(key) for key in await scraped(measured))
 
 
-async def test_metrics_are_off_unless_asked_for(served: Served) -> None:
+async def test_metrics_are_off_by_default(served: Served) -> None:
     assert served.app.metrics_address is None
 
 
-async def test_an_address_that_cannot_be_had_ends_the_start(measured: Served, models: Path) -> None:
+async def test_an_address_in_use_prevents_the_start(measured: Served, models: Path) -> None:
     address = measured.app.metrics_address
     with pytest.raises(
         StartupError, match=f"can't serve metrics on {address}: the address is already in use"
@@ -116,13 +116,13 @@ def connected(served: Served) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=10)
 
 
-async def test_connections_that_say_nothing_are_few_and_short(models: Path) -> None:
+async def test_silent_connections_are_limited_and_closed(models: Path) -> None:
     changes: dict[str, Any] = {"metrics": "127.0.0.1:0", "handshake_timeout_s": 1.0}
     threads = threading.active_count()
     async with served_by(App(settings(models, **changes))) as served:
         silent = [await asyncio.to_thread(connected, served) for _ in range(200)]
         try:
-            # Those beyond the limit are closed as they come, the others when they have had time.
+            # Connections beyond the limit are closed at once, the others after a timeout.
             ended = [asyncio.to_thread(each.recv, 1) for each in silent]
             await asyncio.wait_for(asyncio.gather(*ended, return_exceptions=True), 20)
             assert len(await scraped(served)) > 10
@@ -132,7 +132,7 @@ async def test_connections_that_say_nothing_are_few_and_short(models: Path) -> N
                 each.close()
 
 
-async def test_the_limit_of_connections_keeps_nobody_else_out(models: Path) -> None:
+async def test_the_limit_of_connections_affects_metrics_only(models: Path) -> None:
     async with served_by(App(settings(models, metrics="127.0.0.1:0"))) as served:
         silent = [await asyncio.to_thread(connected, served) for _ in range(80)]
         try:
@@ -146,9 +146,7 @@ async def test_the_limit_of_connections_keeps_nobody_else_out(models: Path) -> N
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:9090", "[::2]:1"])
-async def test_a_name_that_leads_here_from_elsewhere_reads_no_metrics(
-    measured: Served, host: str
-) -> None:
+async def test_a_foreign_host_name_reads_no_metrics(measured: Served, host: str) -> None:
     url = f"http://{measured.app.metrics_address}/metrics"
     request = urllib.request.Request(url, headers={"host": host})
     with pytest.raises(HTTPError) as refused:
@@ -158,7 +156,7 @@ async def test_a_name_that_leads_here_from_elsewhere_reads_no_metrics(
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/visavis.v1.VisionService/ListModels"])
-async def test_the_metrics_door_serves_metrics_alone(measured: Served, path: str) -> None:
+async def test_the_metrics_listener_serves_metrics_only(measured: Served, path: str) -> None:
     url = f"http://{measured.app.metrics_address}{path}"
     with pytest.raises(HTTPError) as refused:
         await asyncio.to_thread(urllib.request.urlopen, url)
@@ -179,7 +177,7 @@ TRITON_COUNTERS = {
 }
 
 
-async def test_triton_s_metrics_are_given_on_request_as_triton_gives_them(models: Path) -> None:
+async def test_triton_s_metrics_follow_triton_s_format(models: Path) -> None:
     changes = {"metrics": "127.0.0.1:0", "triton_metrics": True}
     async with served_by(App(settings(models, **changes))) as served:
         stub = InferenceStub(served.channel)
@@ -223,5 +221,5 @@ async def test_triton_s_metrics_are_given_on_request_as_triton_gives_them(models
     assert failures == {"fragile/BACKEND": 1, "colors/OTHER": 1}
 
 
-async def test_triton_s_metrics_are_absent_unless_asked_for(measured: Served) -> None:
+async def test_triton_s_metrics_are_off_by_default(measured: Served) -> None:
     assert not any(name.startswith("nv_") for name, _ in await scraped(measured))

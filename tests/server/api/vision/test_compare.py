@@ -72,7 +72,7 @@ async def test_agreement_of_detectors_matches_labels_by_name(served: Served) -> 
     assert not agreement.HasField("mean_iou")
 
 
-async def test_a_model_that_fails_says_so_and_spoils_nobody(served: Served) -> None:
+async def test_a_failed_model_reports_its_error_and_the_others_answer(served: Served) -> None:
     black = image(BLACK)
     answer = await served.stub.Compare(request(image=black, tasks=[pb.TASK_CLASSIFICATION]))
     (only,) = answer.comparisons
@@ -85,7 +85,7 @@ async def test_a_model_that_fails_says_so_and_spoils_nobody(served: Served) -> N
     assert by_name["guess"].HasField("classification_agreement")
 
 
-async def test_an_unexpected_failure_of_one_model_spoils_nobody_and_is_not_told(
+async def test_an_unexpected_error_of_one_model_is_hidden_and_the_others_answer(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = ServedModel.answer
@@ -113,7 +113,7 @@ async def test_the_request_chooses_order_and_baseline(served: Served) -> None:
     assert answer.comparisons[0].answers[0].HasField("classification_agreement")
 
 
-async def test_models_left_out_come_with_the_reason(served: Served) -> None:
+async def test_models_left_out_are_listed_with_the_reason(served: Served) -> None:
     answer = await served.stub.Compare(
         request(models=["colors", "boxes"], tasks=[pb.TASK_CLASSIFICATION])
     )
@@ -126,14 +126,14 @@ async def test_models_left_out_come_with_the_reason(served: Served) -> None:
     assert [card.name for card in answer.models] == ["colors"]
 
 
-async def test_one_model_alone_says_that_there_is_nothing_to_compare(served: Served) -> None:
+async def test_a_single_model_has_nothing_to_compare_with(served: Served) -> None:
     answer = await served.stub.Compare(request(models=["colors"]))
     assert "nothing to compare with" in answer.comparisons[0].nothing_to_compare
     answer = await served.stub.Compare(request(models=["colors", "guess"]))
     assert answer.comparisons[0].nothing_to_compare == ""
 
 
-async def test_a_label_that_one_detector_lacks_keeps_nothing_of_it(served: Served) -> None:
+async def test_an_unknown_label_filters_out_all_detections(served: Served) -> None:
     answer = await served.stub.Compare(request(labels=["dog"], tasks=[pb.TASK_OBJECT_DETECTION]))
     assert [[d.label for d in a.detections] for a in answer.comparisons[0].answers] == [
         ["dog"],
@@ -170,11 +170,11 @@ async def test_the_answers_are_drawn_side_by_side(served: Served) -> None:
         ),
         ({"top_k": 0}, "top_k", "at least 1"),
         ({"score_threshold": 2}, "score_threshold", "0 to 1"),
-        ({"image": pb.Image()}, "image", "there is no image"),
+        ({"image": pb.Image()}, "image", "the request has no image"),
         ({"image": pb.Image(encoded=b"no")}, "image.encoded", "only JPEG, PNG and WebP"),
     ],
 )
-async def test_a_wrong_request_is_refused_by_its_field(
+async def test_an_invalid_request_is_rejected_by_its_field(
     served: Served, fields: dict[str, object], field: str, words: str
 ) -> None:
     error = await served.refused("Compare", request(**fields))
@@ -182,7 +182,7 @@ async def test_a_wrong_request_is_refused_by_its_field(
     assert words in error.details()
 
 
-async def test_a_stream_gives_each_answer_and_then_the_summary(served: Served) -> None:
+async def test_a_stream_yields_each_answer_and_then_the_summary(served: Served) -> None:
     fields = {"image": image(RED), "top_k": 1}
     events = [e async for e in served.stub.CompareStream(pb.CompareStreamRequest(**fields))]
     assert [e.WhichOneof("event") for e in events] == ["answer"] * 5 + ["summary"]
@@ -198,7 +198,7 @@ async def test_a_stream_gives_each_answer_and_then_the_summary(served: Served) -
         assert one == other
 
 
-async def test_a_slow_model_holds_no_other_back_in_a_stream(
+async def test_a_slow_model_delays_no_other_in_a_stream(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_answer, real = asyncio.Event(), ServedModel.answer
@@ -219,7 +219,7 @@ async def test_a_slow_model_holds_no_other_back_in_a_stream(
     assert (await stream.read()).HasField("summary")
 
 
-async def test_a_stream_refuses_as_the_call_does(served: Served) -> None:
+async def test_a_stream_rejects_as_compare_does(served: Served) -> None:
     call = served.stub.CompareStream(pb.CompareStreamRequest(image=image(), models=["yolo"]))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call.read()

@@ -1,4 +1,4 @@
-"""Every RPC over a real channel: what is answered, and by whom."""
+"""Every RPC over a real channel."""
 
 import io
 from pathlib import Path
@@ -53,7 +53,7 @@ async def test_classify_names_what_the_image_shows(
     assert graphs.COLORS[answer.classifications[0].class_id] == label
 
 
-async def test_an_answer_says_what_gave_it_and_where_the_time_went(served: Served) -> None:
+async def test_an_answer_names_its_model_and_its_timings(served: Served) -> None:
     picture = image(width=31, height=17)
     answer = await served.stub.Classify(pb.ClassifyRequest(image=picture, model="colors"))
     assert answer.served_by == pb.ServedBy(
@@ -74,7 +74,7 @@ async def test_an_older_version_answers_on_request(served: Served) -> None:
     assert answer.classifications[0].score == pytest.approx(1 / (1 + 2 * np.exp(-10)))
 
 
-async def test_random_weights_say_so_in_answers_and_cards(served: Served) -> None:
+async def test_random_weights_are_marked_in_answers_and_cards(served: Served) -> None:
     answer = await served.stub.Classify(pb.ClassifyRequest(image=image(), model="guess"))
     assert answer.served_by.random_weights
     cards = (await served.stub.ListModels(pb.ListModelsRequest())).models
@@ -82,9 +82,7 @@ async def test_random_weights_say_so_in_answers_and_cards(served: Served) -> Non
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (50, 3), (None, 3)])
-async def test_top_k_says_how_many_labels_come(
-    served: Served, top_k: int | None, count: int
-) -> None:
+async def test_top_k_limits_the_labels(served: Served, top_k: int | None, count: int) -> None:
     request = pb.ClassifyRequest(image=image(), model="colors", top_k=top_k)
     assert len((await served.stub.Classify(request)).classifications) == count
 
@@ -108,13 +106,13 @@ async def test_detect_finds_boxes_in_pixels_of_the_original(served: Served) -> N
         ({"labels": ["dog"]}, [DOG]),
     ],
 )
-async def test_detect_does_as_the_request_says(
+async def test_detect_applies_the_options(
     served: Served, fields: dict[str, object], expected: list[object]
 ) -> None:
     assert found(await served.stub.Detect(detect(**fields))) == expected
 
 
-async def test_exif_orientation_counts_before_boxes_do(served: Served) -> None:
+async def test_exif_orientation_is_applied_before_detection(served: Served) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     data = pictures.encoded(Image.new("RGB", (128, 64)), "JPEG", exif=exif)
@@ -155,7 +153,7 @@ async def test_the_annotated_picture_shows_the_box(served: Served) -> None:
     assert pixels[8, 58].max() < 60
 
 
-async def test_an_annotated_picture_over_the_limit_is_smaller_and_says_so(models: Path) -> None:
+async def test_an_annotated_picture_over_the_limit_is_scaled_down(models: Path) -> None:
     picture = raw(pb.PIXEL_FORMAT_RGB, 600, 400, noise(400, 600, 3).tobytes())
     async with served_by(App(settings(models, max_annotated_bytes=1 << 16))) as served:
         answer = await served.stub.Detect(detect(image=picture, annotate=True))
@@ -167,7 +165,7 @@ async def test_an_annotated_picture_over_the_limit_is_smaller_and_says_so(models
     assert answer.annotated_image.size.width < 600
 
 
-async def test_annotated_answers_fit_into_what_clients_take_by_default(models: Path) -> None:
+async def test_annotated_answers_fit_into_grpc_s_default_limit(models: Path) -> None:
     picture = raw(pb.PIXEL_FORMAT_RGB, 3000, 2400, noise(2400, 3000, 3).tobytes())
     async with served_by(App(settings(models))) as served:
         # This channel takes 4 MiB, as gRPC's do.
@@ -183,7 +181,7 @@ async def test_the_annotated_picture_of_raw_pixels_shows_the_labels(served: Serv
     assert pixels.min() < 100
 
 
-async def test_list_models_gives_every_card_at_its_highest_version(served: Served) -> None:
+async def test_list_models_returns_every_card_at_its_highest_version(served: Served) -> None:
     cards = (await served.stub.ListModels(pb.ListModelsRequest())).models
     assert [(c.name, c.version) for c in cards] == [
         ("boxes", 1),
@@ -199,7 +197,7 @@ async def test_list_models_gives_every_card_at_its_highest_version(served: Serve
     assert not colors.label_set.labels and not colors.HasField("receipt")
 
 
-async def test_get_model_gives_the_whole_card(served: Served) -> None:
+async def test_get_model_returns_the_whole_card(served: Served) -> None:
     card = (await served.stub.GetModel(pb.GetModelRequest(model="boxes"))).model
     assert list(card.tasks) == [pb.TASK_OBJECT_DETECTION]
     assert list(card.label_set.labels) == ["cat", "dog"]

@@ -1,4 +1,4 @@
-"""What grpc.health.v1 says, overall and per model."""
+"""grpc.health.v1, overall and per model."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from visavis_server.app import App
 from visavis_server.models.loader import Loader
 
 from ...serving import Served, image, served_by, settings, violations
-from ..http.test_door import ask
+from ..http.test_listener import ask
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,18 +36,18 @@ async def status(channel: grpc.aio.Channel, service: str) -> int:
 
 
 @pytest.mark.parametrize("service", ["", "visavis.v1.VisionService", "colors", "boxes"])
-async def test_everything_that_is_loaded_serves(served: Served, service: str) -> None:
+async def test_everything_loaded_is_serving(served: Served, service: str) -> None:
     assert await status(served.channel, service) == SERVING
 
 
-async def test_who_watches_is_told_at_once_and_when_the_server_stops(models: Path) -> None:
+async def test_watchers_get_the_status_at_once_and_when_the_server_stops(models: Path) -> None:
     async with served_by(App(settings(models))) as served:
         health = health_pb2_grpc.HealthStub(served.channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=""))
         assert (await asyncio.wait_for(watch.read(), 10)).status == SERVING
         stopping = asyncio.create_task(served.app.stop())
         assert (await asyncio.wait_for(watch.read(), 10)).status == NOT_SERVING
-        # It ends by itself, and nobody waits for the grace period, 30 s.
+        # It ends by itself, without the grace period of 30 s.
         assert await asyncio.wait_for(watch.read(), 10) is grpc.aio.EOF
         await asyncio.wait_for(stopping, 10)
 
@@ -86,7 +86,7 @@ async def test_while_models_load_health_answers_and_calls_are_unavailable(
         await app.stop()
 
 
-async def test_every_probe_tells_when_a_core_is_stuck(
+async def test_every_probe_reports_a_stuck_core(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("visavis_server.app._SCHEDULER_CHECK_INTERVAL_S", 0.01)
@@ -97,7 +97,7 @@ async def test_every_probe_tells_when_a_core_is_stuck(
         )
         stuck = "core-0 has been at work for 61 s (colors)"
         for trouble, expected in ((stuck, NOT_SERVING), ("", SERVING)):
-            monkeypatch.setattr(served.app.scheduler, "trouble", lambda said=trouble: said)
+            monkeypatch.setattr(served.app.scheduler, "trouble", lambda fault=trouble: fault)
             async with asyncio.timeout(10):
                 while await status(served.channel, "") != expected:
                     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What a client sees of every error: a status, the field, a request id, and nothing internal."""
+"""Errors as clients see them: status, field, request id, and nothing internal."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 from visavis.v1 import vision_pb2 as pb
 
-from visavis_server.api.vision import messages
+from visavis_server.api.vision import queries
 from visavis_server.app import App
 from visavis_server.errors import Overloaded
 from visavis_server.runtime.scheduling.scheduler import Scheduler
@@ -38,10 +38,16 @@ def detect(**fields: Any) -> pb.DetectRequest:
 @pytest.mark.parametrize(
     ("rpc", "request_", "code", "field", "words"),
     [
-        ("Classify", pb.ClassifyRequest(model="colors"), INVALID, "image", "there is no image"),
+        (
+            "Classify",
+            pb.ClassifyRequest(model="colors"),
+            INVALID,
+            "image",
+            "the request has no image",
+        ),
         ("Detect", detect(image=pb.Image()), INVALID, "image", "image.encoded"),
-        ("Classify", classify(model=""), INVALID, "model", "there are boxes, colors"),
-        ("GetModel", pb.GetModelRequest(), INVALID, "model", "there are boxes, colors"),
+        ("Classify", classify(model=""), INVALID, "model", "choose one of boxes, colors"),
+        ("GetModel", pb.GetModelRequest(), INVALID, "model", "choose one of boxes, colors"),
         (
             "Classify",
             classify(model="yolo"),
@@ -100,7 +106,7 @@ def detect(**fields: Any) -> pb.DetectRequest:
         ("Detect", detect(image=raw(3, 65535, 65535, b"")), INVALID, "image.raw", "the limit is"),
     ],
 )
-async def test_a_wrong_request_is_refused_by_its_field(
+async def test_an_invalid_request_is_rejected_by_its_field(
     served: Served, rpc: str, request_: Any, code: grpc.StatusCode, field: str, words: str
 ) -> None:
     error = await served.refused(rpc, request_)
@@ -109,7 +115,7 @@ async def test_a_wrong_request_is_refused_by_its_field(
     assert violations(error) == {field: error.details()}
 
 
-async def test_a_request_id_comes_with_every_answer_and_every_error(served: Served) -> None:
+async def test_every_response_and_every_error_has_a_request_id(served: Served) -> None:
     call = served.stub.Classify(classify())
     await call
     good = dict(await call.trailing_metadata())["x-request-id"]
@@ -121,16 +127,14 @@ async def test_a_request_id_comes_with_every_answer_and_every_error(served: Serv
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"<html>"])
 @pytest.mark.parametrize("rpc", ["Classify", "Compare", "ListModels"])
-async def test_bytes_that_are_no_message_are_the_callers_fault(
-    served: Served, rpc: str, data: bytes
-) -> None:
+async def test_invalid_bytes_are_an_invalid_request(served: Served, rpc: str, data: bytes) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await served.channel.unary_unary(RPC + rpc)(data)
     assert refused.value.code() is INVALID
     assert list(violations(refused.value)) == ["request"]
 
 
-async def test_bytes_that_are_no_message_end_a_stream_the_same_way(served: Served) -> None:
+async def test_invalid_bytes_end_a_stream_the_same_way(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await served.channel.unary_stream(RPC + "CompareStream")(b"\xff").read()
     assert refused.value.code() is INVALID
@@ -138,7 +142,7 @@ async def test_bytes_that_are_no_message_end_a_stream_the_same_way(served: Serve
 
 
 @pytest.mark.parametrize("rpc", ["Classify", "Compare", "CompareStream"])
-async def test_an_unexpected_error_is_logged_in_full_and_told_as_internal(
+async def test_an_unexpected_error_is_logged_in_full_and_reported_as_internal(
     served: Served, monkeypatch: pytest.MonkeyPatch, rpc: str
 ) -> None:
     async def broken(*args: Any) -> None:
@@ -161,16 +165,14 @@ async def test_an_unexpected_error_is_logged_in_full_and_told_as_internal(
     assert str(log["exc_info"]) == "secret /etc/path"
 
 
-async def test_a_broken_model_is_internal_without_its_text(served: Served) -> None:
+async def test_a_failed_model_is_an_internal_error(served: Served) -> None:
     error = await served.refused("Classify", classify(model="fragile", image=image(BLACK)))
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == "the model gave numbers that are not finite for this image"
     assert violations(error) == {}
 
 
-async def test_overload_says_when_to_come_back(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_overload_has_a_retry_delay(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*args: Any) -> None:
         raise Overloaded("too much", retry_after_s=1.5)
 
@@ -200,7 +202,7 @@ async def test_health_keeps_its_own_statuses(served: Served) -> None:
     assert refused.value.code() is NOT_FOUND
 
 
-async def test_at_debug_every_call_is_logged_with_how_it_ended(models: Path) -> None:
+async def test_at_level_debug_every_call_is_logged_with_its_code(models: Path) -> None:
     async with served_by(App(settings(models, log_level="debug"))) as served:
         with capture_logs() as logs:
             await served.stub.Classify(classify())
@@ -217,13 +219,13 @@ async def test_a_failure_leaves_no_picture_behind(
     served: Served, monkeypatch: pytest.MonkeyPatch, rpc: str
 ) -> None:
     pictures: list[weakref.ref[Picture]] = []
-    read = messages.read_picture
+    read = queries.read_picture
 
-    def read_picture(*given: Any) -> Picture:
-        pictures.append(weakref.ref(picture := read(*given)))
+    def read_picture(*args: Any, **options: Any) -> Picture:
+        pictures.append(weakref.ref(picture := read(*args, **options)))
         return picture
 
-    monkeypatch.setattr(messages, "read_picture", read_picture)
+    monkeypatch.setattr(queries, "read_picture", read_picture)
     gc.disable()
     try:
         if rpc == "Classify":
@@ -231,7 +233,7 @@ async def test_a_failure_leaves_no_picture_behind(
         else:  # One model of several fails, and the call does not.
             await served.stub.Compare(pb.CompareRequest(image=image(BLACK)))
         (picture,) = pictures
-        async with asyncio.timeout(10):  # The caller hears of it before the server is done.
+        async with asyncio.timeout(10):  # the client gets the error before the server is done
             while picture() is not None:
                 await asyncio.sleep(0.01)
     finally:

@@ -16,7 +16,7 @@ from visavis_server.card import (
 )
 from visavis_server.vision.families import preprocess_one
 from visavis_server.vision.families.classifier import Classifier, resize_center_square
-from visavis_server.vision.results import Options
+from visavis_server.vision.results import ClassifyOptions
 
 from ... import graphs
 from ...pictures import noise
@@ -100,7 +100,9 @@ def test_nothing_is_left_of_what_was_in_the_batch_before() -> None:
 
 
 def test_logits_become_probabilities_highest_first() -> None:
-    answer = classifier().postprocess([np.log([[1, 5, 2]]).astype(np.float32)], None, Options())
+    answer = classifier().postprocess(
+        [np.log([[1, 5, 2]]).astype(np.float32)], None, ClassifyOptions()
+    )
     assert [c.label for c in answer.classifications] == ["green", "blue", "red"]
     assert [c.class_id for c in answer.classifications] == [1, 2, 0]
     np.testing.assert_allclose([c.score for c in answer.classifications], [5 / 8, 2 / 8, 1 / 8])
@@ -109,31 +111,33 @@ def test_logits_become_probabilities_highest_first() -> None:
 
 def test_probabilities_are_taken_as_they_are() -> None:
     model = classifier(output=ClassScores(layout="probabilities", tensor="logits"))
-    answer = model.postprocess([np.array([[0.2, 0.1, 0.7]], np.float32)], None, Options(top_k=1))
+    answer = model.postprocess(
+        [np.array([[0.2, 0.1, 0.7]], np.float32)], None, ClassifyOptions(top_k=1)
+    )
     (best,) = answer.classifications
     assert (best.label, best.score) == ("blue", pytest.approx(0.7))
 
 
 def test_huge_logits_neither_overflow_nor_exceed_one() -> None:
     logits = np.array([[3e4, -3e4, 2e4]], np.float32)
-    answer = classifier().postprocess([logits], None, Options())
+    answer = classifier().postprocess([logits], None, ClassifyOptions())
     assert [c.score for c in answer.classifications] == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (3, 3), (100, 3)])
 def test_top_k_is_at_most_the_number_of_labels(top_k: int, count: int) -> None:
     outputs = [np.array([[1, 2, 3]], np.float32)]
-    answer = classifier().postprocess(outputs, None, Options(top_k=top_k))
+    answer = classifier().postprocess(outputs, None, ClassifyOptions(top_k=top_k))
     assert len(answer.classifications) == count
 
 
 def test_of_equal_scores_the_first_label_comes_first() -> None:
-    answer = classifier().postprocess([np.ones((1, 3), np.float32)], None, Options())
+    answer = classifier().postprocess([np.ones((1, 3), np.float32)], None, ClassifyOptions())
     assert [c.class_id for c in answer.classifications] == [0, 1, 2]
 
 
 def test_half_precision_outputs_are_summed_in_single_precision() -> None:
     labels = LabelSet(name="many", labels=tuple(map(str, range(1000))))
     outputs = [np.zeros((1, 1000), np.float16)]
-    answer = classifier(label_set=labels).postprocess(outputs, None, Options(top_k=1))
+    answer = classifier(label_set=labels).postprocess(outputs, None, ClassifyOptions(top_k=1))
     assert answer.classifications[0].score == pytest.approx(1e-3, rel=1e-5)

@@ -12,7 +12,7 @@ from visavis_server.card import DetectionDefaults, LabelSet, Letterbox, ModelInp
 from visavis_server.vision.boxes import letterbox
 from visavis_server.vision.families import preprocess_one
 from visavis_server.vision.families.detector import Detector
-from visavis_server.vision.results import Box, Detection, Options
+from visavis_server.vision.results import Box, Detection, DetectOptions
 
 from ... import graphs
 from ...graphs import ANCHORS, STRIDES
@@ -88,7 +88,7 @@ def test_nothing_is_left_of_what_was_in_the_batch_before(width: int, height: int
 
 
 def test_yolov5_rows_give_objectness_times_class() -> None:
-    answer = detector().postprocess([graphs.ROWS], PLACE, Options())
+    answer = detector().postprocess([graphs.ROWS], PLACE, DetectOptions())
     assert found(answer) == [CAT, DOG]
 
 
@@ -98,7 +98,7 @@ def test_ultralytics_rows_give_the_class_score() -> None:
         np.float32,
     )
     model = detector(output=graphs.candidates("ultralytics_rows"))
-    assert found(model.postprocess([columns[None]], PLACE, Options())) == [CAT, DOG]
+    assert found(model.postprocess([columns[None]], PLACE, DetectOptions())) == [CAT, DOG]
 
 
 def test_end_to_end_rows_are_not_suppressed_again() -> None:
@@ -106,71 +106,71 @@ def test_end_to_end_rows_are_not_suppressed_again() -> None:
     padding = [[0, 0, 0, 0, 0, 0]] * 2
     model = detector(output=graphs.candidates("end_to_end"))
     outputs = [np.array([rows + padding], np.float32)]
-    answer = model.postprocess(outputs, PLACE, Options(iou_threshold=0.0))
+    answer = model.postprocess(outputs, PLACE, DetectOptions(iou_threshold=0.0))
     assert found(answer) == [CAT, OVERLAPPED_CAT, DOG]
 
 
 def test_boxes_are_given_in_pixels_of_the_original() -> None:
     place = letterbox(128, 64, 64, 64)  # half the size, 16 pixels of padding above
-    (cat, _) = detector().postprocess([graphs.ROWS], place, Options()).detections
+    (cat, _) = detector().postprocess([graphs.ROWS], place, DetectOptions()).detections
     assert cat == Detection(Box(20, 0, 60, 28), 0, "cat", pytest.approx(0.9))
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (Options(iou_threshold=0.7), [CAT, OVERLAPPED_CAT, DOG]),
-        (Options(score_threshold=0.5), [CAT]),
-        (Options(score_threshold=0.95), []),
-        (Options(score_threshold=1.0), []),
-        (Options(score_threshold=0.0, iou_threshold=1.0), [CAT, OVERLAPPED_CAT, DOG]),
-        (Options(max_detections=1), [CAT]),
-        (Options(max_detections=2, iou_threshold=1.0), [CAT, OVERLAPPED_CAT]),
-        (Options(labels=("dog",)), [DOG]),
-        (Options(labels=("dog", "cat")), [CAT, DOG]),
-        (Options(labels=("bird",)), []),
+        (DetectOptions(iou_threshold=0.7), [CAT, OVERLAPPED_CAT, DOG]),
+        (DetectOptions(score_threshold=0.5), [CAT]),
+        (DetectOptions(score_threshold=0.95), []),
+        (DetectOptions(score_threshold=1.0), []),
+        (DetectOptions(score_threshold=0.0, iou_threshold=1.0), [CAT, OVERLAPPED_CAT, DOG]),
+        (DetectOptions(max_detections=1), [CAT]),
+        (DetectOptions(max_detections=2, iou_threshold=1.0), [CAT, OVERLAPPED_CAT]),
+        (DetectOptions(labels=("dog",)), [DOG]),
+        (DetectOptions(labels=("dog", "cat")), [CAT, DOG]),
+        (DetectOptions(labels=("bird",)), []),
     ],
 )
-def test_a_request_chooses_what_it_gets(options: Options, expected: list[Any]) -> None:
+def test_a_request_chooses_what_it_gets(options: DetectOptions, expected: list[Any]) -> None:
     assert found(detector().postprocess([graphs.ROWS], PLACE, options)) == expected
 
 
 def test_a_score_at_the_threshold_is_not_above_it() -> None:
     outputs = [graphs.yolov5_rows((20, 20, 20, 20, 0.5, 0.5, 0))]
     model = detector()
-    assert not model.postprocess(outputs, PLACE, Options(score_threshold=0.25)).detections
-    assert model.postprocess(outputs, PLACE, Options(score_threshold=0.2499)).detections
+    assert not model.postprocess(outputs, PLACE, DetectOptions(score_threshold=0.25)).detections
+    assert model.postprocess(outputs, PLACE, DetectOptions(score_threshold=0.2499)).detections
 
 
 def test_labels_drop_each_other_only_when_asked_to() -> None:
     same_place = graphs.yolov5_rows((20, 20, 20, 20, 1, 0.9, 0), (20, 20, 20, 20, 1, 0, 0.8))
-    both = detector().postprocess([same_place], PLACE, Options())
+    both = detector().postprocess([same_place], PLACE, DetectOptions())
     assert [d.label for d in both.detections] == ["cat", "dog"]
-    one = detector().postprocess([same_place], PLACE, Options(class_agnostic=True))
+    one = detector().postprocess([same_place], PLACE, DetectOptions(class_agnostic=True))
     assert [d.label for d in one.detections] == ["cat"]
 
 
 def test_unwanted_labels_are_gone_before_they_can_suppress() -> None:
     same_place = graphs.yolov5_rows((20, 20, 20, 20, 1, 0.9, 0), (20, 20, 20, 20, 1, 0, 0.8))
-    options = Options(class_agnostic=True, labels=("dog",))
+    options = DetectOptions(class_agnostic=True, labels=("dog",))
     answer = detector().postprocess([same_place], PLACE, options)
     assert [d.label for d in answer.detections] == ["dog"]
 
 
 def test_thresholds_of_the_document_hold_where_a_request_names_none() -> None:
     strict = DetectionDefaults(score_threshold=0.85, iou_threshold=0.45, max_detections=300)
-    answer = detector(detection_defaults=strict).postprocess([graphs.ROWS], PLACE, Options())
+    answer = detector(detection_defaults=strict).postprocess([graphs.ROWS], PLACE, DetectOptions())
     assert found(answer) == [CAT]
     few = DetectionDefaults(score_threshold=0.1, iou_threshold=0.9, max_detections=2)
-    answer = detector(detection_defaults=few).postprocess([graphs.ROWS], PLACE, Options())
+    answer = detector(detection_defaults=few).postprocess([graphs.ROWS], PLACE, DetectOptions())
     assert found(answer) == [CAT, OVERLAPPED_CAT]
 
 
 def test_each_row_has_its_best_class_only() -> None:
     outputs = [graphs.yolov5_rows((20, 20, 20, 20, 1, 0.6, 0.7))]
-    assert [d.label for d in detector().postprocess(outputs, PLACE, Options()).detections] == [
-        "dog"
-    ]
+    assert [
+        d.label for d in detector().postprocess(outputs, PLACE, DetectOptions()).detections
+    ] == ["dog"]
 
 
 def test_of_more_than_30000_candidates_the_best_are_looked_at() -> None:
@@ -179,7 +179,9 @@ def test_of_more_than_30000_candidates_the_best_are_looked_at() -> None:
     rows[0, :, 1:4] = 8
     rows[0, :, 4] = 1
     rows[0, :, 5] = np.linspace(0.3, 0.9, 31_000)
-    answer = detector().postprocess([rows], PLACE, Options(iou_threshold=0.0, max_detections=1000))
+    answer = detector().postprocess(
+        [rows], PLACE, DetectOptions(iou_threshold=0.0, max_detections=1000)
+    )
     assert answer.detections[0].score == pytest.approx(0.9)
 
 
@@ -231,7 +233,7 @@ def test_heads_decode_as_yolov5_does(seed: int, threshold: float, classes: int) 
 
 def test_extreme_logits_warn_of_nothing() -> None:
     maps = graphs.split_heads([np.full((1, 14, 64 // s, 64 // s), -1e4) for s in STRIDES])
-    assert not heads().postprocess(maps, PLACE, Options(score_threshold=0.0)).detections
+    assert not heads().postprocess(maps, PLACE, DetectOptions(score_threshold=0.0)).detections
     maps = graphs.split_heads([np.full((1, 14, 64 // s, 64 // s), 1e4) for s in STRIDES])
-    answer = heads().postprocess(maps, PLACE, Options())
+    answer = heads().postprocess(maps, PLACE, DetectOptions())
     assert {d.score for d in answer.detections} == {1.0}

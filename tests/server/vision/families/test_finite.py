@@ -8,7 +8,7 @@ from visavis_server.errors import ModelFailed
 from visavis_server.vision.families import family_of
 from visavis_server.vision.families.detector import Detector
 from visavis_server.vision.families.finite import require_finite
-from visavis_server.vision.results import Options
+from visavis_server.vision.results import ClassifyOptions
 
 from ... import graphs
 
@@ -29,7 +29,7 @@ def test_one_number_that_is_none_is_found(bad: float, dtype: type) -> None:
 def test_a_classifier_refuses_them(bad: float) -> None:
     family = family_of(graphs.classifier_document())
     with pytest.raises(ModelFailed):
-        family.postprocess([np.array([[0, bad, 1]], np.float32)], None, Options())
+        family.postprocess([np.array([[0, bad, 1]], np.float32)], None, ClassifyOptions())
 
 
 @pytest.mark.parametrize("bad", BAD)

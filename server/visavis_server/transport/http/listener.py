@@ -1,4 +1,4 @@
-"""The HTTP door: our RPCs as Connect, gRPC-Web and JSON, metrics, probes, and the playground."""
+"""The HTTP listener: our RPCs as Connect, gRPC-Web and JSON; metrics, probes, the playground."""
 
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +17,12 @@ import visavis_server
 from visavis_server.addresses import is_local
 from visavis_server.settings import Settings
 from visavis_server.transport.calls import REQUEST_ID, Calls
+from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.http.connect import ConnectService
-from visavis_server.transport.http.guards import Arriving, Authenticated, Entrance
+from visavis_server.transport.http.gateway import Gateway
+from visavis_server.transport.http.guards import Authenticated, Receiving
 from visavis_server.transport.http.server import HttpServer, Rendered, metrics_of
 from visavis_server.transport.intake import Intake
-from visavis_server.transport.listeners import Certificates
 from visavis_server.transport.tokens import Tokens
 
 _SERVICE = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
@@ -40,20 +41,20 @@ _CORS_EXPOSED = ("grpc-message", "grpc-status", "grpc-status-details-bin", REQUE
 
 
 class Service(Protocol):
-    """What answers our RPCs: a coroutine function by the name of each."""
+    """The service behind our RPCs, with a method for each."""
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model to answer with."""
+        """True if at least one model is served."""
         ...
 
     @property
     def trouble(self) -> str:
-        """What keeps the server from working; empty: nothing."""
+        """The fault that keeps the server from working; empty: no fault."""
         ...
 
 
-def http_door(
+def http_listener(
     settings: Settings,
     service: Service,
     calls: Calls,
@@ -62,7 +63,7 @@ def http_door(
     certificates: Certificates | None,
     rendered: Rendered,
 ) -> HttpServer:
-    """Return the door that serves our RPCs over HTTP. Raises StartupError."""
+    """Return the listener for our RPCs over HTTP. Raises StartupError."""
     app = _application(settings, service, calls, intake, tokens, rendered)
     tls = certificates.context if certificates else None
     return HttpServer(app, settings, "http", settings.max_connections, tls)
@@ -76,8 +77,8 @@ def _application(
     tokens: Tokens | None,
     rendered: Rendered,
 ) -> ASGIApp:
-    known = [Middleware(Authenticated, tokens=tokens)] if tokens else []
-    probed = [] if settings.open_health else known
+    authenticated = [Middleware(Authenticated, tokens=tokens)] if tokens else []
+    probed = [] if settings.open_health else authenticated
 
     async def alive(request: Request) -> Response:
         if trouble := service.trouble:
@@ -90,14 +91,14 @@ def _application(
         return PlainTextResponse("not ready\n", 503)
 
     rpcs = ConnectService(_SERVICE, service, calls, settings.message_limits)
-    arriving = Arriving(rpcs, intake, calls, settings.max_message_bytes)
+    receiving = Receiving(rpcs, intake, calls, settings.max_message_bytes)
     app: ASGIApp = Starlette(
         routes=[
-            Mount(rpcs.path, arriving, middleware=known),
-            Route("/metrics", metrics_of(rendered), middleware=known),
+            Mount(rpcs.path, receiving, middleware=authenticated),
+            Route("/metrics", metrics_of(rendered), middleware=authenticated),
             Route("/livez", alive, middleware=probed),
             Route("/readyz", ready, middleware=probed),
-            # What anybody may see, as it holds nothing: the page asks for the token itself.
+            # The page needs no authentication: it has no data, and asks for the token itself.
             Mount("/", StaticFiles(directory=_page(), html=True)),
         ]
     )
@@ -110,10 +111,10 @@ def _application(
             expose_headers=_CORS_EXPOSED,
         )
     assert settings.http is not None
-    return Entrance(app, only_local=is_local(settings.http), hosts=settings.http_hosts)
+    return Gateway(app, only_local=is_local(settings.http), hosts=settings.http_hosts)
 
 
 def _page() -> Path:
-    """Return where the playground's files lie: in the wheel, or in the repository."""
+    """Return the folder of the playground's files, in the wheel or in the repository."""
     packed = Path(visavis_server.__file__).parent / "web"
     return packed if packed.is_dir() else Path(__file__).parents[4] / "clients" / "web"

@@ -1,4 +1,4 @@
-"""The HTTP door: the same answers, errors, limits and guards as over gRPC."""
+"""The HTTP listener: the same answers, errors, limits and guards as over gRPC."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ DETECT = {**CLASSIFY, "model": "boxes"}
 COMPARE = {"image": CLASSIFY["image"]}
 JSON = {"content-type": "application/json"}
 README = Path(__file__).parents[4] / "README.md"
-# The loop on which a server does.
+# TLS over HTTP needs asyncio's event loop.
 SERVES_HTTP_WITH_TLS = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 
@@ -62,7 +62,7 @@ async def ask(
     tls: ssl.SSLContext | None = None,
     **headers: str,
 ) -> Answered:
-    """Send one request: POST where there is a body, else GET."""
+    """Send one request: POST if it has a body, else GET."""
     assert app.http_address
     port = int(app.http_address.rpartition(":")[2])
     data = json.dumps(body).encode() if isinstance(body, dict) else body
@@ -139,7 +139,7 @@ async def test_json_gets_what_grpc_gets(
     assert without_timings(over_http) == without_timings(over_grpc)
 
 
-async def test_json_says_zero_too(web: Served) -> None:
+async def test_json_includes_zeros(web: Served) -> None:
     answer = (await call(web.app, "Classify", CLASSIFY)).json
     assert answer["servedBy"]["randomWeights"] is False
     assert answer["classifications"][0]["classId"] == 0
@@ -198,32 +198,32 @@ async def test_an_error_has_its_status_and_the_details_of_grpc(web: Served) -> N
     ("body", "words"),
     [
         (b'{"topk": 3}', "has no field 'topk'; it has"),
-        (b"{", "it is no JSON: Expecting"),
-        (b'{"model": ' + b"[" * 50_000, "the request is no message"),
+        (b"{", "it is not JSON: Expecting"),
+        (b'{"model": ' + b"[" * 50_000, "the request is not a message"),
         (b'{"model": ' + b"[" * 100_000, "more than 65536 bytes of brackets"),
         (b"\xff\xfe", "must be an object"),
     ],
 )
-async def test_a_body_that_is_no_request_is_refused(web: Served, body: bytes, words: str) -> None:
+async def test_an_invalid_body_is_rejected(web: Served, body: bytes, words: str) -> None:
     answered = await ask(web.app, f"{RPC}Classify", body, **JSON)
     assert answered.status == 400 and words in answered.json["message"]
 
 
-async def test_grpc_itself_is_told_where_it_belongs(web: Served) -> None:
+async def test_grpc_is_rejected_with_a_hint(web: Served) -> None:
     answered = await ask(web.app, f"{RPC}Classify", b"", content_type="application/grpc")
-    assert answered.status == 400 and "a port of its own" in answered.json["message"]
+    assert answered.status == 400 and "send gRPC to the port" in answered.json["message"]
 
 
-async def test_a_body_over_the_limit_is_refused_unread(models: Path) -> None:
+async def test_a_body_over_the_limit_is_rejected(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", max_message_bytes=1000))
     async with served_by(app):
         announced = await ask(app, f"{RPC}Classify", None, content_length="1000000000", **JSON)
         assert announced.status in (400, 405)
         answered = await ask(app, f"{RPC}Classify", b" " * 1001, **JSON)
-        assert answered.status == 400 and "over 1000 bytes" in answered.json["message"]
+        assert answered.status == 400 and "larger than 1000 bytes" in answered.json["message"]
 
 
-async def test_a_refusal_reaches_a_proxy_that_is_still_sending_the_body(
+async def test_a_rejection_reaches_a_proxy_that_is_still_sending_the_body(
     models: Path, tokens: Path
 ) -> None:
     app = App(settings(models, http="127.0.0.1:0", tokens=tokens))
@@ -242,13 +242,13 @@ async def test_a_refusal_reaches_a_proxy_that_is_still_sending_the_body(
         writer.close()
 
 
-async def test_a_deadline_holds(web: Served) -> None:
+async def test_the_deadline_is_kept(web: Served) -> None:
     answered = await call(web.app, "Classify", CLASSIFY, connect_timeout_ms="0")
     assert (answered.status, answered.json["code"]) == (504, "deadline_exceeded")
 
 
 async def stalled(app: App, head: bytes) -> bytes:
-    """Send the beginning of a request, and nothing more; return what comes back."""
+    """Send only the beginning of a request; return the response."""
     assert app.http_address
     host, _, port = app.http_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -258,7 +258,7 @@ async def stalled(app: App, head: bytes) -> bytes:
     return answer
 
 
-async def test_a_body_that_stalls_ends_and_holds_up_nobody(models: Path) -> None:
+async def test_a_stalled_body_times_out_and_blocks_no_other_call(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", message_timeout_s=0.3, max_arriving=3))
     head = f"POST {RPC}Classify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{{"
     async with served_by(app) as served:
@@ -270,20 +270,20 @@ async def test_a_body_that_stalls_ends_and_holds_up_nobody(models: Path) -> None
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: localhost\r\nx: "])
-async def test_a_head_that_stalls_ends_its_connection(models: Path, head: bytes) -> None:
+async def test_a_stalled_head_closes_its_connection(models: Path, head: bytes) -> None:
     app = App(settings(models, http="127.0.0.1:0", handshake_timeout_s=0.2))
     async with served_by(app):
         assert await stalled(app, head) == b""
 
 
-async def test_a_connection_is_used_again_and_then_may_not_stall(models: Path) -> None:
+async def test_a_reused_connection_may_not_stall(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", handshake_timeout_s=0.5))
     whole = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with served_by(app):
         assert (await stalled(app, whole + whole + b"GET /")).count(b"HTTP/1.1 200") == 2
 
 
-async def test_a_caller_that_leaves_is_not_worked_for(
+async def test_work_for_a_client_that_disconnects_is_cancelled(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = App(settings(models, http="127.0.0.1:0", cores=1))
@@ -304,7 +304,7 @@ async def test_a_caller_that_leaves_is_not_worked_for(
         assert blocked.runs == 1
 
 
-async def test_calls_need_a_token_and_the_page_does_not(
+async def test_calls_require_a_token_and_the_page_does_not(
     models: Path, tokens: Path, token: NewToken
 ) -> None:
     app = App(settings(models, http="127.0.0.1:0", tokens=tokens))
@@ -318,12 +318,12 @@ async def test_calls_need_a_token_and_the_page_does_not(
         assert (await call(app, "ListModels", {}, **bearer)).status == 200
         assert (await ask(app, "/metrics", **bearer)).status == 200
         assert (await ask(app, "/")).status == 200
-        # It hears so before its body has come.
+        # The rejection is sent before the body has arrived.
         head = f"POST {RPC}Classify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n"
         assert (await stalled(app, head.encode())).startswith(b"HTTP/1.1 401")
 
 
-async def test_open_health_opens_the_probes_alone(models: Path, tokens: Path) -> None:
+async def test_open_health_opens_only_the_probes(models: Path, tokens: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", tokens=tokens, open_health=True))
     async with served_by(app):
         assert (await ask(app, "/livez")).status == (await ask(app, "/readyz")).status == 200
@@ -337,17 +337,17 @@ async def test_open_health_opens_the_probes_alone(models: Path, tokens: Path) ->
         *("127.0.0.1:80@evil.example", "127.0.0.1/evil.example", "localhost:80:80"),
     ],
 )
-async def test_a_name_that_leads_here_from_elsewhere_is_refused(web: Served, host: str) -> None:
+async def test_a_foreign_host_name_is_rejected(web: Served, host: str) -> None:
     answered = await ask(web.app, "/", host=host)
     assert answered.status in (400, 403)
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "[::1]:80", "[::1]"])
-async def test_this_machine_s_names_are_known(web: Served, host: str) -> None:
+async def test_local_host_names_are_accepted(web: Served, host: str) -> None:
     assert (await ask(web.app, "/", host=host)).status == 200
 
 
-async def test_a_name_can_be_made_known(models: Path) -> None:
+async def test_a_host_name_in_the_settings_is_accepted(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", http_hosts=("vision.example",)))
     async with served_by(app):
         assert (await ask(app, "/", host="vision.example")).status == 200
@@ -356,7 +356,7 @@ async def test_a_name_can_be_made_known(models: Path) -> None:
 
 @pytest.mark.parametrize("header", ["connect_timeout_ms", "grpc_timeout"])
 @pytest.mark.parametrize("timeout", ["soon", "-1", "9" * 4000, "1e3", ""])
-async def test_a_timeout_that_is_none_is_refused_in_few_words(
+async def test_an_invalid_timeout_is_rejected_briefly(
     web: Served, header: str, timeout: str
 ) -> None:
     answered = await call(web.app, "ListModels", {}, **{header: timeout})
@@ -365,13 +365,13 @@ async def test_a_timeout_that_is_none_is_refused_in_few_words(
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b"1", b'"text"', b"true", b" "])
-async def test_json_that_is_no_object_says_so(web: Served, body: bytes) -> None:
+async def test_json_other_than_an_object_is_rejected(web: Served, body: bytes) -> None:
     answered = await ask(web.app, f"{RPC}ListModels", body, **JSON)
     assert answered.status == 400
     assert b"must be an object" in answered.body
 
 
-async def test_only_pages_of_known_origins_may_call(models: Path) -> None:
+async def test_only_pages_of_configured_origins_may_call(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", cors_origins=("https://good.example",)))
     async with served_by(app):
         for origin, allowed in (("https://good.example", True), ("https://evil.example", False)):
@@ -379,13 +379,13 @@ async def test_only_pages_of_known_origins_may_call(models: Path) -> None:
             assert ("access-control-allow-origin" in answered.headers) is allowed
 
 
-async def test_without_the_setting_no_other_origin_may_call(web: Served) -> None:
+async def test_by_default_no_other_origin_may_call(web: Served) -> None:
     answered = await call(web.app, "ListModels", {}, origin="https://good.example")
     assert "access-control-allow-origin" not in answered.headers
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/nothing", f"{RPC}ListModels"])
-async def test_every_answer_keeps_browsers_safe(web: Served, path: str) -> None:
+async def test_every_response_has_security_headers(web: Served, path: str) -> None:
     headers = (await ask(web.app, path)).headers
     assert "default-src 'none'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
@@ -393,12 +393,12 @@ async def test_every_answer_keeps_browsers_safe(web: Served, path: str) -> None:
     assert "server" not in headers
 
 
-async def test_nothing_but_the_page_s_own_files_is_served(web: Served) -> None:
+async def test_only_the_page_s_files_are_served(web: Served) -> None:
     for path in ("/../pyproject.toml", "/%2e%2e/%2e%2e/pyproject.toml", "//etc/passwd"):
         assert (await ask(web.app, path)).status == 404
 
 
-async def test_ready_says_when_there_are_models(models: Path) -> None:
+async def test_readiness_depends_on_models(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0"))
     async with served_by(app):
         assert (await ask(app, "/readyz")).status == 200
@@ -409,7 +409,7 @@ async def test_ready_says_when_there_are_models(models: Path) -> None:
         assert (answered.status, answered.json["code"]) == (503, "unavailable")
 
 
-async def test_metrics_count_calls_and_stages_through_all_doors(web: Served) -> None:
+async def test_metrics_count_calls_and_stages_of_all_listeners(web: Served) -> None:
     request = pb.ClassifyRequest(model="colors", image=image())
     await web.stub.Classify(request)
     await call(web.app, "Classify", CLASSIFY)
@@ -454,7 +454,7 @@ async def test_stopping_lets_calls_in_flight_finish(
 
 
 @SERVES_HTTP_WITH_TLS
-async def test_tls_is_spoken_and_read_again_when_it_changes(
+async def test_certificates_are_reloaded_when_they_change(
     models: Path, authority: Authority
 ) -> None:
     app = with_tls(models, authority, http="127.0.0.1:0")
@@ -472,14 +472,14 @@ async def test_tls_is_spoken_and_read_again_when_it_changes(
 
 
 @SERVES_HTTP_WITH_TLS
-async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Authority) -> None:
+async def test_mutual_tls_accepts_only_trusted_clients(models: Path, authority: Authority) -> None:
     app = with_tls(models, authority, tls_client_ca=authority.client_ca, http="127.0.0.1:0")
     async with served_by(app):
         known = authority.context(client=True)
         assert (await ask(app, "/livez", tls=known)).status == 200
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await ask(app, "/livez", tls=authority.context())
-        # Who is trusted may change, and then the others are not any more.
+        # After the CA has changed, the old client is not trusted any more.
         authority.client_ca.write_bytes(trustme.CA().cert_pem.bytes())
         look_again(app)
         with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -487,27 +487,23 @@ async def test_mutual_tls_lets_only_known_clients_in(models: Path, authority: Au
 
 
 @SERVES_HTTP_WITH_TLS
-async def test_a_client_that_never_speaks_tls_is_sent_away(
-    models: Path, authority: Authority
-) -> None:
+async def test_a_client_without_tls_is_disconnected(models: Path, authority: Authority) -> None:
     app = with_tls(models, authority, http="127.0.0.1:0", handshake_timeout_s=0.2)
     async with served_by(app):
         assert await stalled(app, b"") == b""
 
 
 @SERVES_HTTP_WITH_TLS
-async def test_connections_that_never_were_secured_count_no_more(
-    models: Path, authority: Authority
-) -> None:
+async def test_failed_handshakes_free_their_connections(models: Path, authority: Authority) -> None:
     limits: dict[str, Any] = {"max_connections": 2, "handshake_timeout_s": 0.5}
     app = with_tls(models, authority, http="127.0.0.1:0", **limits)
     async with served_by(app):
-        for said in (b"", b"this is no TLS\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
-            assert await stalled(app, said) == b""
+        for data in (b"", b"this is no TLS\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
+            assert await stalled(app, data) == b""
         assert (await ask(app, "/livez", tls=authority.context())).status == 200
 
 
-async def test_more_connections_than_the_limit_are_closed_and_then_there_is_room(
+async def test_connections_over_the_limit_are_closed_until_there_is_room(
     models: Path,
 ) -> None:
     app = App(settings(models, http="127.0.0.1:0", max_connections=2))
@@ -524,14 +520,14 @@ async def test_more_connections_than_the_limit_are_closed_and_then_there_is_room
                 await asyncio.sleep(0.01)
 
 
-async def test_a_busy_port_ends_the_start_and_is_named(models: Path) -> None:
+async def test_a_port_in_use_prevents_the_start(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StartupError, match=f"can't serve HTTP on {address}.*--http"):
             App(settings(models, http=address))
 
 
-async def test_what_is_no_http_is_answered_and_not_logged(
+async def test_malformed_http_is_answered_and_not_logged(
     web: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -541,7 +537,7 @@ async def test_what_is_no_http_is_answered_and_not_logged(
 
 
 async def conversation(app: App, data: bytes) -> bytes:
-    """Return what comes until the connection is closed."""
+    """Return everything received until the connection is closed."""
     assert app.http_address
     host, _, port = app.http_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -587,7 +583,7 @@ CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
         LISTING + CHUNKED + b"\r\n2\r\n{}xx0\r\n\r\n",
     ],
 )
-async def test_a_request_whose_end_is_ambiguous_is_the_last_of_its_connection(
+async def test_a_request_with_an_ambiguous_end_is_the_last_of_its_connection(
     web: Served, request_: bytes
 ) -> None:
     answered = await conversation(web.app, request_ + LIVEZ)
@@ -604,9 +600,7 @@ async def test_a_request_whose_end_is_ambiguous_is_the_last_of_its_connection(
         (LISTING + b"content-length: 2\r\n\r\n{}").replace(b"\r\n", b"\n"),
     ],
 )
-async def test_what_rfc_9112_lets_a_server_understand_is_understood(
-    web: Served, request_: bytes
-) -> None:
+async def test_lenient_requests_of_rfc_9112_are_accepted(web: Served, request_: bytes) -> None:
     answered = await conversation(web.app, request_ + LIVEZ)
     assert answered.count(b"HTTP/1.1 200") == 2
     assert answered.endswith(b"ok\n")
@@ -626,7 +620,10 @@ async def test_without_its_packages_the_error_names_the_extra(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    for module in ("visavis_server.transport.http.door", "visavis_server.transport.http.server"):
+    for module in (
+        "visavis_server.transport.http.listener",
+        "visavis_server.transport.http.server",
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     for setting in ("http", "metrics"):
         wanted = rf"--{setting} needs uvicorn: pip install 'visavis-server\[http\]'"
@@ -642,7 +639,7 @@ def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:
 
 async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> None:
     (line,) = re.findall(r"^\$ (echo .*curl .*)$", README.read_text("utf-8"), re.MULTILINE)
-    # Longer than any single argument may be.
+    # Longer than the limit of a command-line argument.
     noise = Image.effect_noise((640, 640), 100).convert("RGB")
     noise.save(tmp_path / "street.jpg", quality=95)
     assert (tmp_path / "street.jpg").stat().st_size > 131_072
@@ -659,12 +656,12 @@ async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("method", "body", "content_type", "status", "why"),
     [
-        ("Nope", b"{}", "application/json", 404, "there is no such method; there are Classify, D"),
+        ("Nope", b"{}", "application/json", 404, "no such method; its methods are Classify, D"),
         ("Classify", b"{}", "text/plain", 415, "the content-type must be application/json or"),
-        ("Classify", None, "application/json", 405, "are called by POST"),
+        ("Classify", None, "application/json", 405, "require POST"),
     ],
 )
-async def test_what_is_no_call_is_told_what_one_would_be(
+async def test_an_invalid_call_is_explained(
     web: Served, method: str, body: bytes | None, content_type: str, status: int, why: str
 ) -> None:
     answered = await ask(web.app, RPC + method, body, content_type=content_type)
@@ -676,14 +673,14 @@ async def test_what_is_no_call_is_told_what_one_would_be(
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"topK": "many"}, "topK: 'many' is no whole number"),
-        ({"topK": 1.5}, "no integer: 1.5 at ClassifyRequest.topK"),
+        ({"topK": "many"}, "topK: 'many' is not an integer"),
+        ({"topK": 1.5}, "not an integer: 1.5 at ClassifyRequest.topK"),
         ({"modle": "colors"}, "ClassifyRequest has no field 'modle'; it has 'image', 'model',"),
         ({"image": {"url": "x"}}, "image: Image has no field 'url'; it has 'encoded', 'raw'"),
-        ({"model": 5}, "model: text is needed, not a value of int"),
+        ({"model": 5}, "model: it must be a string, not int"),
     ],
 )
-async def test_json_that_is_no_message_is_told_which_field_and_what_it_takes(
+async def test_an_invalid_field_of_json_is_named_and_explained(
     web: Served, changes: dict[str, Any], why: str
 ) -> None:
     answered = await call(web.app, "Classify", {**CLASSIFY, **changes})
@@ -691,6 +688,6 @@ async def test_json_that_is_no_message_is_told_which_field_and_what_it_takes(
     assert why in answered.json["message"]
 
 
-async def test_what_is_no_json_is_told_where(web: Served) -> None:
+async def test_invalid_json_is_rejected_with_its_position(web: Served) -> None:
     answered = await ask(web.app, RPC + "Classify", b"{", **JSON)
-    assert "it is no JSON: Expecting property name" in answered.json["message"]
+    assert "it is not JSON: Expecting property name" in answered.json["message"]
