@@ -362,7 +362,7 @@ def test_application_is_given_every_argument_as_it_came(
             given.append((args, prog))
             return 7
 
-    modules = {f"{'server' if command == 'serve' else command}.__main__": Application}
+    modules = {f"visavis_{'server' if command == 'serve' else command}.__main__": Application}
     importlib = SimpleNamespace(import_module=modules.get)
     monkeypatch.setattr("visavis.commands.application.importlib", importlib)
     arguments = ["resnet50", "--help", "--", "-x", "--version", "--", "--models=a b"]

@@ -132,4 +132,4 @@ def test_largest_pixels_that_the_server_takes_are_let_through():
 
 def test_numpy_and_pillow_stay_outside():
     loaded = fresh_python("import sys, visavis, visavis.commands; print(*sys.modules)").split()
-    assert not {"numpy", "PIL", "server", "export"} & set(loaded)
+    assert not {"numpy", "PIL", "visavis_server", "visavis_export"} & set(loaded)
