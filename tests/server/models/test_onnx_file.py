@@ -208,3 +208,13 @@ def test_random_bytes_are_read_or_refused_and_nothing_else(
     path.write_bytes(contents)
     with suppress(ModelFileError):
         assert len(read_onnx_file(path).digest) == 64
+
+
+def test_fields_of_every_kind_are_passed_over_and_count_for_the_digest(tmp_path: Path) -> None:
+    # Field 100, which onnx.proto has not: a number, 8 bytes, 4 bytes, and text.
+    fields = b"\xa0\x06\x01", b"\xa1\x06" + b"8" * 8, b"\xa5\x06" + b"4" * 4, b"\xa2\x06\x02ab"
+    model = graphs.classifier() + b"".join(fields)
+    (tmp_path / "model.onnx").write_bytes(model + metadata_bytes({"key": "value"}))
+    found = read_onnx_file(tmp_path / "model.onnx")
+    assert found.metadata == {"key": "value"}
+    assert found.digest == hashlib.sha256(model).hexdigest()
