@@ -217,6 +217,7 @@ def test_a_task_that_the_named_models_lack_is_refused_with_those_that_have_it() 
     [
         ("imagenet-1k", ("a", "b", "other"), True),
         ("imagenet-1k", ("a", "b"), False),
+        ("custom-1", ("a", "b", "c"), True),
         ("custom-1", ("a", "b", "other"), False),
         ("custom-2", ("a", "b", "c"), False),
     ],

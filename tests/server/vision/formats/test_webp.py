@@ -183,11 +183,3 @@ def test_an_image_that_costs_too_much_is_refused() -> None:
     data = encoded(noise(64, 64, 3), "WEBP")
     with pytest.raises(InvalidRequest, match=r"may take .* ms to decode; the limit is 0\.01"):
         read_file(data, ImageLimits(decode_ms=0.01))
-
-
-@pytest.mark.parametrize("colors", [1, 2, 3, 4, 5, 15, 16, 17, 255, 256])
-def test_a_palette_of_any_size_is_read(colors: int) -> None:
-    """Several pixels share a byte, depending on how many colours there are."""
-    picture = (noise(60, 61).astype(int) % colors)[:, :, None] * np.array([1, 0, 0], np.uint8)
-    data = encoded(picture.astype(np.uint8), "WEBP", lossless=True)
-    np.testing.assert_array_equal(decode(data, LIMITS), picture)
