@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
+from tests.surroundings import Surroundings
 from visavis_server.app import App
 from visavis_server.settings import Settings
 
@@ -25,6 +26,19 @@ def _folder(variable: str) -> Path:
         pytest.skip(f"needs real data: set {variable}")
     assert _GIVEN[variable].is_dir(), f"{variable} names no folder: {_GIVEN[variable]}"
     return _GIVEN[variable].resolve()
+
+
+@pytest.fixture
+def minimal_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """Give the processes that a test starts PATH, HOME and an empty working directory."""
+    found = Surroundings.under(tmp_path / "surroundings")
+    environment = found.environment()
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(found.elsewhere)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,20 @@
-"""What a command meets where a user starts it, and nothing of the tests' own process."""
+"""The surroundings in which a user starts a command, apart from the process of the tests."""
 
 import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+_CHECKOUT = Path(__file__).parents[1]
 # As pip installs it.
 VISAVIS = str(Path(sys.executable).with_name("visavis"))
 
 
-# Modules of these names in the working directory are imported by what is started carelessly.
+# A program that is started carelessly imports modules of these names from its working directory.
 _SHADOWS = (
     "server",
     "export",
@@ -26,7 +29,7 @@ _SHADOWS = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A home and a working directory, both empty at first, and an environment of PATH and HOME."""
+    """A home, a working directory, both empty at first, and an environment of PATH and HOME."""
 
     home: Path
     elsewhere: Path
@@ -39,17 +42,28 @@ class Surroundings:
             each.mkdir(parents=True, exist_ok=True)
         return new
 
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Self]:
+        """Yield surroundings that are removed afterwards."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield cls.under(Path(folder))
+
     def shadow_modules(self) -> None:
-        """Put files in the working directory that end every process which imports them."""
+        """Put modules in the working directory that end every process that imports them."""
         for name in _SHADOWS:
             (self.elsewhere / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
 
     @property
     def files(self) -> list[Path]:
-        """Every file that lies in either."""
+        """The files in both."""
         folders = (self.home, self.elsewhere)
         return sorted(f for folder in folders for f in folder.rglob("*") if not f.is_dir())
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables; more: those that a test is about."""
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), **(more or {})}
+
+    def environment_of_tests(self) -> dict[str, str]:
+        """Return the variables for a program of the tests, `python -m tests.NAME`."""
+        return self.environment({"PYTHONPATH": str(_CHECKOUT)})

@@ -20,6 +20,7 @@ from visavis.v1.vision_pb2_grpc import VisionServiceStub
 from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.scenario import assert_same, expected_lines
+from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
 
 CLIENTS = Path(__file__).parents[1] / "clients"
@@ -108,6 +109,7 @@ def missing_tools(language: str) -> str:
 @functools.cache
 def built(language: str) -> Path:
     """Return the program of a language, after building it."""
+    # Compilers and package managers need the developer's caches: this one inherits all.
     make = subprocess.run(
         ["make", "-C", CLIENTS / language, "build"],
         env={**os.environ, "PYTHON": sys.executable},
@@ -121,9 +123,16 @@ def built(language: str) -> Path:
 
 
 def run(program: Path | str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+    with Surroundings.temporary() as found:
+        return subprocess.run(
+            [program, *arguments],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
 
 def test_a_client_prints_what_the_contract_says(
@@ -193,12 +202,14 @@ def test_a_client_ends_with_1_at_a_server_whose_authority_it_does_not_know(
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
-def test_clients_end_with_1_where_no_server_answers(images: Path) -> None:
+def test_clients_end_with_1_where_no_server_answers(images: Path, tmp_path: Path) -> None:
     # All at once: each waits for half a minute.
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody, found = f"127.0.0.1:{free_port()}", Surroundings.under(tmp_path)
     processes = {
         language: subprocess.Popen(
             [built(language), nobody, images / "bus.jpg"],
+            cwd=found.elsewhere,
+            env=found.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -206,6 +217,7 @@ def test_clients_end_with_1_where_no_server_answers(images: Path) -> None:
         for language in TOOLS
         if not missing_tools(language)
     }
+    assert processes
     for language, process in processes.items():
         printed, error = process.communicate(timeout=120)
         assert (process.returncode, printed) == (1, ""), language

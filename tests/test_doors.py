@@ -18,6 +18,7 @@ from visavis.v1 import vision_pb2 as pb
 
 from tests.faults.process import ServerProcess
 from tests.server.transport.http.test_listener import framed, frames, without_timings
+from tests.surroundings import Surroundings
 
 COMPARE = "/visavis.v1.VisionService/Compare"
 
@@ -52,7 +53,15 @@ def expected(server: ServerProcess, picture: bytes) -> pb.CompareResponse:
 def curl(url: str, content_type: str, body: bytes) -> bytes:
     command = ["curl", "--silent", "--fail", "--data-binary", "@-", url]
     command += ["--header", f"content-type: {content_type}"]
-    return subprocess.run(command, input=body, capture_output=True, check=True).stdout
+    with Surroundings.temporary() as found:  # without a ~/.curlrc
+        return subprocess.run(
+            command,
+            input=body,
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            check=True,
+        ).stdout
 
 
 def same(answer: pb.CompareResponse, expected: pb.CompareResponse) -> None:

@@ -47,6 +47,7 @@ def copied(copy: Path) -> Path:
 
 def pip(python: Path | str, *arguments: str | Path, **environment: str) -> str:
     """Run pip; without an index there is nothing to test, but CI has one."""
+    # It inherits where this machine's index is, and how to reach it.
     ran = subprocess.run(
         [python, "-m", "pip", "--disable-pip-version-check", *arguments],
         env={**os.environ, **environment},
@@ -131,6 +132,7 @@ def test_the_wheels_serve_a_picture_from_an_environment_of_their_own(
         "import visavis, visavis_export, visavis_server as s; print(s.__file__, visavis.__file__)"
     )
     places = ran([programs / "python", "-P", "-c", where], found).split()
+    assert len(places) == 2
     assert all(str(tmp_path / "environment") in place for place in places)
 
 
@@ -147,7 +149,12 @@ def test_the_sdk_alone_brings_little_and_claims_no_name_of_others(
     assert {name for name in top if not name.endswith(".dist-info")} == {"visavis"}
     assert ran([programs / "visavis", "--version"], found).startswith("visavis ")
     done = subprocess.run(
-        [programs / "visavis", "serve"], capture_output=True, text=True, check=False
+        [programs / "visavis", "serve"],
+        cwd=found.elsewhere,
+        env=found.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "pip install visavis-server" in done.stderr

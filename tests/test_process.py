@@ -1,7 +1,6 @@
 """The server as people run it: a process of its own, started and stopped by signals."""
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,8 @@ import psutil
 import pytest
 from visavis import Client
 
+from tests.faults.process import free_port
 from tests.surroundings import VISAVIS, Surroundings
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -71,8 +64,7 @@ def test_sigterm_while_loading_ends_it_too(
 ) -> None:
     server, _ = process
     assert server.stderr is not None
-    while b"starting" not in server.stderr.readline():
-        pass
+    assert any(b"starting" in line for line in server.stderr)
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
 

@@ -21,6 +21,7 @@ from visavis import AccessDenied, Client, VisavisError
 from tests.faults.process import ServerProcess, free_port, until
 from tests.server import graphs
 from tests.server.pictures import RED, plain
+from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import NewToken, new_token
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "proxies"
@@ -112,7 +113,13 @@ def started(name: str, servers: list[Server], folder: Path) -> Iterator[Proxy]:
     assert program is not None
     log_file = folder / "log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen([program, *command], stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(
+            [program, *command],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=Surroundings.under(folder).environment(),
+        )
     try:
         address = f"127.0.0.1:{port}"
         until(lambda: answers(address, process), f"{name} does not answer; see {log_file}")

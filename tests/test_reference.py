@@ -17,6 +17,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from visavis.v1 import vision_pb2
 
+from tests.surroundings import Surroundings
 from visavis_server.app import App
 
 from .server import graphs, pictures
@@ -156,7 +157,7 @@ async def test_the_commands_call_the_server(page: Page, tmp_path: Path) -> None:
                 command.replace("127.0.0.1:8000", served.app.http_address or ""),
                 stdout=PIPE,
                 cwd=tmp_path,
-                env={**os.environ, "PATH": path},
+                env=Surroundings.under(tmp_path).environment({"PATH": path}),
             )
             answer, _ = await shell.communicate()
             message = message_factory.GetMessageClass(method.output_type)
@@ -164,6 +165,7 @@ async def test_the_commands_call_the_server(page: Page, tmp_path: Path) -> None:
             assert [json_format.ParseDict(each, message()) for each in values(answer.decode())]
 
 
+@pytest.mark.usefixtures("minimal_surroundings")
 def test_the_page_is_what_the_contract_makes_of_it() -> None:
     made = subprocess.run([sys.executable, PROTOS / "reference.py"], check=True, stdout=PIPE)
     assert made.stdout == (WEB / "reference.html").read_bytes()

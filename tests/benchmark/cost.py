@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from visavis.bench.rounds import Load
 from visavis.bench.workload import calls_of
 
 from tests.server import graphs
+from tests.surroundings import VISAVIS, Surroundings
 from visavis_server.card import LabelSet, ModelInput, ShorterSide
 
 from .site import CLASSIFY, DETECT, INT8, NotRun, Site, send_all
@@ -86,10 +86,12 @@ def _start(site: Site) -> Sequence[Result]:
 
 def _seconds_until_ready(repository: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        address = f"unix:{folder}/server"
+        address, found = f"unix:{folder}/server", Surroundings.under(Path(folder))
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--models", str(repository), "--grpc", address],
+            [VISAVIS, "serve", "--models", str(repository), "--grpc", address],
+            cwd=found.elsewhere,
+            env=found.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -21,6 +21,8 @@ from visavis.bench.workload import Call, calls_of
 from visavis.client import Client
 from visavis.errors import ServerFailed
 
+from tests.surroundings import VISAVIS, Surroundings
+
 ROOT = Path(__file__).parents[2]
 CLASSIFY, DETECT = ("resnet50",), ("yolov5n",)
 INT8 = {"resnet50": "resnet50-int8", "yolov5n": "yolov5n-int8"}
@@ -237,13 +239,15 @@ def _checked(benchmark: Benchmark) -> list[Row]:
 
 def _visavis(*arguments: str) -> str:
     """Return what a sub-command prints. Raises ServerFailed, with its error, where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "visavis", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    with Surroundings.temporary() as found:
+        done = subprocess.run(
+            [VISAVIS, *arguments],
+            cwd=found.elsewhere,
+            env=found.environment({"COLUMNS": "200"}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         # The last line is the error itself, whatever was printed on the way there.
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]

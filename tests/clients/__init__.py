@@ -3,9 +3,17 @@
 import subprocess
 import sys
 
+from tests.surroundings import Surroundings
+
 
 def fresh_python(code: str) -> str:
     """Return the output of code in a new Python process."""
-    return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout
+    with Surroundings.temporary() as found:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout

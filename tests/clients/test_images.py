@@ -132,4 +132,4 @@ def test_largest_pixels_that_the_server_accepts_are_accepted():
 
 def test_numpy_and_pillow_are_not_imported():
     loaded = fresh_python("import sys, visavis, visavis.commands; print(*sys.modules)").split()
-    assert not {"numpy", "PIL", "server", "export"} & set(loaded)
+    assert not {"numpy", "PIL", "visavis_server", "visavis_export"} & set(loaded)

@@ -1,13 +1,14 @@
 """The script `visavis` before it imports the command."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.surroundings import Surroundings
 
 # The command itself is replaced by one that says which signals would end the process by default.
 _SIGNALS = """
@@ -24,6 +25,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("minimal_surroundings")
 @pytest.mark.parametrize(
     ("command", "fatal"), [("serve", []), ("detect", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])]
 )
@@ -83,9 +85,12 @@ def said_by(folder: Path, command: str, already: dict[str, str], *, is_secure: b
         _SCRIPT.format(python=sys.executable, large_pages=large_pages, is_secure=is_secure)
     )
     script.chmod(0o755)
-    environment = {"PATH": os.environ["PATH"], **already}
+    found = Surroundings.under(folder)
     with subprocess.Popen(
-        [str(script), command, "--option"], env=environment, stdout=subprocess.PIPE
+        [str(script), command, "--option"],
+        cwd=found.elsewhere,
+        env=found.environment(already),
+        stdout=subprocess.PIPE,
     ) as started:
         try:
             output, _ = started.communicate(timeout=20)

@@ -49,10 +49,10 @@ def serve(models: Path, tmp_path: Path) -> Iterator[Serve]:
         server.__exit__(None, None, None)
 
 
-def slow(gain: float = 10.0, times: int | None = None) -> bytes:
+def slow(gain: float = 10.0, times: int | None = None, seconds: float = SLOW_S) -> bytes:
     """Return colors, behind that many multiplications of a matrix.
 
-    times: None: as many as take SLOW_S on one core here.
+    times: None: as many as take so many seconds on one core here.
     """
     if times is not None:
         return _slow(times, gain)
@@ -67,7 +67,7 @@ def slow(gain: float = 10.0, times: int | None = None) -> bytes:
         began = time.perf_counter()
         session.run(None, {"images": picture})
         took.append(time.perf_counter() - began)
-    return _slow(max(1, round(SLOW_S * few / min(took))), gain)
+    return _slow(max(1, round(seconds * few / min(took))), gain)
 
 
 def _slow(times: int, gain: float) -> bytes:

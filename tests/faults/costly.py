@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.surroundings import Surroundings
 from visavis_server.errors import InvalidRequest
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode_file, read_file
@@ -464,14 +465,16 @@ def main(seconds: float, seed: int, forms: list[str]) -> dict[str, dict[str, obj
 def searched_elsewhere(seconds: float, seed: int, form: str) -> dict[str, Any]:
     """Return what a search in one format found, in a process of its own."""
     command = [sys.executable, "-m", "tests.faults.costly", str(seconds), str(seed), form]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
+    with Surroundings.temporary() as found:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            cwd=found.elsewhere,
+            env=found.environment_of_tests(),
+        )
     assert done.returncode == 0, done.stderr[-2000:]
     outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])[form]
     return outcome

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.surroundings import Surroundings
 from visavis_server.errors import InvalidRequest
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode
@@ -106,13 +107,15 @@ def real_pictures(images: Path, folder: Path, form: str) -> list[Path]:
 def decoded_elsewhere(count: int, seed: int, files: list[Path]) -> dict[str, dict[str, int]]:
     """Return what came of decoding mutants of pictures in a process of its own."""
     command = [sys.executable, "-m", "tests.faults.mutants", str(count), str(seed)]
-    done = subprocess.run(
-        [*command, *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
+    with Surroundings.temporary() as found:
+        done = subprocess.run(
+            [*command, *map(str, files)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=found.elsewhere,
+            env=found.environment_of_tests(),
+        )
     assert done.returncode == 0, done.stderr[-2000:]
     outcome: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
     return outcome

@@ -1,6 +1,7 @@
 """Damaged pictures, requests that mean nothing, and connections that are no client's."""
 
 import asyncio
+import re
 import resource
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from visavis.v1 import vision_pb2 as pb
 
 from tests.server.pictures import RED, plain
+from tests.surroundings import Surroundings
 
 from .attacks import HungUp, Proxy, RawConnection
 from .calls import OK, channel, classify, ended, health, stub_of
 from .conftest import Serve
+from .fuzz_seeds import seeds_of_targets
 from .mutants import decoded_elsewhere, real_pictures
 from .process import ServerProcess
 
@@ -107,23 +110,30 @@ def _code(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", data: bytes) -> gr
     return OK
 
 
-@pytest.mark.parametrize("target", ["pictures", "requests", "models"])
+@pytest.mark.parametrize("target", seeds_of_targets())
 def test_a_fuzzer_finds_nothing_in_what_strangers_send(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="needs atheris")
     # Linux lets a process begin with the peak of the one that started it, which may have run torch.
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     options = ["-max_total_time=4", "-timeout=5", f"-artifact_prefix={tmp_path}/"]
     options.append(f"-rss_limit_mb={own_mib + 2048}")
+    (seeds := tmp_path / "seeds").mkdir()
+    for number, seed in enumerate(seeds_of_targets()[target]):
+        (seeds / str(number)).write_bytes(seed)
+    found = Surroundings.under(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.fuzz", target, *options],
+        [sys.executable, "-m", "tests.faults.fuzz", target, *options, seeds],
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=found.elsewhere,
+        env=found.environment_of_tests(),
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Done " in done.stderr
+    # The fuzzer sees which of the server's code an input reaches: that much at the first ones.
+    assert re.search(r"INITED cov: \d\d", done.stderr), done.stderr[-3000:]
 
 
 async def neighbours_are_unharmed(server: ServerProcess) -> None:

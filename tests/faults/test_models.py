@@ -135,7 +135,7 @@ def test_modules_in_the_working_folder_are_never_run(tmp_path: Path) -> None:
     graphs.put(tmp_path / "models", "colors", 1, colors())
     surroundings = Surroundings.under(tmp_path)
     ran = tmp_path / "ran"
-    for name in ("server", "queue", "signal", "json", "numpy"):
+    for name in ("visavis_server", "visavis", "queue", "signal", "json", "numpy"):
         (surroundings.elsewhere / f"{name}.py").write_text(f"open('{ran}', 'a').write('{name}')")
     address = f"127.0.0.1:{free_port()}"
     server = subprocess.Popen(

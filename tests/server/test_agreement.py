@@ -1,6 +1,7 @@
 """The agreement of two answers, with figures worked out by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,10 @@ def test_agreement_of_detectors_is_symmetric(here: Any, there: Any) -> None:
     assert one.f1 == other.f1
     if here:
         assert detection_agreement(detected(*here), detected(*here), True).f1 == 1
+
+
+def test_labels_in_common_are_a_share_of_the_longer_answer() -> None:
+    here, baseline = classified(0.6, 0.4, labels="ab"), classified(0.5, 0.3, 0.2, labels="abx")
+    here = replace(here, classifications=here.classifications[:1])
+    assert classification_agreement(here, baseline, False).top_k_overlap == 0.5
+    assert classification_agreement(baseline, here, False).top_k_overlap == 0.5

@@ -323,16 +323,29 @@ async def test_a_signal_drains_and_ends_the_run(
     monkeypatch.setattr(app, "start", started)
     running = asyncio.create_task(app.run())
     await asyncio.wait_for(ready.wait(), 10)
-    os.kill(os.getpid(), signal.SIGTERM)
+    blocked = Blocked(monkeypatch)
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        served = Served(app, channel, vision_pb2_grpc.VisionServiceStub(channel))
+        call = await blocked.call(served)
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        error = await served.refused("ListModels", pb.ListModelsRequest())
+        assert "stopping" in error.details()
+        assert not call.done() and not running.done()
+        blocked.may_end.set()
+        assert (await call).classifications[0].label == "red"
     await asyncio.wait_for(running, 10)
     asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
     asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("minimal_surroundings")
 def test_the_server_imports_neither_torch_nor_the_export_stage() -> None:
     program = (
         "import sys, visavis_server.app, visavis_server.__main__, visavis_server.tools.doctor;"
-        "print([m for m in ('torch', 'torchvision', 'ultralytics', 'onnx', 'export')"
+        "print([m for m in ('torch', 'torchvision', 'ultralytics', 'onnx', 'visavis_export')"
         " if m in sys.modules])"
     )
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from visavis.v1 import vision_pb2 as pb
 
+from tests.surroundings import Surroundings
 from visavis_server.api.inference import grpc_service_pb2 as oip
 from visavis_server.card import LabelSet
 
@@ -28,7 +28,6 @@ from . import graphs
 from .pictures import RED, plain
 from .stuffed import Stuffed, delimited, stuffed
 
-ROOT = Path(__file__).parents[2]
 PICTURE = plain(RED)
 CLASSES = 1000
 # Over every limit; the limit of all strings; 4,000 of the smallest fields.
@@ -68,14 +67,16 @@ class Watched:
     """A server that measures the lag of its event loop."""
 
     def __init__(self, models: Path) -> None:
+        found = Surroundings.under(models.with_name("lag-server"))
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "lag_server.py"), str(models)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            cwd=ROOT,
-            env={**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},  # as `visavis serve`
+            cwd=found.elsewhere,
+            # As `visavis serve` sets it.
+            env=found.environment({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
         )
         where = self._heard()
         self.http: str = where["http"]

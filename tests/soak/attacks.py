@@ -22,7 +22,6 @@ from visavis.bench.channels import Channels
 from visavis.bench.load import OK, Outcome, closed_loop
 from visavis.bench.workload import calls_of
 
-from tests.benchmark.site import ROOT
 from tests.clients.dataset import odd
 from tests.export.forgeries import KINDS
 from tests.faults import costly
@@ -34,6 +33,7 @@ from tests.faults.reloading import put
 from tests.faults.sizes import large_requests, longest_health_s
 from tests.server import graphs
 from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+from tests.surroundings import Surroundings
 
 _LARGEST_MESSAGE = 32 << 20
 
@@ -258,13 +258,14 @@ def forged_checkpoints(soak: Soak) -> Sequence[Row]:
     """Checkpoints with a payload at every text, name and number, of each kind that is exported."""
     counts = {kind: max(5, round(1500 * soak.length)) for kind in KINDS}
     with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
+        found = Surroundings.under(Path(folder, "surroundings"))
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "tests.export.forgeries", "7", folder),
                 *(f"{kind}={count}" for kind, count in counts.items()),
             ],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": folder},
+            cwd=found.elsewhere,
+            env=found.environment_of_tests(),
             stdout=subprocess.PIPE,
             check=True,
         )

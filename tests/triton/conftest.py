@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.process import ServerProcess
 from tests.server import graphs
+from tests.surroundings import Surroundings
 from visavis_server.api.inference import grpc_service_pb2
 
 FOLDER = Path(__file__).parent
@@ -62,6 +63,8 @@ def run_inside(
     """Return a function that runs a file of tests where Triton's packages go before ours."""
     settings = tmp_path_factory.mktemp("ultralytics")
 
+    found = Surroundings.under(tmp_path_factory.mktemp("inside"))
+
     def run(file: str, **environment: str) -> None:
         pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(INSIDE), "--tb=short")
         done = subprocess.run(
@@ -69,15 +72,17 @@ def run_inside(
             capture_output=True,
             text=True,
             check=False,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(packages),
-                "CONTRACT": str(contract),
-                "YOLO_AUTOINSTALL": "false",
-                "YOLO_CONFIG_DIR": str(settings),
-                "YOLO_OFFLINE": "true",
-                **environment,
-            },
+            cwd=found.elsewhere,
+            env=found.environment(
+                {
+                    "PYTHONPATH": str(packages),
+                    "CONTRACT": str(contract),
+                    "YOLO_AUTOINSTALL": "false",
+                    "YOLO_CONFIG_DIR": str(settings),
+                    "YOLO_OFFLINE": "true",
+                    **environment,
+                }
+            ),
         )
         if done.returncode:
             pytest.fail(done.stdout + done.stderr, pytrace=False)

@@ -1,7 +1,6 @@
 """The code that the page offers runs as it is, and gets what the page shows."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
 
 from .conftest import Open, Playground, missing, painted
@@ -73,7 +73,12 @@ def got(language: str, code: str, folder: Path, **environment: str) -> Found:
     program = folder / "main.go"
     program.write_text(code)
     assert ran(["gofmt", "-l", str(program)], folder) == ""
-    environment |= {"GO111MODULE": "off", "GOPATH": f"{gopath}:{GO_PACKAGES}"}
+    cache = subprocess.run(["go", "env", "GOCACHE"], capture_output=True, text=True, check=True)
+    environment |= {
+        "GO111MODULE": "off",
+        "GOPATH": f"{gopath}:{GO_PACKAGES}",
+        "GOCACHE": cache.stdout.strip(),  # or all of gRPC is compiled each time
+    }
     return printed(ran(["go", "run", str(program)], folder, **environment))
 
 
@@ -81,7 +86,7 @@ def ran(command: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, **environment},
+        env=Surroundings.under(folder).environment(environment),
         capture_output=True,
         text=True,
         timeout=300,

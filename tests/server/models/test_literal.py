@@ -44,3 +44,14 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_a_repeated_key_is_refused() -> None:
     with pytest.raises(ValueError, match="a key is repeated"):
         read_literal("{0: 'a', 1: 'b', 0: 'c'}")
+
+
+def test_the_longest_text_and_the_longest_value_are_read_and_nothing_longer() -> None:
+    whole, value = 4 << 20, 4096
+    assert read_literal("1".rjust(whole)) == 1
+    with pytest.raises(ValueError, match=f"it has {whole + 1} characters; {whole} are allowed"):
+        read_literal("1".rjust(whole + 1))
+    longest = "a" * (value - len("''"))
+    assert read_literal(f"'{longest}'") == longest
+    with pytest.raises(ValueError, match="no plain value at character 0"):
+        read_literal(f"'{longest}a'")

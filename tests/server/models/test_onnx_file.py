@@ -210,3 +210,24 @@ def test_random_bytes_are_read_or_refused_and_nothing_else(
     path.write_bytes(contents)
     with suppress(ModelFileError):
         assert len(read_onnx_file(path).digest) == 64
+
+
+def test_fields_of_every_kind_are_passed_over_and_count_for_the_digest(tmp_path: Path) -> None:
+    # Field 100, which onnx.proto has not: a number, 8 bytes, 4 bytes, and text. 7 begins no field.
+    fields = b"\xa0\x06\x01", b"\xa1\x06" + b"\7" * 8, b"\xa5\x06" + b"\7" * 4, b"\xa2\x06\2ab"
+    model = graphs.classifier() + b"".join(fields)
+    (tmp_path / "model.onnx").write_bytes(model + metadata_bytes({"key": "value"}))
+    found = read_onnx_file(tmp_path / "model.onnx")
+    assert found.metadata == {"key": "value"}
+    assert found.digest == hashlib.sha256(model).hexdigest()
+
+
+def test_the_largest_metadata_is_read_and_none_that_is_larger(tmp_path: Path) -> None:
+    # An entry of 16 MiB: the key takes 3 bytes, the value's tag and length 5.
+    value = "x" * ((16 << 20) - 3 - 5)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.classifier() + metadata_bytes({"k": value}))
+    assert read_onnx_file(path).metadata == {"k": value}
+    path.write_bytes(graphs.classifier() + metadata_bytes({"k": value + "x"}))
+    with pytest.raises(ModelFileError, match=f"a piece of metadata takes {(16 << 20) + 1} bytes"):
+        read_onnx_file(path)

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("minimal_surroundings")
+
 BEGINNING = """
 import logging, os, sys, threading, warnings
 import structlog

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from visavis.v1 import vision_pb2 as pb
 
+from tests.surroundings import Surroundings
 from visavis_server.card import Stretch
 from visavis_server.errors import ModelFileError
 from visavis_server.tools.limit import Limit
@@ -110,13 +111,16 @@ def test_a_missing_repository_is_reported_at_once(tmp_path: Path):
 
 
 def _said(*arguments: object, lines: list[str]) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "visavis_server.tools.limit", *map(str, arguments)],
-        input="".join(f"{line}\n" for line in lines),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with Surroundings.temporary() as found:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "visavis_server.tools.limit", *map(str, arguments)],
+            input="".join(f"{line}\n" for line in lines),
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -12,6 +12,7 @@ from visavis_server.vision.boxes import (
     iou,
     letterbox,
     non_maximum_suppression,
+    xyxy_to_cxcywh,
 )
 
 # Whole numbers divided by a power of two: every IoU below is exact in float32 too.
@@ -215,3 +216,17 @@ def test_the_last_labels_of_a_large_set_are_kept_apart_too() -> None:
     labels = np.array([998, 999, 999], np.intp)
     kept = non_maximum_suppression(same, scores, labels, 0.45, 10, False)
     assert kept.tolist() == [0, 1]
+
+
+def test_corners_become_centre_and_size() -> None:
+    given_boxes = np.array([[8, 17, 12, 23], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(xyxy_to_cxcywh(given_boxes), [[10, 20, 4, 6], [0, 0, 0, 0]])
+    assert xyxy_to_cxcywh(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_an_overlap_at_the_threshold_stays_far_down_the_list_too() -> None:
+    apart = [(i * 10, 100, i * 10 + 5, 105) for i in range(50)]
+    rows = boxes_of([(0, 0, 4, 4), *apart, (0, 0, 4, 2)])
+    scores, labels = np.linspace(0.9, 0.1, len(rows), dtype=np.float32), np.zeros(52, np.intp)
+    assert len(non_maximum_suppression(rows, scores, labels, 0.5, 100, False)) == 52
+    assert len(non_maximum_suppression(rows, scores, labels, 0.49, 100, False)) == 51

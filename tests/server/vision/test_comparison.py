@@ -205,3 +205,32 @@ async def test_label_sets_that_only_share_a_name_are_compared_by_label() -> None
     assert isinstance(agreement, ClassificationAgreement)
     assert not agreement.same_top1
     assert agreement.jensen_shannon_divergence is None
+
+
+def test_a_task_that_the_named_models_lack_is_refused_with_those_that_have_it() -> None:
+    with pytest.raises(InvalidRequest, match=r"capable are: det-a, det-b$"):
+        select(four(), [DETECTION], ["cls-a"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "same"),
+    [
+        ("imagenet-1k", ("a", "b", "other"), True),
+        ("imagenet-1k", ("a", "b"), False),
+        ("custom-1", ("a", "b", "c"), True),
+        ("custom-1", ("a", "b", "other"), False),
+        ("custom-2", ("a", "b", "c"), False),
+    ],
+)
+async def test_ids_mean_the_same_in_one_set_of_labels(
+    name: str, labels: tuple[str, ...], same: bool
+) -> None:
+    first = "imagenet-1k" if name == "imagenet-1k" or name == "custom-2" else name
+    one = LabelSet(name=first, labels=("a", "b", "c"))
+    other = LabelSet(name=name, labels=labels)
+    models = [Fake("one", classified(0.7, 0.2, 0.1), one)]
+    models.append(Fake("other", classified(*(0.7, 0.2, 0.1)[: len(labels)]), other))
+    (task,) = await compared(models, "one")
+    agreement = task.answers[1].agreement
+    assert isinstance(agreement, ClassificationAgreement)
+    assert (agreement.jensen_shannon_divergence is not None) is same

@@ -13,6 +13,7 @@ from PIL import Image
 
 from visavis_server.errors import InvalidRequest
 from visavis_server.settings import ImageLimits
+from visavis_server.vision.formats.picture_file import check_size
 from visavis_server.vision.image import decode
 
 from ..pictures import encoded, noise, opened, refusal, smooth
@@ -203,3 +204,10 @@ def test_a_png_of_nothing_but_chunks_is_refused() -> None:
     data = encoded(smooth(8, 8), "PNG")
     chunk = struct.pack(">I", 0) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))
     assert "more than 20000 chunks" in refusal(data[:33] + chunk * 30_000 + data[33:])
+
+
+def test_the_longest_side_allowed_is_accepted() -> None:
+    check_size(65_535, 1, 3, ImageLimits(), "image")
+    check_size(1, 65_535, 3, ImageLimits(), "image")
+    with pytest.raises(InvalidRequest, match="65536x1 pixels; the longest side allowed is 65535"):
+        check_size(65_536, 1, 3, ImageLimits(), "image")

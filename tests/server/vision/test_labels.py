@@ -66,3 +66,36 @@ def test_names_are_read_by_class_id_and_may_repeat(names: object) -> None:
 def test_names_that_leave_a_class_open_are_refused_by_it(names: object, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read_labels(names)
+
+
+def test_as_many_classes_as_allowed_are_read_and_no_more() -> None:
+    assert len(read_labels(["cat"] * 32_768)) == 32_768
+    with pytest.raises(ValueError, match="32769 classes are named; 32768 are allowed"):
+        read_labels(["cat"] * 32_769)
+
+
+@pytest.mark.parametrize("name", ["a" * 256, (1 << 128) - 1, -1.5])
+def test_the_longest_names_and_numbers_are_read(name: object) -> None:
+    assert read_labels([name]) == (str(name),)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a" * 257, "class 0 has 257 characters"),
+        (1 << 128, "class 0 has 0 characters"),
+        ("a\x1b[31m", "class 0 holds control characters"),
+        ("a\n", "class 0 holds control characters"),
+        ("\ud800", "class 0 holds control characters"),
+    ],
+    ids=ascii,
+)
+def test_names_that_no_answer_can_carry_are_refused(name: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_labels([name])
+
+
+@pytest.mark.parametrize(("first", "last"), [("cat", "toilet tissue"), ("tench", "cat")])
+def test_first_and_last_label_make_a_known_set(first: str, last: str) -> None:
+    labels = (first, *map(str, range(998)), last)
+    assert name_of_label_set(labels).startswith("custom-")

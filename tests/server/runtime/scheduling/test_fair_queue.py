@@ -177,3 +177,42 @@ def test_a_batch_is_filled_from_all_methods(simulation: Simulation) -> None:
     taken = simulation.queue.take(model, 8)
     assert Counter(work.caller.method for work in taken) == {"Classify": 2, "Compare": 1}
     assert simulation.queue.size == 0
+
+
+def test_clearing_an_engine_leaves_the_work_of_the_others(loop: asyncio.AbstractEventLoop) -> None:
+    there, one, other = Simulation(loop), Model("one", 1.0), Model("other", 1.0)
+    cleared = [there.ask("Classify", one), there.ask("Detect", one)]
+    left = there.ask("Classify", other)
+    assert sorted(map(id, there.queue.clear(one))) == sorted(map(id, cleared))
+    assert all(work.abandoned for work in cleared) and not left.abandoned
+    assert (there.queue.size, there.queue.waiting(one), there.queue.waiting(other)) == (1, 0, 1)
+    assert there.queue.clear() == [left]
+    assert there.queue.size == 0
+
+
+def test_a_deadline_has_passed_when_it_is_reached() -> None:
+    caller = Caller("Classify", 5.0)
+    assert not caller.expired(4.999)
+    assert caller.expired(5.0)
+    assert not Caller("Classify").expired(1e9)
+
+
+def test_deadlines_are_exact_to_a_fiftieth_of_the_time_that_they_leave() -> None:
+    assert Caller("Classify", 110.0).due_at_latest(100.0) == pytest.approx(110.2)
+    assert Caller("Classify", 90.0).due_at_latest(100.0) == 90.0
+    # Without a deadline work is due in 30 s.
+    assert Caller("Classify").due_at_latest(100.0) == pytest.approx(130.6)
+
+
+def test_a_run_that_nobody_waits_for_is_ended_once_it_can_be() -> None:
+    ended: list[str] = []
+    stop = Stop(2)
+    stop.leave()
+    stop.by(lambda: ended.append("ended"))
+    assert ended == [] and not stop.wanted
+    stop.leave()
+    assert ended == ["ended"] and stop.wanted
+    early = Stop(1)
+    early.leave()
+    early.by(lambda: ended.append("before it began"))
+    assert ended == ["ended", "before it began"]

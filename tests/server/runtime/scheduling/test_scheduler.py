@@ -1113,3 +1113,32 @@ async def test_a_thread_that_has_ended_is_trouble(make: Any) -> None:
         assert scheduler.trouble() == "the thread core-7 has ended"
     finally:
         scheduler._threads.remove(ended)
+
+
+async def test_something_waits_while_no_core_has_begun_it(scheduler: Scheduler, gate: Gate) -> None:
+    assert not scheduler.something_waits
+    first = await blocked(scheduler, gate)
+    assert not scheduler.something_waits
+    waiting = await submitted(scheduler, [], "waits")
+    assert scheduler.something_waits
+    gate.may_end.set()
+    await asyncio.gather(first, waiting)
+    assert not scheduler.something_waits
+
+
+async def test_what_became_of_work_is_counted(scheduler: Scheduler, gate: Gate) -> None:
+    def broken() -> None:
+        raise KeyError("lost")
+
+    first = await blocked(scheduler, gate)
+    expired = asyncio.create_task(
+        scheduler.run(lambda: None, Caller("Classify", time.monotonic() - 1))
+    )
+    failing = asyncio.create_task(scheduler.run(broken, CALLER))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await scheduler.run(lambda: None, CALLER)
+    gate.may_end.set()
+    await asyncio.gather(first, expired, failing, return_exceptions=True)
+    (counted,) = scheduler.statistics().values()
+    assert (counted.expired, counted.failed, counted.refused, counted.cancelled) == (1, 1, 1, 0)

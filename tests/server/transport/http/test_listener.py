@@ -637,6 +637,7 @@ def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:
     assert settings(models, http="0.0.0.0:8000", insecure=True).http
 
 
+@pytest.mark.usefixtures("minimal_surroundings")
 async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> None:
     (line,) = re.findall(r"^\$ (echo .*curl .*)$", README.read_text("utf-8"), re.MULTILINE)
     # Longer than the limit of a command-line argument.

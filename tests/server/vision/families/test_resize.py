@@ -115,6 +115,7 @@ def test_a_picture_may_be_a_part_of_another_or_upside_down() -> None:
         )
 
 
+@pytest.mark.usefixtures("minimal_surroundings")
 @pytest.mark.skipif(resize.rows_first_in_c is None, reason="there is no C compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="it protects memory as Linux does")
 def test_nothing_behind_a_picture_is_read() -> None:

@@ -94,3 +94,20 @@ def test_bytes_of_no_known_kind_are_shown() -> None:
 @given(st.binary(min_size=1, max_size=99))
 def test_whatever_it_is_the_sentence_is_short(data: bytes) -> None:
     assert len(named(data)) < 200
+
+
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [
+        (b"MM\0+", "a TIFF"),
+        (b"FLV\x01", "a video (FLV)"),
+        (b"OggS", "an Ogg file"),
+        (b"v/1\x01", "an OpenEXR"),
+        (b"Rar!\x1a\x07", "a RAR archive"),
+        (b"8BPS\0\x01", "a Photoshop file"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    ],
+)
+def test_a_file_is_known_by_its_first_bytes_only(magic: bytes, name: str) -> None:
+    assert named(magic + bytes(40)).startswith(f"the image is {name};")
+    assert name not in named(b"\x01" + magic + bytes(40))

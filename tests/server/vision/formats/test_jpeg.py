@@ -11,7 +11,19 @@ from PIL import Image, ImageOps
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode, read_file
 
-from ...pictures import cmyk, encoded, noise, opened, refusal, seen_by_opencv, segment, smooth
+from ...pictures import (
+    block,
+    cmyk,
+    encoded,
+    entry,
+    noise,
+    opened,
+    refusal,
+    seen_by_opencv,
+    segment,
+    smooth,
+    with_exif,
+)
 
 LIMITS = ImageLimits()
 
@@ -205,3 +217,9 @@ def test_coefficients_that_are_kept_are_announced() -> None:
     # of chroma, with 128 bytes each.
     assert sequential == 64 * 64 * 6
     assert progressive == 64 * 64 * 3 + max(64 * 64 * 3, (64 + 16 + 16) * 128)
+
+
+def test_other_metadata_before_the_exif_block_does_not_hide_it() -> None:
+    upright = with_exif("JPEG", block(entry(6)))
+    xmp = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>")
+    assert decode(upright[:2] + xmp + upright[2:], LIMITS).shape == (20, 10, 3)

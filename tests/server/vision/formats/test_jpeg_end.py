@@ -11,6 +11,7 @@ from PIL import Image
 
 from visavis_server.errors import InvalidRequest
 from visavis_server.settings import ImageLimits
+from visavis_server.vision.formats.jpeg_end import decoded_share, ends_in_grey
 from visavis_server.vision.image import decode
 
 from ...pictures import encoded, noise, opened, refusal, segment
@@ -138,3 +139,26 @@ def test_a_frame_larger_than_the_data_is_refused() -> None:
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 7] = struct.pack(">H", 2000)
     assert "its data ends after 12 % of the picture" in refusal(bytes(data))
+
+
+def test_the_end_is_the_last_whole_mcu_within_the_tolerance() -> None:
+    def ends(height: int, width: int, color: Any, *edges: tuple[slice, slice]) -> bool:
+        pixels = np.full((height, width, 3), 7, np.uint8)
+        for edge in edges:
+            pixels[edge] = color
+        return ends_in_grey(pixels, (16, 16), 128)
+
+    last = slice(16, 32), slice(32, 48)
+    assert ends(40, 60, 128, last)
+    assert not ends(40, 60, 128, (slice(0, 16), slice(0, 16)))
+    # Smaller than one: all of it.
+    assert ends(9, 5, 128, (slice(None), slice(None)))
+    assert not ends(9, 5, 128, (slice(None), slice(4)))
+    assert ends(40, 60, 132, last) and ends(40, 60, 124, last)
+    for color in (133, 123, (128, 128, 133), (133, 128, 128)):
+        assert not ends(40, 60, color, last)
+
+
+def test_all_of_a_whole_picture_is_decoded() -> None:
+    data = photograph()
+    assert decoded_share(data, data) == 1.0

@@ -305,3 +305,19 @@ def test_decoding_holds_no_more_than_was_announced() -> None:
     # The image data, OpenCV's canvas and the pixels.
     assert file.working_bytes == (640 * 3 + 1) * 480 + 2 * 640 * 480 * 3
     assert len(file.minimal()) < file.working_bytes - 2 * 640 * 480 * 3 + 1000
+
+
+def test_every_byte_of_the_height_counts() -> None:
+    data = png(image_data(8, 8, 2, 8, False), 8, 8)
+    header = struct.pack(">IIBBBBB", 8, 8 + (1 << 24), 8, 2, 0, 0, 0)
+    assert "8x16777224 pixels" in refusal(data[:8] + chunk(b"IHDR", header) + data[33:])
+
+
+@pytest.mark.parametrize(("color", "depth"), KINDS)
+def test_the_size_of_the_pixels_is_limited_in_every_kind(color: int, depth: int) -> None:
+    """OpenCV decodes four channels where there is transparency, and keeps 16 bits."""
+    pixel_bytes = (4 if color in (4, 6) else 3) * (2 if depth == 16 else 1)
+    data = png(image_data(40, 30, color, depth, False), 40, 30, color, depth)
+    size = 40 * 30 * pixel_bytes
+    assert f"{size} bytes decoded" in refusal(data, ImageLimits(decoded_bytes=size - 1))
+    read_file(data, ImageLimits(decoded_bytes=size))
