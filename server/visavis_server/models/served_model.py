@@ -18,8 +18,8 @@ from visavis_server.models import golden
 from visavis_server.models.model_files import Stamp
 from visavis_server.runtime.buffers import Buffers
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Caller, Stop
 from visavis_server.runtime.scheduling.scheduler import Scheduler
+from visavis_server.runtime.scheduling.work import Caller, Stop
 from visavis_server.runtime.session import Session, Sessions
 from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.histograms import StageHistograms

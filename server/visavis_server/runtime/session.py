@@ -25,7 +25,7 @@ from visavis_server.errors import (
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.private_copy import PrivateCopy
 from visavis_server.runtime.providers import Provider, SessionConfig, create
-from visavis_server.runtime.scheduling.fair_queue import Stop
+from visavis_server.runtime.scheduling.work import Stop
 
 _log = structlog.get_logger()
 
@@ -98,11 +98,11 @@ class Session:
         if give_back:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         if stop is not None:
-            stop.by(partial(setattr, options, "terminate", True))
+            stop.on_request(partial(setattr, options, "terminate", True))
         try:
             outputs: list[Tensor] = self._session.run(names, {self.input_name: tensor}, options)
         except Exception as error:
-            if stop is not None and stop.wanted:
+            if stop is not None and stop.requested:
                 raise ModelFailed("the run was ended: nobody waits for it") from None
             if _OUT_OF_MEMORY.search(str(error)):
                 _log.error("the device has no memory left", error=str(error)[:500])

@@ -16,7 +16,7 @@ import structlog
 from visavis_server.arrays import Tensor
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError, drop_traceback, listed
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.vision import boxes
 from visavis_server.vision.labels import KNOWN_LABEL_SETS
 from visavis_server.vision.results import (

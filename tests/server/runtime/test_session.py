@@ -233,7 +233,7 @@ def test_the_process_waits_for_a_session_that_is_being_made(
 ) -> None:
     opened = sessions(tmp_path, instances=2, exclusive_threads=2)
     may_go_on = threading.Event()
-    monkeypatch.setattr(opened, "make_alone", lambda: may_go_on.wait(10))
+    monkeypatch.setattr(opened, "make_exclusive", lambda: may_go_on.wait(10))
     # The scheduler's threads are daemons, and what a daemon starts would be one.
     run = partial(opened.run, picture(), ["logits"], exclusive=True)
     core = threading.Thread(target=run, daemon=True)

@@ -8,7 +8,7 @@ import pytest
 
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import comparison
 from visavis_server.vision.comparison import ClassificationAgreement, select
