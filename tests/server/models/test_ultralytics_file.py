@@ -158,7 +158,9 @@ def test_a_file_for_a_fixed_batch_is_refused_as_one(tmp_path: Path) -> None:
     model = onnx.load_model_from_string(graphs.constant(np.zeros((4, 6, 84))))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     graph = model.SerializeToString()
-    with pytest.raises(ModelFileError, match=r"takes 4 images at once.*with a batch of 1"):
+    with pytest.raises(
+        ModelFileError, match=r"fixed batch size of 4; export it with a batch size of 1"
+    ):
         load(tmp_path, "four", graph, {**DETECT, "batch": "4"})
 
 
