@@ -209,9 +209,9 @@ def test_other_tasks_are_refused_by_their_name(read: Any, task: str) -> None:
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ("{}", "no classes are named"),
-        ("[]", "no classes are named"),
-        ("3", "a list or a dict is needed"),
+        ("{}", "there are no class names"),
+        ("[]", "there are no class names"),
+        ("3", "must be a list or a dict"),
         ("{0: 'cat'", "names can't be read"),
         ("__import__('os').system('true')", "names can't be read"),
         ("[" * 10_000, "names can't be read"),
@@ -296,7 +296,7 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
         ({"names": "__import__('os').system('touch PWNED')"}, "names can't be read"),
         ({"names": "{0: 'cat', 1: open('x')}"}, "no plain value at character"),
         ({"names": "{0: 'cat', 1: ['dog']}"}, "no plain value at character"),
-        ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2 are named, and 1 is not"),
+        ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2, but 1 is missing"),
         ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
         ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
         ({"names": "['cat', '\\x1b[31m']"}, "control characters"),

@@ -118,10 +118,10 @@ async def test_models_left_out_come_with_the_reason(served: Served) -> None:
         request(models=["colors", "boxes"], tasks=[pb.TASK_CLASSIFICATION])
     )
     assert {m.model: m.reason for m in answer.left_out} == {
-        "boxes": "capable of object detection only, which was not asked for",
-        "fragile": "not among the models of the request",
-        "guess": "not among the models of the request",
-        "pets": "not among the models of the request",
+        "boxes": "only capable of object detection, which was not requested",
+        "fragile": "not among the requested models",
+        "guess": "not among the requested models",
+        "pets": "not among the requested models",
     }
     assert [card.name for card in answer.models] == ["colors"]
 

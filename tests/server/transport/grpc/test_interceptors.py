@@ -146,7 +146,7 @@ async def test_an_unexpected_error_is_logged_in_full_and_told_as_internal(
 async def test_a_broken_model_is_internal_without_its_text(served: Served) -> None:
     error = await served.refused("Classify", classify(model="fragile", image=image(BLACK)))
     assert error.code() is grpc.StatusCode.INTERNAL
-    assert error.details() == "the model gave numbers that are not finite for this image"
+    assert error.details() == "the model computed NaN or infinity for this image"
     assert violations(error) == {}
 
 
