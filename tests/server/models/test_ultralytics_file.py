@@ -298,7 +298,7 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
         ({"names": "{0: 'cat', 1: ['dog']}"}, "no plain value at character"),
         ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2, but 1 is missing"),
         ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
-        ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
+        ({"names": str(["x"] * 40_000)}, "there are 40000 class names"),
         ({"names": "['cat', '\\x1b[31m']"}, "control characters"),
         ({"task": "detect\x1b[31m"}, r"its task is 'detect\[31m'"),
     ],
