@@ -273,10 +273,10 @@ def test_damaged_weights_are_noticed_by_their_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
-        (["x" * 1000], "class 0 has 1000 characters; 1 to 256"),
-        (["cat", "\x1b[31mdog"], "class 1 holds control characters"),
-        (["x"] * 100_000, "100000 classes are named"),
-        ([["cat"]], "class 0 is no text"),
+        (["x" * 1000], "class 0 has 1000 characters; it must have 1 to 256"),
+        (["cat", "\x1b[31mdog"], "class 1 has control characters"),
+        (["x"] * 100_000, "there are 100000 class names"),
+        ([["cat"]], "class 0 is not text"),
         ([""], "class 0 has 0 characters"),
     ],
 )

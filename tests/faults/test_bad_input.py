@@ -105,7 +105,7 @@ def _code(call: "grpc.UnaryUnaryMultiCallable[bytes, bytes]", data: bytes) -> gr
     except grpc.RpcError as error:
         code = error.code()
         # A dark picture breaks the model `fragile`, which says so.
-        dark = code is grpc.StatusCode.INTERNAL and "not finite" in (error.details() or "")
+        dark = code is grpc.StatusCode.INTERNAL and "NaN or infinity" in (error.details() or "")
         return OK if dark else code
     return OK
 

@@ -40,14 +40,14 @@ def events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
 
 
 async def test_weights_that_are_overwritten_never_answer(tmp_path: Path) -> None:
-    """The session for lone runs is made when a call is first alone: after the file has changed."""
+    """The session for exclusive runs is created at the first one: after the file has changed."""
     path = graphs.put(tmp_path / "models", "colors", 1, unverified(1.0))
     with ServerProcess(tmp_path / "models", tmp_path, "--cores", "2") as server:
         path.write_bytes(unverified(3.0))
         async with channel(server.address) as one:
             stub, alone = stub_of(one), []
             end = time.monotonic() + PATIENCE_S
-            while "no session for lone runs" not in server.log and time.monotonic() < end:
+            while "no session for exclusive runs" not in server.log and time.monotonic() < end:
                 answer = await stub.Classify(RED)
                 alone.append(answer.classifications[0].score)
             company = await asyncio.gather(*(stub.Classify(RED) for _ in range(16)))

@@ -200,7 +200,7 @@ async def test_a_gpu_that_cannot_be_used_ends_the_start(
 ) -> None:
     broken = providers.Provider("cuda", "CUDA", lambda: ["no driver"], lambda setup: {})
     monkeypatch.setattr(providers, "PROVIDERS", (providers.CPU, broken))
-    with pytest.raises(ProviderUnavailable, match="--device cuda can't run here: no driver"):
+    with pytest.raises(ProviderUnavailable, match="--device cuda is unusable: no driver"):
         App(settings(models, device="cuda"))
 
 

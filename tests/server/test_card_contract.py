@@ -13,7 +13,7 @@ from visavis import cards
 from visavis.v1 import vision_pb2 as pb
 
 from visavis_server import card
-from visavis_server.api.vision.messages import model_card
+from visavis_server.api.vision.cards import model_card
 from visavis_server.card import ModelDocument
 from visavis_server.models.served_model import Verification
 from visavis_server.vision.results import ServedBy

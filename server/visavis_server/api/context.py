@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 
 
 class Context(Protocol):

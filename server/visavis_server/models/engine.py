@@ -10,7 +10,7 @@ from visavis_server.arrays import Tensor
 from visavis_server.card import ModelDocument, output_names
 from visavis_server.runtime.buffers import Buffers
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Stop
+from visavis_server.runtime.scheduling.work import Stop
 from visavis_server.runtime.session import Sessions
 from visavis_server.vision.families import Family, family_of
 from visavis_server.vision.results import (

@@ -15,7 +15,8 @@ from visavis_server.errors import ModelFailed, VisavisError
 from visavis_server.models.engine import Engine, Job, PictureJob, TensorJob, ms_since
 from visavis_server.models.model_files import Stamp
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
+from visavis_server.runtime.scheduling.scheduler import Scheduler
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.histograms import StageHistograms
 from visavis_server.telemetry.timings import Timings

@@ -1,1 +1,1 @@
-"""What runs a model: sessions, providers, cores and memory."""
+"""The resources that run models: sessions, execution providers, cores and memory."""

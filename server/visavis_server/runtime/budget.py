@@ -1,4 +1,4 @@
-"""One budget in bytes for all that calls hold, from its announcement to its release."""
+"""The memory budget: one limit in bytes for everything that requests hold."""
 
 import threading
 import time
@@ -13,49 +13,48 @@ from visavis_server.errors import Overloaded
 from visavis_server.runtime.cgroups import CGROUPS, MEMBERSHIP, files
 
 Kind = Literal["arriving", "waiting", "decoded", "answers"]
-"""What bytes are held for: messages on their way in, those that wait or run, pixels, answers."""
+"""The uses of memory: messages being received, messages that wait or run, pixels, answers."""
 
 KINDS: Final[tuple[Kind, ...]] = ("arriving", "waiting", "decoded", "answers")
 
-# Of the memory that there is: what the allocator keeps or scatters, and what nobody counts.
+# The usable share of memory: the rest is for fragmentation and for memory that is not counted.
 _USABLE: Final = 0.9
-# When a caller whose bytes did not fit may try again.
+# The retry time of a request that did not fit.
 _RETRY_S: Final = 1.0
-# How long a core may wait for the room to decode a picture: others free theirs in less.
+# The longest that a core waits for memory to decode a picture. Others free theirs sooner.
 _DECODING_S: Final = 1.0
 _MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 
 
 class Budget:
-    """Counts the bytes that calls hold together, and refuses those that do not fit.
+    """Counts the bytes that all requests hold, and refuses more than fit. Thread-safe.
 
-    total_bytes: for all kinds. working_bytes: of these, what messages leave free for pixels and
-    answers, so that a call whose message was taken in can also be answered. Any thread may use
-    it.
+    total_bytes: the limit for all kinds together. working_bytes: the part that messages leave free
+    for pixels and answers, so that a request that was received can also be answered.
     """
 
     def __init__(self, total_bytes: int, working_bytes: int = 0) -> None:
         self.total_bytes = total_bytes
         self._working_bytes = working_bytes
         self.refusals = 0
-        # Held gives back what it holds when it is collected, which may happen in here.
+        # Reentrant: Held releases its bytes when it is collected, which may happen under the lock.
         self._lock = threading.RLock()
         self._freed = threading.Condition(self._lock)
         self._waiting = 0
         self._held: Counter[Kind] = Counter()
 
     def resize(self, total_bytes: int, working_bytes: int) -> None:
-        """Have another total from now on; what is held stays."""
+        """Change the limits; bytes already held are kept."""
         self.total_bytes, self._working_bytes = total_bytes, working_bytes
 
     def held(self, kind: Kind) -> int:
-        """Return how many bytes of a kind are held now."""
+        """Return the bytes of a kind that are held now."""
         return self._held[kind]
 
     def move(self, from_kind: Kind, from_bytes: int, kind: Kind, size_bytes: int) -> bool:
-        """Count bytes of one kind as bytes of another; False: they would not fit, nothing moved.
+        """Move bytes from one kind to another; return False, and change nothing, if they don't fit.
 
-        What becomes no more always fits.
+        A move that does not grow always fits.
         """
         held = self._held
         with self._lock:
@@ -69,9 +68,9 @@ class Budget:
             return True
 
     def wait(self, kind: Kind, more_bytes: int, until: float) -> None:
-        """Return when so many more bytes of a kind may fit, or by then on time.monotonic()'s clock.
+        """Wait until more bytes of a kind may fit, at most until a time of time.monotonic().
 
-        At once where pixels of others, which leave soon, are not what is in the way.
+        Returns at once if no decoded pixels are held: only those are released soon.
         """
         with self._lock:
             self._waiting += 1
@@ -84,7 +83,7 @@ class Budget:
                 self._waiting -= 1
 
     def _room(self, kind: Kind) -> int:
-        """Return how many more bytes of a kind fit."""
+        """Return the bytes of a kind that still fit."""
         held = self._held
         messages = held["arriving"] + held["waiting"]
         work = held["decoded"] + held["answers"]
@@ -94,7 +93,7 @@ class Budget:
 
 
 class Held:
-    """Bytes that one call holds; they are given back when it is left, or released."""
+    """Bytes that one request holds. They are released on exit, on `release`, or on collection."""
 
     __slots__ = ("_budget", "_on_change", "kind", "size_bytes")
 
@@ -107,7 +106,7 @@ class Held:
         self.size_bytes = 0
 
     def fits(self, size_bytes: int, kind: Kind | None = None) -> bool:
-        """Hold so many bytes from now on; False: they do not fit, and nothing has changed."""
+        """Hold `size_bytes` from now on; return False, and change nothing, if they don't fit."""
         kind = kind or self.kind
         if not self._budget.move(self.kind, self.size_bytes, kind, size_bytes):
             return False
@@ -117,24 +116,24 @@ class Held:
         return True
 
     def become(self, size_bytes: int, kind: Kind | None = None) -> None:
-        """Hold so many bytes from now on; raises Overloaded, and changes nothing, if not."""
+        """Hold `size_bytes` from now on; raise Overloaded, unchanged, if they don't fit."""
         if not self.fits(size_bytes, kind):
             self._budget.refusals += 1
             total = self._budget.total_bytes
-            beside = (
-                f"all calls together have {total:,} bytes (setting memory_budget_bytes)"
+            advice = (
+                f"the limit for all requests is {total:,} bytes (setting memory_budget_bytes)"
                 if size_bytes > total
-                else "they do not fit beside what other calls hold; try again later"
+                else "other requests hold too much; try again later"
             )
             raise Overloaded(
-                f"memory is short: the request needs {size_bytes:,} bytes, {beside}",
+                f"memory is short: the request needs {size_bytes:,} bytes; {advice}",
                 _RETRY_S,
             )
 
     def wait_for(self, size_bytes: int) -> None:
-        """Hold so many bytes as soon as pixels that others hold make room; blocks the thread.
+        """Hold `size_bytes`, once other requests release pixels if need be; blocks the thread.
 
-        Raises Overloaded if they do not within a moment.
+        Raises Overloaded if they don't fit after a second.
         """
         if not self.fits(size_bytes):
             until = time.monotonic() + _DECODING_S
@@ -142,7 +141,7 @@ class Held:
             self.become(size_bytes)
 
     def release(self) -> None:
-        """Give back what is held."""
+        """Release the bytes."""
         if self.size_bytes:
             self.fits(0)
 
@@ -167,10 +166,10 @@ def usable_bytes(
     meminfo: Path = _MEMINFO,
     status: Path = _STATUS,
 ) -> int | None:
-    """Return how much memory this process may take, the part that it has already included.
+    """Return the memory that this process may use, including what it already uses.
 
-    The smallest limit of its cgroups, or what the machine has free beside what the process has;
-    less a share for safety. None: the system does not say.
+    The smaller of its cgroups' limits and the machine's available memory, less a safety margin.
+    None: the system does not report it.
     """
     limits = list(_limits(cgroups, membership))
     if free := _kib(meminfo, "MemAvailable"):
@@ -179,20 +178,20 @@ def usable_bytes(
 
 
 def peak_bytes(status: Path = _STATUS) -> int:
-    """Return the most memory that this process has had so far; 0: the system does not say."""
+    """Return this process's peak memory so far; 0: the system does not report it."""
     return _kib(status, "VmHWM")
 
 
 def _limits(cgroups: Path, membership: Path) -> list[int]:
-    found = []
+    limits = []
     for file in files("memory", "memory.limit_in_bytes", "memory.max", cgroups, membership):
-        with suppress(OSError, ValueError):  # "max" is no number
-            found.append(int(file.read_text("ascii")))
-    return found
+        with suppress(OSError, ValueError):  # "max" is not a number
+            limits.append(int(file.read_text("ascii")))
+    return limits
 
 
 def _kib(file: Path, name: str) -> int:
-    """Return a line's value, in bytes, of a file of /proc that counts in KiB; 0: there is none."""
+    """Return the bytes of a line that a /proc file gives in KiB; 0 if there is no such line."""
     with suppress(OSError, ValueError):
         for line in file.read_text("ascii", errors="replace").splitlines():
             if line.startswith(f"{name}:"):

@@ -1,4 +1,4 @@
-"""Arrays whose memory is used again: the system would hand out its pages one by one, each time."""
+"""Arrays in reused memory. New memory would cost a page fault for each page, every time."""
 
 from collections import defaultdict, deque
 from functools import partial
@@ -8,38 +8,38 @@ import numpy as np
 
 from visavis_server.arrays import Tensor
 
-_ALIGNMENT = 64  # bytes: a line of the cache, and the widest register
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class _Loan:
-    """Memory that goes home when the last array that looks at it is gone; numpy holds it."""
+    """Memory that returns to its pool once NumPy drops the last array that uses it."""
 
-    def __init__(self, memory: Tensor, home: deque[Tensor]) -> None:
+    def __init__(self, memory: Tensor, pool: deque[Tensor]) -> None:
         self.__array_interface__ = memory.__array_interface__
-        self._memory, self._home = memory, home
+        self._memory, self._pool = memory, pool
 
     def __del__(self) -> None:
-        self._home.append(self._memory)
+        self._pool.append(self._memory)
 
 
 class Buffers:
-    """Lends memory for float32 arrays, to any thread.
+    """A pool of memory for float32 arrays. Thread-safe.
 
-    kept: how many of each size are kept for the next time.
+    kept: the most free buffers kept of each size.
     """
 
     def __init__(self, kept: int) -> None:
         self._free: defaultdict[int, deque[Tensor]] = defaultdict(partial(deque, maxlen=kept))
 
     def empty(self, *shape: int) -> Tensor:
-        """Return an array of a shape; what is in it is left from before."""
+        """Return an uninitialised array of a shape."""
         size = prod(shape)
-        home = self._free[size]
+        pool = self._free[size]
         try:
-            memory = home.pop()
+            memory = pool.pop()
         except IndexError:
             memory = _aligned(size)
-        return np.asarray(_Loan(memory, home)).reshape(shape)
+        return np.asarray(_Loan(memory, pool)).reshape(shape)
 
 
 def _aligned(size: int) -> Tensor:

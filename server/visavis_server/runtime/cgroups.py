@@ -1,4 +1,4 @@
-"""The control groups that this process is in, as Linux shows them: none elsewhere."""
+"""The control groups of this process, on Linux; other systems have none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +14,13 @@ def files(
     cgroups: Path = CGROUPS,
     membership: Path = MEMBERSHIP,
 ) -> Iterator[Path]:
-    """Yield a controller's file in the process's cgroup and in all those around it.
+    """Yield a controller's file in the process's cgroup and in each of its parents.
 
-    version_1, version_2: the file's name in either version of cgroups. It need not exist.
+    version_1, version_2: the file's name in either version of cgroups. The file may not exist.
     """
     try:
         groups = [line.split(":", 2) for line in membership.read_text("utf-8").splitlines()]
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return
     for _, controllers, path in groups:
         if not controllers:
@@ -30,7 +30,7 @@ def files(
         else:
             continue
         group = mount / path.strip("/")
-        # A container may see the path of the host, where it has no folder; then the mount is it.
+        # A container may see the host's path, which does not exist in it: the mount is its group.
         for folder in (group, *group.parents):
             yield folder / file
             if folder == mount:

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and what they are like."""
+"""The number of cores that this process may use, their cache and their instruction sets."""
 
 import os
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Return how many cores this process may use: its affinity, and its cgroups' quotas.
+    """Return the number of cores that this process's affinity and cgroup quotas allow.
 
-    A quota is rounded down: what shares a core that is only partly there waits for it.
+    A quota is rounded down: a thread on a fraction of a core would be throttled.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, int(min([cores or 1, *_quotas(cgroups, membership)])))
 
 
 def cache_bytes(caches: Path = _CACHES) -> int | None:
-    """Return the size of a core's own cache, of level 2; None where the system doesn't say."""
+    """Return the size of a core's level 2 cache; None if the system does not report it."""
     for folder in caches.glob("index*"):
         try:
             level, size = ((folder / name).read_text("ascii").strip() for name in ("level", "size"))
@@ -32,7 +32,7 @@ def cache_bytes(caches: Path = _CACHES) -> int | None:
 
 
 def instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
-    """Return the processor's instruction sets, as Linux names them; none where it doesn't say."""
+    """Return the processor's instruction sets by Linux's names; empty if they are unknown."""
     try:
         lines = cpuinfo.read_text("ascii", errors="replace").splitlines()
     except OSError:
@@ -41,13 +41,13 @@ def instructions(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
-    """Yield the quotas, in cores, of the process's cgroup and of all those around it."""
+    """Yield the quotas, in cores, of the process's cgroup and of its parents."""
     for file in files("cpu", "cpu.cfs_quota_us", "cpu.max", cgroups, membership):
         yield from _quota(file)
 
 
 def _quota(file: Path) -> Iterator[float]:
-    """Yield the quota in a file of a cgroup, if there is one: "max" and -1 mean none."""
+    """Yield the quota in a cgroup's file, unless it is unlimited ("max" or -1)."""
     try:
         quota, *period = file.read_text("ascii").split()
         period = period or [file.with_name("cpu.cfs_period_us").read_text("ascii")]

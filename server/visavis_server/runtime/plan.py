@@ -1,19 +1,19 @@
-"""How much of the machine one model takes."""
+"""The share of the machine that one model takes."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
-"""What runs a model, as users call it."""
+"""The devices that can run a model, by the names in the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one model is run.
+    """How one model runs.
 
-    place: its runs take cores, or streams of a device. batch: most images in one run.
-    instances: runs at once. threads: cores that each of these takes. exclusive_threads: cores
-    for a run that has the machine for itself; 0: no different. why: for people.
+    runs_on: its runs take cores, or streams of a device. batch: the most images in one run.
+    instances: concurrent runs. threads: the cores of each run. exclusive_threads: the cores of a
+    run while nothing else runs; 0: the same. why: the reason, in words.
     """
 
     runs_on: Literal["cores", "device"] = "cores"
@@ -24,7 +24,7 @@ class Plan:
     why: str = ""
 
     def __str__(self) -> str:
-        """Say it as the log and `visavis doctor` do."""
+        """Describe the plan, for the log and `visavis doctor`."""
         text = f"{self.instances} at once"
         if self.runs_on == "cores":
             text += f" on {_counted(self.threads, 'thread')}"

@@ -1,4 +1,4 @@
-"""A private copy of a file, in memory that no other process can reach."""
+"""A private copy of a file, in memory that no other process can access."""
 
 import errno
 import io
@@ -16,14 +16,14 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 class PrivateCopy:
-    """A file's bytes at one moment; no other process can reach or change them.
+    """A snapshot of a file's bytes that no other process can read or change.
 
-    model: what ONNX Runtime loads, a path or bytes. As a string, the path of the original.
+    model: the path or the bytes that ONNX Runtime loads. str() gives the original's path.
     """
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._path = path
-        # Bytes would be copied once more by ONNX Runtime: 100 MiB at the peak for ResNet-50.
+        # ONNX Runtime would copy bytes once more: ResNet-50 then takes 100 MiB more at the peak.
         memory = _memory()
         self.close = weakref.finalize(self, _close, memory)
         self.model: str | bytes
@@ -34,7 +34,7 @@ class PrivateCopy:
             self.model = f"{_DESCRIPTORS}/{memory}"
 
     def __str__(self) -> str:
-        """Name the file that was copied."""
+        """Return the original's path."""
         return str(self._path)
 
     def open(self) -> BinaryIO:
@@ -50,12 +50,12 @@ class PrivateCopy:
 
 
 def _memory() -> int | None:
-    """Return a descriptor of memory that can be read as a file; None where there is none."""
+    """Return the descriptor of an anonymous file in memory; None if the system has none."""
     if sys.platform != "linux" or not _DESCRIPTORS.is_dir():
         return None
     try:
         return os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:  # not allowed, in a sandbox
+    except OSError:  # forbidden, in a sandbox
         return None
 
 
@@ -65,7 +65,7 @@ def _close(descriptor: int | None) -> None:
 
 
 def _fill(memory: int, descriptor: int, path: Path) -> None:
-    """Copy a file into memory, and let nothing change it any more."""
+    """Copy a file into memory and seal it against changes."""
     import fcntl
 
     try:
@@ -94,11 +94,11 @@ def read_bytes(descriptor: int, path: Path, most_bytes: int) -> bytes:
 
 def _check_size(path: Path, size: int, most: int) -> None:
     if size > most:
-        raise ModelFileError(f"{path}: it takes {size} bytes; {most} is the most")
+        raise ModelFileError(f"{path}: the file has {size} bytes; the limit is {most}")
 
 
 def unreadable(path: Path, error: OSError) -> ModelFileError:
-    """Say what keeps a file from being read; what lies in the file's own state stays so."""
+    """Return the error for a file that can't be read: CannotLoadNow if a retry may succeed."""
     lasting = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
     kind = ModelFileError if lasting else CannotLoadNow
     return kind(f"{path}: can't be read ({error.strerror})")

@@ -1,4 +1,4 @@
-"""Execution providers: what can run a session here, and what is missing where it can't.
+"""Execution providers: which can run a session on this machine, and what the others lack.
 
 To add one, add a row to PROVIDERS.
 """
@@ -23,19 +23,19 @@ from visavis_server.runtime.private_copy import PrivateCopy
 
 _log = structlog.get_logger()
 
-# What multiplies uint8 by int8 without saturation, and what computes in bfloat16.
+# Instruction sets that multiply uint8 by int8 without saturation, and that compute in bfloat16.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _BF16 = {"avx512_bf16", "amx_bf16"}
-# What the arena asks the system for: what a run needs, and not the next power of two (0).
+# Grow the arena by what a run needs (1), not by the next power of two (0).
 _ARENA = {"arena_extend_strategy": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What a session is to be like.
+    """The options of a session.
 
-    cache_dir: where engines may be kept. threads: of one run. runs: at once. spin: whether
-    threads stay awake between operators. bf16: whether to compute in bfloat16.
+    cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16.
     """
 
     cache_dir: Path
@@ -49,10 +49,10 @@ class SessionConfig:
 class Provider:
     """One execution provider.
 
-    device: how users call it. name: ONNX Runtime's name. missing: what keeps it from
-    running here, in words; empty where it can. options: for a session. on_device: whether
-    it runs beside the cores, not on them. own_threads: whether one session of it keeps the
-    threads of several runs apart by itself. missing_for_bf16: as `missing`.
+    device: the name in the settings. name: ONNX Runtime's name. missing: returns what this machine
+    lacks to run it, in words; empty if nothing. options: returns the options for a session.
+    on_device: it runs on a device instead of the cores. own_threads: one session of it separates
+    the threads of concurrent runs. missing_for_bf16: as `missing`, for bfloat16.
     """
 
     device: Device
@@ -61,7 +61,7 @@ class Provider:
     options: Callable[[SessionConfig], dict[str, Any]]
     on_device: bool = False
     own_threads: bool = False
-    missing_for_bf16: Callable[[], list[str]] = lambda: ["only --device openvino computes in it"]
+    missing_for_bf16: Callable[[], list[str]] = lambda: ["only --device openvino supports bfloat16"]
 
 
 def _missing_for_cpu() -> list[str]:
@@ -84,24 +84,24 @@ def _missing_for_openvino() -> list[str]:
         return []
     if not _openvino_plugin():
         return [
-            "OpenVINO is not installed: pip install onnxruntime-ep-openvino; or, where that finds "
-            "no device, onnxruntime-openvino instead of ONNX Runtime's other builds"
+            "OpenVINO is not installed: pip install onnxruntime-ep-openvino; or, if that finds "
+            "no device, install onnxruntime-openvino instead of ONNX Runtime's other builds"
         ]
-    return ["OpenVINO's plugin finds no processor here that it can use"]
+    return ["OpenVINO's plugin finds no supported processor"]
 
 
 def _missing_for_bf16() -> list[str]:
-    """Ask OpenVINO's plugin, or else the processor itself."""
+    """Return what this machine lacks for bfloat16, by OpenVINO's plugin or the instruction sets."""
     if devices := _openvino_devices():
-        can = "BF16" in devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split()
+        supported = "BF16" in devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split()
     else:
-        can = not instructions().isdisjoint(_BF16)
-    return [] if can else ["this processor has no instructions for it"]
+        supported = not instructions().isdisjoint(_BF16)
+    return [] if supported else ["this processor does not support bfloat16"]
 
 
 def _options_for_openvino(config: SessionConfig) -> dict[str, Any]:
     properties = {
-        # Left alone, it takes bfloat16 wherever it can: faster, and not what was exported.
+        # By default OpenVINO computes in bfloat16 where it can: faster, but not what was exported.
         "INFERENCE_PRECISION_HINT": "bf16" if config.bf16 else "f32",
         "INFERENCE_NUM_THREADS": str(config.threads * config.runs),
         "NUM_STREAMS": str(config.runs),
@@ -122,7 +122,7 @@ CUDA = Provider(
     "cuda",
     "CUDAExecutionProvider",
     _missing_for_cuda,
-    # TF32 cuts the mantissa to 10 bits: faster, and no longer what the receipt proves.
+    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
     lambda config: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
     on_device=True,
 )
@@ -130,7 +130,7 @@ TENSORRT = Provider(
     "tensorrt",
     "TensorrtExecutionProvider",
     _missing_for_tensorrt,
-    # Building an engine takes minutes; it is kept for the next start.
+    # Building an engine takes minutes, so it is cached for the next start.
     lambda config: {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(config.cache_dir),
@@ -141,17 +141,17 @@ TENSORRT = Provider(
 )
 
 PROVIDERS = (CPU, OPENVINO, CUDA, TENSORRT)
-# What runs the nodes that a provider itself can't.
+# The providers that run the nodes that a provider does not support.
 _FALLBACKS = {"cpu": (), "openvino": (CPU,), "cuda": (CPU,), "tensorrt": (CUDA, CPU)}
 DEVICES = ("auto", *(provider.device for provider in PROVIDERS))
 
 
 def choose(device: str, bf16: bool = False) -> tuple[Provider, str]:
-    """Return the provider for a device and, in words, why it was chosen.
+    """Return the provider for a device, and the reason for the choice in words.
 
-    device: one of DEVICES. bf16: whether it is to compute in bfloat16. Raises
-    ProviderUnavailable, saying what is missing, if that was asked for by name and can't run
-    here; "auto" takes CUDA where it can run, else the CPU.
+    device: one of DEVICES; "auto" selects CUDA if it is usable, else the CPU. bf16: compute in
+    bfloat16. Raises ProviderUnavailable, naming what is missing, if the requested device or
+    bfloat16 is unusable on this machine.
     """
     if device == "auto":
         missing = CUDA.missing()
@@ -160,37 +160,41 @@ def choose(device: str, bf16: bool = False) -> tuple[Provider, str]:
             f"no usable NVIDIA GPU: {'; '.join(missing)}" if missing else "an NVIDIA GPU is usable"
         )
     else:
-        found = next((p for p in PROVIDERS if p.device == device), None)
-        if found is None:
-            raise ProviderUnavailable(f"device {device!r} is unknown; choose {', '.join(DEVICES)}")
-        if missing := found.missing():
+        requested = next((p for p in PROVIDERS if p.device == device), None)
+        if requested is None:
             raise ProviderUnavailable(
-                f"--device {device} can't run here: {'; '.join(missing)}. "
+                f"device {device!r} is unknown; choose one of {', '.join(DEVICES)}"
+            )
+        if missing := requested.missing():
+            raise ProviderUnavailable(
+                f"--device {device} is unusable: {'; '.join(missing)}. "
                 "Install what is missing, or use --device cpu"
             )
-        provider, why = found, f"--device {device}"
+        provider, why = requested, f"--device {device}"
     if bf16 and (missing := provider.missing_for_bf16()):
-        raise ProviderUnavailable(f"--bf16 can't be had on {provider.device}: {'; '.join(missing)}")
+        raise ProviderUnavailable(
+            f"--bf16 is unavailable on {provider.device}: {'; '.join(missing)}"
+        )
     return provider, why
 
 
 def create(
     file: Path | PrivateCopy, provider: Provider, config: SessionConfig
 ) -> ort.InferenceSession:
-    """Return ONNX Runtime's session for a file; what it raises is its own."""
+    """Return ONNX Runtime's session for a file. Raises ONNX Runtime's exceptions."""
     model: str | bytes = str(file)
     if isinstance(file, PrivateCopy):
-        # TensorRT names its engines after the path: a descriptor's number would be another name
-        # at the next start.
+        # TensorRT names its engines after the path, and a descriptor's number changes with each
+        # start.
         model = file.read() if provider is TENSORRT else file.model
     if provider is TENSORRT:
         config.cache_dir.mkdir(parents=True, exist_ok=True)
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
-    # A thread that spins while it waits takes the core from another session. Where it may, not
-    # for long: between two operators this is as fast as spinning on, at less CPU. Much shorter,
-    # and they fall asleep within operators, which then take twice as long.
+    # A spinning thread takes its core from other sessions. Where spinning is allowed, 500 µs is as
+    # fast as endless spinning between two operators, at less CPU. Much shorter, and threads sleep
+    # within operators, which then take twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     never_saturate(options)
@@ -198,9 +202,9 @@ def create(
         _share_memory(options)
     options.log_severity_level = 3
     if provider is OPENVINO and (devices := _openvino_devices()):
-        given = provider.options(config)
-        del given["device_type"]  # the devices say it
-        options.add_provider_for_devices(devices, given)
+        provider_options = provider.options(config)
+        del provider_options["device_type"]  # given by `devices`
+        options.add_provider_for_devices(devices, provider_options)
         return ort.InferenceSession(model, options)
     chain = (provider, *_FALLBACKS[provider.device])
     providers = [(each.name, each.options(config)) for each in chain]
@@ -208,17 +212,17 @@ def create(
 
 
 def never_saturate(options: ort.SessionOptions) -> None:
-    """Let int8 models be computed exactly.
+    """Make int8 models compute exactly.
 
-    Without VNNI, uint8 times int8 saturates at 16 bits: faster by a third, and ResNet-50 loses
-    7 points of top-1. What is asked for here is slower, also where the fast way is exact.
+    Without VNNI, uint8 times int8 saturates at 16 bits: a third faster, but ResNet-50 loses 7
+    points of top-1. The option is slower, so it is only set where saturation can happen.
     """
     if instructions().isdisjoint(_EXACT_INT8):
         options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 def _share_memory(options: ort.SessionOptions) -> None:
-    """Let all sessions take what their runs need from one arena: an idle one keeps its weights."""
+    """Make all sessions share one arena for their runs: an idle session keeps only its weights."""
     _register_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
 
@@ -232,7 +236,7 @@ def _register_arena() -> None:
 
 
 def _openvino_plugin() -> Any:
-    """Return the module of OpenVINO's plugin for any build of ONNX Runtime, or None."""
+    """Return the module of OpenVINO's plugin for ONNX Runtime; None if it is not installed."""
     try:
         return importlib.import_module("onnxruntime_ep_openvino")
     except ImportError:
@@ -241,14 +245,14 @@ def _openvino_plugin() -> Any:
 
 @cache
 def _openvino_devices() -> list[Any]:
-    """Return the processors that OpenVINO's plugin finds here, once it is registered."""
+    """Register OpenVINO's plugin, and return the processors that it finds."""
     if not (plugin := _openvino_plugin()):
         return []
     try:
         if all(device.ep_name != OPENVINO.name for device in ort.get_ep_devices()):
             ort.register_execution_provider_library(OPENVINO.name, plugin.get_library_path())
-    except Exception:  # noqa: BLE001  whatever keeps it from loading: there are no devices then
-        _log.exception("OpenVINO's plugin can't be registered")
+    except Exception:  # noqa: BLE001  without the plugin there are no devices
+        _log.exception("OpenVINO plugin failed to register")
         return []
     return [
         device
@@ -258,31 +262,31 @@ def _openvino_devices() -> list[Any]:
 
 
 def _missing_driver() -> list[str]:
-    """Ask the NVIDIA driver for its GPUs, without any CUDA library."""
+    """Return what is missing of the NVIDIA driver and its GPUs. Needs no CUDA library."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ["the NVIDIA driver is not installed (libcuda.so.1 is not found)"]
     count = ctypes.c_int(0)
     if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):
-        return [f"the NVIDIA driver reports error {status} (nvidia-smi tells more)"]
-    return [] if count.value else ["the NVIDIA driver sees no GPU"]
+        return [f"the NVIDIA driver reports error {status}; run nvidia-smi"]
+    return [] if count.value else ["the NVIDIA driver finds no GPU"]
 
 
 def _missing_libraries(name: str, library: str) -> list[str]:
-    """Load a provider's library as ONNX Runtime would; the loader's error names what it lacks."""
+    """Load a provider's library as ONNX Runtime does; the loader's error names what is missing."""
     if name not in ort.get_available_providers():
         return [
             f"this build of ONNX Runtime has no {name}; "
             "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
         ]
     if sys.platform != "linux":
-        return []  # The session's own check decides.
-    ort.preload_dlls()  # Those that came with pip, as torch's do.
+        return []  # Session checks its provider itself.
+    ort.preload_dlls()  # The libraries installed by pip, as those of torch are.
     folder = Path(ort.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / f"libonnxruntime_providers_{library}.so"))
     except OSError as error:
-        return [f"{name} needs a library that is not there ({error})"]
+        return [f"{name} needs a library that is not installed ({error})"]
     return []

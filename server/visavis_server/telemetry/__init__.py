@@ -1,1 +1,1 @@
-"""What the server tells of itself: histograms, traces, systemd, standard error."""
+"""Reports on the server: histograms, traces, systemd notifications, standard error."""

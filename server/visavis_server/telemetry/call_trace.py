@@ -1,4 +1,4 @@
-"""Where the time of a call went, for whoever traces it: the seam between models and tracers."""
+"""The interface between models, which report timings, and the tracer of the current call."""
 
 from contextvars import ContextVar
 from typing import Protocol
@@ -7,10 +7,10 @@ from visavis_server.telemetry.timings import Timings
 
 
 class Trace(Protocol):
-    """One call that is traced."""
+    """One traced call."""
 
     def stages(self, timings: Timings, **about: str | int) -> None:
-        """Note the stages of something that has just ended; about: what it was."""
+        """Record the stages of an operation that has just ended; about: its attributes."""
         ...
 
 
@@ -18,11 +18,11 @@ _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def begin(trace: Trace) -> None:
-    """Let all that this task does from now on belong to a trace."""
+    """Assign everything that this task does from now on to a trace."""
     _current.set(trace)
 
 
 def note(timings: Timings, **about: str | int) -> None:
-    """Note the stages of something that has just ended, if its call is traced."""
+    """Record the stages of an operation that has just ended, if its call is traced."""
     if (trace := _current.get()) is not None:
         trace.stages(timings, **about)

@@ -1,4 +1,4 @@
-"""How long the stages of a model's requests take, for whoever keeps statistics."""
+"""Histograms of the stages of a model's requests."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -10,11 +10,11 @@ from typing import Final
 from visavis_server.telemetry.timings import Timings
 
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Between these seconds durations are told apart."""
+"""The upper bounds of the buckets, in seconds."""
 
 
 class Histogram:
-    """Durations: how many, their sum, and how many were at most as long as each bound."""
+    """A histogram of durations: their sum, and cumulative counts by upper bound."""
 
     def __init__(self) -> None:
         self.sum_s = 0.0
@@ -22,24 +22,24 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many durations there were."""
+        """The number of durations."""
         return sum(self._counts)
 
     def add(self, seconds: float) -> None:
-        """Note one more."""
+        """Record one duration."""
         self.sum_s += seconds
         self._counts[bisect_left(BOUNDS_S, seconds)] += 1
 
     def buckets(self) -> Iterator[tuple[float, int]]:
-        """Yield each bound, infinity last, with how many were at most as long."""
+        """Yield each upper bound, infinity last, with the number of durations up to it."""
         return zip((*BOUNDS_S, inf), accumulate(self._counts), strict=True)
 
 
 class StageHistograms:
-    """Of one model: each stage of the requests that were answered, and those that failed.
+    """One model's histograms: each stage of answered requests, and the time of failed ones.
 
-    failures: how many failed with each gRPC status. last: when the last was answered, in seconds
-    since 1970; 0: none yet.
+    failures: the number of failures by gRPC status. last: the Unix time of the last answer, in
+    seconds; 0: no answer yet.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class StageHistograms:
         self.last = 0.0
 
     def add(self, timings: Timings, now: float) -> None:
-        """Note one that was answered."""
+        """Record an answered request."""
         self.last = now
         for stage, ms in (
             (self.queue, timings.queue_ms),
@@ -67,12 +67,12 @@ class StageHistograms:
             stage.add(ms / 1e3)
 
     def fail(self, seconds: float, code: str) -> None:
-        """Note one that failed after some seconds; code: its gRPC status."""
+        """Record a request that failed after some seconds; code: its gRPC status."""
         self.failed.add(seconds)
         self.failures[code] += 1
 
     def answered(self) -> dict[str, Histogram]:
-        """Return the stages by name, in their order."""
+        """Return the stages of answered requests by name, in order."""
         return {
             "queue": self.queue,
             "decode": self.decode,

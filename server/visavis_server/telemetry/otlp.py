@@ -1,7 +1,7 @@
-"""Traces, by OpenTelemetry: a span for each call and each of its stages.
+"""OpenTelemetry traces: a span for each call and each of its stages.
 
-The caller's trace goes on here: by the W3C's header `traceparent`. The extra `trace` has the
-packages; only the setting `trace` makes the server send anything.
+A client's trace continues here, by the W3C header `traceparent`. The extra `trace` installs the
+packages; the server sends traces only if the setting `trace` is set.
 """
 
 import time
@@ -24,31 +24,31 @@ from visavis_server.telemetry.timings import Timings
 
 _CONTEXT: Final = TraceContextTextMapPropagator()
 _SYSTEMS: Final = {"grpc": "grpc", "http": "connect_rpc"}
-# Whose fault it is not: the codes of errors that are the server's own.
+# The gRPC statuses of errors that are the server's fault.
 _FAULTS: Final = {"INTERNAL", "UNAVAILABLE", "UNKNOWN", "DATA_LOSS"}
 
 
 class Call(Protocol):
-    """A call that is traced; code: how it ended, once it has."""
+    """A traced call."""
 
     @property
     def method(self) -> str:
-        """Its full name."""
+        """The full name of the RPC."""
         ...
 
     @property
     def request_id(self) -> str:
-        """Its own."""
+        """The id of the request."""
         ...
 
     @property
     def code(self) -> str:
-        """The name of its gRPC status."""
+        """The name of the gRPC status that it ended with."""
         ...
 
 
 class Tracing:
-    """Sends spans to an OTLP collector, as many at a time as there are, in the background."""
+    """Sends spans to an OTLP collector, in batches, in the background."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         about = {"service.name": "visavis", "service.version": version("visavis-server")}
@@ -58,14 +58,17 @@ class Tracing:
 
     @classmethod
     def to(cls, endpoint: str) -> "Tracing":
-        """Return one for a collector at http://HOST:PORT, or https://…; it speaks OTLP by gRPC."""
+        """Return a tracer for the collector at http://HOST:PORT or https://…, by OTLP over gRPC."""
         return cls(OTLPSpanExporter(endpoint, insecure=endpoint.startswith("http:")))
 
     @contextmanager
-    def around(self, door: str, call: Call, headers: Mapping[str, Any]) -> Iterator[None]:
-        """Be around a call; headers: those that it came with, names in lower case."""
+    def around(self, transport: str, call: Call, headers: Mapping[str, Any]) -> Iterator[None]:
+        """Trace a call.
+
+        transport: "grpc" or "http". headers: the request's, with names in lower case.
+        """
         service, _, method = call.method.lstrip("/").rpartition("/")
-        about = {"rpc.system": _SYSTEMS[door], "rpc.service": service, "rpc.method": method}
+        about = {"rpc.system": _SYSTEMS[transport], "rpc.service": service, "rpc.method": method}
         span = self._tracer.start_span(
             f"{service}/{method}",
             _CONTEXT.extract(headers),
@@ -85,22 +88,22 @@ class Tracing:
             span.end()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
 
 class _CallTrace:
-    """One call's span, whose children the stages are."""
+    """One call's span; its stages are its children."""
 
     def __init__(self, tracer: trace.Tracer, span: Span) -> None:
         self._tracer = tracer
         self._context = trace.set_span_in_context(span)
 
     def stages(self, timings: Timings, **about: str | int) -> None:
-        """Note stages that have just ended.
+        """Record the stages of an operation that has just ended.
 
-        The first begin one after another, the last end one after another: in between a picture
-        may have waited for others of its run.
+        The first three stages are placed from the start, the last two from the end: in between,
+        a picture may have waited for others in its batch.
         """
         attributes = {f"visavis.{name}": value for name, value in about.items()}
         end = time.time_ns()

@@ -1,9 +1,9 @@
-"""Standard error while the server runs: everything that reaches it is an entry of the log.
+"""Captures standard error while the server runs: every line written to it becomes a log entry.
 
-Native libraries write to descriptor 2 by themselves: libpng a stranger's bytes, gRPC a line for
-each failed handshake. A pipe takes its place, and each line read from it becomes an entry. Entries
-wait in a bounded queue for the one thread that writes them to the real standard error: a reader
-that does not read, or a full disk, costs entries and nothing else.
+Native libraries write to descriptor 2 directly: libpng writes untrusted bytes, gRPC a line for
+each failed handshake. A pipe replaces the descriptor, and each line read from it becomes an entry.
+Entries wait in a bounded queue for the one thread that writes them to the real standard error, so
+that a blocked reader or a full disk loses entries and nothing else.
 """
 
 import logging
@@ -23,22 +23,22 @@ from visavis_server.process import reserve_standard_streams
 
 _log = structlog.get_logger()
 
-# Entries that wait for the writer.
+# The most bytes of entries that wait for the writer.
 _MAX_WAITING_BYTES = 1 << 20
-# How often the writer looks whether there is something to tell about entries left out.
-_TELL_S = 2.0
-# For the last entries, once the server has stopped.
+# How often the writer reports entries that were dropped or suppressed.
+_REPORT_S = 2.0
+# The time to write the last entries, once the server has stopped.
 _FLUSH_S = 1.0
-# Of what a library writes at once; a longer line becomes several entries.
+# A longer line becomes several entries.
 _MAX_LINE_BYTES = 4096
 
 
 @contextmanager
 def captured(log_format: str, log_level: str) -> Iterator[None]:
-    """Log to standard error, and log what others write to it, Python's own reports included.
+    """Log to standard error, and log everything else written to it, Python's reports included.
 
-    A standard stream that is closed is /dev/null from now on, so that no file gets its number.
-    What native code writes as it crashes is lost: the process ends before it is read.
+    A closed standard stream is opened as /dev/null, so that no other file gets its number. Output
+    of native code that crashes is lost: the process ends before it is read.
     """
     reserve_standard_streams()
     limit = RateLimit()
@@ -46,8 +46,8 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
     writer = _Writer(real, limit)
     configure_logging(log_format, log_level, writer, limit, colors=os.isatty(real))
     reading, writing = os.pipe()
-    # A library that writes more at once than the pipe holds must not wait: its thread may hold
-    # Python's lock, and the pipe's reader needs that.
+    # A library must not block on a full pipe: its thread may hold Python's global lock, which the
+    # pipe's reader needs.
     os.set_blocking(writing, False)
     os.dup2(writing, 2)
     os.close(writing)
@@ -57,27 +57,29 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
         with _reports():
             yield
     finally:
-        os.dup2(real, 2)  # The pipe has no writer now, and so an end.
+        os.dup2(
+            real, 2
+        )  # Closes the last writing end, so that the reader sees the end of the pipe.
         reader.join(_FLUSH_S)
         writer.close(_FLUSH_S)
         configure_logging(log_format, log_level)
 
 
 class _Writer:
-    """Writes entries on a thread of its own; those that find no room are counted."""
+    """Writes entries in a thread, and counts those dropped because the queue is full."""
 
     def __init__(self, descriptor: int, limit: RateLimit) -> None:
         self._descriptor, self._limit = descriptor, limit
         self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
-        # An entry may be logged by the garbage collector, in the middle of another.
+        # Reentrant: the garbage collector may log an entry in the middle of another.
         self._lock = threading.RLock()
-        self._waiting_bytes = self._dropped = self._telling = 0
+        self._waiting_bytes = self._dropped = self._reporting = 0
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> None:
-        """Take an entry, if there is room."""
+        """Queue an entry, if there is room."""
         data = text.encode("utf-8", "backslashreplace")
         own = threading.current_thread() is self._thread
         with self._lock:
@@ -88,35 +90,35 @@ class _Writer:
         self._queue.put(data)
 
     def flush(self, timeout_s: float) -> None:
-        """Return when every entry taken so far is written, or after a time."""
+        """Wait until every entry queued so far is written, at most timeout_s."""
         done = threading.Event()
         self._queue.put(done)
         done.wait(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Tell what was left out, write what waits, and end; give up after a time."""
+        """Write the remaining entries, report those dropped, and end; wait at most timeout_s."""
         self._queue.put(None)
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
             os.close(self._descriptor)
 
     def _run(self) -> None:
-        going = True
-        while going:
-            going = self._write_waiting()
-            self._tell(at_once=not going)
+        running = True
+        while running:
+            running = self._write_waiting()
+            self._report(at_once=not running)
         self._write_waiting()
 
     def _write_waiting(self) -> bool:
-        """Write what waits, if need be after a moment; returns False if that was the end."""
+        """Wait for entries and write them; return False once the writer is closed."""
         entries: list[bytes] = []
         events: list[threading.Event] = []
-        going = True
+        running = True
         try:
-            item = self._queue.get(timeout=_TELL_S)
+            item = self._queue.get(timeout=_REPORT_S)
             while True:
                 if item is None:
-                    going = False
+                    running = False
                 elif isinstance(item, bytes):
                     entries.append(item)
                 else:
@@ -129,29 +131,29 @@ class _Writer:
             with self._lock:
                 self._waiting_bytes -= len(data)
                 if self._failing:
-                    self._dropped += len(entries) + self._telling
-            self._telling = 0
+                    self._dropped += len(entries) + self._reporting
+            self._reporting = 0
         for event in events:
             event.set()
-        return going
+        return running
 
-    def _tell(self, at_once: bool) -> None:
+    def _report(self, at_once: bool) -> None:
         for event, method, suppressed in self._limit.overdue(at_once):
             getattr(_log, method)("more of the same", of=event, suppressed=suppressed)
         with self._lock:
             if not self._dropped or self._failing:
                 return
-            self._telling, self._dropped = self._dropped, 0
-        _log.error("log entries dropped", number=self._telling)
+            self._reporting, self._dropped = self._dropped, 0
+        _log.error("log entries dropped", number=self._reporting)
 
 
 def _write(descriptor: int, data: bytes) -> bool:
-    """Return whether all could be written; waits for a reader, not for room on a disk."""
+    """Return True if all was written. Waits for a slow reader, but not for disk space."""
     try:
         while data:
             try:
                 data = data[os.write(descriptor, data) :]
-            except BlockingIOError:  # Another process made it so for all who share it.
+            except BlockingIOError:  # Another process set it non-blocking, for all that share it.
                 select.select([], [descriptor], [])
     except OSError:
         return False
@@ -159,7 +161,7 @@ def _write(descriptor: int, data: bytes) -> bool:
 
 
 def _read(descriptor: int) -> None:
-    """Log each line, until nobody can write any more."""
+    """Log each line, until the pipe's writing end is closed."""
     rest = b""
     while chunk := os.read(descriptor, 1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -167,19 +169,19 @@ def _read(descriptor: int) -> None:
             lines.append(rest[:_MAX_LINE_BYTES])
             rest = rest[_MAX_LINE_BYTES:]
         for line in lines:
-            _say(line)
-    _say(rest)
+            _log_line(line)
+    _log_line(rest)
     os.close(descriptor)
 
 
-def _say(line: bytes) -> None:
+def _log_line(line: bytes) -> None:
     if text := line.decode("utf-8", "backslashreplace").strip():
         _log.warning("library wrote", text=text)
 
 
 @contextmanager
 def _reports() -> Iterator[None]:
-    """Let Python's own reports be entries: exceptions nobody caught, warnings, `logging`."""
+    """Log Python's own reports: uncaught exceptions, warnings, and the records of `logging`."""
     root, forward = logging.getLogger(), _Forward(logging.WARNING)
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
 
@@ -206,12 +208,12 @@ def _reports() -> Iterator[None]:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
-# gRPC reports a client that hangs up as an error of the server.
+# gRPC reports a client that disconnects as an error of the server.
 _HANG_UPS = ("ExecuteBatchError",)
 
 
 class _Forward(logging.Handler):
-    """Makes an entry of what a library gives to `logging`."""
+    """Forwards the records of `logging` to the log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0] if record.exc_info else None
@@ -221,5 +223,5 @@ class _Forward(logging.Handler):
             log = _log.error if record.levelno >= logging.ERROR else _log.warning
             text = record.getMessage()
             log("library wrote", library=record.name, text=text, exc_info=record.exc_info)
-        except Exception:  # noqa: BLE001  as every handler: its arguments may not fit its text
+        except Exception:  # noqa: BLE001  as in every handler: the arguments may not match the text
             self.handleError(record)

@@ -1,11 +1,11 @@
-"""Where the time of a request went."""
+"""The timings of a request."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of a request went, in milliseconds."""
+    """The time that a request took in each stage, in milliseconds."""
 
     queue_ms: float = 0.0
     decode_ms: float = 0.0

@@ -1,1 +1,1 @@
-"""Pictures in, labels and boxes out; knows neither gRPC nor ONNX Runtime."""
+"""Pre- and post-processing, from pictures to labels and boxes. Knows no gRPC or ONNX Runtime."""

@@ -17,15 +17,15 @@ from visavis_server.vision.results import Classified, Detected
 
 MEDIA_TYPE = "image/jpeg"
 _JPEG_QUALITY = 90
-# A smaller picture takes more bytes for each pixel: shrink it by a little more than the ratio.
+# Smaller pictures take more bytes per pixel: shrink by a little more than the ratio.
 _SHRINK_MORE = 0.95
-# Panels of a comparison are at most this wide and high, in pixels; a row holds at most four.
+# The largest side of a comparison's panel in pixels, and the most panels in a row.
 _PANEL = 960
 _COLUMNS = 4
-# JPEG's own limit is 65,500; nobody looks at a picture as long as that.
+# The limit of JPEG is 65,500, far more than can be viewed.
 _MAX_SIDE = 16_384
-# Latin, Greek, Cyrillic, Georgian, Armenian, Arabic, Hebrew and more. Pillow's own font, Aileron,
-# looks better and has little beyond ASCII.
+# Covers Latin, Greek, Cyrillic, Georgian, Armenian, Arabic, Hebrew and more. Pillow's font,
+# Aileron, looks better but has little beyond ASCII.
 _WIDE_FONT = Path(__file__).with_name("fonts") / "DejaVuSans.ttf"
 # A code point that no font has a glyph for.
 _NO_CHARACTER = "\U0010ffff"
@@ -43,8 +43,8 @@ def annotate(
 ) -> bytes:
     """Return a JPEG of the image, uint8 RGB [H, W, 3], with the answer drawn on it.
 
-    random_weights: marked across the top, so that nobody takes the answer for one. max_bytes: a
-    larger file is shrunk until it fits.
+    random_weights: draws a warning across the top. max_bytes: a larger file is shrunk until it
+    fits.
     """
     picture = PillowImage.fromarray(image)
     scale = min(1.0, _MAX_SIDE / max(picture.size))
@@ -65,7 +65,7 @@ def side_by_side(
     panels: Sequence[tuple[str, str, Classified | Detected | None]],
     max_bytes: int = sys.maxsize,
 ) -> bytes:
-    """Return a JPEG with one panel per answer: its title, a note below it, and the answer drawn.
+    """Return a JPEG with one panel per answer: a title, a note below it, and the picture.
 
     panels: (title, note, answer); without an answer the panel shows the bare picture. max_bytes:
     as for `annotate`.
@@ -76,9 +76,9 @@ def side_by_side(
         max(1, round(image.shape[0] * scale)),
     )
     small = PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS)
-    # A narrow picture still leaves room to read.
+    # Narrow pictures leave room for the text too.
     width, header, margin = max(size[0], 320), 64, 16
-    # A sheet about as wide as it is high: wide pictures stand two by two.
+    # Keep the sheet about square: two columns for wide pictures, four for others.
     columns = min(len(panels), _COLUMNS if size[1] >= size[0] else _COLUMNS // 2)
     rows = -(-len(panels) // columns)
     sheet = PillowImage.new(
@@ -109,7 +109,7 @@ def side_by_side(
 
 
 def size_of(encoded: bytes) -> tuple[int, int]:
-    """Return width and height of what `annotate` or `side_by_side` gave."""
+    """Return the width and height of a file from `annotate` or `side_by_side`."""
     with PillowImage.open(io.BytesIO(encoded)) as picture:
         return picture.size
 
@@ -126,22 +126,22 @@ def _draw_boxes(picture: PillowImage.Image, result: Detected, scale: float) -> N
     draw = ImageDraw.Draw(picture)
     line = min(max(2, round(max(picture.size) / 400)), 8)
     size = _font_size(picture)
-    # The best last, so that it lies on top.
-    for found in reversed(result.detections):
-        box = found.box
+    # The best box last, so that it lies on top.
+    for detection in reversed(result.detections):
+        box = detection.box
         corners = (
             box.x_min * scale,
             box.y_min * scale,
             box.x_max * scale,
             box.y_max * scale,
         )
-        color = _color(found.class_id)
+        color = _color(detection.class_id)
         draw.rectangle(corners, outline=color, width=line)
-        text = f"{_name(found.label, found.class_id)} {found.score:.2f}"
+        text = f"{_name(detection.label, detection.class_id)} {detection.score:.2f}"
         font = _font(size, text)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         height, pad = bottom - top + 2 * line, line * 2
-        # Above the box where there is room, else inside it; never off the right edge.
+        # Above the box if there is room, else inside it; never beyond the right edge.
         x = max(0.0, min(corners[0], picture.width - (right - left) - 2 * pad))
         y = corners[1] - height if corners[1] >= height else corners[1]
         draw.rectangle((x, y, x + right - left + 2 * pad, y + height), fill=color)
@@ -184,7 +184,7 @@ def _clip(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, wi
 
 
 def _one_line(text: str) -> str:
-    """Return a text from a model file as it can be drawn: one line, of no endless length."""
+    """Return a text from a model file on one line, cut to a bounded length."""
     return " ".join(text.split())[:120]
 
 
@@ -193,7 +193,7 @@ def _font_size(picture: PillowImage.Image) -> int:
 
 
 def _name(label: str, class_id: int) -> str:
-    """Return a label on one line, or the class id where it can't be drawn."""
+    """Return a label on one line, or the class id if the label can't be drawn."""
     text = _one_line(label)
     can_be_drawn = _has_glyphs(text, wide=False) or (
         _has_glyphs(text, wide=True) and (_can_shape() or not _is_shaped(text))
@@ -222,7 +222,7 @@ def _has_glyph(character: str, wide: bool) -> bool:
 
 
 def _is_shaped(text: str) -> bool:
-    """Say whether a text is wrong if its characters are drawn one by one, from left to right."""
+    """Return True if a text must not be drawn character by character, from left to right."""
     return any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
 
 
@@ -232,14 +232,14 @@ def _can_shape() -> bool:
 
 
 def _color(class_id: int) -> tuple[int, int, int]:
-    """Return a light colour for a class: neighbours in the label set look unlike."""
+    """Return a light colour for a class; neighbours in the label set get distinct ones."""
     hue = class_id * 0.61803 % 1  # the golden ratio spreads them
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _jpeg(picture: PillowImage.Image, max_bytes: int) -> bytes:
-    """Return the picture as a file, shrunk until that has at most max_bytes."""
+    """Return the picture as a file, shrunk until the file has at most max_bytes."""
     while True:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=_JPEG_QUALITY)

@@ -9,16 +9,16 @@ import numpy.typing as npt
 Boxes = npt.NDArray[np.float32]
 """Boxes xyxy, float32 [n, 4]."""
 
-# YOLOv5 keeps labels apart in NMS by moving each to coordinates of its own, this far apart.
+# YOLOv5 separates labels in NMS by shifting the boxes of each by a multiple of this offset.
 _LABEL_OFFSET = np.float32(7680)
 
-# Boxes that suppression compares at a time: more take memory, fewer take calls.
+# Boxes compared at a time in suppression: more take memory, fewer take calls.
 _FEW = 32
 
 
 @dataclass(frozen=True, slots=True)
 class LetterboxPlacement:
-    """Where a picture lies inside a padded input, all in pixels.
+    """The position of a picture inside a padded input, all in pixels.
 
     content_width, content_height: of the scaled picture; left, top: of its corner.
     """
@@ -43,7 +43,7 @@ class LetterboxPlacement:
         )
 
     def to_original(self, boxes: Boxes, unpad: Literal["exact", "rounded"]) -> Boxes:
-        """Return boxes [n, 4] of the input in pixels of the original, clipped to it."""
+        """Return boxes [n, 4] of the input in pixels of the original picture, clipped to it."""
         if unpad == "exact":
             scale = min(self.input_height / self.height, self.input_width / self.width)
             scale_x = scale_y = scale
@@ -60,12 +60,12 @@ class LetterboxPlacement:
 
 
 def letterbox(width: int, height: int, input_width: int, input_height: int) -> LetterboxPlacement:
-    """Return where a picture of that size lies in the input, scaled to fit and centred."""
+    """Return the position of a picture in the input, scaled to fit and centred."""
     scale = min(input_height / height, input_width / width)
     # A picture thinner than half a pixel keeps one, as in ultralytics.
     content_width = max(round(width * scale), 1)
     content_height = max(round(height * scale), 1)
-    # The tenth decides where the odd pixel of padding goes: right and bottom, as in YOLOv5.
+    # The 0.1 puts an odd pixel of padding at the right and bottom, as in YOLOv5.
     left = round((input_width - content_width) / 2 - 0.1)
     top = round((input_height - content_height) / 2 - 0.1)
     return LetterboxPlacement(
@@ -81,13 +81,13 @@ def letterbox(width: int, height: int, input_width: int, input_height: int) -> L
 
 
 def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
-    """Return boxes [n, 4] given by corners as centre and size."""
+    """Convert boxes [n, 4] from corners to centre and size."""
     corners = boxes.reshape(-1, 2, 2)
     return np.concatenate((corners.mean(axis=1), corners[:, 1] - corners[:, 0]), axis=1)
 
 
 def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
-    """Return boxes [n, 4] given as centre and size as corners."""
+    """Convert boxes [n, 4] from centre and size to corners."""
     half = boxes[:, 2:4] / 2
     return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
@@ -114,20 +114,20 @@ def non_maximum_suppression(
     max_detections: int,
     class_agnostic: bool,
 ) -> npt.NDArray[np.intp]:
-    """Return the indices of the boxes that stay, highest score first.
+    """Return the indices of the boxes kept, highest score first.
 
-    boxes: xyxy [n, 4]; scores, class_ids: [n]. Of two boxes of one label that overlap by
-    more than iou_threshold the lower score goes; ties keep the first.
+    boxes: xyxy [n, 4]; scores, class_ids: [n]. Of two boxes of one label whose IoU exceeds
+    iou_threshold, the one with the lower score is dropped; ties keep the first.
     """
     order = np.argsort(-scores, kind="stable")
     if not class_agnostic:
-        # float32 on purpose: the offset costs the original precision too, and where an
-        # overlap lies at the threshold that decides.
+        # In float32, as in YOLOv5: the offset costs precision, which decides overlaps close to
+        # the threshold.
         boxes = boxes + class_ids[:, None].astype(np.float32) * _LABEL_OFFSET
     boxes = boxes[order]
     kept: list[np.intp] = []
     while order.size and len(kept) < max_detections:
-        # First the best few among themselves, then whoever of them stays against the rest.
+        # Compare the best few with each other, then those kept with the rest.
         few, rest = boxes[:_FEW], boxes[_FEW:]
         apart = iou(few, few) <= iou_threshold
         stays = np.ones(len(few), bool)

@@ -1,6 +1,6 @@
-"""Fan-out of one image to many models, and how far their answers agree.
+"""Fan-out of one image to many models, and the agreement of their answers.
 
-Works over anything that has a card and answers: a model in this process, on another
+Works with anything that has a card and answers: a model in this process, on another
 server, in a cluster. Knows no gRPC.
 """
 
@@ -16,7 +16,7 @@ import structlog
 from visavis_server.arrays import Tensor
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError, drop_traceback, listed
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.vision import boxes
 from visavis_server.vision.labels import KNOWN_LABEL_SETS
 from visavis_server.vision.results import (
@@ -40,22 +40,22 @@ class Comparable(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in the repository."""
+        """The name in the repository."""
         ...
 
     @property
     def task(self) -> Task:
-        """What it is capable of."""
+        """The task that the model is capable of."""
         ...
 
     @property
     def document(self) -> ModelDocument:
-        """Its document: labels and card."""
+        """The model's document, with labels and card."""
         ...
 
     @property
     def served_by(self) -> ServedBy:
-        """What its answers say of where they come from."""
+        """The origin that answers name: model, version, precision and provider."""
         ...
 
     async def answer(self, picture: Picture, options: Options, caller: Caller) -> Answer:
@@ -65,7 +65,7 @@ class Comparable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClassificationAgreement:
-    """How far two classifiers agree; the divergence is None where label sets differ."""
+    """The agreement of two classifiers; the divergence is None if their label sets differ."""
 
     same_top1: bool
     top_k_overlap: float
@@ -74,7 +74,7 @@ class ClassificationAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Two detections that match, by their index in each answer."""
+    """Two matching detections, by their index in each answer."""
 
     index: int
     baseline_index: int
@@ -83,7 +83,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class DetectionAgreement:
-    """How far two detectors agree; the means are None without matches."""
+    """The agreement of two detectors; the means are None without matches."""
 
     matches: tuple[Match, ...]
     only_here: int
@@ -98,7 +98,7 @@ Agreement = ClassificationAgreement | DetectionAgreement
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """One model's answer, or the error that it gave instead."""
+    """One model's answer, or its error."""
 
     model: Comparable
     outcome: Answer | VisavisError
@@ -115,15 +115,15 @@ class TaskComparison:
 
     @property
     def nothing_to_compare(self) -> str:
-        """Why there is nothing to compare; empty where there is."""
+        """The reason why there is nothing to compare; empty if there is."""
         if len(self.answers) > 1:
             return ""
-        return f"nothing to compare with: {self.baseline} is the only model asked for {self.task}"
+        return f"nothing to compare with: {self.baseline} is the only model for {self.task}"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Whom a comparison asks, per task, with the baseline; and whom it leaves out, and why."""
+    """The models and the baseline of a comparison, by task; and the models left out, with why."""
 
     by_task: dict[Task, list[Comparable]]
     baselines: dict[Task, str]
@@ -131,7 +131,7 @@ class Selection:
 
     @property
     def models(self) -> list[Comparable]:
-        """All models that are asked, by task."""
+        """All models of the comparison, by task."""
         return [model for models in self.by_task.values() for model in models]
 
 
@@ -141,10 +141,10 @@ def select(
     names: Sequence[str],
     baseline: str | None,
 ) -> Selection:
-    """Return whom to ask: the named models, else all; for the given tasks, else all.
+    """Select the models of a comparison: those named, else all; for the given tasks, else all.
 
-    available: every model, by name, those in `names` among them. Raises InvalidRequest if
-    the baseline is not among those who are asked, or if nobody is.
+    available: every model, including those in `names`. Raises InvalidRequest if the baseline is
+    not selected, or if no model is.
     """
     wanted = list(dict.fromkeys(tasks)) or list(Task)
     order = {name: index for index, name in enumerate(dict.fromkeys(names))}
@@ -152,9 +152,9 @@ def select(
     by_task: dict[Task, list[Comparable]] = {task: [] for task in Task if task in wanted}
     for model in sorted(available, key=lambda m: (order.get(m.name, len(order)), m.name)):
         if names and model.name not in order:
-            left_out[model.name] = "not among the models of the request"
+            left_out[model.name] = "not among the requested models"
         elif model.task not in wanted:
-            left_out[model.name] = f"capable of {model.task} only, which was not asked for"
+            left_out[model.name] = f"only capable of {model.task}, which was not requested"
         else:
             by_task[model.task].append(model)
     by_task = {task: models for task, models in by_task.items() if models}
@@ -167,11 +167,11 @@ def select(
             "models",
             f"none of {listed(order)} is capable of {task_names}; capable are: {capable}",
         )
-    asked = {model.name for models in by_task.values() for model in models}
-    if baseline is not None and baseline not in asked:
+    selected = {model.name for models in by_task.values() for model in models}
+    if baseline is not None and baseline not in selected:
         raise InvalidRequest(
             "baseline",
-            f"baseline {baseline[:128]!r} is not among the models compared: {listed(asked)}",
+            f"baseline {baseline[:128]!r} is not among the models compared: {listed(selected)}",
         )
     baselines = {
         task: baseline if any(m.name == baseline for m in models) and baseline else models[0].name
@@ -183,9 +183,9 @@ def select(
 async def answers(
     selection: Selection, picture: Picture, options: Options, caller: Caller
 ) -> AsyncGenerator[ModelAnswer, None]:
-    """Yield each model's answer, or its error, as soon as it is there.
+    """Yield each model's answer or error as soon as it is available.
 
-    To close it early cancels what is still waiting.
+    Closing the generator cancels the remaining answers.
     """
 
     async def ask(model: Comparable) -> ModelAnswer:
@@ -194,10 +194,10 @@ async def answers(
         except VisavisError as error:
             drop_traceback(error)
             return ModelAnswer(model, error)
-        except Exception as error:  # noqa: BLE001  whatever one does, the others' answers stand
+        except Exception as error:  # noqa: BLE001  a failure of one model must not affect the others
             _log.exception("model failed in a comparison", model=model.name)
             drop_traceback(error)
-            return ModelAnswer(model, ModelFailed("internal error; the server's log says more"))
+            return ModelAnswer(model, ModelFailed("internal error; see the server's log"))
 
     tasks = [asyncio.create_task(ask(model)) for model in selection.models]
     try:
@@ -209,9 +209,9 @@ async def answers(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def conclude(selection: Selection, given: Sequence[ModelAnswer]) -> list[TaskComparison]:
-    """Return the answers in order, each with its agreement with the baseline."""
-    by_name = {answer.model.name: answer for answer in given}
+def conclude(selection: Selection, received: Sequence[ModelAnswer]) -> list[TaskComparison]:
+    """Return the answers in the selection's order, each with its agreement with the baseline."""
+    by_name = {answer.model.name: answer for answer in received}
     comparisons = []
     for task, models in selection.by_task.items():
         baseline = by_name[selection.baselines[task]]
@@ -244,7 +244,7 @@ def _with_agreement(answer: ModelAnswer, baseline: ModelAnswer) -> ModelAnswer:
 
 
 def _share(one: LabelSet, other: LabelSet) -> bool:
-    """Say whether class ids mean the same; tables of a known set may spell its labels apart."""
+    """Return True if class ids mean the same; known sets may be spelled differently."""
     if one.name != other.name or len(one.labels) != len(other.labels):
         return False
     return one.labels == other.labels or one.name in KNOWN_LABEL_SETS
@@ -253,7 +253,7 @@ def _share(one: LabelSet, other: LabelSet) -> bool:
 def classification_agreement(
     here: Classified, baseline: Classified, same_label_set: bool
 ) -> ClassificationAgreement:
-    """Return how far two classifiers agree, by class id in one label set, by name otherwise."""
+    """Return the agreement of two classifiers: by class id in one label set, else by name."""
 
     def keys(answer: Classified) -> list[int | str]:
         return [c.class_id if same_label_set else c.label for c in answer.classifications]
@@ -271,7 +271,7 @@ def classification_agreement(
 
 
 def jensen_shannon_divergence(one: Tensor, other: Tensor) -> float:
-    """Return the divergence, base 2, of two distributions [n]: 0 identical, 1 disjoint."""
+    """Return the divergence, base 2, of two distributions [n]: 0 if identical, 1 if disjoint."""
     p, q = one.astype(np.float64), other.astype(np.float64)
     p, q = p / p.sum(), q / q.sum()
     middle = (p + q) / 2
@@ -286,9 +286,9 @@ def jensen_shannon_divergence(one: Tensor, other: Tensor) -> float:
 def detection_agreement(
     here: Detected, baseline: Detected, same_label_set: bool
 ) -> DetectionAgreement:
-    """Return how far two detectors agree: pairs of one label, the highest IoU first.
+    """Return the agreement of two detectors, by matching pairs of one label, highest IoU first.
 
-    Each detection is in one pair at most, and the order of the two makes no difference.
+    Each detection is in at most one pair, and the result is symmetric.
     """
     ours, theirs = here.detections, baseline.detections
     overlap = boxes.iou(_corners(ours), _corners(theirs))
@@ -319,8 +319,8 @@ def _best_first(overlap: Tensor) -> Iterator[tuple[int, int]]:
     """Yield the pairs [n, m] that overlap enough to match, the highest IoU first."""
     pairs = np.argwhere(overlap >= MATCH_IOU)
     order = np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")
-    # Two answers of 1,000 objects can have a million pairs: as one list they would stop the
-    # event loop, and mostly the first few thousand are enough.
+    # Two answers with 1,000 objects can have a million pairs: as one list they would block the
+    # event loop, and usually the first few thousand suffice.
     for start in range(0, len(order), _PAIRS_AT_ONCE):
         yield from map(tuple, pairs[order[start : start + _PAIRS_AT_ONCE]].tolist())
 

@@ -1,7 +1,7 @@
-"""Bytes to pixels: encoded or raw, within limits that are checked before anything is decoded.
+"""Decodes encoded and raw images, within limits that are checked before anything is decoded.
 
-What a decoder is given is never the caller's file, but the part of it that pixels depend on: see
-jpeg_file, png_file and webp_file.
+Decoders never receive the client's file, but only the parts that pixels depend on: see
+formats.jpeg, formats.png and formats.webp.
 """
 
 import io
@@ -16,21 +16,21 @@ from visavis_server.arrays import Image
 from visavis_server.errors import InvalidRequest, Overloaded
 from visavis_server.runtime import memory
 from visavis_server.settings import ImageLimits
-from visavis_server.vision.formats import foreign as foreign_file
+from visavis_server.vision.formats.foreign import describe
 from visavis_server.vision.formats.jpeg import read_jpeg
 from visavis_server.vision.formats.picture_file import MAX_SIDE, PictureFile, check_size
 from visavis_server.vision.formats.png import SIGNATURE as PNG_SIGNATURE
 from visavis_server.vision.formats.png import read_png
 from visavis_server.vision.formats.webp import read_webp
 
-# 7,500 damaged JPEGs would leave 30 MiB behind.
+# With glibc's defaults, 7,500 damaged JPEGs leave 30 MiB behind.
 memory.keep_little()
-cv2.setNumThreads(1)  # Parallelism is across images: the scheduler has a thread for each core.
-# Every picture's size is checked before; Pillow would warn above its own limit, and then raise.
+cv2.setNumThreads(1)  # Images are decoded in parallel: the scheduler has a thread for each core.
+# Sizes are checked before; Pillow would warn above its limit, and raise above twice that.
 PillowImage.MAX_IMAGE_PIXELS = None
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# By orientation: what OpenCV calls upside down, left to right, and both.
+# OpenCV's flip codes, by orientation: 0 upside down, 1 left to right, -1 both.
 _MIRRORED = {4: 0, 8: 0, 2: 1, 6: 1, 3: -1, 7: -1}
 _DECODED_AS_STORED: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -41,11 +41,11 @@ def decode(
     field: str = "image.encoded",
     hold: Callable[[int], None] = lambda size_bytes: None,
 ) -> Image:
-    """Return the picture in a JPEG, PNG or WebP file: uint8 RGB [H, W, 3], upright.
+    """Return the pixels of a JPEG, PNG or WebP file: uint8 RGB [H, W, 3], upright.
 
-    EXIF orientation is applied, alpha dropped, 16 bits cut to 8. hold: told before anything is
-    decoded how many bytes that may take; what it raises is raised. Raises InvalidRequest
-    on `field`: not such a file, over a limit, or damaged.
+    EXIF orientation is applied, alpha dropped, 16 bits cut to 8. hold: called with the bytes that
+    decoding may take, before it begins; its exceptions are passed on. Raises InvalidRequest on
+    `field`: an unsupported format, over a limit, or damaged.
     """
     file = read_file(data, limits, field)
     hold(len(data) + file.working_bytes)
@@ -53,13 +53,13 @@ def decode(
 
 
 def read_file(data: bytes, limits: ImageLimits, field: str = "image.encoded") -> PictureFile:
-    """Return what an encoded picture's file says; no pixel is decoded. Raises as decode does."""
+    """Return the description of an encoded picture, without decoding it. Raises as decode does."""
     if not data:
         raise InvalidRequest(field, "the image is empty; send the bytes of a JPEG, PNG or WebP")
     if len(data) > limits.encoded_bytes:
         raise InvalidRequest(
             field,
-            f"the image is {len(data)} bytes; the limit is {limits.encoded_bytes}",
+            f"the image has {len(data)} bytes; the limit is {limits.encoded_bytes}",
         )
     if data.startswith(b"\xff\xd8\xff"):
         return read_jpeg(data, limits, field)
@@ -67,11 +67,11 @@ def read_file(data: bytes, limits: ImageLimits, field: str = "image.encoded") ->
         return read_png(data, limits, field)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return read_webp(data, limits, field)
-    raise InvalidRequest(field, foreign_file.named(data))
+    raise InvalidRequest(field, describe(data))
 
 
 def decode_file(file: PictureFile, field: str = "image.encoded") -> Image:
-    """Return the pixels of a file that has been read. Raises as decode does."""
+    """Return the pixels of a described file. Raises as decode does."""
     try:
         data = file.minimal()
         stored: Image | None
@@ -89,17 +89,17 @@ def decode_file(file: PictureFile, field: str = "image.encoded") -> Image:
             raise _no_memory() from None
     except MemoryError:
         raise _no_memory() from None
-    raise InvalidRequest(field, "the image can't be decoded; it is damaged or incomplete")
+    raise InvalidRequest(field, "the image can't be decoded: it is damaged or incomplete")
 
 
 def _decode_cmyk(data: memoryview) -> Image:
-    """Return a CMYK JPEG as RGB, as Pillow converts it: OpenCV's is off by a grey level."""
+    """Return a CMYK JPEG as RGB, converted by Pillow: OpenCV is off by a grey level."""
     with PillowImage.open(io.BytesIO(data), formats=("JPEG",)) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 def _placed(frame: Image, file: PictureFile) -> Image:
-    """Return a frame of an animation on its canvas, which is black."""
+    """Return a frame of an animation on its black canvas."""
     (height, width), (left, top) = frame.shape[:2], file.place
     if (height, width) == (file.height, file.width):
         return frame
@@ -109,8 +109,8 @@ def _placed(frame: Image, file: PictureFile) -> Image:
 
 
 def _turned(image: Image, orientation: int) -> Image:
-    """Return an image upright; orientation: as EXIF counts, 1 to 8."""
-    # 5 to 8 swap the axes; then each of 2, 3, 4 and their like mirrors some.
+    """Return an image upright; orientation: EXIF's, 1 to 8."""
+    # 5 to 8 swap the axes; then all but 1 and 5 mirror one or both.
     if orientation in (5, 6, 7, 8):
         image = cv2.transpose(image)
     if orientation in _MIRRORED:
@@ -119,7 +119,7 @@ def _turned(image: Image, orientation: int) -> Image:
 
 
 def _no_memory() -> Overloaded:
-    return Overloaded("there is not enough memory to decode the image; try again later", 1.0)
+    return Overloaded("out of memory while decoding the image; try again later", 1.0)
 
 
 def from_raw(
@@ -133,7 +133,7 @@ def from_raw(
     """Return raw pixels as uint8 RGB [H, W, 3]; hold: as for decode.
 
     pixel_format: "RGB", "BGR", "GRAY" or "NV12" (BT.601, limited range; even sides).
-    Raises InvalidRequest: sides out of range, or data of another size than they ask for.
+    Raises InvalidRequest: a side is out of range, or data has the wrong size.
     """
     for name, side in (("width", width), ("height", height)):
         if not 1 <= side <= MAX_SIDE:
@@ -155,7 +155,7 @@ def from_raw(
     if len(data) != expected:
         raise InvalidRequest(
             "image.raw.data",
-            f"data is {len(data)} bytes; {width}x{height} in {pixel_format} takes {expected}",
+            f"data has {len(data)} bytes; {width}x{height} in {pixel_format} takes {expected}",
         )
     hold(len(data) + width * height * 3)
     pixels = np.frombuffer(data, np.uint8).reshape(rows, width, channels)

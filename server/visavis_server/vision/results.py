@@ -1,4 +1,4 @@
-"""What models answer, in plain Python: the services turn it into messages."""
+"""The answers of models, as plain Python types. The services convert them to messages."""
 
 import threading
 import time
@@ -12,10 +12,10 @@ from visavis_server.telemetry.timings import Timings
 
 
 class Picture:
-    """A request's image, decoded once, by whoever needs it first.
+    """A request's image, decoded once, at its first use.
 
-    held: what its pixels are counted by; None: nothing. keep: whether somebody needs the pixels
-    after a model has made its input from them. width, height: 0 until it is decoded.
+    held: counts the bytes of the pixels; None: they are not counted. keep: the pixels are needed
+    after a model has prepared its input. width, height: 0 until the image is decoded.
     """
 
     def __init__(self, decode: Callable[[], Image], held: Held | None = None) -> None:
@@ -27,9 +27,9 @@ class Picture:
         self._pixels: Image | None = None
 
     def decode(self) -> float:
-        """Return how many milliseconds decoding took; 0 if that was done before.
+        """Decode the image; return the milliseconds taken, 0 if it was already decoded.
 
-        Raises InvalidRequest, and Overloaded where memory is short.
+        Raises InvalidRequest, and Overloaded if memory is short.
         """
         with self._lock:
             if self._pixels is not None:
@@ -38,14 +38,14 @@ class Picture:
             try:
                 self._pixels = self._decode()
             finally:
-                # Decoding took more than its result, and more than nothing where it failed.
+                # Release what decoding took beyond the pixels, or all of it if it failed.
                 if self._held is not None:
                     self._held.fits(0 if self._pixels is None else self._pixels.nbytes)
             self.height, self.width, _ = self._pixels.shape
             return (time.perf_counter() - started) * 1e3
 
     def drop(self) -> None:
-        """Forget the pixels; whoever asks for them again decodes them again."""
+        """Release the pixels; the next use decodes the image again."""
         with self._lock:
             self._pixels = None
             if self._held is not None:
@@ -106,7 +106,7 @@ class Detected:
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """What answered."""
+    """The model, version and provider that served an answer."""
 
     model: str
     version: int
@@ -118,7 +118,7 @@ class ServedBy:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One model's answer with what gave it and where the time went."""
+    """One model's answer, with its origin and timings."""
 
     result: Classified | Detected
     served_by: ServedBy

@@ -161,7 +161,9 @@ def test_a_file_for_a_fixed_batch_is_refused_as_one(tmp_path: Path) -> None:
     model = onnx.load_model_from_string(graphs.constant(np.zeros((4, 6, 84))))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     graph = model.SerializeToString()
-    with pytest.raises(ModelFileError, match=r"takes 4 images at once.*with a batch of 1"):
+    with pytest.raises(
+        ModelFileError, match=r"fixed batch size of 4; export it with a batch size of 1"
+    ):
         load(tmp_path, "four", graph, {**DETECT, "batch": "4"})
 
 
@@ -210,9 +212,9 @@ def test_other_tasks_are_refused_by_their_name(read: Any, task: str) -> None:
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ("{}", "no classes are named"),
-        ("[]", "no classes are named"),
-        ("3", "a list or a dict is needed"),
+        ("{}", "there are no class names"),
+        ("[]", "there are no class names"),
+        ("3", "must be a list or a dict"),
         ("{0: 'cat'", "names is invalid"),
         ("__import__('os').system('true')", "names is invalid"),
         ("[" * 10_000, "names is invalid"),
@@ -299,9 +301,9 @@ def test_a_half_precision_file_is_loaded_and_answers(tmp_path: Path) -> None:
         ({"names": "__import__('os').system('touch PWNED')"}, "names is invalid"),
         ({"names": "{0: 'cat', 1: open('x')}"}, "expected a plain value at character"),
         ({"names": "{0: 'cat', 1: ['dog']}"}, "expected a plain value at character"),
-        ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2 are named, and 1 is not"),
+        ({"names": "{0: 'cat', 2: 'dog'}"}, "from 0 to 2, but 1 is missing"),
         ({"names": f"['cat', '{'x' * 1000}']"}, "class 1 has 1000 characters"),
-        ({"names": str(["x"] * 40_000)}, "40000 classes are named"),
+        ({"names": str(["x"] * 40_000)}, "there are 40000 class names"),
         ({"names": "['cat', '\\x1b[31m']"}, "control characters"),
         ({"task": "detect\x1b[31m"}, r"its task is 'detect\[31m'"),
     ],

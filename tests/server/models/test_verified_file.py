@@ -103,14 +103,14 @@ def test_a_fifo_is_refused_at_once(path: Path, where: str) -> None:
 
 def test_a_file_that_no_protobuf_can_be_is_refused_unread(path: Path) -> None:
     os.truncate(path, 1 << 40)  # sparse: it takes no disk, and would take all memory
-    with pytest.raises(ModelFileError, match=f"takes {1 << 40} bytes; 2147483647 is the most"):
+    with pytest.raises(ModelFileError, match=f"has {1 << 40} bytes; the limit is 2147483647"):
         VerifiedFile(path)
 
 
 def test_a_json_file_that_would_fill_the_memory_is_refused(path: Path) -> None:
     path.with_name("model.json").touch()
     os.truncate(path.with_name("model.json"), 1 << 40)
-    with pytest.raises(ModelFileError, match=r"model\.json: it takes .* is the most"):
+    with pytest.raises(ModelFileError, match=r"model\.json: the file has .*; the limit is"):
         VerifiedFile(path)
 
 

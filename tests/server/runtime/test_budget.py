@@ -1,4 +1,4 @@
-"""Bytes are counted from their announcement to their release, and what does not fit is refused."""
+"""The memory budget counts bytes until their release, and refuses more than fit."""
 
 import gc
 import threading
@@ -13,18 +13,20 @@ from visavis_server.runtime.budget import Budget, Held, usable_bytes
 MIB = 1 << 20
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
+def test_bytes_that_do_not_fit_are_refused_and_change_nothing() -> None:
     budget = Budget(100)
     first, second = Held(budget, "arriving"), Held(budget, "arriving")
     first.become(60)
-    with pytest.raises(Overloaded, match="do not fit beside what other calls hold") as refused:
+    with pytest.raises(
+        Overloaded, match="other requests hold too much; try again later"
+    ) as refused:
         second.become(41)
     assert refused.value.retry_after_s > 0
     assert (second.size_bytes, budget.held("arriving"), budget.refusals) == (0, 60, 1)
     second.become(40)
 
 
-def test_what_could_never_fit_says_which_setting_gives_more() -> None:
+def test_bytes_that_could_never_fit_name_the_setting() -> None:
     with pytest.raises(Overloaded, match="memory_budget_bytes"):
         Held(Budget(100), "decoded").become(101)
 
@@ -38,7 +40,7 @@ def test_bytes_move_from_one_kind_to_another_and_back_to_nothing() -> None:
     assert budget.held("waiting") == 0
 
 
-def test_messages_leave_room_for_the_pixels_that_they_become() -> None:
+def test_messages_leave_room_for_pixels() -> None:
     budget = Budget(100, working_bytes=40)
     messages = Held(budget, "waiting")
     assert not messages.fits(61)
@@ -53,14 +55,14 @@ def test_pixels_may_take_all_that_messages_leave() -> None:
     assert not Held(budget, "arriving").fits(1)
 
 
-def test_what_nobody_refers_to_any_more_is_given_back() -> None:
+def test_collected_bytes_are_released() -> None:
     budget = Budget(100)
     Held(budget, "decoded").become(100)
     gc.collect()
     assert budget.held("decoded") == 0
 
 
-def test_a_core_waits_for_the_pixels_of_others_to_go() -> None:
+def test_a_core_waits_for_the_pixels_of_others_to_be_released() -> None:
     budget = Budget(100)
     other, own = Held(budget, "decoded"), Held(budget, "decoded")
     other.become(80)
@@ -71,7 +73,7 @@ def test_a_core_waits_for_the_pixels_of_others_to_go() -> None:
     assert own.size_bytes == 50
 
 
-def test_a_core_does_not_wait_where_no_pixels_are_in_the_way() -> None:
+def test_a_core_does_not_wait_if_no_pixels_are_held() -> None:
     budget = Budget(100)
     messages, pixels = Held(budget, "waiting"), Held(budget, "decoded")
     messages.become(80)
@@ -81,7 +83,7 @@ def test_a_core_does_not_wait_where_no_pixels_are_in_the_way() -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_threads_that_hold_and_release_leave_the_count_at_nothing() -> None:
+def test_threads_that_hold_and_release_leave_nothing_held() -> None:
     budget = Budget(1000)
 
     def work() -> None:
@@ -99,7 +101,7 @@ def test_threads_that_hold_and_release_leave_the_count_at_nothing() -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine with 8 GiB free, beside 1 GiB of this process; its groups are to be written."""
+    """A machine with 8 GiB free and 1 GiB used by this process. Tests write its cgroups."""
     (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable: {8 << 20} kB\n")
     (tmp_path / "status").write_text(f"VmHWM:\t1 kB\nVmRSS:\t{1 << 20} kB\n")
     return tmp_path
@@ -115,7 +117,9 @@ def test_without_a_limit_the_machine_s_free_memory_is_usable(machine: Path) -> N
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_smallest_limit_of_all_groups_around_holds(machine: Path, version: int) -> None:
+def test_the_smallest_limit_of_the_cgroup_and_its_parents_holds(
+    machine: Path, version: int
+) -> None:
     line, mount, name, endless = {
         1: ("4:memory:/pods/one", "cgroups/memory", "memory.limit_in_bytes", str(2**63 - 4096)),
         2: ("0::/pods/one", "cgroups", "memory.max", "max"),
@@ -128,5 +132,5 @@ def test_the_smallest_limit_of_all_groups_around_holds(machine: Path, version: i
     assert usable(machine) == int(0.9 * 700 * MIB)
 
 
-def test_a_system_that_says_nothing_is_not_guessed_at(tmp_path: Path) -> None:
+def test_unknown_memory_is_not_guessed(tmp_path: Path) -> None:
     assert usable(tmp_path) is None

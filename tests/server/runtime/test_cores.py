@@ -1,4 +1,4 @@
-"""How many cores this process may use, and what they are like."""
+"""The usable cores, their cache and their instruction sets."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def membership(tmp_path: Path) -> Path:
-    """A process in /pods/one, as version 2 says it."""
+    """A process in /pods/one, in the format of cgroups version 2."""
     file = tmp_path / "membership"
     file.write_text("0::/pods/one\n")
     return file
@@ -41,7 +41,7 @@ def put(file: Path, text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("folder", ["pods/one", "pods", "."])
-def test_the_quota_of_a_cgroup_or_of_one_around_it_bounds_the_cores(
+def test_the_quota_of_a_cgroup_or_a_parent_bounds_the_cores(
     tmp_path: Path, membership: Path, folder: str, cpu_max: str, cores: int
 ) -> None:
     put(tmp_path / folder / "cpu.max", cpu_max)
@@ -54,7 +54,7 @@ def test_the_smallest_quota_counts(tmp_path: Path, membership: Path) -> None:
     assert usable_cores(tmp_path, membership) == 3
 
 
-def test_the_first_version_of_cgroups_counts_too(tmp_path: Path, membership: Path) -> None:
+def test_cgroups_version_1_counts_too(tmp_path: Path, membership: Path) -> None:
     membership.write_text("5:memory:/pods/one\n4:cpu,cpuacct:/pods/one\n")
     # In a container the path is the host's, and the mount is the process's own group.
     put(tmp_path / "cpu,cpuacct" / "cpu.cfs_quota_us", "400000\n")

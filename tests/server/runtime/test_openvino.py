@@ -1,4 +1,4 @@
-"""OpenVINO: through its plugin or its own build of ONNX Runtime, in float32 or bfloat16."""
+"""OpenVINO, by its plugin or its own build of ONNX Runtime, in float32 and bfloat16."""
 
 import json
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ from ..serving import image, served_by, settings
 
 
 @pytest.fixture
-def forgotten() -> Iterator[None]:
-    """What was found out about this machine is found out anew, and again after the test."""
+def cleared() -> Iterator[None]:
+    """Clear the cached devices before and after the test."""
     providers._openvino_devices.cache_clear()
     yield
     providers._openvino_devices.cache_clear()
@@ -39,8 +39,8 @@ def device(kind: Any = onnxruntime.OrtHardwareDeviceType.CPU, **metadata: str) -
 
 
 @pytest.fixture
-def plugin(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """A plugin that finds the devices of the list that is given back."""
+def plugin(cleared: None, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A plugin that finds the devices of the returned list."""
     found: list[Any] = []
     module = SimpleNamespace(get_library_path=lambda: "plugin.so")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU.name])
@@ -58,7 +58,7 @@ def usable() -> None:
 
 
 def test_without_openvino_the_device_is_refused_with_what_to_install(
-    forgotten: None, monkeypatch: pytest.MonkeyPatch
+    cleared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU.name])
     monkeypatch.setattr(providers, "_openvino_plugin", lambda: None)
@@ -68,7 +68,7 @@ def test_without_openvino_the_device_is_refused_with_what_to_install(
 
 def test_a_plugin_that_finds_no_processor_is_refused(plugin: list[Any]) -> None:
     plugin.append(device(onnxruntime.OrtHardwareDeviceType.GPU))
-    with pytest.raises(ProviderUnavailable, match="finds no processor here that it can use"):
+    with pytest.raises(ProviderUnavailable, match="plugin finds no supported processor"):
         choose("openvino")
 
 
@@ -79,7 +79,7 @@ def test_a_plugin_that_cannot_be_loaded_finds_nothing(
         raise RuntimeError("undefined symbol")
 
     monkeypatch.setattr(onnxruntime, "register_execution_provider_library", broken)
-    with pytest.raises(ProviderUnavailable, match="--device openvino can't run here"):
+    with pytest.raises(ProviderUnavailable, match="--device openvino is unusable"):
         choose("openvino")
 
 
@@ -89,7 +89,7 @@ def test_a_plugin_that_finds_a_processor_can_run(plugin: list[Any]) -> None:
 
 
 def test_its_own_build_of_onnx_runtime_needs_no_plugin(
-    forgotten: None, monkeypatch: pytest.MonkeyPatch
+    cleared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO.name])
     monkeypatch.setattr(providers, "_openvino_plugin", lambda: None)
@@ -104,12 +104,12 @@ def test_bfloat16_needs_a_processor_that_has_it(
     if can:
         assert choose("openvino", bf16=True) == (OPENVINO, "--device openvino")
     else:
-        with pytest.raises(ProviderUnavailable, match="--bf16 can't be had on openvino"):
+        with pytest.raises(ProviderUnavailable, match="--bf16 is unavailable on openvino"):
             choose("openvino", bf16=True)
 
 
 def test_other_providers_refuse_bfloat16() -> None:
-    with pytest.raises(ProviderUnavailable, match="only --device openvino computes in it"):
+    with pytest.raises(ProviderUnavailable, match="only --device openvino supports bfloat16"):
         choose("cpu", bf16=True)
 
 

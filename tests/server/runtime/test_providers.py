@@ -1,4 +1,4 @@
-"""What can run a session here, and what is said where it can't."""
+"""Execution providers: which are usable, and what the errors say is missing."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ NO_DRIVER = "the NVIDIA driver is not installed (libcuda.so.1 is not found)"
 
 @pytest.fixture
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without an NVIDIA driver, whatever this one is."""
+    """A machine without an NVIDIA driver."""
 
     def missing(name: str, *args: object, **kwargs: object) -> None:
         raise OSError(f"{name}: cannot open shared object file")
@@ -34,7 +34,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget(provider: providers.Provider) -> None:
-    """Drop what was found out about this machine."""
+    """Clear the cached result of a check."""
     if hasattr(provider.missing, "cache_clear"):
         provider.missing.cache_clear()
 
@@ -45,34 +45,34 @@ def test_the_cpu_can_always_run() -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_a_gpu_that_cannot_run_is_refused_with_what_is_missing(
-    no_driver: None, device: str
-) -> None:
+def test_an_unusable_gpu_is_refused_with_what_is_missing(no_driver: None, device: str) -> None:
     with pytest.raises(ProviderUnavailable) as refused:
         choose(device)
-    assert f"--device {device} can't run here" in str(refused.value)
+    assert f"--device {device} is unusable" in str(refused.value)
     assert NO_DRIVER in str(refused.value)
     assert "--device cpu" in str(refused.value)
 
 
-def test_auto_takes_the_cpu_without_a_gpu_and_says_why(no_driver: None) -> None:
+def test_auto_selects_the_cpu_without_a_gpu_and_gives_the_reason(no_driver: None) -> None:
     provider, why = choose("auto")
     assert provider is CPU
     assert NO_DRIVER in why
 
 
-def test_auto_takes_cuda_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_cuda_if_it_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     usable = providers.Provider("cuda", CUDA.name, list, CUDA.options)
     monkeypatch.setattr(providers, "CUDA", usable)
     assert choose("auto") == (usable, "an NVIDIA GPU is usable")
 
 
 def test_an_unknown_device_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(ProviderUnavailable, match="'tpu' is unknown; choose auto, cpu, openvino"):
+    with pytest.raises(
+        ProviderUnavailable, match="'tpu' is unknown; choose one of auto, cpu, openvino"
+    ):
         choose("tpu")
 
 
-def test_every_provider_has_a_device_of_its_own() -> None:
+def test_every_provider_has_a_distinct_device() -> None:
     assert len(set(DEVICES)) == len(PROVIDERS) + 1
     assert all(provider.name.endswith("ExecutionProvider") for provider in PROVIDERS)
 
@@ -83,7 +83,7 @@ def test_engines_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("here", [{"avx2"}, {"avx2", "avx_vnni"}, {"avx512_vnni", "avx2"}])
-def test_int8_takes_the_fast_instructions_where_they_are_exact(
+def test_int8_uses_the_fast_instructions_if_they_are_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: set[str]
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(graphs.int8_at_its_limits())

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session: what it tells of the graph, and how it fails."""
+"""Sessions of ONNX Runtime: their description of the graph, and their failures."""
 
 import threading
 from functools import partial
@@ -52,7 +52,7 @@ def test_a_session_takes_any_batch(tmp_path: Path) -> None:
     assert logits.shape == (5, 3)
 
 
-def test_outputs_come_in_the_order_they_are_asked_for(tmp_path: Path) -> None:
+def test_outputs_have_the_requested_order(tmp_path: Path) -> None:
     first, second = np.ones((1, 2)), np.full((1, 3), 2.0)
     opened = session(tmp_path, graphs.constant(first, second, height=8, width=8))
     outputs = opened.run(picture(), ["output1", "output0"])
@@ -84,7 +84,7 @@ def test_sessions_share_the_memory_of_their_runs(tmp_path: Path) -> None:
     assert psutil.Process().memory_info().rss - before < size // 2
 
 
-def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
+def test_input_is_converted_to_half_precision(tmp_path: Path) -> None:
     opened = session(tmp_path, graphs.classifier(elem_type=TensorProto.FLOAT16))
     assert opened.input_dtype == "float16"
     (logits,) = opened.run(picture(0.5))
@@ -92,16 +92,18 @@ def test_a_half_precision_input_is_converted_to(tmp_path: Path) -> None:
     assert logits.tolist() == [[5, 5, 5]]
 
 
-def test_what_breaks_in_the_graph_is_kept_for_the_log_and_not_told(tmp_path: Path) -> None:
+def test_an_error_in_the_graph_is_kept_for_the_log_and_hidden_from_the_client(
+    tmp_path: Path,
+) -> None:
     opened = session(tmp_path, graphs.classifier())
     with pytest.raises(ModelFailed) as failed:
         opened.run(np.zeros((1, 3, 9, 9), np.float32))
     assert "dimension" not in str(failed.value)
-    # For the log, which the model that it belongs to writes.
+    # The model writes it to the log.
     assert "index: 2 Got: 9 Expected: 8" in str(failed.value.__cause__)
 
 
-def test_a_run_that_breaks_writes_nothing_past_our_log(
+def test_a_failing_run_writes_nothing_past_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     values = [
@@ -120,10 +122,10 @@ def test_a_run_that_breaks_writes_nothing_past_our_log(
 
 
 @pytest.mark.parametrize("contents", [b"", b"<html></html>", b"\x08\x09" * 50])
-def test_what_onnx_runtime_cannot_load_is_refused_by_its_path(
+def test_a_file_that_onnx_runtime_cannot_load_is_refused_with_its_path(
     tmp_path: Path, contents: bytes
 ) -> None:
-    with pytest.raises(ModelFileError, match=r"model\.onnx: ONNX Runtime can't load it"):
+    with pytest.raises(ModelFileError, match=r"model\.onnx: ONNX Runtime can't load the file"):
         session(tmp_path, contents)
 
 
@@ -133,23 +135,25 @@ def test_a_graph_with_two_inputs_is_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([add], "two", values[:2], values[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
-    with pytest.raises(ModelFileError, match="has 2 inputs"):
+    with pytest.raises(ModelFileError, match="the model has 2 inputs"):
         session(tmp_path, model.SerializeToString())
 
 
-def test_a_silent_fall_back_to_the_cpu_is_caught(
+def test_a_silent_fallback_to_the_cpu_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = onnxruntime.InferenceSession, []
+    real, requested = onnxruntime.InferenceSession, []
 
     def falls_back(path: str, options: Any, providers: list[Any]) -> Any:
-        asked.extend(name for name, _ in providers)
+        requested.extend(name for name, _ in providers)
         return real(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
-    with pytest.raises(ProviderUnavailable, match=r"asked for CUDA.*runs it on CPU"):
+    with pytest.raises(
+        ProviderUnavailable, match=r"CUDA\w+ was requested, but ONNX Runtime uses CPU"
+    ):
         session(tmp_path, graphs.classifier(), CUDA)
-    assert asked == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert requested == ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def sessions(tmp_path: Path, **plan: Any) -> Sessions:
@@ -159,7 +163,7 @@ def sessions(tmp_path: Path, **plan: Any) -> Sessions:
 
 
 class Watched:
-    """Notes which session runs: the object itself, by identity."""
+    """Records the sessions that run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[Session] = []
@@ -181,13 +185,13 @@ def test_runs_on_one_thread_each_share_a_session(
     assert set(watched.ran) == {opened.first}
 
 
-def test_runs_on_several_threads_have_sessions_of_their_own(tmp_path: Path) -> None:
+def test_runs_on_several_threads_have_separate_sessions(tmp_path: Path) -> None:
     opened = sessions(tmp_path, instances=2, threads=2)
     both = threading.Barrier(2)
     ran: list[Session] = []
 
     class Meeting:
-        """Stands in for a session: it returns when two run at once."""
+        """A fake session that returns once two run concurrently."""
 
         def __init__(self, session: Session) -> None:
             self.session = session
@@ -207,45 +211,45 @@ def test_runs_on_several_threads_have_sessions_of_their_own(tmp_path: Path) -> N
     assert len(set(ran)) == 2
 
 
-def test_the_session_for_lone_runs_is_made_when_a_run_is_first_alone(
+def test_the_exclusive_session_is_created_at_the_first_exclusive_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, watched = sessions(tmp_path, instances=2, exclusive_threads=2), Watched(monkeypatch)
     checked: list[tuple[Session, int]] = []
-    opened.check(lambda *given: checked.append(given), 4)
+    opened.check(lambda *arguments: checked.append(arguments), 4)
     assert checked == [(opened.first, 4)]
     opened.run(picture(), ["logits"])
-    assert opened._make_exclusive is not None  # nobody has been alone
+    assert opened._make_exclusive is not None  # no run was exclusive
     opened.run(picture(), ["logits"], exclusive=True)
     for thread in threading.enumerate():
-        if thread.name == "lone session":
+        if thread.name == "exclusive session":
             thread.join(10)
     (expected,) = opened.run(picture(0.3), ["logits"])
-    (given,) = opened.run(picture(0.3), ["logits"], exclusive=True)
-    lone = watched.ran[-1]
-    assert lone is not opened.first
-    assert checked == [(opened.first, 4), (lone, 1)]
-    np.testing.assert_array_equal(given, expected)
+    (actual,) = opened.run(picture(0.3), ["logits"], exclusive=True)
+    exclusive = watched.ran[-1]
+    assert exclusive is not opened.first
+    assert checked == [(opened.first, 4), (exclusive, 1)]
+    np.testing.assert_array_equal(actual, expected)
 
 
-def test_the_process_waits_for_a_session_that_is_being_made(
+def test_the_process_waits_for_a_session_that_is_being_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = sessions(tmp_path, instances=2, exclusive_threads=2)
     may_go_on = threading.Event()
-    monkeypatch.setattr(opened, "make_alone", lambda: may_go_on.wait(10))
-    # The scheduler's threads are daemons, and what a daemon starts would be one.
+    monkeypatch.setattr(opened, "make_exclusive", lambda: may_go_on.wait(10))
+    # The scheduler's threads are daemons, and threads inherit that by default.
     run = partial(opened.run, picture(), ["logits"], exclusive=True)
     core = threading.Thread(target=run, daemon=True)
     core.start()
     core.join(10)
-    (making,) = (t for t in threading.enumerate() if t.name == "lone session")
+    (making,) = (t for t in threading.enumerate() if t.name == "exclusive session")
     assert not making.daemon
     may_go_on.set()
     making.join(10)
 
 
-def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
+def test_an_exclusive_session_with_wrong_results_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened, watched = sessions(tmp_path, instances=2, exclusive_threads=2), Watched(monkeypatch)
@@ -256,13 +260,13 @@ def test_a_session_for_lone_runs_that_computes_something_else_is_not_used(
 
     opened.check(check, 1)
     opened.make_exclusive()
-    opened.make_exclusive()  # it isn't tried again
+    opened.make_exclusive()  # no second attempt
     opened.run(picture(), ["logits"], exclusive=True)
     assert set(watched.ran) == {opened.first}
     assert "its golden sample differs" in "".join(capsys.readouterr())
 
 
-def test_a_run_that_gives_its_memory_back_computes_the_same(tmp_path: Path) -> None:
+def test_a_run_that_returns_its_memory_computes_the_same(tmp_path: Path) -> None:
     opened = session(tmp_path, graphs.classifier())
     kept, given_back = opened.run(picture()), opened.run(picture(), give_back=True)
     np.testing.assert_array_equal(kept[0], given_back[0])

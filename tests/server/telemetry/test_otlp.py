@@ -1,4 +1,4 @@
-"""Traces: a span for each call and each stage, part of the caller's own trace."""
+"""Traces: a span for each call and each stage, in the client's trace."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from opentelemetry import context, trace
-from opentelemetry import propagate as propagate  # as applications that trace do
+from opentelemetry import propagate as propagate  # as in traced applications
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -33,14 +33,14 @@ SOMEWHERE = "http://127.0.0.1:4317"
 
 
 class Traced:
-    """A server that is traced, and the spans that it has sent."""
+    """A traced server, and the spans that it sent."""
 
     def __init__(self, served: Served, exporter: InMemorySpanExporter) -> None:
         self.served = served
         self._exporter = exporter
 
     def spans(self) -> dict[str, ReadableSpan]:
-        """Return all spans so far, by name; of several with one name the last."""
+        """Return the spans so far by name; of equal names the last."""
         tracing = self.served.app._tracing
         assert tracing and tracing._provider.force_flush()
         return {span.name: span for span in self._exporter.get_finished_spans()}
@@ -91,7 +91,7 @@ async def test_http_is_traced_too(traced: Traced) -> None:
     assert root.attributes and root.attributes["rpc.system"] == "connect_rpc"
 
 
-async def test_a_caller_s_mistake_is_no_fault_of_the_server(traced: Traced) -> None:
+async def test_a_client_error_is_not_a_server_fault(traced: Traced) -> None:
     bad = pb.ClassifyRequest(model="colors", image=image(), top_k=0)
     await traced.served.refused("Classify", bad)
     root = traced.spans()["visavis.v1.VisionService/Classify"]
@@ -125,7 +125,7 @@ async def test_the_sdk_passes_its_caller_s_trace_on(traced: Traced) -> None:
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]  # no types
-    """Takes traces as collectors do, over OTLP by gRPC."""
+    """A collector: receives traces by OTLP over gRPC."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -150,7 +150,7 @@ async def test_a_collector_gets_the_spans_when_the_server_stops_at_the_latest(
     assert {"visavis.v1.VisionService/Classify", "inference", "decode"} <= collector.names
 
 
-async def test_without_a_collector_calls_are_answered_all_the_same(models: Path) -> None:
+async def test_calls_are_answered_without_a_collector(models: Path) -> None:
     async with served_by(App(settings(models, trace="http://127.0.0.1:9"))) as served:
         request = pb.ClassifyRequest(model="colors", image=image())
         answers = await asyncio.gather(*(as_answer(served, request) for _ in range(8)))

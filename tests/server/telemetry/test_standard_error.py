@@ -1,4 +1,4 @@
-"""Standard error while the server runs; each test is a process of its own, that has one to lose."""
+"""Captured standard error. Each test runs a separate process, whose streams it can break."""
 
 import json
 import subprocess
@@ -19,12 +19,12 @@ log = structlog.get_logger()
 
 
 def entries(text: str) -> list[dict[str, Any]]:
-    """Return the log's entries; fails at a line that is none."""
+    """Return the log's entries; fails at a line that is not an entry."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def program(body: str) -> list[str]:
-    """Return the command that runs something with standard error captured."""
+    """Return the command that runs code with standard error captured."""
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     return [sys.executable, "-c", f"{BEGINNING}\nwith captured('json', 'debug'):\n{lines}\n"]
 
@@ -33,7 +33,7 @@ def ran(body: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(program(body), capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_what_native_code_writes_becomes_entries_with_control_characters_escaped() -> None:
+def test_output_of_native_code_becomes_entries_with_control_characters_escaped() -> None:
     done = ran(r"""os.write(2, b'libpng warning: x\x1b[31m\n{"event": "forged"}\nno line break')""")
     found = entries(done.stderr)
     assert {entry["event"] for entry in found} == {"library wrote"}
@@ -45,7 +45,7 @@ def test_what_native_code_writes_becomes_entries_with_control_characters_escaped
 
 
 def test_a_flood_is_bounded_and_counted() -> None:
-    # Slowly enough for the pipe: what a library writes faster is lost, and not waited for.
+    # Slowly enough for the pipe: output that overflows it is lost.
     done = ran(
         """
 for _ in range(100):
@@ -69,8 +69,8 @@ def test_a_line_without_end_is_cut_into_bounded_entries() -> None:
     assert max(len(entry["text"]) for entry in found) <= 4096
 
 
-def test_native_code_that_writes_more_than_the_pipe_holds_does_not_wait() -> None:
-    # ctypes.PyDLL keeps Python's lock while it calls, as extensions may: nobody can read.
+def test_native_code_that_overflows_the_pipe_does_not_block() -> None:
+    # ctypes.PyDLL holds Python's global lock during a call, as extensions may: the pipe isn't read.
     done = ran(
         """
 import ctypes
@@ -117,7 +117,7 @@ print('printed', file=sys.stderr)
     assert any(entry["event"] == "error ignored" for entry in found)
 
 
-def test_a_reader_that_does_not_read_costs_entries_and_is_told_how_many() -> None:
+def test_a_blocked_reader_loses_entries_and_learns_how_many() -> None:
     process = subprocess.Popen(
         program(
             """
@@ -134,7 +134,7 @@ sys.stdin.read()
     try:
         assert process.stdout
         assert process.stdout.readline() == b"logged\n"
-        # Only now there is a reader.
+        # From now on there is a reader.
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -147,7 +147,7 @@ sys.stdin.read()
     assert process.returncode == 0
 
 
-def test_the_end_does_not_wait_for_a_reader_that_does_not_read() -> None:
+def test_shutdown_does_not_wait_for_a_blocked_reader() -> None:
     process = subprocess.Popen(
         program("for number in range(5_000):\n    log.info('entry', number=number)"),
         stderr=subprocess.PIPE,
@@ -166,7 +166,7 @@ def test_a_full_disk_changes_no_exit_code() -> None:
     assert done.returncode == 0
 
 
-def test_what_a_full_disk_cost_is_told_once_there_is_room(tmp_path: Path) -> None:
+def test_entries_lost_to_a_full_disk_are_reported_once_there_is_room(tmp_path: Path) -> None:
     command = program(
         """
 import resource

@@ -56,7 +56,7 @@ def test_different_classes_have_different_colours() -> None:
     assert np.abs(drawn[250, 10] - drawn[250, 210]).max() > 40
 
 
-def test_nothing_found_leaves_the_picture_as_it_was() -> None:
+def test_without_detections_the_picture_is_unchanged() -> None:
     image = np.full((50, 70, 3), 90, np.uint8)
     assert np.abs(pixels(annotate(image, NOTHING)) - 90).max() <= 2
 
@@ -98,7 +98,7 @@ def test_labels_fit_on_pictures_of_any_shape(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("answer", [detected((0, 0, 65535, 65535)), classified("tench"), NOTHING])
 @pytest.mark.parametrize(("height", "width"), [(1, 65535), (65535, 1)])
-def test_a_picture_longer_than_a_jpeg_can_be_is_drawn_smaller(
+def test_a_picture_too_long_for_jpeg_is_shrunk(
     height: int, width: int, answer: Classified | Detected
 ) -> None:
     drawn = pixels(annotate(black(height, width), answer))
@@ -113,7 +113,7 @@ def test_boxes_shrink_with_a_picture_that_is_too_long() -> None:
     assert drawn[300, 11_500].max() < 20
 
 
-def test_a_file_over_its_limit_is_drawn_smaller_and_no_smaller_than_need_be() -> None:
+def test_a_file_over_its_limit_is_shrunk_no_more_than_necessary() -> None:
     image = noise(900, 1200, 3)
     whole = len(annotate(image, NOTHING))
     encoded = annotate(image, NOTHING, max_bytes=whole // 2)
@@ -123,14 +123,14 @@ def test_a_file_over_its_limit_is_drawn_smaller_and_no_smaller_than_need_be() ->
     assert size_of(encoded) == (width, height)
 
 
-def test_a_sheet_of_answers_keeps_to_the_limit_too() -> None:
+def test_a_sheet_of_answers_respects_the_limit_too() -> None:
     panels = [(f"model {i}", "a note", NOTHING) for i in range(6)]
     assert len(side_by_side(noise(900, 900, 3), panels)) > 1_000_000
     assert len(side_by_side(noise(900, 900, 3), panels, max_bytes=300_000)) <= 300_000
 
 
 @pytest.mark.timeout(20)
-def test_a_label_without_end_is_drawn_at_once() -> None:
+def test_a_huge_label_is_drawn_quickly() -> None:
     label = "x" * 100_000
     for answer in (classified(label), detected((10, 20, 90, 90), label=label)):
         assert pixels(annotate(black(99, 99), answer)).shape == (99, 99, 3)
@@ -190,7 +190,7 @@ def test_a_name_in_another_alphabet_is_drawn_letter_by_letter(label: str, other:
 
 
 @pytest.mark.parametrize("label", ["日本語", "แมว", "बिल्ली", "🐈", "cat 猫"])
-def test_a_name_that_no_font_here_can_draw_is_its_class_id(label: str) -> None:
+def test_a_label_that_no_font_can_draw_becomes_its_class_id(label: str) -> None:
     image, box = black(200, 300), (10, 50, 200, 150)
     expected = annotate(image, detected(box, label="class 0"))
     assert annotate(image, detected(box, label=label)) == expected
@@ -199,7 +199,7 @@ def test_a_name_that_no_font_here_can_draw_is_its_class_id(label: str) -> None:
 
 @pytest.mark.parametrize("label", ["חתול", "قطة"])
 @pytest.mark.parametrize("can_shape", [True, False])
-def test_a_name_from_right_to_left_is_drawn_only_by_an_engine_that_knows_how(
+def test_right_to_left_labels_are_drawn_only_with_a_shaping_engine(
     monkeypatch: pytest.MonkeyPatch, label: str, can_shape: bool
 ) -> None:
     monkeypatch.setattr("visavis_server.vision.annotate._can_shape", lambda: can_shape)

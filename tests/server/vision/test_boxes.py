@@ -1,4 +1,4 @@
-"""Geometry of boxes, against cases worked out by hand and slow, simple references."""
+"""Geometry of boxes, against hand-computed cases and slow, simple references."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def boxes_of(rows: list[tuple[int, int, int, int]]) -> Boxes:
 
 
 def slow_iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return the overlap of two boxes by the definition."""
+    """Return the overlap of two boxes, by definition."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(width, 0) * max(height, 0)
@@ -43,7 +43,7 @@ def slow_nms(
     threshold: float,
     agnostic: bool,
 ) -> list[int]:
-    """Return who stays: nobody who overlaps too much with a better one that stays."""
+    """Return the boxes kept: those that overlap no better kept box too much."""
     kept: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: (-scores[i], i)):
         rivals = [k for k in kept if agnostic or classes[k] == classes[i]]
@@ -94,7 +94,7 @@ def test_letterbox_never_leaves_the_input(width: int, height: int, size: int) ->
     st.sampled_from(["exact", "rounded"]),
     st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
-def test_boxes_find_their_way_back_to_the_original(
+def test_boxes_are_mapped_back_to_the_original(
     width: int, height: int, unpad: str, corners: list[float]
 ) -> None:
     place = letterbox(width, height, 640, 640)
@@ -116,13 +116,13 @@ def test_boxes_find_their_way_back_to_the_original(
 
 
 @pytest.mark.parametrize("unpad", ["exact", "rounded"])
-def test_boxes_that_reach_into_the_padding_end_at_the_picture(unpad: str) -> None:
+def test_boxes_in_the_padding_are_clipped_to_the_picture(unpad: str) -> None:
     place = letterbox(810, 1080, 640, 640)
     back = place.to_original(np.array([[0, -50, 640, 700]], np.float32), unpad)
     np.testing.assert_array_equal(back, [[0, 0, 810, 1080]])
 
 
-def test_no_boxes_stay_no_boxes() -> None:
+def test_empty_boxes_stay_empty() -> None:
     none = np.zeros((0, 4), np.float32)
     assert letterbox(10, 20, 64, 64).to_original(none, "exact").shape == (0, 4)
     assert cxcywh_to_xyxy(none).shape == (0, 4)
@@ -134,7 +134,7 @@ def test_centre_and_size_become_corners() -> None:
     np.testing.assert_array_equal(cxcywh_to_xyxy(given_boxes), [[8, 17, 12, 23], [0, 0, 0, 0]])
 
 
-def test_overlaps_are_what_they_are_on_squared_paper() -> None:
+def test_overlaps_match_counted_squares() -> None:
     one = boxes_of([(0, 0, 4, 4)])
     many = boxes_of([(0, 0, 4, 4), (2, 0, 6, 4), (4, 0, 8, 4), (1, 1, 3, 3), (9, 9, 10, 10)])
     np.testing.assert_allclose(iou(one, many), [[1, 8 / 24, 0, 4 / 16, 0]], rtol=1e-6)
@@ -149,7 +149,7 @@ def test_overlap_is_intersection_over_union(
     np.testing.assert_allclose(got, np.array(expected).reshape(got.shape), atol=1e-6)
 
 
-def test_boxes_without_area_overlap_nothing_and_stay() -> None:
+def test_boxes_without_area_overlap_nothing_and_are_kept() -> None:
     dots = boxes_of([(5, 5, 5, 5), (5, 5, 5, 5), (0, 5, 9, 5)])
     assert not iou(dots, dots).any()
     scores = np.array([0.9, 0.8, 0.7], np.float32)
@@ -162,7 +162,7 @@ def test_boxes_without_area_overlap_nothing_and_stay() -> None:
     st.sampled_from([0.0, 0.3, 0.45, 0.7, 1.0]),
     st.booleans(),
 )
-def test_suppression_keeps_whom_the_slow_reference_keeps(
+def test_suppression_keeps_the_boxes_of_the_slow_reference(
     found: list[tuple[tuple[int, int, int, int], int, int]], threshold: float, agnostic: bool
 ) -> None:
     rows = [f[0] for f in found]
@@ -195,7 +195,7 @@ def test_suppression_of_many_boxes_keeps_the_same(most: int, agnostic: bool) -> 
     assert kept.tolist() == expected[:most]
 
 
-def test_an_overlap_at_the_threshold_stays() -> None:
+def test_an_overlap_at_the_threshold_is_kept() -> None:
     pair = boxes_of([(0, 0, 4, 4), (0, 0, 4, 2)])
     scores = np.array([0.9, 0.8], np.float32)
     labels = np.zeros(2, np.intp)
@@ -203,14 +203,14 @@ def test_an_overlap_at_the_threshold_stays() -> None:
     assert non_maximum_suppression(pair, scores, labels, 0.49, 10, False).tolist() == [0]
 
 
-def test_no_more_boxes_stay_than_were_asked_for() -> None:
+def test_no_more_boxes_are_kept_than_requested() -> None:
     apart = boxes_of([(i * 10, 0, i * 10 + 5, 5) for i in range(6)])
     scores = np.array([0.1, 0.6, 0.2, 0.5, 0.3, 0.4], np.float32)
     kept = non_maximum_suppression(apart, scores, np.zeros(6, np.intp), 0.5, 3, False)
     assert kept.tolist() == [1, 3, 5]
 
 
-def test_the_last_labels_of_a_large_set_are_kept_apart_too() -> None:
+def test_the_last_labels_of_a_large_set_are_separated_too() -> None:
     same = boxes_of([(0, 0, 40, 40)] * 3)
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     labels = np.array([998, 999, 999], np.intp)

@@ -1,4 +1,4 @@
-"""Whom a comparison asks, whom it leaves out, and what becomes of failures."""
+"""Comparisons: the selection of models, the models left out, and failures."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import comparison
 from visavis_server.vision.comparison import ClassificationAgreement, select
@@ -23,7 +23,7 @@ CLASSIFICATION, DETECTION = Task.CLASSIFICATION, Task.OBJECT_DETECTION
 
 
 class Fake:
-    """A model that gives a known answer, or fails, when it is told to."""
+    """A model that gives a known answer or fails, once released."""
 
     def __init__(
         self,
@@ -81,29 +81,29 @@ async def compared(
     return comparison.conclude(selection, given)
 
 
-def test_without_a_choice_all_models_are_asked_for_all_tasks() -> None:
+def test_by_default_all_models_are_compared_for_all_tasks() -> None:
     selection = select(four(), [], [], None)
     assert names(selection) == {CLASSIFICATION: ["cls-a", "cls-b"], DETECTION: ["det-a", "det-b"]}
     assert selection.baselines == {CLASSIFICATION: "cls-a", DETECTION: "det-a"}
     assert selection.left_out == {}
 
 
-def test_models_come_in_the_order_of_the_request_and_the_first_is_the_baseline() -> None:
+def test_models_keep_the_order_of_the_request_and_the_first_is_the_baseline() -> None:
     selection = select(four(), [], ["det-b", "cls-b", "det-a", "det-b"], None)
     assert names(selection) == {CLASSIFICATION: ["cls-b"], DETECTION: ["det-b", "det-a"]}
     assert selection.baselines == {CLASSIFICATION: "cls-b", DETECTION: "det-b"}
 
 
-def test_a_chosen_baseline_holds_for_its_task_only() -> None:
+def test_a_requested_baseline_applies_to_its_task_only() -> None:
     selection = select(four(), [], [], "cls-b")
     assert selection.baselines == {CLASSIFICATION: "cls-b", DETECTION: "det-a"}
 
 
-def test_who_is_left_out_is_told_why() -> None:
+def test_models_left_out_have_a_reason() -> None:
     assert select(four(), [DETECTION], ["cls-a", "det-b"], None).left_out == {
-        "cls-a": "capable of classification only, which was not asked for",
-        "cls-b": "not among the models of the request",
-        "det-a": "not among the models of the request",
+        "cls-a": "only capable of classification, which was not requested",
+        "cls-b": "not among the requested models",
+        "det-a": "not among the requested models",
     }
 
 
@@ -116,7 +116,7 @@ def test_who_is_left_out_is_told_why() -> None:
         ([DETECTION], ["cls-a"], None, "models"),
     ],
 )
-def test_a_choice_that_leaves_nothing_to_answer_is_refused(
+def test_an_empty_selection_is_refused(
     tasks: list[Task], wanted: list[str], baseline: str | None, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -124,13 +124,13 @@ def test_a_choice_that_leaves_nothing_to_answer_is_refused(
     assert refused.value.field == field
 
 
-def test_a_task_that_nobody_is_capable_of_is_refused() -> None:
+def test_a_task_without_a_capable_model_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no model is capable of object detection") as refused:
         select(four()[:2], [DETECTION], [], None)
     assert refused.value.field == "tasks"
 
 
-async def test_answers_arrive_as_soon_as_they_are_there() -> None:
+async def test_answers_arrive_as_soon_as_they_are_available() -> None:
     slow, fast = four()[:2]
     slow.may_answer.clear()
     stream = comparison.answers(select([slow, fast], [], [], None), PICTURE, Options(), CALL)
@@ -141,7 +141,7 @@ async def test_answers_arrive_as_soon_as_they_are_there() -> None:
         await anext(stream)
 
 
-async def test_leaving_early_cancels_who_is_still_waiting() -> None:
+async def test_closing_early_cancels_the_remaining_answers() -> None:
     slow, fast = four()[:2]
     slow.may_answer.clear()
     stream = comparison.answers(select([slow, fast], [], [], None), PICTURE, Options(), CALL)
@@ -151,7 +151,7 @@ async def test_leaving_early_cancels_who_is_still_waiting() -> None:
     assert slow.cancelled
 
 
-async def test_a_model_that_fails_spoils_nobody_else() -> None:
+async def test_a_failing_model_affects_no_other() -> None:
     broken = Fake("cls-0", ModelFailed("broken"))
     (classifiers, _) = await compared([broken, *four()], baseline="cls-a")
     by_name = {answer.model.name: answer for answer in classifiers.answers}
@@ -160,7 +160,7 @@ async def test_a_model_that_fails_spoils_nobody_else() -> None:
     assert isinstance(by_name["cls-b"].agreement, ClassificationAgreement)
 
 
-async def test_a_baseline_that_fails_leaves_the_others_without_agreement() -> None:
+async def test_without_the_baselines_answer_there_is_no_agreement() -> None:
     (only,) = await compared([Fake("cls-0", ModelFailed("broken")), *four()[:2]])
     assert only.baseline == "cls-0"
     assert [answer.agreement for answer in only.answers] == [None] * 3
@@ -173,16 +173,16 @@ async def test_the_baseline_has_no_agreement_with_itself() -> None:
     assert detectors.answers[1].agreement is not None
 
 
-async def test_one_model_alone_has_nothing_to_compare_with() -> None:
+async def test_a_single_model_has_nothing_to_compare_with() -> None:
     (alone,) = await compared(four()[:1])
     assert alone.nothing_to_compare == (
-        "nothing to compare with: cls-a is the only model asked for classification"
+        "nothing to compare with: cls-a is the only model for classification"
     )
     (two,) = await compared(four()[:2])
     assert two.nothing_to_compare == ""
 
 
-async def test_a_known_label_set_is_compared_by_id_however_its_labels_are_spelt() -> None:
+async def test_a_known_label_set_is_compared_by_id_whatever_its_spelling() -> None:
     one = LabelSet(name="imagenet-1k", labels=("a", "b", "c"))
     spelt_otherwise = LabelSet(name="imagenet-1k", labels=("A", "B", "C"))
     models = [

@@ -1,4 +1,4 @@
-"""Pixels that come out of files and raw buffers: the same as Pillow's, or as worked out by hand."""
+"""Decoded files and raw images, against Pillow or hand-computed pixels."""
 
 import io
 import struct
@@ -76,7 +76,7 @@ def test_exif_orientation_turns_the_picture_upright(form: str, orientation: int)
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 def test_alpha_is_dropped_without_blending(form: str) -> None:
     pixels = noise(9, 11, 4)
-    pixels[..., 3] = np.arange(1, 100).reshape(9, 11)  # WebP forgets colours that nobody can see
+    pixels[..., 3] = np.arange(1, 100).reshape(9, 11)  # WebP drops the colours of invisible pixels
     how = {"lossless": True, "exact": True} if form == "WEBP" else {}
     np.testing.assert_array_equal(decode(encoded(pixels, form, **how), LIMITS), pixels[..., :3])
 
@@ -113,19 +113,19 @@ def test_palettes_and_single_bits_become_colours(mode: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_is_taken(form: str) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(form: str) -> None:
     first, second = (Image.new("RGB", (12, 10), color) for color in ("#f00000", "#00f000"))
     how = {"lossless": True} if form == "WEBP" else {}
     data = encoded(first, form, save_all=True, append_images=[second], **how)
     np.testing.assert_array_equal(decode(data, LIMITS), np.asarray(first))
 
 
-def test_raw_rgb_is_taken_as_it_is() -> None:
+def test_raw_rgb_is_unchanged() -> None:
     pixels = noise(3, 5, 3)
     np.testing.assert_array_equal(from_raw("RGB", 5, 3, pixels.tobytes(), LIMITS), pixels)
 
 
-def test_raw_bgr_is_turned_round() -> None:
+def test_raw_bgr_is_reversed() -> None:
     pixels = noise(3, 5, 3)
     image = from_raw("BGR", 5, 3, pixels.tobytes(), LIMITS)
     np.testing.assert_array_equal(image, pixels[..., ::-1])

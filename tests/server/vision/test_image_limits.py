@@ -1,4 +1,4 @@
-"""What is refused before anything is decoded, and damaged files."""
+"""Pictures that are refused before they are decoded, and damaged files."""
 
 import re
 import struct
@@ -66,7 +66,7 @@ def test_a_file_cut_short_is_refused(form: str, share: float) -> None:
 
 def test_too_many_encoded_bytes_are_refused_with_the_limit(undecoded: None) -> None:
     assert refusal(b"\xff\xd8\xff" + bytes(98), ImageLimits(encoded_bytes=100)) == (
-        "the image is 101 bytes; the limit is 100"
+        "the image has 101 bytes; the limit is 100"
     )
 
 
@@ -194,9 +194,9 @@ def test_a_png_chunk_longer_than_the_file_is_refused() -> None:
     at = data.index(b"IDAT") - 4
     for length in (len(data), 0x7FFFFFFF, 0xFFFFFFFF):
         bomb = data[:at] + struct.pack(">I", length) + data[at + 4 :]
-        assert f"a chunk says that it has {length} bytes" in refusal(bomb)
+        assert f"a chunk claims {length} bytes" in refusal(bomb)
         bomb = bomb[: at + 8]  # It ends where the chunk begins.
-        assert f"a chunk says that it has {length} bytes" in refusal(bomb)
+        assert f"a chunk claims {length} bytes" in refusal(bomb)
 
 
 @pytest.mark.usefixtures("undecoded")

@@ -7,7 +7,7 @@ import pytest
 from visavis_server.vision.labels import name_of_label_set, read_labels
 
 
-def test_imagenet_is_recognised_however_its_names_are_spelt() -> None:
+def test_imagenet_is_recognised_in_any_spelling() -> None:
     torchvision = ("tench", *(f"class {i}" for i in range(998)), "toilet tissue")
     ultralytics = ("Tench", *(f"Class_{i}" for i in range(998)), "toilet_paper")
     assert name_of_label_set(torchvision) == name_of_label_set(ultralytics) == "imagenet-1k"
@@ -21,7 +21,7 @@ def test_a_set_of_the_same_size_is_not_taken_for_a_known_one() -> None:
     assert name_of_label_set(tuple(map(str, range(80)))).startswith("custom-")
 
 
-def test_a_custom_set_is_named_after_its_labels_in_their_order() -> None:
+def test_a_custom_set_is_named_after_its_labels_and_their_order() -> None:
     name = name_of_label_set(("cat", "dog"))
     assert re.fullmatch("custom-[0-9a-f]{8}", name)
     assert name == name_of_label_set(("cat", "dog"))
@@ -46,24 +46,24 @@ def test_names_are_read_by_class_id_and_may_repeat(names: object) -> None:
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ({1: "cat", 2: "dog"}, "from 1 to 2 are named, and 0 is not"),
-        ({0: "cat", 2: "dog"}, "from 0 to 2 are named, and 1 is not"),
-        ({-1: "cat", 0: "dog"}, "from -1 to 0 are named, and 1 is not"),
-        ({0: "cat", "0": "dog"}, "class 0 is named twice"),
-        ({"cat": 0, "dog": 1}, "'cat' is no class id"),
-        ({0.0: "cat"}, "'0.0' is no class id"),
-        ({False: "cat"}, "'False' is no class id"),
-        ({"٠": "cat"}, "is no class id"),
-        ({0: "cat", 1: None}, "class 1 is no text"),
+        ({1: "cat", 2: "dog"}, "from 1 to 2, but 0 is missing"),
+        ({0: "cat", 2: "dog"}, "from 0 to 2, but 1 is missing"),
+        ({-1: "cat", 0: "dog"}, "from -1 to 0, but 1 is missing"),
+        ({0: "cat", "0": "dog"}, "class 0 has two names"),
+        ({"cat": 0, "dog": 1}, "'cat' is not a class id"),
+        ({0.0: "cat"}, "'0.0' is not a class id"),
+        ({False: "cat"}, "'False' is not a class id"),
+        ({"٠": "cat"}, "is not a class id"),
+        ({0: "cat", 1: None}, "class 1 is not text"),
         ({0: ""}, "class 0 has 0 characters"),
-        ({}, "no classes are named"),
-        ([], "no classes are named"),
-        ("cat", "a list or a dict is needed, not str"),
-        (None, "a list or a dict is needed, not NoneType"),
+        ({}, "there are no class names"),
+        ([], "there are no class names"),
+        ("cat", "must be a list or a dict, not str"),
+        (None, "must be a list or a dict, not NoneType"),
     ],
     ids=repr,
 )
-def test_names_that_leave_a_class_open_are_refused_by_it(names: object, why: str) -> None:
+def test_invalid_names_are_refused_with_the_class(names: object, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read_labels(names)
 

@@ -20,7 +20,7 @@ from visavis_server.card import ModelDocument, Task, Yolov5Heads, output_names
 from visavis_server.errors import InvalidRequest, listed
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.budget import Held
-from visavis_server.runtime.scheduling.fair_queue import Caller
+from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.settings import ImageLimits
 from visavis_server.vision.image import decode
 from visavis_server.vision.results import (

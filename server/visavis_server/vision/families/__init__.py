@@ -1,4 +1,4 @@
-"""Families of models: what happens to an image before the session, and to its output after."""
+"""Families of models: pre-processing before the session, and post-processing after it."""
 
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from visavis_server.vision.results import Classified, Detected
 
 
 class Family(Protocol):
-    """Turns an image into a model's input and its outputs into an answer. Holds no state."""
+    """Converts an image to a model's input, and the outputs to an answer. Stateless."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -20,10 +20,10 @@ class Family(Protocol):
         ...
 
     def preprocess(self, image: Image, out: Tensor) -> Any:
-        """Write the image's input into `out`; return what postprocess needs to know of it.
+        """Write the image's input into `out`; return the geometry that postprocess needs.
 
-        image: uint8 RGB [H, W, 3]. out: float32, C-contiguous, of input_shape: a place in a
-        batch. All of it is overwritten.
+        image: uint8 RGB [H, W, 3]. out: float32, C-contiguous, of input_shape, one item of a
+        batch; overwritten completely.
         """
         ...
 
@@ -34,14 +34,14 @@ class Family(Protocol):
 
         options: ClassifyOptions or DetectOptions, as the family's task requires.
 
-        Raises ModelFailed if a number that the answer is made from is NaN or infinite.
+        Raises ModelFailed if a number that the answer depends on is NaN or infinite.
         """
         ...
 
     def as_tensor(self, outputs: list[Tensor]) -> Tensor:
-        """Return what clients read who call with tensors, whatever the graph's outputs are.
+        """Return the output for clients of the tensor API, which hides the graph's own outputs.
 
-        outputs: as for postprocess. Classifiers: scores [classes], as the graph gives them.
+        outputs: as for postprocess. Classifiers: scores [classes], as in the graph.
         Detectors: [4 + classes, n], boxes cxcywh in pixels of the input, then class scores.
         """
         ...
@@ -55,6 +55,6 @@ def family_of(document: ModelDocument) -> Family:
 
 
 def preprocess_one(family: Family, image: Image) -> tuple[Tensor, Any]:
-    """Return the input for one image, a batch of 1, and what postprocess needs to know of it."""
+    """Return the input for one image, a batch of 1, and the geometry that postprocess needs."""
     tensor = np.empty((1, *family.input_shape), np.float32)
     return tensor, family.preprocess(image, tensor[0])

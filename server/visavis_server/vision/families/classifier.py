@@ -41,7 +41,7 @@ class Classifier:
     ) -> Classified:
         """Return the top k labels; outputs: one tensor [1, classes].
 
-        Raises ModelFailed if a number among them is none.
+        Raises ModelFailed if one of them is not finite.
         """
         scores = outputs[0][0].astype(np.float32)
         require_finite(scores)
@@ -56,7 +56,7 @@ class Classifier:
         )
 
     def as_tensor(self, outputs: list[Tensor]) -> Tensor:
-        """Return the scores [classes], as the graph gives them."""
+        """Return the scores [classes] of the graph."""
         return outputs[0][0].astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from visavis_server.vision.families.heads import Heads
 from visavis_server.vision.families.normalization import normalize, normalized_values
 from visavis_server.vision.results import Box, Detected, Detection, DetectOptions
 
-# YOLOv5 looks at no more candidates than this, the highest scores first.
+# YOLOv5 considers at most this many candidates, highest scores first.
 _MAX_CANDIDATES = 30_000
 
 
@@ -50,7 +50,7 @@ class Detector:
         self.input_shape = (3, document.input.height, document.input.width)
 
     def preprocess(self, image: Image, out: Tensor) -> boxes.LetterboxPlacement:
-        """Write the letterboxed image into `out` [3, height, width]; return where it lies."""
+        """Write the letterboxed image into `out` [3, height, width]; return its position."""
         height, width = image.shape[:2]
         place = boxes.letterbox(width, height, self._input.width, self._input.height)
         size = (place.content_width, place.content_height)
@@ -68,7 +68,7 @@ class Detector:
     ) -> Detected:
         """Return the detections; outputs: the graph's, for a batch of 1.
 
-        Raises ModelFailed if a number that they are made from is none.
+        Raises ModelFailed if a number that they depend on is not finite.
         """
         defaults = self._defaults
         threshold = _given(options.score_threshold, defaults.score_threshold)

@@ -1,4 +1,4 @@
-"""Numbers that are none: a graph may give them for one picture, and must not for any answer."""
+"""Check for NaN and infinities, which a graph may compute but no answer may contain."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from visavis_server.errors import ModelFailed
 
 
 def require_finite(values: npt.NDArray[Any]) -> None:
-    """Raise ModelFailed if a NaN or an infinity is among the values, float16 or float32.
+    """Raise ModelFailed if a value, float16 or float32, is NaN or infinite.
 
-    Only what an answer is made from needs to be looked at: YOLO's raw heads hold two million
-    numbers, of which all but the objectness of each cell are mostly never read.
+    Only the values that an answer depends on need checking: YOLO's raw heads have two million
+    numbers, of which mostly only the objectness of each cell is read.
     """
-    # One of them makes the sum one; float16 would overflow by itself.
+    # A NaN or infinity spreads to the sum; a float16 sum could overflow without one.
     if not np.isfinite(values.sum(dtype=np.float32)):
-        raise ModelFailed("the model gave numbers that are not finite for this image")
+        raise ModelFailed("the model computed NaN or infinity for this image")

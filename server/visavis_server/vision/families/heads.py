@@ -1,4 +1,4 @@
-"""YOLOv5's heads: decoded for the cells that show something, or for all of them as one tensor."""
+"""YOLOv5's heads, decoded for the cells above a threshold, or for all cells as one tensor."""
 
 import numpy as np
 
@@ -6,30 +6,30 @@ from visavis_server.arrays import Tensor
 from visavis_server.card import ModelInput, Yolov5Heads
 from visavis_server.vision.families.finite import require_finite
 
-# Cells computed at a time: with 80 classes their numbers take 540 KiB and stay in the L2 cache.
+# Cells computed at a time: with 80 classes they take 540 KiB, which fits the L2 cache.
 _CELLS_AT_ONCE = 1600
 
 
 class Heads:
     """The heads of one detector.
 
-    A score is objectness times class, so that objectness, which the graph gives for all cells,
-    rules out nearly every one of them before the rest of it is computed.
+    A score is objectness times class probability, so objectness, which the graph outputs for all
+    cells, rules out nearly all of them before the rest is computed.
     """
 
     def __init__(self, heads: Yolov5Heads, model_input: ModelInput, classes: int) -> None:
         self._scales = len(heads.strides)
         self._outputs = 5 + classes
-        # One block of cells for each scale and anchor, in the order of the maps; in a cell's row is
-        # what its box is made from: column, row, stride, and the anchor's sides.
+        # One block of cells for each scale and anchor, in the order of the maps. A cell's row has
+        # the numbers for its box: column, row, stride, and the anchor's sides.
         blocks = []
         self._blocks: list[tuple[int, int]] = []  # scale, anchor
         for scale, (anchors, stride) in enumerate(zip(heads.anchors, heads.strides, strict=True)):
             shape = (model_input.height // stride, model_input.width // stride)
             row, column = np.indices(shape, np.float32).reshape(2, -1)
             for anchor, sides in enumerate(anchors):
-                known = (column, row, *(np.full_like(row, n) for n in (stride, *sides)))
-                blocks.append(np.stack(known, axis=1))
+                columns = (column, row, *(np.full_like(row, n) for n in (stride, *sides)))
+                blocks.append(np.stack(columns, axis=1))
                 self._blocks.append((scale, anchor))
         self._cells = np.concatenate(blocks)  # [n, 5]
         self._ends = np.cumsum([len(block) for block in blocks])
@@ -81,34 +81,34 @@ class Heads:
         return decoded
 
     def _logits(self, cells: np.ndarray, outputs: list[Tensor]) -> Tensor:
-        """Return what the heads give for some cells, in ascending order: [n, 5 + classes].
+        """Return the logits of some cells, given in ascending order: [n, 5 + classes].
 
         outputs: the features of each scale, then the weights of each.
         """
-        found = []
+        logits = []
         start = first = 0
         ends = np.searchsorted(cells, self._ends)
-        with np.errstate(all="ignore"):  # whoever reads them looks for what is no number
+        with np.errstate(all="ignore"):  # the caller checks for NaN and infinity
             for (scale, anchor), end, next_first in zip(
                 self._blocks, ends, self._ends, strict=True
             ):
                 (features,), (weights,) = outputs[scale], outputs[self._scales + scale]
                 head = weights[anchor * self._outputs : (anchor + 1) * self._outputs]
                 read = features.reshape(-1, features.shape[-1])[cells[start:end] - first]
-                found.append(read @ head[:, :-1].T + head[:, -1])
+                logits.append(read @ head[:, :-1].T + head[:, -1])
                 start, first = end, next_first
-        return np.concatenate(found)
+        return np.concatenate(logits)
 
 
 def _boxes(raw: Tensor, cells: Tensor) -> Tensor:
-    """Return boxes cxcywh [4, n] of what the heads say of each [4, n] and is known of it [5, n]."""
+    """Return boxes cxcywh [4, n] from the heads' sigmoids [4, n] and the cells [5, n]."""
     # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
     center = (raw[:2] * 2 + (cells[:2] - np.float32(0.5))) * cells[2]
     return np.concatenate((center, (raw[2:] * 2) ** 2 * cells[3:]))
 
 
 def _logit(threshold: float) -> float:
-    """Return the least logit of cells that may be above a threshold: a margin lower than exact."""
+    """Return the lowest logit of cells that may exceed a threshold, less a small margin."""
     if not 0 < threshold < 1:
         return -np.inf
     return float(np.log(threshold / (1 - threshold))) - 0.01

@@ -1,6 +1,6 @@
-"""torchvision's Resize and CenterCrop, bit for bit, without most of what the crop drops.
+"""torchvision's Resize and CenterCrop, bit for bit, but computed only for the crop.
 
-In C where a compiler was there when the product was installed, else by Pillow: the same, slower.
+In C if a compiler was available at installation, else by Pillow: the same result, slower.
 """
 
 import ctypes
@@ -16,13 +16,13 @@ from visavis_server.arrays import Image
 
 BILINEAR: Final = PillowImage.Resampling.BILINEAR
 
-# Pixels of the picture in between above which Pillow would take too much memory. Only pictures
-# some 300 times as long as wide, or as wide as long, get there.
+# The most pixels of the intermediate picture: beyond, Pillow would take too much memory. Only
+# pictures with an aspect ratio of about 300 reach it.
 _MAX_INTERMEDIATE_PIXELS = 16 << 20
 
 
 class Axis(ctypes.Structure):
-    """An axis of `size` pixels becomes `new_size` long; `count` of these stay, from `first` on."""
+    """An axis resized from `size` to `new_size` pixels; `count` of these are kept, from `first`."""
 
     _fields_ = tuple((name, ctypes.c_int64) for name in ("size", "new_size", "first", "count"))
     size: int
@@ -31,7 +31,7 @@ class Axis(ctypes.Structure):
     count: int
 
     def needed(self) -> tuple[int, int]:
-        """Return the range that those which stay come from, perhaps one more each side."""
+        """Return the range of old pixels that the kept ones depend on, or one more on each side."""
         scale = self.size / self.new_size
         reach = max(scale, 1.0)
         low = int(self.first * scale - reach)
@@ -40,10 +40,10 @@ class Axis(ctypes.Structure):
 
 
 def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: int) -> Image:
-    """Return what torchvision's Resize(size) and CenterCrop give, bit for bit.
+    """Return an image resized and cropped as by torchvision's Resize(size) and CenterCrop.
 
-    image: uint8 RGB [H, W, 3]; returns [crop_height, crop_width, 3]; size is at least as
-    large as the crop.
+    image: uint8 RGB [H, W, 3]; returns [crop_height, crop_width, 3], equal bit for bit. size is at
+    least as large as the crop.
     """
     height, width = image.shape[:2]
     # torchvision truncates the long side and rounds the crop's offset (half to even).
@@ -53,7 +53,7 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
         new_width, new_height = int(size * width / height), size
     x = Axis(width, new_width, round((new_width - crop_width) / 2), crop_width)
     y = Axis(height, new_height, round((new_height - crop_height) / 2), crop_height)
-    # Each of the two passes rounds to 8 bits, so that their order matters; this is Pillow 13's.
+    # Each pass rounds to 8 bits, so their order matters; this is the order of Pillow 13.
     if height - new_height > max(0, 2 * (width - new_width)):
         return _columns_first(image, x, y)
     return (rows_first_in_c or rows_first)(image, x, y)
@@ -69,8 +69,8 @@ def rows_first(image: Image, x: Axis, y: Axis) -> Image:
         strip = _mixed(image[first:last].transpose(1, 0, 2), _taps(x)).transpose(1, 0, 2)
         index, weight = _taps(y)
         return _mixed(strip, (index - first, weight))
-    # The second pass needs what the first leaves where it was: a crop beyond the border fills up
-    # with black.
+    # The second pass needs the rows at their original position: the crop pads with black beyond
+    # the border.
     columns = PillowImage.fromarray(image[first:last])
     columns = columns.resize((x.new_size, last - first), BILINEAR)
     columns = columns.crop((x.first, -first, x.first + x.count, y.size - first))
@@ -92,9 +92,9 @@ _Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
 
 
 def _taps(axis: Axis) -> _Taps:
-    """Return which pixels Pillow's bilinear resize mixes for those of an axis that stay, and how.
+    """Return the pixels that Pillow's bilinear resize mixes for each kept pixel, and their weights.
 
-    Indices [count, taps] into the axis, and weights that sum to about 2**22.
+    Indices [count, taps] into the axis, and weights [count, taps] that sum to about 2**22.
     """
     scale = axis.size / axis.new_size
     reach = max(scale, 1.0)
@@ -105,13 +105,13 @@ def _taps(axis: Axis) -> _Taps:
     weight = np.maximum(1 - np.abs((index - center[:, None] + 0.5) / reach), 0)
     weight[index >= high[:, None]] = 0
     weight /= weight.sum(axis=1, keepdims=True)
-    # Pillow's own fixed point: 32 bits less 8 for the pixel and 2 for the sum.
+    # Pillow's fixed point: 32 bits less 8 for the pixel and 2 for the sum.
     fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
     return np.minimum(index, high[:, None] - 1), fixed
 
 
 def _mixed(pixels: Image, taps: _Taps) -> Image:
-    """Return pixels [n, m, 3] mixed along their first axis, as Pillow rounds: [count, m, 3]."""
+    """Return pixels [n, m, 3] mixed along the first axis, rounded as in Pillow: [count, m, 3]."""
     index, weight = taps
     total = np.full((len(index), *pixels.shape[1:]), 1 << 21, np.int64)
     for tap in range(index.shape[1]):
@@ -120,10 +120,7 @@ def _mixed(pixels: Image, taps: _Taps) -> Image:
 
 
 def _compiled() -> Callable[[Image, Axis, Axis], Image] | None:
-    """Return rows_first in C; None: the product was installed without a compiler.
-
-    It raises MemoryError.
-    """
+    """Return rows_first in C, which may raise MemoryError; None if it was not compiled."""
     try:
         in_c = ctypes.CDLL(str(Path(__file__).with_name("rows_first.so"))).rows_first
     except OSError:

@@ -1,9 +1,9 @@
-/* Pillow's bilinear resize of an RGB picture, bit for bit, and of it only what a crop keeps.
+/* Pillow's bilinear resize of an RGB picture, bit for bit, computed only for a crop.
  *
- * After Pillow's src/libImaging/Resample.c: each new pixel is a mix of some of the old, with
+ * After Pillow's src/libImaging/Resample.c: each new pixel mixes some of the old pixels, with
  * weights of 22 bits; first the rows are mixed, then the columns, and each pass rounds to 8 bits.
- * Faster for three reasons: the four bytes from a pixel on are mixed at once, what the crop drops
- * is never computed, and a row goes through both passes while it is in the cache.
+ * Faster for three reasons: four bytes are mixed at once, pixels outside the crop are never
+ * computed, and a row goes through both passes while it is in the cache.
  */
 
 #include <stdint.h>
@@ -22,24 +22,24 @@
 
 enum { BITS = 22 };
 
-/* Red, green, blue, and a byte of the next pixel, which nobody reads. */
+/* Red, green, blue, and an unused byte of the next pixel. */
 typedef uint32_t Pixel __attribute__((vector_size(16)));
 
 static const Pixel HALF = {1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1)};
 
-/* An axis of `size` pixels becomes `new_size` long; of these, `count` are wanted from `first` on. */
+/* Resizes an axis from `size` to `new_size` pixels, and keeps `count` of these from `first` on. */
 typedef struct {
     int64_t size, new_size, first, count;
 } Axis;
 
-/* New pixel i mixes `taps` of the old from first[i] on, with the weights from weights[i * taps]. */
+/* New pixel i mixes `taps` old pixels from first[i] on, with the weights from weights[i * taps]. */
 typedef struct {
     int64_t taps;
     int64_t *first;
     uint32_t *weights;
 } Mix;
 
-/* Returns 0 if there is no memory, as rows_first does. */
+/* Returns 0 if out of memory, as rows_first does. */
 static int make_mix(const Axis *axis, Mix *mix)
 {
     double scale = (double)axis->size / axis->new_size;
@@ -71,7 +71,7 @@ static int make_mix(const Axis *axis, Mix *mix)
             double share = 1 - (distance < 0 ? -distance : distance);
             total += shares[old - low] = share > 0 ? share : 0;
         }
-        /* At the far end some taps come before those that count, and weigh nothing. */
+        /* At the far end, the first taps have no weight. */
         int64_t first = low < axis->size - taps ? low : axis->size - taps;
         uint32_t *weights = mix->weights + i * taps + low - first;
         mix->first[i] = first;
@@ -82,7 +82,7 @@ static int make_mix(const Axis *axis, Mix *mix)
     return 1;
 }
 
-/* Mixes a row of bytes, 3 for each pixel; reads one byte more. */
+/* Mixes a row of pixels of 3 bytes; reads one byte beyond it. */
 FOR_EACH_PROCESSOR
 static void mix_row(const uint8_t *restrict row, const Mix *mix, int64_t count,
                     Pixel *restrict mixed)
@@ -103,7 +103,7 @@ static void mix_row(const uint8_t *restrict row, const Mix *mix, int64_t count,
     }
 }
 
-/* Mixes rows to one of bytes, 3 for each pixel; row r of the picture is rows[r % taps]. */
+/* Mixes rows to one row of pixels of 3 bytes; row r of the picture is rows[r % taps]. */
 FOR_EACH_PROCESSOR
 static void mix_rows(const Pixel *restrict rows, const Mix *mix, int64_t i, int64_t count,
                      Pixel *restrict sums, uint8_t *restrict out)
@@ -142,7 +142,7 @@ int rows_first(const uint8_t *image, int64_t row_bytes, Axis x, Axis y, uint8_t 
         for (row = row > first ? row : first; row < first + down.taps; row++) {
             const uint8_t *bytes = image + row * row_bytes;
 
-            /* Nothing may be read behind the picture. */
+            /* mix_row would read beyond the end of the picture. */
             if (row == y.size - 1)
                 bytes = memcpy(last, bytes, 3 * x.size);
             mix_row(bytes, &across, x.count, rows + row % down.taps * x.count);

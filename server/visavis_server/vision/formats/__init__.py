@@ -1,1 +1,1 @@
-"""Encoded pictures, read by their structure before anything is decoded."""
+"""Readers of encoded pictures: they check a file's structure before it is decoded."""

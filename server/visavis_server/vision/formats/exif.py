@@ -1,23 +1,23 @@
-"""Which way up a picture is: all that is read of its EXIF block.
+"""The orientation of a picture, the only field read from its EXIF block.
 
-visavis.exif follows the same rule, and so does the page's orientation.js.
+visavis.exif and the web page's orientation.js follow the same rules.
 """
 
 from typing import Final, Literal
 
 UPRIGHT: Final = 1
 _ORIENTATION = 0x0112
-# TIFF 6.0, section 2: how many bytes a value of each integer type takes. The standard asks for
-# SHORT; BYTE and LONG occur, and every reader takes them differently.
+# TIFF 6.0, section 2: the bytes of a value, by integer type. The standard requires SHORT; BYTE and
+# LONG occur, and readers disagree about them.
 _INTEGER_BYTES = {1: 1, 3: 2, 4: 4}
 
 
 def orientation(block: bytes) -> int:
     """Return the orientation in a TIFF block, 1 to 8 as EXIF defines it; 1 if it gives none.
 
-    The first entry for it in the first directory counts, as BYTE, SHORT or LONG. A block that is
-    damaged, or no TIFF at all, reads as if it weren't there. Looks at 64 KiB at most, behind the
-    "Exif" that JPEG puts before it and some writers of PNG and WebP too.
+    The first orientation entry in the first directory counts, as BYTE, SHORT or LONG. A damaged
+    block, or one that is not TIFF, is ignored. Reads at most 64 KiB, after the prefix "Exif" that
+    JPEG and some writers of PNG and WebP add.
     """
     block = bytes(block[:0xFFFF]).removeprefix(b"Exif\0\0")
     order: Literal["little", "big"]

@@ -1,15 +1,15 @@
-"""What a file is that is not decoded: named by its first bytes, with what to do about it."""
+"""Error messages for unsupported files: the format, by its first bytes, and what to do."""
 
 import re
 from typing import Final
 
 _CONVERT: Final = "convert it"
-_ARCHIVE: Final = "send the pictures in it one by one"
+_ARCHIVE: Final = "send its pictures one at a time"
 _VIDEO: Final = "send one of its frames"
-_TEXT: Final = "its download may have failed"
-_READ: Final = "only JPEG, PNG and WebP are read"
+_TEXT: Final = "the download may have failed"
+_SUPPORTED: Final = "only JPEG, PNG and WebP are supported"
 
-# Where a kind is found, its first bytes, its name, and what to do.
+# The offset of the magic bytes, the bytes, the name, and what to do.
 _KINDS: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"GIF8", "a GIF", _CONVERT),
     (0, b"II*\0", "a TIFF or a camera's raw file", _CONVERT),
@@ -48,21 +48,21 @@ _KINDS: Final[tuple[tuple[int, bytes, str, str], ...]] = (
     (0, b"7z\xbc\xaf", "a 7z archive", _ARCHIVE),
     (0, b"Rar!", "a RAR archive", _ARCHIVE),
     (257, b"ustar", "a tar archive", _ARCHIVE),
-    (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch the file that it stands for"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch the file that it points to"),
 )
-# Files of ISO's base media format, by the brands in them.
+# Files of the ISO base media format, by their brands.
 _BRANDS: Final[tuple[tuple[str, str, str], ...]] = (
     ("avif|avis", "an AVIF", _CONVERT),
     ("hei[cmsx]|hev[cmsx]|mif1|msf1", "a HEIC", _CONVERT),
     ("crx ", "a camera's raw file", _CONVERT),
     ("....", "a video (MP4 or QuickTime)", _VIDEO),
 )
-# Text, after blanks and a byte order mark.
+# Text, after white space and a byte order mark.
 _TEXTS: Final[tuple[tuple[str, str, str], ...]] = (
     ("%PDF-", "a PDF", _CONVERT),
-    ("data:", "a data: URI", "send the bytes that its base64 stands for"),
+    ("data:", "a data: URI", "send the decoded bytes of its base64"),
     ("[a-z][a-z0-9+.-]*://", "a URL", "fetch the picture and send its bytes"),
-    ("/9j/|iVBORw|UklGR", "base64", "send the bytes that it stands for"),
+    ("/9j/|iVBORw|UklGR", "base64", "send the decoded bytes"),
     (r"(<\?xml|<!--|<!doctype svg).*<svg|<svg", "an SVG", _CONVERT),
     ("<!doctype html|<html|<head|<body|<script", "an HTML page", _TEXT),
     (r"<\?xml|<[a-z]", "XML", _TEXT),
@@ -71,11 +71,8 @@ _TEXTS: Final[tuple[tuple[str, str, str], ...]] = (
 _LOOKED_AT_BYTES: Final = 1024
 
 
-def named(data: bytes) -> str:
-    """Return a sentence on a file that is none of those that are decoded.
-
-    data: not empty.
-    """
+def describe(data: bytes) -> str:
+    """Return the error message for a file of an unsupported format; data: not empty."""
     start = data[:_LOOKED_AT_BYTES]
     if start[4:8] == b"ftyp":
         size = int.from_bytes(start[:4])
@@ -92,8 +89,8 @@ def named(data: bytes) -> str:
         flags = re.DOTALL if name == "base64" else re.DOTALL | re.IGNORECASE
         if re.match(pattern, text, flags):
             return _sentence(name, advice)
-    return f"the image starts with {data[:8].hex(' ')}; {_READ}"
+    return f"the image starts with {data[:8].hex(' ')}; {_SUPPORTED}"
 
 
 def _sentence(name: str, advice: str) -> str:
-    return f"the image is {name}; {_READ}: {advice}"
+    return f"the image is {name}; {_SUPPORTED}: {advice}"

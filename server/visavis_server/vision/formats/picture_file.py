@@ -1,4 +1,4 @@
-"""A picture's file before it is decoded: what it will cost, and what of it a decoder is given."""
+"""The description of a picture file before it is decoded: its size, cost and minimal form."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,14 @@ MAX_SIDE: Final = 65535
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """What a file's structure says, read without decoding a pixel.
+    """A file's description, read without decoding a pixel.
 
-    width, height: of the picture as it is stored, before it is turned upright.
-    working_bytes: the most that decoding holds at once beside the file, the pixels included.
-    minimal: returns a file with the same pixels and nothing else in it, for the decoder. May raise
+    width, height: of the picture as stored, before the orientation is applied.
+    working_bytes: the peak memory of decoding, including the pixels but not the file.
+    minimal: returns a file with the same pixels and nothing else, for the decoder. May raise
     InvalidRequest.
-    check: is given the pixels as the decoder gave them; raises InvalidRequest if the file did not
-    have all of them.
-    place: left and top of these pixels on a black canvas of width * height, if they don't fill it.
+    check: checks the decoded pixels; raises InvalidRequest if the file was incomplete.
+    place: the left and top of the pixels on a black canvas of width * height.
     """
 
     width: int
@@ -38,25 +37,25 @@ class PictureFile:
 def check_size(
     width: int, height: int, bytes_per_pixel: int, limits: ImageLimits, field: str
 ) -> None:
-    """Raise InvalidRequest on a picture that is too large to decode."""
+    """Raise InvalidRequest if a picture is too large to decode."""
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(
             field,
-            f"the image is {width}x{height} pixels; the longest side allowed is {MAX_SIDE}",
+            f"the image is {width}x{height} pixels; the limit for a side is {MAX_SIDE}",
         )
     if (size := width * height * bytes_per_pixel) > limits.decoded_bytes:
         raise InvalidRequest(
             field,
             f"the image is {width}x{height} pixels, {size} bytes decoded; "
-            f"the limit is {limits.decoded_bytes}",
+            f"the limit is {limits.decoded_bytes} bytes",
         )
 
 
 def check_cost(cost_ns: float, reason: str, limits: ImageLimits, field: str) -> None:
-    """Raise InvalidRequest on a picture that may take too long to decode.
+    """Raise InvalidRequest if a picture may take too long to decode.
 
-    cost_ns: CPU at worst, computed from counts: the same file has the same cost on every machine.
-    reason: what makes it so, and what to send instead.
+    cost_ns: the worst-case CPU time, estimated from counts, and so the same on every machine.
+    reason: the cause of the cost, and what to send instead.
     """
     if (cost_ms := 1e-6 * cost_ns) > limits.decode_ms:
         raise InvalidRequest(

@@ -1,6 +1,6 @@
-"""WebP files: their chunks, what decoding them costs, and the file without metadata.
+"""WebP files: their chunks, their cost, and the file without metadata.
 
-The decoder is given the one chunk that holds the colours: the alpha channel is dropped anyway.
+The decoder is given only the chunk with the colours, since the alpha channel is dropped anyway.
 Container: https://developers.google.com/speed/webp/docs/riff_container. Frame header: RFC 6386.
 """
 
@@ -14,23 +14,23 @@ from visavis_server.vision.formats.exif import UPRIGHT
 from visavis_server.vision.formats.picture_file import PictureFile, check_cost, check_size
 from visavis_server.vision.formats.webp_lossless import count_groups
 
-# Of a still picture there are seven at most, of an animation one for each frame.
+# A still picture has at most seven, an animation one for each frame.
 MAX_CHUNKS: Final = 10_000
 _RIFF_HEADER_BYTES = 12
 _IS_ANIMATED = 0x02  # among VP8X's flags
 _FRAME_HEADER_BYTES = 16  # of ANMF
 
-# What the parts of a file cost in libwebp 1.6, in ns: the worst that was found, by
-# `python -m tests.faults.costly` and on files of 18 MP.
+# Costs in libwebp 1.6, in ns: the worst case of `python -m tests.faults.costly` and of files of
+# 18 MP.
 _PIXEL_NS, _BYTE_NS = 8.0, 55.0
 _LOSSLESS_PIXEL_NS, _LOSSLESS_BYTE_NS = 17.0, 8.0
 _GROUP_NS, _SYMBOL_NS = 20_000.0, 1500.0
-# Of a group's five tables; a code of 15 bits takes them.
+# The most memory of a group's five tables, reached by codes of 15 bits.
 _GROUP_BYTES = 12 << 10
 
 
 def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
-    """Return what a WebP's chunks say; of an animation, about its first frame.
+    """Return the description of a WebP, from its chunks; of an animation, of its first frame.
 
     Raises InvalidRequest on `field`: damaged, over a limit, or more chunks than any encoder writes.
     """
@@ -47,7 +47,7 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         elif kind in (b"VP8 ", b"VP8L") and not is_animated and frame is None:
             frame = kind, content
             if canvas is None:
-                break  # A simple file has nothing else.
+                break  # A simple file has no other chunks.
         elif kind == b"ANMF" and is_animated and len(content) >= _FRAME_HEADER_BYTES:
             place = 2 * _uint24(content, 0), 2 * _uint24(content, 3)
             for kind, within in _chunks(content[_FRAME_HEADER_BYTES:], field):
@@ -66,7 +66,7 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
     if place is None and (width, height) != (canvas_width, canvas_height):
         raise _damaged(field, "its two headers give different sizes")
     if left + width > canvas_width or top + height > canvas_height:
-        raise _damaged(field, "its first frame isn't on the canvas")
+        raise _damaged(field, "its first frame exceeds the canvas")
     check_size(canvas_width, canvas_height, 4, limits, field)
     pixels = width * height
     if kind == b"VP8 ":
@@ -76,9 +76,9 @@ def read_webp(data: bytes, limits: ImageLimits, field: str) -> PictureFile:
         groups, symbols = count_groups(bytes(content), field)
         cost_ns = pixels * _LOSSLESS_PIXEL_NS + len(content) * _LOSSLESS_BYTE_NS
         cost_ns += groups * _GROUP_NS + symbols * _SYMBOL_NS
-    check_cost(cost_ns, "send the WebP smaller, or as a JPEG", limits, field)
+    check_cost(cost_ns, "send a smaller WebP, or a JPEG", limits, field)
     orientation = UPRIGHT if orientation is None else orientation
-    # OpenCV holds pixels twice; a canvas and a turned picture are others.
+    # OpenCV holds the pixels twice. A canvas or a turned picture is a third copy.
     copies = 2 + (place is not None or orientation != UPRIGHT)
     return PictureFile(
         canvas_width,
@@ -102,14 +102,14 @@ def _chunks(data: memoryview, field: str) -> Iterator[tuple[bytes, memoryview]]:
         length = int.from_bytes(data[position + 4 : position + 8], "little")
         position += 8
         if length > len(data) - position:
-            raise _damaged(field, f"a chunk says that it has {length} bytes, too many")
+            raise _damaged(field, f"a chunk claims {length} bytes, more than the file has left")
         yield kind, data[position : position + length]
         position += length + (length & 1)
     raise InvalidRequest(field, f"the WebP has more than {MAX_CHUNKS} chunks")
 
 
 def _read_size(kind: bytes, content: memoryview, field: str) -> tuple[int, int]:
-    """Return the width and height in the header of a lossy or a lossless image."""
+    """Return the width and height of a lossy or lossless image, from its header."""
     if kind == b"VP8L" and len(content) >= 5 and content[0] == 0x2F:
         sizes = int.from_bytes(content[1:5], "little")
         return 1 + (sizes & 0x3FFF), 1 + (sizes >> 14 & 0x3FFF)
@@ -117,15 +117,15 @@ def _read_size(kind: bytes, content: memoryview, field: str) -> tuple[int, int]:
         width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (6, 8))
         if width and height:
             return width, height
-    raise _damaged(field, "its image has no header")
+    raise _damaged(field, "its image has no valid header")
 
 
 def _simple(kind: bytes, content: memoryview) -> memoryview:
-    """Return the simple file of an image."""
+    """Return a simple WebP file with one image."""
     length = len(content)
     riff = b"RIFF" + (12 + length + (length & 1)).to_bytes(4, "little") + b"WEBP"
     head = riff + kind + length.to_bytes(4, "little")
-    # OpenCV reads no file of less than 32 bytes, and libwebp nothing behind the end.
+    # OpenCV requires at least 32 bytes; libwebp ignores bytes after the end.
     return memoryview(b"".join((head, content, b"\0" * (length & 1))).ljust(32, b"\0"))
 
 

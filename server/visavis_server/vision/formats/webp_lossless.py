@@ -1,57 +1,57 @@
-"""How many groups of prefix codes a lossless WebP image has: libwebp builds 12 KB for each.
+"""Counts the groups of prefix codes of a lossless WebP: libwebp allocates 12 KB for each.
 
-A file of 300 KB can ask for 65,536 of them, for a picture of one megapixel. Their number lies
-behind small images that say how the picture's blocks are transformed and coded. Those are read here
-as far as it takes to find their end.
-Specification: RFC 9649, section 3, by whose numbers the comments go.
+A file of 300 KB can have 65,536 groups for a picture of one megapixel. Their number follows small
+images that describe how the picture's blocks are transformed and coded. These are read here as far
+as necessary to find their end.
+Specification: RFC 9649, section 3. The comments give its section numbers.
 """
 
 from typing import Final
 
 from visavis_server.errors import InvalidRequest
 
-MAX_GROUPS: Final = 4096  # libwebp's encoder makes 2,600 at most.
-# libwebp's encoder makes 74,000 of 18 MP when it tries its best, and a tenth of that otherwise.
+MAX_GROUPS: Final = 4096  # libwebp's encoder writes at most 2,600.
+# At 18 MP, libwebp's encoder writes 74,000 with its best settings, and usually a tenth of it.
 MAX_SYMBOLS: Final = 100_000
 
 _PREDICTOR, _COLOR, _SUBTRACT_GREEN, _COLOR_INDEXING = range(4)
 _LITERALS, _LENGTHS, _DISTANCES, _LARGEST_CACHE = 256, 24, 40, 2048
 _CODE_LENGTH_ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 
-# A prefix code, by the next bits: the symbol, and how many bits name it.
+# A prefix code: a mask, and by the masked next bits, the symbol and its length in bits.
 _Code = tuple[int, list[tuple[int, int]]]
 
 
 class _Damaged(Exception):
-    """The image can't be read on."""
+    """The image is damaged."""
 
 
 class _Bits:
-    """Bits of a string of bytes, the lowest of each first; zeros behind its end, but not many."""
+    """A reader of bits, the lowest of each byte first. A few zeros follow the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._position = data, 0
         self._end = 8 * len(data)
 
     def peek(self) -> int:
-        """Return the next bits, at least 60: four codes of 15."""
+        """Return at least the next 60 bits: four codes of 15."""
         at = self._position >> 3
         return int.from_bytes(self._data[at : at + 9], "little") >> (self._position & 7)
 
     def skip(self, count: int) -> None:
-        """Go on by so many bits."""
+        """Skip bits."""
         self._position += count
         if self._position > self._end:
             raise _Damaged
 
     def read(self, count: int) -> int:
-        """Return the next bits, and skip them."""
+        """Read the next bits."""
         value = self.peek() & ((1 << count) - 1)
         self.skip(count)
         return value
 
     def symbol(self, code: _Code) -> int:
-        """Return the symbol that the next bits name, and skip them."""
+        """Read the symbol of the next code."""
         mask, table = code
         symbol, length = table[self.peek() & mask]
         self.skip(length)
@@ -59,18 +59,18 @@ class _Bits:
 
 
 def count_groups(content: bytes, field: str) -> tuple[int, int]:
-    """Return how many groups of prefix codes an image has, and how many symbols it took to know.
+    """Return the number of groups of prefix codes of an image, and of the symbols read to find it.
 
-    content: of the chunk VP8L. Raises InvalidRequest on `field`: damaged, or more of either than
-    any encoder writes.
+    content: the content of the chunk VP8L. Raises InvalidRequest on `field`: damaged, or more of
+    either than any encoder writes.
     """
     try:
         groups, symbols = _count(_Bits(content), field)
     except _Damaged:
-        raise InvalidRequest(field, "the WebP is damaged: its codes can't be read") from None
+        raise InvalidRequest(field, "the WebP is damaged: its prefix codes are invalid") from None
     if groups > MAX_GROUPS:
         raise InvalidRequest(
-            field, f"the WebP has {groups} groups of prefix codes; at most {MAX_GROUPS} are read"
+            field, f"the WebP has {groups} groups of prefix codes; the limit is {MAX_GROUPS}"
         )
     return groups, symbols
 
@@ -86,23 +86,23 @@ def _count(bits: _Bits, field: str) -> tuple[int, int]:
         symbols += columns * rows
         if symbols > MAX_SYMBOLS:
             raise InvalidRequest(
-                field, f"the WebP describes its blocks by over {MAX_SYMBOLS} pixels"
+                field, f"the WebP describes its blocks with more than {MAX_SYMBOLS} pixels"
             )
         return _read_image(bits, columns * rows)
 
-    seen = set()
+    transforms = set()
     while bits.read(1):  # 4: transforms
         kind = bits.read(2)
-        if kind in seen:
+        if kind in transforms:
             raise _Damaged
-        seen.add(kind)
+        transforms.add(kind)
         if kind in (_PREDICTOR, _COLOR):
             size = bits.read(3) + 2
             read_image(_blocks(width, size), _blocks(height, size))
         elif kind == _COLOR_INDEXING:
             colors = bits.read(8) + 1
             read_image(colors, 1)
-            # 4.4: so few colours that pixels share a byte
+            # 4.4: with few colours, pixels share a byte
             width = _blocks(width, sum(colors <= most for most in (2, 4, 16)))
     if bits.read(1):  # 5.2.3: a color cache
         bits.skip(4)
@@ -113,12 +113,12 @@ def _count(bits: _Bits, field: str) -> tuple[int, int]:
 
 
 def _blocks(side: int, size: int) -> int:
-    """Return how many blocks of 2^size cover a side."""
+    """Return the number of blocks of 2^size pixels that cover a side."""
     return (side + (1 << size) - 1) >> size
 
 
 def _read_image(bits: _Bits, pixels: int) -> int:
-    """Skip an entropy-coded image; return the highest of its pixels' red and green, as 16 bits."""
+    """Skip an entropy-coded image; return the largest red and green of a pixel, as 16 bits."""
     cached = 1 << bits.read(4) if bits.read(1) else 0
     if cached > _LARGEST_CACHE:
         raise _Damaged
@@ -129,7 +129,7 @@ def _read_image(bits: _Bits, pixels: int) -> int:
     (green_mask, green_table), (red_mask, red_table) = green, red
     highest = 0
     while pixels > 0:
-        # One look at the bits for all of a pixel's symbols: this loop is what reading takes.
+        # One peek for all symbols of a pixel: this loop takes most of the time.
         window = bits.peek()
         symbol, length = green_table[window & green_mask]
         if symbol < _LITERALS:
@@ -147,7 +147,7 @@ def _read_image(bits: _Bits, pixels: int) -> int:
             _read_number(bits, bits.symbol(distance))
         else:
             bits.skip(length)
-            pixels -= 1  # a color that came before
+            pixels -= 1  # a cached color
     return highest
 
 
@@ -161,7 +161,7 @@ def _read_number(bits: _Bits, prefix: int) -> int:
 
 def _read_code(bits: _Bits, alphabet: int) -> _Code:
     """Return a prefix code (6.2.1)."""
-    if bits.read(1):  # a simple one
+    if bits.read(1):  # a simple code
         symbols = bits.read(1) + 1
         lengths = {bits.read(8 if bits.read(1) else 1): symbols - 1}
         if symbols == 2:
@@ -190,7 +190,7 @@ def _read_code(bits: _Bits, alphabet: int) -> _Code:
 
 
 def _code(lengths: dict[int, int]) -> _Code:
-    """Return the canonical code of symbols with these lengths: the shorter ones first."""
+    """Return the canonical prefix code of symbols with these lengths."""
     if not lengths:
         raise _Damaged
     if len(lengths) == 1:
@@ -201,7 +201,7 @@ def _code(lengths: dict[int, int]) -> _Code:
     table = [(0, 0)] * (1 << longest)
     position = 0
     for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
-        # The first bit read is the code's highest, and the table's index has it lowest.
+        # The first bit read is the highest of the code, but the lowest of the table's index.
         start = int(f"{position >> (longest - length):0{length}b}"[::-1], 2)
         table[start :: 1 << length] = [(symbol, length)] * (1 << (longest - length))
         position += 1 << (longest - length)

@@ -78,7 +78,7 @@ async def test_a_failed_model_reports_its_error_and_the_others_answer(served: Se
     (only,) = answer.comparisons
     by_name = {a.served_by.model: a for a in only.answers}
     assert by_name["fragile"].status.code == 13
-    assert "not finite" in by_name["fragile"].status.message
+    assert "NaN or infinity" in by_name["fragile"].status.message
     assert not by_name["fragile"].classifications
     assert by_name["fragile"].WhichOneof("agreement") is None
     assert by_name["guess"].status == pb.AnswerStatus()
@@ -118,10 +118,10 @@ async def test_models_left_out_are_listed_with_the_reason(served: Served) -> Non
         request(models=["colors", "boxes"], tasks=[pb.TASK_CLASSIFICATION])
     )
     assert {m.model: m.reason for m in answer.left_out} == {
-        "boxes": "capable of object detection only, which was not asked for",
-        "fragile": "not among the models of the request",
-        "guess": "not among the models of the request",
-        "pets": "not among the models of the request",
+        "boxes": "only capable of object detection, which was not requested",
+        "fragile": "not among the requested models",
+        "guess": "not among the requested models",
+        "pets": "not among the requested models",
     }
     assert [card.name for card in answer.models] == ["colors"]
 

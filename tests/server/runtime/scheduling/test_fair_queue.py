@@ -1,4 +1,4 @@
-"""Whose turn it is: a simulation on one core, where callers come back at once."""
+"""Fairness, simulated on one core whose callers send their next request at once."""
 
 import asyncio
 import random
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.fair_queue import Caller, FairQueue, Stop, Work
+from visavis_server.runtime.scheduling.fair_queue import FairQueue
+from visavis_server.runtime.scheduling.work import Caller, Stop, Work
 
 
 class Model:
-    """An engine that is never run; a run of it costs seconds."""
+    """An engine that never runs; its runs are charged some seconds."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self.seconds, self.plan = name, seconds, Plan()
@@ -36,7 +37,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 class Simulation:
-    """A queue before one core, and a clock that its runs move."""
+    """A queue for one core, and a clock that its runs advance."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.queue, self.now, self._loop = FairQueue(), 100.0, loop
@@ -44,15 +45,15 @@ class Simulation:
         self.runs: list[tuple[str, str]] = []
 
     def ask(self, method: str, model: Model, deadline: float | None = None) -> Work:
-        """Put one request."""
+        """Queue one request."""
         future = self._loop.create_future()
         work = Work(model, None, Caller(method, deadline), self._loop, future, submitted=self.now)
         self.queue.put(work)
         return work
 
     def run(self) -> Work:
-        """Run what is next, and return it."""
-        engine = self.queue.first(lambda engine: True)
+        """Run the next work, and return it."""
+        engine = self.queue.next_engine(lambda engine: True)
         assert isinstance(engine, Model)
         (work,) = self.queue.take(engine, 1)
         work.started = self.now
@@ -74,16 +75,16 @@ def test_methods_with_work_waiting_get_equal_time(
     simulation: Simulation, seconds: tuple[float, float], callers: tuple[int, int, int]
 ) -> None:
     fast, slow = Model("fast", seconds[0]), Model("slow", seconds[1])
-    asked = {"Classify": [fast], "Detect": [slow], "Compare": [fast, slow]}
-    # A caller more than runs: so that each method always has work waiting.
-    for (method, models), number in zip(asked.items(), callers, strict=True):
+    models_of = {"Classify": [fast], "Detect": [slow], "Compare": [fast, slow]}
+    # One caller more than can run, so that each method always has waiting work.
+    for (method, models), number in zip(models_of.items(), callers, strict=True):
         for i in range(number + 1):
             simulation.ask(method, models[i % len(models)])
     next_model = {"Classify": 0, "Detect": 0, "Compare": 0}
     while simulation.now < 200:
         method = simulation.run().caller.method
         next_model[method] += 1
-        simulation.ask(method, asked[method][next_model[method] % len(asked[method])])
+        simulation.ask(method, models_of[method][next_model[method] % len(models_of[method])])
     fewest, most = min(simulation.used.values()), max(simulation.used.values())
     assert most <= 1.15 * fewest, simulation.used
 
@@ -100,7 +101,7 @@ def test_models_of_one_method_get_equal_time(simulation: Simulation) -> None:
     assert 8 <= runs["fast"] / runs["slow"] <= 10
 
 
-def test_none_starves(simulation: Simulation) -> None:
+def test_no_method_starves(simulation: Simulation) -> None:
     model = Model("model", 0.02)
     for _ in range(200):
         simulation.ask("Classify", model)
@@ -110,7 +111,7 @@ def test_none_starves(simulation: Simulation) -> None:
     assert {method for method, _ in simulation.runs} == {"Classify", "Detect"}
 
 
-def test_idleness_buys_no_more_than_a_moment(simulation: Simulation) -> None:
+def test_idle_time_earns_little_credit(simulation: Simulation) -> None:
     model = Model("model", 0.1)
     for _ in range(200):
         simulation.ask("Classify", model)
@@ -120,12 +121,12 @@ def test_idleness_buys_no_more_than_a_moment(simulation: Simulation) -> None:
         simulation.ask("Detect", model)
     for _ in range(20):
         simulation.run()
-    # Ten and ten, but for the half second that a caller may be away without losing its turn.
+    # Ten each, plus the half second that a caller may be idle without losing its turn.
     since = Counter(method for method, _ in simulation.runs[100:])
     assert 10 <= since["Detect"] <= 13
 
 
-def test_what_is_due_first_goes_first_and_without_a_deadline_the_first_come(
+def test_the_work_due_first_goes_first_and_without_deadlines_the_first_come(
     simulation: Simulation,
 ) -> None:
     model = Model("model", 0.1)
@@ -137,17 +138,17 @@ def test_what_is_due_first_goes_first_and_without_a_deadline_the_first_come(
 
 
 @pytest.mark.parametrize("timeout", [0.5, 5.0, 60.0, 600.0])
-def test_callers_who_wait_equally_long_go_in_the_order_in_which_they_came(
+def test_work_with_equal_timeouts_goes_in_order_of_arrival(
     simulation: Simulation, timeout: float
 ) -> None:
-    # As gRPC sends timeouts: rounded up, to the next hundredth or so, or not.
+    # gRPC sends some timeouts exactly, and rounds others up by about a hundredth.
     model, chance = Model("model", 0.1), random.Random(0)
-    asked = []
+    submitted = []
     for _ in range(100):
         simulation.now += timeout / 10_000
         rounded = timeout * (1 + chance.choice((0, 1 / 600)))
-        asked.append(simulation.ask("Classify", model, simulation.now + rounded))
-    assert [simulation.run() for _ in asked] == asked
+        submitted.append(simulation.ask("Classify", model, simulation.now + rounded))
+    assert [simulation.run() for _ in submitted] == submitted
 
 
 def test_work_without_a_deadline_ages_into_its_turn(simulation: Simulation) -> None:
@@ -158,15 +159,15 @@ def test_work_without_a_deadline_ages_into_its_turn(simulation: Simulation) -> N
     assert simulation.run() is patient
 
 
-def test_abandoned_work_is_not_waiting_any_more(simulation: Simulation) -> None:
+def test_abandoned_work_leaves_the_queue(simulation: Simulation) -> None:
     model = Model("model", 0.1)
     gone, here = simulation.ask("Classify", model), simulation.ask("Classify", model)
     simulation.queue.abandon(gone)
-    simulation.queue.abandon(gone)  # once is enough
+    simulation.queue.abandon(gone)  # idempotent
     assert simulation.queue.waiting(model) == simulation.queue.size == 1
     assert simulation.run() is here
-    assert simulation.queue.first(lambda engine: True) is None
-    simulation.queue.abandon(here)  # it has run: nothing to forget
+    assert simulation.queue.next_engine(lambda engine: True) is None
+    simulation.queue.abandon(here)  # it has run and is no longer queued
     assert simulation.queue.size == 0
 
 

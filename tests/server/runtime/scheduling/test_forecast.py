@@ -3,7 +3,7 @@
 import pytest
 
 from visavis_server.runtime.plan import Plan
-from visavis_server.runtime.scheduling.forecast import Average, Occupied
+from visavis_server.runtime.scheduling.forecast import ExpectedEnds, MovingAverage
 
 
 class Engine:
@@ -36,21 +36,21 @@ class Engine:
     ],
 )
 def test_a_forecast_follows_what_was_seen(seconds: list[float], expected: float) -> None:
-    average, engine = Average(), Engine()
+    average, engine = MovingAverage(), Engine()
     for each in seconds:
         average.add(engine, each)
     assert average(engine) == pytest.approx(expected)
 
 
 def test_each_engine_has_a_forecast_of_its_own() -> None:
-    average, one, other = Average(), Engine(), Engine()
+    average, one, other = MovingAverage(), Engine(), Engine()
     average.add(one, 1.0)
     average.add(other, 5.0)
     assert (average(one), average(other), average(Engine())) == (1.0, 5.0, 0.0)
 
 
 def test_what_remains_is_the_sum_of_all_runs_and_an_overdue_run_adds_nothing() -> None:
-    occupied, first, second, overdue = Occupied(), object(), object(), object()
+    occupied, first, second, overdue = ExpectedEnds(), object(), object(), object()
     assert occupied.remaining_s(0.0) == 0.0
     for run, end in ((first, 12.0), (second, 15.0), (overdue, 3.0)):
         occupied.begin(run, end)

@@ -1,4 +1,4 @@
-"""What runs, what waits, and what never runs: driven by events, never by time."""
+"""The scheduler's order of work, refusals and recovery; driven by events, never by time."""
 
 import asyncio
 import math
@@ -20,7 +20,7 @@ CALLER = Caller("Classify")
 
 
 class Gate:
-    """Work that says when it began and waits until it may end."""
+    """Work that signals when it begins, and waits until it may end."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -44,7 +44,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def scheduler(gate: Gate) -> Iterator[Scheduler]:
-    """One core, room for two that wait."""
+    """One core, and a queue of two."""
     scheduler = Scheduler(cores=1, queue_size=2)
     yield scheduler
     gate.may_end.set()
@@ -59,37 +59,37 @@ async def blocked(scheduler: Scheduler, gate: Gate) -> "asyncio.Task[tuple[str, 
 
 
 async def submitted(scheduler: Scheduler, ran: list[str], name: str) -> "asyncio.Task[object]":
-    """Put work that records its name behind what is there already."""
+    """Queue work that records its name when it runs."""
     task = asyncio.create_task(scheduler.run(lambda: ran.append(name), CALLER))
     await asyncio.sleep(0)  # Lets the task reach the queue.
     return task
 
 
-async def test_work_gives_back_its_result_and_how_long_it_waited(scheduler: Scheduler) -> None:
+async def test_work_returns_its_result_and_its_queue_time(scheduler: Scheduler) -> None:
     result, queue_ms = await scheduler.run(lambda: 42, CALLER)
     assert result == 42
     assert 0 <= queue_ms < 10_000
 
 
-async def test_work_runs_outside_the_loops_thread(scheduler: Scheduler) -> None:
+async def test_work_runs_outside_the_event_loops_thread(scheduler: Scheduler) -> None:
     thread, _ = await scheduler.run(threading.current_thread, CALLER)
     assert thread is not threading.main_thread()
     assert thread.name.startswith("core")
 
 
-async def test_what_work_raises_reaches_its_caller_and_spoils_nothing(
+async def test_an_exception_reaches_its_caller_and_affects_no_other_work(
     scheduler: Scheduler,
 ) -> None:
     def broken() -> None:
         raise KeyError("lost")
 
-    for _ in range(10):  # more than the queue holds: failed work counts as finished
+    for _ in range(10):  # More than the queue holds: failed work leaves it.
         with pytest.raises(KeyError, match="lost"):
             await scheduler.run(broken, CALLER)
     assert (await scheduler.run(lambda: 1, CALLER))[0] == 1
 
 
-async def test_waiting_work_runs_in_the_order_it_came(scheduler: Scheduler, gate: Gate) -> None:
+async def test_waiting_work_runs_in_order_of_arrival(scheduler: Scheduler, gate: Gate) -> None:
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     waiting = [await submitted(scheduler, ran, name) for name in ("a", "b")]
@@ -111,7 +111,9 @@ async def test_cancelled_work_never_runs(scheduler: Scheduler, gate: Gate) -> No
     assert ran == ["kept"]
 
 
-async def test_cancelled_work_gives_back_its_place(scheduler: Scheduler, gate: Gate) -> None:
+async def test_cancelled_work_frees_its_place_in_the_queue(
+    scheduler: Scheduler, gate: Gate
+) -> None:
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     for _ in range(20):
@@ -142,13 +144,15 @@ async def test_expired_work_never_runs(scheduler: Scheduler, gate: Gate) -> None
     assert ran == ["in time"]
 
 
-async def test_a_full_queue_refuses_more_and_says_when_to_come_back(
+async def test_a_full_queue_refuses_work_with_a_retry_time(
     scheduler: Scheduler, gate: Gate
 ) -> None:
     ran: list[str] = []
     first = await blocked(scheduler, gate)
     waiting = [await submitted(scheduler, ran, name) for name in ("a", "b")]
-    with pytest.raises(Overloaded, match="2 requests wait for a core, the limit is 2") as refused:
+    with pytest.raises(
+        Overloaded, match="2 requests are waiting for a core; the limit is 2"
+    ) as refused:
         await scheduler.run(lambda: ran.append("refused"), CALLER)
     assert refused.value.retry_after_s > 0
     gate.may_end.set()
@@ -157,7 +161,7 @@ async def test_a_full_queue_refuses_more_and_says_when_to_come_back(
     assert (await scheduler.run(lambda: "there is room again", CALLER))[0] == "there is room again"
 
 
-async def test_no_more_work_runs_at_once_than_there_are_cores() -> None:
+async def test_concurrent_work_never_exceeds_the_cores() -> None:
     scheduler = Scheduler(cores=2, queue_size=10)
     gates = [Gate() for _ in range(3)]
     tasks = [asyncio.create_task(scheduler.run(gate, CALLER)) for gate in gates]
@@ -172,7 +176,7 @@ async def test_no_more_work_runs_at_once_than_there_are_cores() -> None:
     scheduler.close()
 
 
-async def test_closing_lets_what_runs_finish_and_drops_what_waits() -> None:
+async def test_closing_finishes_running_work_and_cancels_waiting_work() -> None:
     scheduler, gate, ran = Scheduler(cores=1, queue_size=5), Gate(), []
     first = await blocked(scheduler, gate)
     waiting = await submitted(scheduler, ran, "dropped")
@@ -186,9 +190,9 @@ async def test_closing_lets_what_runs_finish_and_drops_what_waits() -> None:
 
 
 class Recorder:
-    """An engine that notes what it is asked to do, and waits where it is told to.
+    """An engine that records its calls, and whose runs can be held.
 
-    A job is a string: "bad ..." can't be prepared, "poison" breaks the run that it is in.
+    A job is a string: preparing "bad ..." fails, and "poison" fails the run that it is in.
     """
 
     def __init__(self, name: str = "model", **plan: Any) -> None:
@@ -232,7 +236,7 @@ class Recorder:
 
 @pytest_asyncio.fixture
 async def make() -> AsyncIterator[Callable[..., Scheduler]]:
-    """Return a function that makes schedulers, which are closed at the end."""
+    """Return a factory of schedulers, which are closed at the end."""
     made: list[Scheduler] = []
 
     def make(**sizes: int) -> Scheduler:
@@ -256,7 +260,7 @@ def ask(
 async def behind_a_run(
     scheduler: Scheduler, engine: Recorder, jobs: list[str], *calls: Caller
 ) -> list[Any]:
-    """Let jobs queue behind a run that is held until all of them wait; return their outcomes."""
+    """Queue jobs behind a run that is held until all are waiting; return their outcomes."""
     engine.may_end.clear()
     first = ask(scheduler, engine, "first")
     await engine.running()
@@ -268,14 +272,14 @@ async def behind_a_run(
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_run_takes_what_is_waiting_up_to_its_batch(make: Any) -> None:
+async def test_a_run_takes_waiting_jobs_up_to_its_batch_size(make: Any) -> None:
     engine = Recorder(batch=4)
     answers = await behind_a_run(make(), engine, list("abcdef"))
     assert answers == [f"{job} -> {job.upper()}" for job in "abcdef"]
     assert engine.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
 
 
-async def test_where_few_wait_runs_are_smaller(make: Any) -> None:
+async def test_batches_shrink_under_light_load(make: Any) -> None:
     engine = Recorder(batch=8)
     await behind_a_run(make(), engine, list("abcdefg"))
     assert engine.batches == [["first"], ["a", "b", "c", "d"], ["e", "f"], ["g"]]
@@ -289,7 +293,7 @@ async def test_nothing_waits_for_a_batch_to_fill(make: Any) -> None:
     assert engine.batches == [["a"], ["b"]]
 
 
-async def test_cores_share_what_is_waiting(make: Any) -> None:
+async def test_cores_share_waiting_work(make: Any) -> None:
     scheduler, engine, wide = make(cores=2), Recorder(batch=8), Recorder("wide", threads=2)
     wide.may_end.clear()
     both_cores = ask(scheduler, wide, "wide")
@@ -305,8 +309,8 @@ async def test_cores_share_what_is_waiting(make: Any) -> None:
     assert sorted(engine.batches) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
 
 
-async def told_before(scheduler: Scheduler, engine: Recorder, moment: str) -> bool:
-    """Say whether the caller of one run knows its outcome at a moment of the next one."""
+async def delivered_before(scheduler: Scheduler, engine: Recorder, moment: str) -> bool:
+    """Return True if one run's result is delivered before a step of the next run."""
     engine.may_end.clear()
     first = ask(scheduler, engine, "first")
     await engine.running()
@@ -321,19 +325,19 @@ async def told_before(scheduler: Scheduler, engine: Recorder, moment: str) -> bo
     await asyncio.sleep(0)
     engine.may_end.set()
     assert await asyncio.to_thread(reached.wait, 10)
-    await asyncio.sleep(0)  # The loop's own turn, in which it hears what it was told.
-    told = first.done()
+    await asyncio.sleep(0)  # Lets the loop process what was delivered.
+    delivered = first.done()
     may_go_on.set()
     assert await asyncio.gather(first, second) == ["first -> FIRST", "second -> SECOND"]
-    return told
+    return delivered
 
 
-async def test_results_are_told_when_the_next_run_begins(make: Any) -> None:
-    assert not await told_before(make(), Recorder(), "on_prepare")
-    assert await told_before(make(), Recorder(), "on_run")
+async def test_results_are_delivered_when_the_next_run_begins(make: Any) -> None:
+    assert not await delivered_before(make(), Recorder(), "on_prepare")
+    assert await delivered_before(make(), Recorder(), "on_run")
 
 
-async def test_results_do_not_wait_for_a_batch_that_takes_long_to_prepare(
+async def test_results_do_not_wait_for_a_batch_that_is_slow_to_prepare(
     make: Any, clock: "Clock"
 ) -> None:
     engine, scheduler = Recorder(batch=2), make()
@@ -359,7 +363,7 @@ async def test_results_do_not_wait_for_a_batch_that_takes_long_to_prepare(
     assert await asyncio.gather(*others) == ["large -> LARGE", "small -> SMALL"]
 
 
-async def test_results_are_told_too_where_the_next_batch_finds_no_room(
+async def test_results_are_delivered_if_the_next_batch_cannot_be_allocated(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Recorder()
@@ -374,7 +378,7 @@ async def test_results_are_told_too_where_the_next_batch_finds_no_room(
     assert isinstance(b, MemoryError)
 
 
-async def test_what_cannot_be_prepared_fails_alone(make: Any) -> None:
+async def test_a_job_that_cannot_be_prepared_fails_alone(make: Any) -> None:
     engine = Recorder(batch=4)
     a, bad, b, c = await behind_a_run(make(), engine, ["a", "bad", "b", "c"])
     assert (a, b, c) == ("a -> A", "b -> B", "c -> C")
@@ -382,7 +386,7 @@ async def test_what_cannot_be_prepared_fails_alone(make: Any) -> None:
     assert engine.batches == [["first"], ["a", "b"], ["c"]]
 
 
-async def test_what_breaks_a_run_fails_alone(make: Any) -> None:
+async def test_a_job_that_breaks_its_run_fails_alone(make: Any) -> None:
     engine = Recorder(batch=4)
     a, poison, b, c = await behind_a_run(make(), engine, ["a", "poison", "b", "c"])
     assert (a, b, c) == ("a -> A", "b -> B", "c -> C")
@@ -390,7 +394,7 @@ async def test_what_breaks_a_run_fails_alone(make: Any) -> None:
     assert engine.batches == [["first"], ["a", "poison", "b"], ["a"], ["poison"], ["b"], ["c"]]
 
 
-async def test_a_result_that_cannot_be_made_fails_alone(
+async def test_a_result_that_cannot_be_finished_fails_alone(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Recorder(batch=4)
@@ -407,23 +411,23 @@ async def test_a_result_that_cannot_be_made_fails_alone(
     assert isinstance(b, KeyError)
 
 
-async def test_a_run_that_gives_another_number_of_outputs_is_refused(
+async def test_a_run_with_a_wrong_number_of_outputs_fails(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Recorder(batch=4)
     monkeypatch.setattr(engine, "run", lambda jobs, exclusive, stop: [])
-    with pytest.raises(RuntimeError, match="model gave 0 outputs for 1 inputs"):
+    with pytest.raises(RuntimeError, match="model returned 0 outputs for 1 inputs"):
         await ask(make(), engine, "a")
 
 
-async def test_what_is_due_first_runs_first(make: Any) -> None:
+async def test_the_work_due_first_runs_first(make: Any) -> None:
     engine, now = Recorder(), time.monotonic()
     calls = (CALLER, Caller("Classify", now + 1000), Caller("Classify", now + 20), CALLER)
     await behind_a_run(make(), engine, ["a", "late", "soon", "b"], *calls)
     assert engine.batches[1:] == [["soon"], ["a"], ["b"], ["late"]]
 
 
-async def test_a_caller_who_leaves_while_its_picture_is_prepared_costs_no_run(make: Any) -> None:
+async def test_work_cancelled_while_it_is_prepared_costs_no_run(make: Any) -> None:
     engine, scheduler = Recorder(), make()
     preparing, may_go_on = threading.Event(), threading.Event()
 
@@ -442,7 +446,7 @@ async def test_a_caller_who_leaves_while_its_picture_is_prepared_costs_no_run(ma
     assert engine.batches == [["here"]]
 
 
-async def test_a_request_that_is_alone_gets_all_cores(make: Any) -> None:
+async def test_a_lone_request_gets_all_cores(make: Any) -> None:
     scheduler, engine = make(cores=2), Recorder(exclusive_threads=2)
     for job in "abc":
         await ask(scheduler, engine, job)
@@ -450,7 +454,7 @@ async def test_a_request_that_is_alone_gets_all_cores(make: Any) -> None:
     assert scheduler.statistics()[engine].exclusive == 3
 
 
-async def test_nothing_starts_beside_a_run_that_has_all_cores(make: Any) -> None:
+async def test_nothing_starts_beside_an_exclusive_run(make: Any) -> None:
     scheduler, engine = make(cores=2), Recorder(exclusive_threads=2)
     other = Recorder("other", exclusive_threads=2)
     engine.may_end.clear()
@@ -469,24 +473,24 @@ async def test_with_two_callers_each_keeps_to_one_core(make: Any) -> None:
     engine.may_end.clear()
     first = ask(scheduler, engine, "alone")
     await engine.running()
-    second = ask(scheduler, engine, "b1")  # comes while the first runs
+    second = ask(scheduler, engine, "b1")  # arrives while the first runs
     await asyncio.sleep(0)
     engine.may_end.set()
     await first
     await asyncio.gather(second)
-    # Who comes next had company just now, and is not the only one for long.
+    # The second run is not exclusive: other work arrived during the first.
     assert engine.exclusive == [True, False]
     await ask(scheduler, engine, "alone again")
     assert engine.exclusive == [True, False, True]
 
 
-async def test_one_core_has_no_second_way_to_run(make: Any) -> None:
+async def test_one_core_has_no_exclusive_runs(make: Any) -> None:
     scheduler, engine = make(cores=1), Recorder(exclusive_threads=0)
     await ask(scheduler, engine, "a")
     assert engine.exclusive == [False]
 
 
-async def test_runs_take_no_more_cores_than_there_are(make: Any) -> None:
+async def test_runs_never_claim_more_cores_than_exist(make: Any) -> None:
     scheduler, engine = make(cores=4), Recorder(threads=2)
     engine.may_end.clear()
     tasks = [ask(scheduler, engine, job) for job in "abc"]
@@ -498,7 +502,7 @@ async def test_runs_take_no_more_cores_than_there_are(make: Any) -> None:
     assert len(engine.batches) == 3
 
 
-async def test_what_happened_is_counted(make: Any) -> None:
+async def test_outcomes_are_counted(make: Any) -> None:
     scheduler, engine = make(queue_size=3), Recorder(batch=2)
     engine.may_end.clear()
     first = ask(scheduler, engine, "first")
@@ -506,7 +510,7 @@ async def test_what_happened_is_counted(make: Any) -> None:
     tasks = [ask(scheduler, engine, job) for job in ("a", "bad", "c")]
     await asyncio.sleep(0)
     assert scheduler.waiting(engine) == 3
-    with pytest.raises(Overloaded, match="3 requests wait for model, the limit is 3"):
+    with pytest.raises(Overloaded, match="3 requests are waiting for model; the limit is 3"):
         await ask(scheduler, engine, "refused")
     tasks[2].cancel()
     await asyncio.sleep(0)
@@ -527,12 +531,12 @@ def device(**plan: Any) -> Recorder:
     return Recorder("device", runs_on="device", **plan)
 
 
-async def test_a_device_runs_what_the_cores_have_prepared_in_batches(make: Any) -> None:
+async def test_a_device_runs_prepared_work_in_batches(make: Any) -> None:
     scheduler, engine = make(cores=2, streams=1), device(batch=8)
     answers = await behind_a_run(scheduler, engine, [f"job {i}" for i in range(16)])
     assert answers == [f"job {i} -> JOB {i}" for i in range(16)]
     sizes = [len(batch) for batch in engine.batches]
-    assert sizes[0] == 1  # the first waited for nobody
+    assert sizes[0] == 1  # the first run did not wait for more
     assert max(sizes) == 8 and sum(sizes) == 17
 
 
@@ -561,7 +565,7 @@ async def test_the_cores_prepare_while_the_device_runs_but_not_without_bound(mak
     tasks = [ask(scheduler, engine, f"job {i}") for i in range(40)]
     await engine.running()
     assert await asyncio.to_thread(enough.wait, 10)
-    # Two batches for the one stream; the rest waits undecoded, where it can still be dropped.
+    # Two batches for the one stream; the rest waits undecoded, and can still be dropped.
     assert len(prepared) == 8
     assert scheduler.waiting(engine) == 32
     engine.may_end.set()
@@ -569,12 +573,12 @@ async def test_the_cores_prepare_while_the_device_runs_but_not_without_bound(mak
     assert len(prepared) == 40
 
 
-async def test_failures_on_a_device_stay_their_own(make: Any) -> None:
+async def test_failures_on_a_device_affect_no_other_work(make: Any) -> None:
     scheduler, engine = make(cores=1, streams=1), device(batch=8)
     a, bad, poison, b = await behind_a_run(scheduler, engine, ["a", "bad", "poison", "b"])
     assert (a, b) == ("a -> A", "b -> B")
     assert (str(bad), str(poison)) == ("bad can't be prepared", "poisoned")
-    assert await ask(scheduler, engine, "c") == "c -> C"  # nothing is counted as still on its way
+    assert await ask(scheduler, engine, "c") == "c -> C"  # nothing still counts as in the pipeline
 
 
 async def test_abandoned_work_never_reaches_the_device(make: Any) -> None:
@@ -593,7 +597,7 @@ async def test_abandoned_work_never_reaches_the_device(make: Any) -> None:
     assert engine.batches == [["first"], ["last"]]
 
 
-async def test_a_caller_who_leaves_the_cores_early_leaves_the_device_no_debt(make: Any) -> None:
+async def test_work_cancelled_before_the_device_leaves_its_pipeline(make: Any) -> None:
     scheduler, engine = make(cores=1, streams=1), device(batch=1)
     preparing, may_go_on = threading.Semaphore(0), threading.Semaphore(0)
 
@@ -602,7 +606,7 @@ async def test_a_caller_who_leaves_the_cores_early_leaves_the_device_no_debt(mak
         assert may_go_on.acquire(timeout=10)
 
     engine.on_prepare = slow
-    for _ in range(5):  # more than may be on their way at once
+    for _ in range(5):  # more than the pipeline holds
         task = ask(scheduler, engine, "gone")
         assert await asyncio.to_thread(preparing.acquire, timeout=10)
         task.cancel()
@@ -613,7 +617,7 @@ async def test_a_caller_who_leaves_the_cores_early_leaves_the_device_no_debt(mak
     assert engine.batches == [["here"]]
 
 
-async def test_closing_lets_the_device_finish_what_is_on_its_way() -> None:
+async def test_closing_finishes_work_in_the_device_pipeline() -> None:
     scheduler, engine = Scheduler(cores=1, queue_size=10, streams=1), device(batch=1)
     engine.may_end.clear()
     running = ask(scheduler, engine, "running")
@@ -626,11 +630,11 @@ async def test_closing_lets_the_device_finish_what_is_on_its_way() -> None:
         await ask(scheduler, engine, "late")
 
 
-# Time: what can't be done in time is refused at once, and what nobody waits for ends.
+# Time: work that cannot meet its deadline is refused at once, and abandoned runs are stopped.
 
 
 class Slow(Recorder):
-    """An engine whose runs take as long as it is told, by the scheduler's clock."""
+    """An engine whose runs take a given time by the fake clock."""
 
     def __init__(self, clock: "Clock", seconds: float, **plan: Any) -> None:
         super().__init__("slow", **plan)
@@ -638,13 +642,11 @@ class Slow(Recorder):
 
 
 class Clock:
-    """Stands in for time.monotonic in the scheduler and its queue."""
+    """A fake for time.monotonic."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(
-            "visavis_server.runtime.scheduling.scheduler.time.monotonic", lambda: self.now
-        )
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
 
     def pass_by(self, seconds: float) -> None:
         self.now += seconds
@@ -656,7 +658,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def busy(scheduler: Scheduler, engine: Recorder) -> "asyncio.Task[Any]":
-    """Let the scheduler see what a run takes; then keep it in one until it may end."""
+    """Let the scheduler learn how long a run takes; then hold it in one."""
     await ask(scheduler, engine, "teaches")
     await engine.running()
     engine.may_end.clear()
@@ -673,8 +675,8 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
     earlier = Caller("Classify", clock.now + 4.0)
     waiting = [ask(scheduler, engine, f"waits {i}", earlier) for i in range(3)]
     await asyncio.sleep(0)
-    # One run and three that wait, its own, and a quarter more.
-    needed = r"would take 5\.0 s, a reserve of 25% included, the deadline is in 4\.5 s"
+    # One run, three waiting, its own, and 25 % headroom.
+    needed = r"would take 5\.0 s, including 25% headroom; the deadline is in 4\.5 s"
     with pytest.raises(Overloaded, match=f"slow is busy: an answer {needed}") as refused:
         await ask(scheduler, engine, "late", Caller("Classify", clock.now + 4.5))
     assert 0 < refused.value.retry_after_s < 3
@@ -686,7 +688,7 @@ async def test_a_request_that_cannot_meet_its_deadline_is_refused_at_once(
     assert scheduler.statistics()[engine].refused == 1
 
 
-async def test_there_is_room_while_one_of_several_engines_has_some(make: Any, clock: Clock) -> None:
+async def test_there_is_room_if_one_of_several_engines_has_room(make: Any, clock: Clock) -> None:
     scheduler, engine, idle = make(), Slow(clock, seconds=1.0), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
     earlier, late = Caller("Classify", clock.now + 4.0), Caller("Classify", clock.now + 4.5)
@@ -703,9 +705,7 @@ async def test_there_is_room_while_one_of_several_engines_has_some(make: Any, cl
     await asyncio.gather(running, *waiting)
 
 
-async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
-    make: Any, clock: Clock
-) -> None:
+async def test_urgent_work_does_not_wait_for_work_due_later(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
     patient = [ask(scheduler, engine, f"patient {i}") for i in range(20)]
@@ -718,10 +718,10 @@ async def test_what_is_due_first_does_not_wait_for_what_is_due_later(
 
 
 @pytest.mark.parametrize("job", ["bad picture", "large picture"])
-async def test_pictures_that_take_long_to_prepare_cost_their_sender_turns(
+async def test_pictures_that_are_slow_to_prepare_cost_their_sender_turns(
     make: Any, clock: Clock, job: str
 ) -> None:
-    """Whether they are answered or refused; else a neighbour would wait for all of them."""
+    """Answered or rejected alike: else a neighbour would wait for all of them."""
     scheduler, greedy, neighbour = make(), Recorder("greedy"), Slow(clock, seconds=0.1)
     order: list[str] = []
 
@@ -746,26 +746,28 @@ async def test_pictures_that_take_long_to_prepare_cost_their_sender_turns(
     assert order.index("neighbour", 1) <= 3
 
 
-async def test_a_queue_is_bounded_in_seconds_too(make: Any, clock: Clock) -> None:
+async def test_the_queue_is_also_bounded_in_seconds(make: Any, clock: Clock) -> None:
     scheduler, engine = make(max_queue_wait_s=2.5), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
     waiting = [ask(scheduler, engine, f"waits {i}") for i in range(3)]
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match=r"would wait 3\.0 s, the limit is 2\.5 s"):
+    with pytest.raises(Overloaded, match=r"would wait 3\.0 s; the limit is 2\.5 s"):
         await ask(scheduler, engine, "too many")
     engine.may_end.set()
     await asyncio.gather(running, *waiting)
 
 
-async def test_a_forecast_that_is_wrong_is_mended(make: Any, clock: Clock) -> None:
+async def test_a_wrong_forecast_is_corrected(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=100.0)
-    await ask(scheduler, engine, "an accident")
+    await ask(scheduler, engine, "an outlier")
     engine.on_run = lambda jobs: clock.pass_by(0.1)
-    for _ in range(30):  # nothing is in its way: each is tried, whatever is expected
+    for _ in range(30):  # The core is idle: each is tried, whatever the forecast.
         assert await ask(scheduler, engine, "a", Caller("Classify", clock.now + 1.0)) == "a -> A"
 
 
-async def test_what_would_be_late_gives_its_place_to_what_will_not(make: Any, clock: Clock) -> None:
+async def test_work_that_would_be_late_yields_to_work_that_can_be_in_time(
+    make: Any, clock: Clock
+) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0)
     running = await busy(scheduler, engine)
     doomed = ask(scheduler, engine, "doomed", Caller("Classify", clock.now + 3))
@@ -779,7 +781,7 @@ async def test_what_would_be_late_gives_its_place_to_what_will_not(make: Any, cl
     assert ["doomed"] not in engine.batches
 
 
-async def test_nobody_is_late_because_others_share_his_run(make: Any, clock: Clock) -> None:
+async def test_batching_makes_no_request_miss_its_deadline(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1.0, batch=4)
     running = await busy(scheduler, engine)
     patient = [ask(scheduler, engine, job) for job in "abcde"]
@@ -806,7 +808,7 @@ async def test_a_run_is_stopped_when_the_last_caller_has_left(make: Any) -> None
             engine.may_end.set()
 
         engine.may_end.clear()
-        stop.by(end)
+        stop.on_request(end)
         run(jobs, exclusive, stop)
         raise RuntimeError("ended in the middle")
 
@@ -847,7 +849,7 @@ async def test_200_cancelled_and_200_expired_cost_no_run(make: Any) -> None:
 
 
 @pytest.mark.parametrize("runs_on", ["cores", "device"])
-async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, runs_on: str) -> None:
+async def test_the_scheduler_keeps_no_engine_alive(make: Any, runs_on: str) -> None:
     scheduler, engine = make(streams=1), Recorder(runs_on=runs_on)
     await asyncio.gather(*(ask(scheduler, engine, job) for job in "abc"))
     gone = asyncio.Event()
@@ -858,44 +860,44 @@ async def test_an_engine_that_nobody_else_holds_is_forgotten(make: Any, runs_on:
     assert scheduler.statistics() == {}
 
 
-# What broke teaches nothing, and idle cores take every call.
+# Forecasts learn nothing from failures, and idle cores take every request.
 
 
 SOON = 2.0
 
 
 async def refused_soon(scheduler: Scheduler, engine: Recorder, clock: "Clock") -> bool:
-    """Say whether a caller with little time is refused while the only core is busy."""
+    """Return True if a request with a short deadline is refused while the only core is busy."""
     engine.may_end.clear()
     engine.on_run = lambda jobs: None
     running = ask(scheduler, engine, "runs")
     await engine.running()
-    asked = ask(scheduler, engine, "soon", Caller("Classify", clock.now + SOON))
+    urgent = ask(scheduler, engine, "soon", Caller("Classify", clock.now + SOON))
     await asyncio.sleep(0)
     engine.may_end.set()
-    outcome, _ = await asyncio.gather(asked, running, return_exceptions=True)
+    outcome, _ = await asyncio.gather(urgent, running, return_exceptions=True)
     return isinstance(outcome, Overloaded)
 
 
-async def taught(scheduler: Scheduler, engine: Recorder) -> None:
+async def learned(scheduler: Scheduler, engine: Recorder) -> None:
     for _ in range(3):
         await ask(scheduler, engine, "usual")
         await engine.running()
 
 
-async def test_a_run_teaches_how_long_the_next_takes(make: Any, clock: Clock) -> None:
+async def test_forecasts_learn_from_runs(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=3.0)
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     assert await refused_soon(scheduler, engine, clock)
 
 
 @pytest.mark.parametrize("runs_on", ["cores", "device"])
 @pytest.mark.parametrize("broken", ["bad", "poison"])
-async def test_what_failed_teaches_nothing(
+async def test_forecasts_ignore_failed_work(
     make: Any, clock: Clock, broken: str, runs_on: str
 ) -> None:
     scheduler, engine = make(streams=1), Slow(clock, seconds=0.1, runs_on=runs_on)
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     slowly = lambda _: clock.pass_by(1000.0)  # noqa: E731
     for _ in range(5):
         engine.on_prepare = slowly if broken == "bad" else engine.on_prepare
@@ -909,11 +911,11 @@ async def test_what_failed_teaches_nothing(
 
 
 @pytest.mark.parametrize("broken", ["bad", "poison"])
-async def test_a_batch_in_which_one_failed_teaches_nothing(
+async def test_forecasts_ignore_a_batch_with_a_failure(
     make: Any, clock: Clock, broken: str
 ) -> None:
     scheduler, engine = make(), Slow(clock, seconds=0.1, batch=8)
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     engine.on_prepare = lambda job: clock.pass_by(1000.0 if job == "bad" else 0.0)
     if broken == "poison":
         engine.on_run = lambda jobs: clock.pass_by(1000.0 if "poison" in jobs else 0.0)
@@ -924,9 +926,9 @@ async def test_a_batch_in_which_one_failed_teaches_nothing(
     assert not await refused_soon(scheduler, engine, clock)
 
 
-async def test_a_run_that_was_ended_teaches_nothing(make: Any, clock: Clock) -> None:
+async def test_forecasts_ignore_stopped_runs(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=0.1)
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     engine.may_end.clear()
     left = ask(scheduler, engine, "left")
     await engine.running()
@@ -934,24 +936,24 @@ async def test_a_run_that_was_ended_teaches_nothing(make: Any, clock: Clock) -> 
     await asyncio.gather(left, return_exceptions=True)
     clock.pass_by(1000.0)
     engine.may_end.set()
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     assert not await refused_soon(scheduler, engine, clock)
 
 
-async def test_one_accident_changes_the_forecast_little(make: Any, clock: Clock) -> None:
+async def test_one_outlier_changes_the_forecast_little(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=0.1)
-    await taught(scheduler, engine)
+    await learned(scheduler, engine)
     engine.on_run = lambda jobs: clock.pass_by(1000.0)
-    await ask(scheduler, engine, "an accident")
+    await ask(scheduler, engine, "an outlier")
     await engine.running()
     assert not await refused_soon(scheduler, engine, clock)
 
 
-async def test_an_accident_at_the_start_is_forgotten_with_the_next_run(
+async def test_an_outlier_at_the_start_is_forgotten_with_the_next_run(
     make: Any, clock: Clock
 ) -> None:
     scheduler, engine = make(), Slow(clock, seconds=1000.0)
-    await ask(scheduler, engine, "an accident")
+    await ask(scheduler, engine, "an outlier")
     await engine.running()
     engine.on_run = lambda jobs: clock.pass_by(0.1)
     await ask(scheduler, engine, "usual")
@@ -959,16 +961,18 @@ async def test_an_accident_at_the_start_is_forgotten_with_the_next_run(
     assert not await refused_soon(scheduler, engine, clock)
 
 
-async def test_idle_cores_take_as_many_calls_as_there_are(make: Any, clock: Clock) -> None:
+async def test_idle_cores_take_one_request_each_whatever_the_forecast(
+    make: Any, clock: Clock
+) -> None:
     scheduler, engine = make(cores=4), Slow(clock, seconds=1000.0)
-    await ask(scheduler, engine, "an accident")
+    await ask(scheduler, engine, "an outlier")
     engine.on_run = lambda jobs: None
-    # All are asked for before a core's thread can have taken the first.
+    # All are submitted before a core's thread can take the first.
     soon = [ask(scheduler, engine, str(i), Caller("Classify", clock.now + SOON)) for i in range(4)]
     assert await asyncio.gather(*soon) == [f"{i} -> {i}" for i in range(4)]
 
 
-# An error in the scheduler's own code: the thread goes on, and what it held fails.
+# An error in the scheduler's own code: the thread continues, and the work that it took fails.
 
 
 @pytest.fixture
@@ -978,14 +982,14 @@ def logged() -> Iterator[list[Any]]:
 
 
 class Plans(Recorder):
-    """An engine whose plan can be asked for so many times, and then raises."""
+    """An engine whose plan can be read a limited number of times, and then raises."""
 
-    times = math.inf
+    reads_left = math.inf
 
     @property
     def plan(self) -> Plan:
-        self.times -= 1
-        if self.times < 0:
+        self.reads_left -= 1
+        if self.reads_left < 0:
             raise KeyError("no plan")
         return self._plan
 
@@ -995,41 +999,51 @@ class Plans(Recorder):
 
 
 @pytest.mark.parametrize("runs_on", ["cores", "device"])
-@pytest.mark.parametrize("times", range(12))
+@pytest.mark.parametrize("reads", range(12))
 async def test_an_engine_that_breaks_the_scheduler_fails_alone(
-    make: Any, logged: list[Any], runs_on: str, times: int
+    make: Any, logged: list[Any], runs_on: str, reads: int
 ) -> None:
     scheduler = make(cores=2, streams=1)
     engine, other = Plans(runs_on=runs_on), Recorder()
     assert await ask(scheduler, engine, "a") == "a -> A"
     for _ in range(3):
-        engine.times = times
+        engine.reads_left = reads
         outcomes = await asyncio.gather(
             *(ask(scheduler, engine, job) for job in "abc"), return_exceptions=True
         )
         for outcome in outcomes:
             assert isinstance(outcome, str | KeyError | ModelFailed)
         assert await ask(scheduler, other, "b") == "b -> B"
-    engine.times = math.inf
+    engine.reads_left = math.inf
     assert await asyncio.gather(*(ask(scheduler, engine, job) for job in "xyz")) == [
         "x -> X",
         "y -> Y",
         "z -> Z",
     ]
-    assert scheduler._free_cores == 2
-    assert not scheduler._ahead
-    assert scheduler._occupied.remaining_s(0.0) == 0.0
+    assert scheduler._state.free_cores == 2
+    assert not scheduler._state.in_pipeline
+    assert scheduler._state.expected_ends.remaining_s(0.0) == 0.0
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["_take", "_batch", "_serve", "_prepare", "_run", "_claim_all", "_finished", "_settle"],
+    ("part", "method"),
+    [
+        ("_core_loop", "_start"),
+        ("_core_loop", "_batch_size"),
+        ("_core_loop", "_run_batch"),
+        ("_core_loop", "_claim_all"),
+        ("_execution", "prepare"),
+        ("_execution", "run"),
+        ("_execution", "finish"),
+        ("_delivery", "deliver"),
+    ],
 )
-async def test_an_error_of_its_own_ends_no_thread(
-    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], method: str
+async def test_an_error_in_the_scheduler_ends_no_thread(
+    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], part: str, method: str
 ) -> None:
     scheduler, engine = make(), Recorder(exclusive_threads=1)
-    real = getattr(scheduler, method)
+    owner = getattr(scheduler, part)
+    real = getattr(owner, method)
     broken = iter([True])
 
     def once_broken(*arguments: Any, **named: Any) -> Any:
@@ -1037,22 +1051,31 @@ async def test_an_error_of_its_own_ends_no_thread(
             raise RuntimeError("a mistake")
         return real(*arguments, **named)
 
-    monkeypatch.setattr(scheduler, method, once_broken)
-    with pytest.raises(ModelFailed, match="the server failed at this request"):
+    monkeypatch.setattr(owner, method, once_broken)
+    with pytest.raises(ModelFailed, match="the server failed to process this request"):
         await asyncio.wait_for(ask(scheduler, engine, "lost"), 10)
     assert await asyncio.wait_for(ask(scheduler, engine, "next"), 10) == "next -> NEXT"
     assert scheduler.errors == 1
     assert [str(entry["exc_info"]) for entry in logged] == ["a mistake"]
-    assert scheduler._free_cores == 1
+    assert scheduler._state.free_cores == 1
     assert scheduler.trouble() == ""
 
 
-@pytest.mark.parametrize("method", ["_prepare_for_device", "_run_on_device", "_run", "_finish"])
-async def test_an_error_of_its_own_leaves_the_device_no_debt(
-    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], method: str
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("_core_loop", "_prepare_for_device"),
+        ("_core_loop", "_finish"),
+        ("_device_loop", "_run_batch"),
+        ("_execution", "run"),
+    ],
+)
+async def test_an_error_in_the_scheduler_leaves_the_device_pipeline_empty(
+    make: Any, monkeypatch: pytest.MonkeyPatch, logged: list[Any], part: str, method: str
 ) -> None:
     scheduler, engine = make(streams=1), device()
-    real = getattr(scheduler, method)
+    owner = getattr(scheduler, part)
+    real = getattr(owner, method)
     broken = iter([True])
 
     def once_broken(*arguments: Any, **named: Any) -> Any:
@@ -1060,14 +1083,16 @@ async def test_an_error_of_its_own_leaves_the_device_no_debt(
             raise RuntimeError("a mistake")
         return real(*arguments, **named)
 
-    monkeypatch.setattr(scheduler, method, once_broken)
-    with pytest.raises(ModelFailed, match="the server failed at this request"):
+    monkeypatch.setattr(owner, method, once_broken)
+    with pytest.raises(ModelFailed, match="the server failed to process this request"):
         await asyncio.wait_for(ask(scheduler, engine, "lost"), 10)
     assert await asyncio.wait_for(ask(scheduler, engine, "next"), 10) == "next -> NEXT"
-    assert (scheduler._free_cores, dict(scheduler._ahead)) == (1, {})
+    assert (scheduler._state.free_cores, dict(scheduler._state.in_pipeline)) == (1, {})
 
 
-async def test_an_engine_that_exits_ends_no_thread(make: Any, logged: list[Any]) -> None:
+async def test_an_engine_that_raises_system_exit_ends_no_thread(
+    make: Any, logged: list[Any]
+) -> None:
     scheduler, engine = make(), Recorder()
 
     def exits(jobs: list[str]) -> None:
@@ -1080,22 +1105,22 @@ async def test_an_engine_that_exits_ends_no_thread(make: Any, logged: list[Any])
     assert await ask(scheduler, engine, "next") == "next -> NEXT"
 
 
-async def test_a_core_that_is_stuck_while_work_waits_is_trouble(make: Any, clock: Clock) -> None:
+async def test_a_stuck_core_is_reported_if_work_waits(make: Any, clock: Clock) -> None:
     scheduler, engine = make(stuck_s=60), Recorder("stuck")
     engine.may_end.clear()
     running = ask(scheduler, engine, "runs")
     await engine.running()
     clock.pass_by(61.0)
-    assert scheduler.trouble() == ""  # nobody waits for it
+    assert scheduler.trouble() == ""  # no work waits
     waiting = ask(scheduler, engine, "waits")
     await asyncio.sleep(0)
-    assert scheduler.trouble() == "core-0 has been at work for 61 s (stuck)"
+    assert scheduler.trouble() == "core-0 has been busy for 61 s (stuck)"
     engine.may_end.set()
     await asyncio.gather(running, waiting)
     assert scheduler.trouble() == ""
 
 
-async def test_closing_waits_no_longer_than_it_may(make: Any, gate: Gate) -> None:
+async def test_closing_waits_no_longer_than_its_timeout(make: Any, gate: Gate) -> None:
     scheduler = make()
     task = await blocked(scheduler, gate)
     scheduler.close(0.01)
@@ -1105,14 +1130,14 @@ async def test_closing_waits_no_longer_than_it_may(make: Any, gate: Gate) -> Non
     await task
 
 
-async def test_a_thread_that_has_ended_is_trouble(make: Any) -> None:
+async def test_a_thread_that_has_ended_is_reported(make: Any) -> None:
     scheduler = make()
     ended = threading.Thread(name="core-7")
-    scheduler._threads.append(ended)
+    scheduler._workers._threads.append(ended)
     try:
         assert scheduler.trouble() == "the thread core-7 has ended"
     finally:
-        scheduler._threads.remove(ended)
+        scheduler._workers._threads.remove(ended)
 
 
 async def test_something_waits_while_no_core_has_begun_it(scheduler: Scheduler, gate: Gate) -> None:

@@ -95,7 +95,7 @@ async def test_every_probe_reports_a_stuck_core(
             "/inference.GRPCInferenceService/ServerLive",
             response_deserializer=grpc_service_pb2.ServerLiveResponse.FromString,
         )
-        stuck = "core-0 has been at work for 61 s (colors)"
+        stuck = "core-0 has been busy for 61 s (colors)"
         for trouble, expected in ((stuck, NOT_SERVING), ("", SERVING)):
             monkeypatch.setattr(served.app.scheduler, "trouble", lambda fault=trouble: fault)
             async with asyncio.timeout(10):

@@ -168,7 +168,7 @@ async def test_an_unexpected_error_is_logged_in_full_and_reported_as_internal(
 async def test_a_failed_model_is_an_internal_error(served: Served) -> None:
     error = await served.refused("Classify", classify(model="fragile", image=image(BLACK)))
     assert error.code() is grpc.StatusCode.INTERNAL
-    assert error.details() == "the model gave numbers that are not finite for this image"
+    assert error.details() == "the model computed NaN or infinity for this image"
     assert violations(error) == {}
 
 

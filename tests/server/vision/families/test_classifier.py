@@ -89,7 +89,7 @@ def test_centre_square_is_the_rule_of_its_document() -> None:
     np.testing.assert_array_equal(tensor[0].transpose(1, 2, 0), expected)
 
 
-def test_nothing_is_left_of_what_was_in_the_batch_before() -> None:
+def test_the_input_is_overwritten_completely() -> None:
     model = classifier(
         input=ModelInput(tensor="images", width=8, height=6, resize=ShorterSide(size=10))
     )
@@ -109,7 +109,7 @@ def test_logits_become_probabilities_highest_first() -> None:
     np.testing.assert_allclose(answer.probabilities, [1 / 8, 5 / 8, 2 / 8], rtol=1e-6)
 
 
-def test_probabilities_are_taken_as_they_are() -> None:
+def test_probabilities_are_unchanged() -> None:
     model = classifier(output=ClassScores(layout="probabilities", tensor="logits"))
     answer = model.postprocess(
         [np.array([[0.2, 0.1, 0.7]], np.float32)], None, ClassifyOptions(top_k=1)

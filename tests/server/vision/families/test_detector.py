@@ -1,4 +1,4 @@
-"""Detection, against boxes worked out by hand and a plain decoding of YOLOv5's heads."""
+"""Detection, against hand-computed boxes and a plain decoding of YOLOv5's heads."""
 
 from typing import Any
 
@@ -73,14 +73,14 @@ def test_an_image_of_another_size_is_resized_bilinearly_by_opencv() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 3000), (3000, 1), (1, 1), (5000, 4000)])
-def test_odd_shapes_become_a_whole_input(width: int, height: int) -> None:
+def test_odd_shapes_fill_the_input(width: int, height: int) -> None:
     document = ModelInput(tensor="images", width=96, height=64, resize=Letterbox(unpad="exact"))
     tensor, _ = preprocess_one(detector(input=document), np.zeros((height, width, 3), np.uint8))
     assert tensor.shape == (1, 3, 64, 96)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (50, 100), (99, 50), (640, 480)])
-def test_nothing_is_left_of_what_was_in_the_batch_before(width: int, height: int) -> None:
+def test_the_input_is_overwritten_completely(width: int, height: int) -> None:
     batch = np.full((3, 3, 64, 64), np.nan, np.float32)
     detector().preprocess(noise(height, width, 3), batch[1])
     assert not np.isnan(batch[1]).any()
@@ -131,7 +131,7 @@ def test_boxes_are_given_in_pixels_of_the_original() -> None:
         (DetectOptions(labels=("bird",)), []),
     ],
 )
-def test_a_request_chooses_what_it_gets(options: DetectOptions, expected: list[Any]) -> None:
+def test_options_select_the_detections(options: DetectOptions, expected: list[Any]) -> None:
     assert found(detector().postprocess([graphs.ROWS], PLACE, options)) == expected
 
 
@@ -142,7 +142,7 @@ def test_a_score_at_the_threshold_is_not_above_it() -> None:
     assert model.postprocess(outputs, PLACE, DetectOptions(score_threshold=0.2499)).detections
 
 
-def test_labels_drop_each_other_only_when_asked_to() -> None:
+def test_labels_suppress_each_other_only_if_class_agnostic() -> None:
     same_place = graphs.yolov5_rows((20, 20, 20, 20, 1, 0.9, 0), (20, 20, 20, 20, 1, 0, 0.8))
     both = detector().postprocess([same_place], PLACE, DetectOptions())
     assert [d.label for d in both.detections] == ["cat", "dog"]
@@ -150,14 +150,14 @@ def test_labels_drop_each_other_only_when_asked_to() -> None:
     assert [d.label for d in one.detections] == ["cat"]
 
 
-def test_unwanted_labels_are_gone_before_they_can_suppress() -> None:
+def test_unwanted_labels_are_dropped_before_suppression() -> None:
     same_place = graphs.yolov5_rows((20, 20, 20, 20, 1, 0.9, 0), (20, 20, 20, 20, 1, 0, 0.8))
     options = DetectOptions(class_agnostic=True, labels=("dog",))
     answer = detector().postprocess([same_place], PLACE, options)
     assert [d.label for d in answer.detections] == ["dog"]
 
 
-def test_thresholds_of_the_document_hold_where_a_request_names_none() -> None:
+def test_thresholds_default_to_those_of_the_document() -> None:
     strict = DetectionDefaults(score_threshold=0.85, iou_threshold=0.45, max_detections=300)
     answer = detector(detection_defaults=strict).postprocess([graphs.ROWS], PLACE, DetectOptions())
     assert found(answer) == [CAT]
@@ -173,7 +173,7 @@ def test_each_row_has_its_best_class_only() -> None:
     ] == ["dog"]
 
 
-def test_of_more_than_30000_candidates_the_best_are_looked_at() -> None:
+def test_of_more_than_30000_candidates_the_best_are_considered() -> None:
     rows = np.zeros((1, 31_000, 7), np.float32)
     rows[0, :, 0] = np.arange(31_000) % 64
     rows[0, :, 1:4] = 8
@@ -231,7 +231,7 @@ def test_heads_decode_as_yolov5_does(seed: int, threshold: float, classes: int) 
     np.testing.assert_array_equal(rows.class_ids[order], scores.argmax(axis=1)[expected_order])
 
 
-def test_extreme_logits_warn_of_nothing() -> None:
+def test_extreme_logits_cause_no_warnings() -> None:
     maps = graphs.split_heads([np.full((1, 14, 64 // s, 64 // s), -1e4) for s in STRIDES])
     assert not heads().postprocess(maps, PLACE, DetectOptions(score_threshold=0.0)).detections
     maps = graphs.split_heads([np.full((1, 14, 64 // s, 64 // s), 1e4) for s in STRIDES])

@@ -1,4 +1,4 @@
-"""NaN and infinity never become an answer, wherever the answer reads them."""
+"""NaN and infinity never reach an answer."""
 
 import numpy as np
 import pytest
@@ -17,11 +17,11 @@ BAD = [np.nan, np.inf, -np.inf]
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_one_number_that_is_none_is_found(bad: float, dtype: type) -> None:
+def test_a_single_nan_or_infinity_is_found(bad: float, dtype: type) -> None:
     values = np.full((3, 100_000), 1, dtype)  # float16 alone would overflow in the sum
     require_finite(values)
     values[1, 5000] = bad
-    with pytest.raises(ModelFailed, match="not finite"):
+    with pytest.raises(ModelFailed, match="NaN or infinity"):
         require_finite(values)
 
 

@@ -1,4 +1,4 @@
-"""Normalisation, against the same arithmetic done for every pixel."""
+"""Normalisation, against the same arithmetic for every pixel."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ EVERY_VALUE = np.arange(256, dtype=np.uint8).reshape(16, 16)
     ("mean", "std"),
     [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))],
 )
-def test_every_value_becomes_what_float32_arithmetic_makes_of_it(
+def test_every_value_equals_that_of_float32_arithmetic(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
     model_input = ModelInput(

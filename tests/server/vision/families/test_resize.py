@@ -90,7 +90,7 @@ def test_shorter_side_is_bit_identical_for_large_pictures(width: int, height: in
 
 @pytest.mark.parametrize(("length", "thickness"), [(3000, 1), (60_000, 2)])
 @pytest.mark.parametrize("upright", [False, True])
-def test_an_extreme_strip_shows_its_middle(length: int, thickness: int, upright: bool) -> None:
+def test_an_extreme_strip_shows_its_centre(length: int, thickness: int, upright: bool) -> None:
     # Whole, it would become 256 x 256 * length pixels: too many for a reference to resize.
     ramp = np.linspace(0, 255, length).astype(np.uint8)
     image = np.repeat(np.repeat(ramp[None, :, None], thickness, axis=0), 3, axis=2)
@@ -106,7 +106,7 @@ def test_the_crop_need_not_be_square() -> None:
     np.testing.assert_array_equal(got, resized[1:31, 11:31])
 
 
-def test_a_picture_may_be_a_part_of_another_or_upside_down() -> None:
+def test_a_picture_may_be_a_slice_of_another_or_flipped() -> None:
     large = noise(130, 170, 3)
     for image in (large[10:, 20:90], large[::-1], large[:, ::-1], large[::2], large[:1, :1]):
         np.testing.assert_array_equal(
@@ -118,6 +118,6 @@ def test_a_picture_may_be_a_part_of_another_or_upside_down() -> None:
 @pytest.mark.usefixtures("minimal_surroundings")
 @pytest.mark.skipif(resize.rows_first_in_c is None, reason="there is no C compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="it protects memory as Linux does")
-def test_nothing_behind_a_picture_is_read() -> None:
+def test_nothing_beyond_a_picture_is_read() -> None:
     ran = subprocess.run([sys.executable, "-c", AT_THE_BORDER], check=False, timeout=60)
     assert ran.returncode == 0

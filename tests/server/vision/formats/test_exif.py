@@ -1,4 +1,4 @@
-"""EXIF blocks: one rule for all formats, whatever a decoder makes of them."""
+"""EXIF blocks: one rule for all formats, independent of the decoder."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ def test_of_two_orientations_the_first_counts() -> None:
         b"Exif\0\0junk" * 9,
     ],
 )
-def test_junk_reads_as_if_it_were_not_there(junk: bytes) -> None:
+def test_junk_is_ignored(junk: bytes) -> None:
     assert orientation(junk) == 1
 
 
@@ -52,7 +52,7 @@ def test_any_bytes_give_an_orientation(tail: bytes, head: bytes) -> None:
     assert orientation(head + tail) in range(1, 9)
 
 
-def test_what_jpeg_puts_before_a_block_is_no_part_of_it() -> None:
+def test_the_prefix_of_jpeg_is_not_part_of_the_block() -> None:
     assert orientation(b"Exif\0\0" + block(entry(6))) == 6
 
 

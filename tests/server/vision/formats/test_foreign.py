@@ -1,4 +1,4 @@
-"""Files that are not decoded: each is refused as what it is."""
+"""Files of unsupported formats are refused by the name of the format."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visavis_server.vision.formats.foreign import named
+from visavis_server.vision.formats.foreign import describe
 
 from ...pictures import encoded, noise, plain, refusal
 
@@ -78,22 +78,22 @@ FILES = [
 
 @pytest.mark.parametrize(("data", "name"), FILES, ids=[name for _, name in FILES])
 @pytest.mark.usefixtures("undecoded")
-def test_a_file_is_refused_as_what_it_is(data: bytes, name: str) -> None:
+def test_a_file_is_refused_by_its_format(data: bytes, name: str) -> None:
     why = refusal(data)
     assert why.startswith(f"the image is {name}") or name == "Git LFS"
     assert name in why
-    assert "only JPEG, PNG and WebP are read: " in why
+    assert "only JPEG, PNG and WebP are supported: " in why
 
 
-def test_bytes_of_no_known_kind_are_shown() -> None:
-    assert named(bytes(range(0x10, 0x20))) == (
-        "the image starts with 10 11 12 13 14 15 16 17; only JPEG, PNG and WebP are read"
+def test_bytes_of_an_unknown_format_are_shown() -> None:
+    assert describe(bytes(range(0x10, 0x20))) == (
+        "the image starts with 10 11 12 13 14 15 16 17; only JPEG, PNG and WebP are supported"
     )
 
 
 @given(st.binary(min_size=1, max_size=99))
-def test_whatever_it_is_the_sentence_is_short(data: bytes) -> None:
-    assert len(named(data)) < 200
+def test_the_message_is_short_for_any_bytes(data: bytes) -> None:
+    assert len(describe(data)) < 200
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_whatever_it_is_the_sentence_is_short(data: bytes) -> None:
     ],
 )
 def test_a_file_is_known_by_its_first_bytes_only(magic: bytes, name: str) -> None:
-    assert named(magic + bytes(40)).startswith(f"the image is {name};")
-    assert name not in named(b"\x01" + magic + bytes(40))
+    assert describe(magic + bytes(40)).startswith(f"the image is {name};")
+    assert name not in describe(b"\x01" + magic + bytes(40))

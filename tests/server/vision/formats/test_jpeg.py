@@ -70,12 +70,12 @@ def test_cmyk_is_turned_upright_too(orientation: int) -> None:
     np.testing.assert_array_equal(decode(data, LIMITS), expected)
 
 
-def test_a_plain_file_is_handed_over_without_a_copy() -> None:
+def test_a_plain_file_is_not_copied() -> None:
     data = encoded(smooth(40, 50), "JPEG")
     assert read_file(data, LIMITS).minimal().obj is data
 
 
-def test_neither_metadata_nor_what_follows_the_picture_reaches_the_decoder() -> None:
+def test_neither_metadata_nor_trailing_bytes_reach_the_decoder() -> None:
     plain = encoded(smooth(40, 50), "JPEG")
     metadata = b"".join(segment(kind, b"metadata" * 9) for kind in (*range(0xE0, 0xF0), 0xFE))
     data = plain[:2] + metadata + plain[2:] + b"a film" * 1000
@@ -121,7 +121,7 @@ def test_a_little_between_segments_is_skipped_as_libjpeg_does(
 
 
 @pytest.mark.usefixtures("undecoded")
-def test_scans_that_cost_too_much_are_refused_though_they_are_few() -> None:
+def test_expensive_scans_are_refused_even_if_few() -> None:
     data = bytearray(encoded(smooth(64, 64), "JPEG", progressive=True))
     last = bytes(data[data.rindex(b"\xff\xda") : -2])
     frame = data.index(b"\xff\xc2")
@@ -137,7 +137,7 @@ def test_a_large_photograph_passes_progressive_or_not() -> None:
         assert read_file(data, LIMITS).width == 4000
 
 
-def test_48_megapixels_of_a_phone_pass_in_the_largest_file() -> None:
+def test_a_phones_48_megapixels_pass_in_the_largest_file() -> None:
     data = bytearray(encoded(smooth(64, 64), "JPEG"))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 6048, 8064)
@@ -160,11 +160,11 @@ def test_restarts_count() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ((b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "12 bits a sample"),
+        ((b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "12 bits per sample"),
         ((b"\xff\xc0", b"\xff\xc5"), "ff c5"),
         ((b"\x01\x22\x00", b"\x01\x52\x00"), "sampling factor"),
         ((b"\x01\x22\x00\x02", b"\x01\x22\x00\x01"), "components"),
-        ((b"\xff\xda\x00\x0c\x03\x01", b"\xff\xda\x00\x0c\x03\x09"), "scan's header"),
+        ((b"\xff\xda\x00\x0c\x03\x01", b"\xff\xda\x00\x0c\x03\x09"), "a scan header is invalid"),
         ((b"\xff\xda\x00\x0c", b"\xff\xda\x00\x01"), "the length of a segment is 1"),
         ((b"\xff\xc0", b"\xff\xd8"), "ff d8"),
     ],
@@ -193,13 +193,15 @@ def test_a_file_without_its_end_is_refused() -> None:
     "exif",
     [b"", b"junk" * 9, b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 99],
 )
-def test_junk_in_the_exif_block_is_as_none(form: str, exif: bytes) -> None:
+def test_junk_in_the_exif_block_is_ignored(form: str, exif: bytes) -> None:
     plain = cmyk() if form == "CMYK" else encoded(smooth(40, 50), "JPEG")
     data = plain[:2] + segment(0xE1, b"Exif\0\0" + exif) + plain[2:]
     np.testing.assert_array_equal(decode(data, LIMITS), opened(plain))
 
 
-def test_a_version_of_jfif_is_nothing_to_complain_of(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unknown_versions_of_jfif_write_nothing_to_stderr(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     plain = encoded(smooth(40, 50), "JPEG")
     odd = plain.replace(b"JFIF\0\1\1", b"JFIF\0\7\1")
     assert odd != plain
@@ -207,9 +209,9 @@ def test_a_version_of_jfif_is_nothing_to_complain_of(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == ""
 
 
-def test_coefficients_that_are_kept_are_announced() -> None:
+def test_kept_coefficients_count_as_memory() -> None:
     files = [encoded(smooth(64, 64), "JPEG", progressive=kept) for kept in (False, True)]
-    # A file is copied twice where its end is looked at.
+    # The file is copied twice to check its end.
     sequential, progressive = (
         read_file(data, LIMITS).working_bytes - 2 * len(data) for data in files
     )

@@ -1,4 +1,4 @@
-"""JPEGs that lack data: refused, and none that has all of it."""
+"""Incomplete JPEGs are refused, and no complete one is."""
 
 import random
 import struct
@@ -29,7 +29,7 @@ HOWS: list[dict[str, Any]] = [
 
 
 def photograph(mode: str = "RGB", **how: Any) -> bytes:
-    """Return a JPEG with something to see in every block."""
+    """Return a JPEG with detail in every block."""
     picture = Image.fromarray(60 + noise(30, 40, 3) // 2).resize(
         (331, 250), Image.Resampling.BICUBIC
     )
@@ -37,14 +37,14 @@ def photograph(mode: str = "RGB", **how: Any) -> bytes:
 
 
 def grey_below(mode: str, width: int = 203, **how: Any) -> bytes:
-    """Return a whole JPEG whose lower half is what libjpeg fills gaps with."""
+    """Return a complete JPEG whose lower half is the grey that libjpeg fills gaps with."""
     picture = Image.new("RGB", (width, 150), (128, 128, 128))
     picture.paste(Image.fromarray(noise(70, width, 3)), (0, 0))
     return encoded(picture.convert(mode), "JPEG", **how)
 
 
 def first_scan(data: bytes) -> tuple[int, int]:
-    """Return where the data of a file's first scan begins and ends."""
+    """Return the start and end of the data of a file's first scan."""
     start = data.index(b"\xff\xda")
     start += 2 + int.from_bytes(data[start + 2 : start + 4])
     end = start
@@ -59,15 +59,13 @@ def test_fill_bytes_cost_no_more_than_other_data(how: dict[str, Any]) -> None:
     end = data.rindex(b"\xff\xd9")
     began = time.thread_time()
     decode(data[:end] + b"\xff" * 100_000 + b"\0" + data[end:], LIMITS)
-    # A pattern that goes back over them took 7 s for 40,000.
+    # A backtracking pattern took 7 s for 40,000.
     assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("how", HOWS)
-def test_data_that_ends_early_is_refused_with_how_much_there_is(
-    mode: str, how: dict[str, Any]
-) -> None:
+def test_data_that_ends_early_is_refused_with_its_share(mode: str, how: dict[str, Any]) -> None:
     if mode != "RGB":
         how = {key: value for key, value in how.items() if key not in ("subsampling", "keep_rgb")}
     data = photograph(mode, **how)
@@ -105,21 +103,21 @@ def test_bytes_after_a_scan_that_belong_to_no_segment_are_refused() -> None:
     assert "16 bytes after a scan belong to no segment" in why
 
 
-def test_fill_bytes_after_a_scan_are_none_of_the_data() -> None:
+def test_fill_bytes_after_a_scan_are_not_data() -> None:
     data = photograph()
     filled = data[:-2] + segment(0xE5, b"metadata") + bytes(9) + b"\xff" * 9 + data[-2:]
     np.testing.assert_array_equal(decode(filled, LIMITS), decode(data, LIMITS))
 
 
-def test_what_would_take_too_long_to_look_at_again_is_answered() -> None:
+def test_a_picture_too_expensive_to_check_is_answered() -> None:
     whole, (start, end) = photograph(), first_scan(photograph())
     data = whole[: (start + end) // 2] + whole[end:]
-    # It may take 0.48 ms, and twice as long where it is looked at again.
+    # It may take 0.48 ms, and twice as much to check.
     assert decode(data, ImageLimits(decode_ms=0.7)).shape == (250, 331, 3)
     assert "its data ends" in refusal(data, ImageLimits(decode_ms=1.1))
 
 
-def test_of_files_with_dropped_bytes_none_is_mostly_grey() -> None:
+def test_no_file_with_dropped_bytes_decodes_mostly_grey() -> None:
     chance = random.Random(0)
     for index in range(60):
         data = photograph(**HOWS[index % len(HOWS)])

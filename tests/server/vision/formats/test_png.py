@@ -125,14 +125,14 @@ def test_a_chunk_for_each_byte_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("has_default", [False, True])
-def test_of_an_animation_the_first_frame_is_taken_as_opencv_does(has_default: bool) -> None:
+def test_the_first_frame_of_an_animation_is_decoded_as_by_opencv(has_default: bool) -> None:
     frames = [Image.fromarray(noise(20, 30, 3, seed=seed)) for seed in range(3)]
     data = encoded(frames[0], save_all=True, append_images=frames[1:], default_image=has_default)
     np.testing.assert_array_equal(decode(data, LIMITS), seen_by_opencv(data))
     np.testing.assert_array_equal(decode(data, LIMITS), np.asarray(frames[has_default]))
 
 
-def test_a_first_frame_smaller_than_the_canvas_lies_where_it_says() -> None:
+def test_a_first_frame_smaller_than_the_canvas_is_placed_on_it() -> None:
     raw = image_data(8, 6, 2, 8, False)
     control = struct.pack(">IIIIIHHBB", 0, 8, 6, 5, 3, 1, 10, 0, 0)
     frame = chunk(b"fcTL", control) + chunk(b"fdAT", bytes(4) + zlib.compress(raw))
@@ -189,7 +189,7 @@ def test_no_flood_of_chunks_reaches_the_decoder(
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.usefixtures("quick")
-def test_no_more_is_inflated_than_the_header_asks_for(interlaced: bool) -> None:
+def test_no_more_is_inflated_than_the_header_implies(interlaced: bool) -> None:
     raw = image_data(64, 64, 2, 8, interlaced)
     deflater = zlib.compressobj(9)
     start = deflater.compress(raw) + deflater.flush(zlib.Z_FULL_FLUSH)
@@ -203,7 +203,7 @@ def test_no_more_is_inflated_than_the_header_asks_for(interlaced: bool) -> None:
 
 
 def tiny_blocks(count: int) -> bytes:
-    """Return deflate blocks of nothing, each with codes of its own: 90 bits."""
+    """Return empty deflate blocks, each with separate codes: 90 bits."""
 
     def bits(value: int, size: int) -> list[int]:
         return [value >> bit & 1 for bit in range(size)]
@@ -218,7 +218,7 @@ def tiny_blocks(count: int) -> bytes:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stream_of_blocks_that_each_have_codes_of_their_own_is_given_up() -> None:
+def test_a_stream_of_tiny_blocks_with_separate_codes_is_refused() -> None:
     plain = png(bytes(6001 * 2000), 2000, 2000)
     head = plain[: plain.index(b"IDAT") - 4]
     data = head + chunk(b"IDAT", b"\x78\x01" + tiny_blocks(1_400_000)) + chunk(b"IEND")
@@ -231,7 +231,7 @@ def test_a_stream_of_empty_blocks_is_refused() -> None:
     head = plain[: plain.index(b"IDAT") - 4]
     blocks = b"\0\0\0\xff\xff" * 3_200_000
     data = head + chunk(b"IDAT", b"\x78\x01" + blocks) + chunk(b"IEND")
-    assert "before the last row" in refusal(data)
+    assert "bytes too early" in refusal(data)
 
 
 def test_pixels_that_cost_too_much_are_refused_before_anything_is_inflated() -> None:
@@ -241,8 +241,8 @@ def test_pixels_that_cost_too_much_are_refused_before_anything_is_inflated() -> 
 
 
 def test_the_slow_filter_counts_and_the_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The count alone: beside it the time that inflating took counts, which differs by machine.
-    monkeypatch.setattr("visavis_server.vision.formats.png.time.thread_time", lambda: 0.0)
+    # The count alone: the measured time also counts, but differs by machine.
+    monkeypatch.setattr("time.thread_time", lambda: 0.0)
 
     def filtered(kind: int) -> bytes:
         return png((bytes((kind,)) + bytes(1200)) * 400, 400, 400)
@@ -255,10 +255,10 @@ def test_the_slow_filter_counts_and_the_others_pass(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        (chunk(b"ABCD"), b"", "a chunk of an unknown type"),
+        (chunk(b"ABCD"), b"", "critical chunk of an unknown type"),
         (chunk(b"PLTE", bytes(9)), b"", "palette is repeated"),
         (b"", chunk(b"PLTE", bytes(9)), "palette is repeated"),
-        (chunk(b"IDAT", b"\x79\x9c"), b"", "no header"),
+        (chunk(b"IDAT", b"\x79\x9c"), b"", "no valid zlib header"),
         (chunk(b"IDAT", b"\x78\x9c\x07"), b"", "can't be inflated"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_pixel_beyond_the_palette_is_black_and_silent(capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
-def test_nothing_that_a_chunk_says_reaches_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_content_of_a_chunk_reaches_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     forged = b'\n{"event": "forged"}\x1b[31m'
     odd = (
         chunk(b"iCCP", forged + b"\0\0" + zlib.compress(bytes(99)))
@@ -300,7 +300,7 @@ def test_nothing_that_a_chunk_says_reaches_stderr(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
 
 
-def test_decoding_holds_no_more_than_was_announced() -> None:
+def test_decoding_takes_no_more_than_its_working_bytes() -> None:
     file = read_file(png(image_data(640, 480, 2, 8, False), 640, 480), LIMITS)
     # The image data, OpenCV's canvas and the pixels.
     assert file.working_bytes == (640 * 3 + 1) * 480 + 2 * 640 * 480 * 3

@@ -76,7 +76,7 @@ def test_every_kind_has_the_pixels_of_the_original(
 
 @pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_of_an_animation_the_first_frame_is_taken_as_opencv_does(
+def test_the_first_frame_of_an_animation_is_decoded_as_by_opencv(
     lossless: bool, channels: int
 ) -> None:
     frames = [Image.fromarray(noise(40, 50, channels, seed=seed)) for seed in range(3)]
@@ -84,7 +84,7 @@ def test_of_an_animation_the_first_frame_is_taken_as_opencv_does(
     np.testing.assert_array_equal(decode(data, LIMITS), seen_by_opencv(data))
 
 
-def test_a_first_frame_smaller_than_the_canvas_lies_where_it_says() -> None:
+def test_a_first_frame_smaller_than_the_canvas_is_placed_on_it() -> None:
     frames = [Image.fromarray(noise(40, 50, 4, seed=seed)) for seed in range(2)]
     data = encoded(frames[0], "WEBP", append_images=frames[1:], **ANIMATED)
     (_, header), animation, (_, first), (_, last) = chunks(data)
@@ -95,11 +95,11 @@ def test_a_first_frame_smaller_than_the_canvas_lies_where_it_says() -> None:
     assert image.shape == (60, 80, 3)
     np.testing.assert_array_equal(image, seen_by_opencv(moved))
     beyond = riff((b"VP8X", header), animation, (b"ANMF", b"\x28\0\0" + first[3:]))
-    assert "isn't on the canvas" in refusal(beyond)
+    assert "exceeds the canvas" in refusal(beyond)
 
 
 @pytest.mark.parametrize("lossless", [False, True])
-def test_a_simple_file_stays_as_it_is_and_others_become_one(lossless: bool) -> None:
+def test_a_simple_file_is_kept_and_others_become_simple(lossless: bool) -> None:
     simple = encoded(smooth(40, 50), "WEBP", lossless=lossless)
     metadata = [(b"ICCP", b"\xff" * 999), (b"XMP ", b"<x/>" * 99), (b"abcd", b"odd")]
     for data in (simple, extended(simple, *metadata, flags=0x24), simple + b"more"):
@@ -138,12 +138,12 @@ def test_a_flood_of_frames_costs_one() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda data: data[:16] + b"\xff\xff\xff\x7f" + data[20:], "a chunk says"),
-        (lambda data: riff((b"VP8 ", b"")), "no header"),
+        (lambda data: data[:16] + b"\xff\xff\xff\x7f" + data[20:], "a chunk claims"),
+        (lambda data: riff((b"VP8 ", b"")), "no valid header"),
         (lambda data: riff((b"EXIF", b"")), "no image data"),
         (lambda data: riff((b"VP8X", bytes(10)), *chunks(data)), "different sizes"),
-        (lambda data: data[:23] + b"junk" + data[27:], "no header"),
-        (lambda data: riff((b"VP8L", b"\x2f" + b"\xff" * 30)), "codes can't be read|pixels"),
+        (lambda data: data[:23] + b"junk" + data[27:], "no valid header"),
+        (lambda data: riff((b"VP8L", b"\x2f" + b"\xff" * 30)), "codes are invalid|pixels"),
     ],
 )
 def test_damaged_files_are_refused(change: Any, why: str) -> None:
@@ -159,9 +159,9 @@ def test_groups_of_codes_are_counted(groups: int, full: bool) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_more_groups_than_any_encoder_makes_are_refused() -> None:
+def test_more_groups_than_any_encoder_writes_are_refused() -> None:
     data = many_groups(1024, 1024, 65_536, False, seed=1)
-    assert f"65536 groups of prefix codes; at most {MAX_GROUPS}" in refusal(data)
+    assert f"65536 groups of prefix codes; the limit is {MAX_GROUPS}" in refusal(data)
 
 
 def test_groups_count_as_memory() -> None:
