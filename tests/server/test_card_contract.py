@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from pydantic import BaseModel
 from visavis import cards
+from visavis.card_reading import read_model
 from visavis.v1 import vision_pb2 as pb
 
 from visavis_server import card
@@ -176,7 +177,7 @@ def test_every_value_of_the_document_reaches_the_sdk() -> None:
         verification=Verification(digest=True, golden_sample=True),
     )
     message = model_card(cast(Any, model), [1, 3], whole=True)
-    shown = cards.read_model(message)
+    shown = read_model(message)
     require_equal(FULL, shown, "model")
     assert (shown.version, shown.versions) == (3, (1, 3))
     assert shown.tasks == (cards.Task.DETECTION,)

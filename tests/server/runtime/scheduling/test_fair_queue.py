@@ -209,11 +209,11 @@ def test_a_run_that_nobody_waits_for_is_ended_once_it_can_be() -> None:
     ended: list[str] = []
     stop = Stop(2)
     stop.leave()
-    stop.by(lambda: ended.append("ended"))
-    assert ended == [] and not stop.wanted
+    stop.on_request(lambda: ended.append("ended"))
+    assert ended == [] and not stop.requested
     stop.leave()
-    assert ended == ["ended"] and stop.wanted
+    assert ended == ["ended"] and stop.requested
     early = Stop(1)
     early.leave()
-    early.by(lambda: ended.append("before it began"))
+    early.on_request(lambda: ended.append("before it began"))
     assert ended == ["ended", "before it began"]
