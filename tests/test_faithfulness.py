@@ -14,9 +14,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from visavis import Client
 
-from visavis_export.checkpoint import read_state_dict, read_yolo_checkpoint
-from visavis_export.original import DetectorReference
-from visavis_export.yolov5 import build_yolov5, letterboxed
+from visavis_export.checkpoints.checkpoint import read_state_dict, read_yolo_checkpoint
+from visavis_export.families.original import DetectorReference
+from visavis_export.families.yolov5 import build_yolov5, letterboxed
 from visavis_server.card import Provenance
 
 # ultralytics/yolov5's own detections with the fixed-square letterbox at 640, score 0.25, IoU

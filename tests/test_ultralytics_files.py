@@ -9,10 +9,10 @@ import pytest
 from visavis import Client
 
 from tests.conftest import serving
-from visavis_export import random_weights
-from visavis_export.pictures import synthetic_pictures
-from visavis_export.yolov5 import letterboxed_pictures
-from visavis_export.yolov5u import _spreads
+from visavis_export.families import random_weights
+from visavis_export.families.yolov5 import letterboxed_pictures
+from visavis_export.families.yolov5u import _spreads
+from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_server.settings import Settings
 
 # What ultralytics warns of while it exports is its own matter.

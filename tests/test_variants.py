@@ -10,7 +10,7 @@ from visavis.results import DetectionAgreement
 
 from tests.conftest import serving
 from visavis_export.exporter import Request, export
-from visavis_export.variants import AccuracyLimits
+from visavis_export.proof.accuracy_limits import AccuracyLimits
 from visavis_server.card import ModelDocument
 from visavis_server.settings import Settings
 

@@ -24,8 +24,8 @@ import torch
 from rich.progress import Progress
 
 from visavis_export import exporter
+from visavis_export.checkpoints.published import describe
 from visavis_export.errors import ExportError
-from visavis_export.published import describe
 
 from . import originals
 
