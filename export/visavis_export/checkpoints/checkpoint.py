@@ -187,8 +187,8 @@ def _require_torchvisions(path: Path, stored: Inert, state: dict[str, StoredTens
     except CheckpointError as error:
         difference = str(error).partition(";")[0]
         raise CheckpointError(
-            f"{path.name} is a modified {identity.title.removeprefix('a ')}: {difference}, which "
-            "differs from torchvision's; visavis exports unmodified ResNets only"
+            f"{path.name} is a modified {identity.title.removeprefix('a ')}: {difference}; visavis "
+            "exports torchvision's unmodified ResNets only"
         ) from None
 
 

@@ -60,7 +60,7 @@ _ACTIVATIONS = {"v3.0 to v3.1": "Hardswish", "v2.0": "LeakyReLU"}
 _UNSERVED = "visavis exports and serves detectors and classifiers only"
 _UNKNOWN = "visavis exports torchvision's ResNets and YOLOv5 only"
 _SERVED_AS_IT_IS = (
-    "and put that file into the model repository as NAME/1/model.onnx; it is served as it is"
+    "and put that file into the model repository as NAME/1/model.onnx; it is served unchanged"
 )
 _BY_ULTRALYTICS = f"export it to ONNX with `yolo export model=FILE format=onnx`, {_SERVED_AS_IT_IS}"
 _BY_ITS_PROJECT = (

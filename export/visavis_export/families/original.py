@@ -129,7 +129,7 @@ def weights_license(weights: Weights | None, publisher: str, license_id: str) ->
     publisher: the prefix of the publisher's URLs. license_id: the licence of its weights.
     """
     if weights is None:
-        return "", "random weights, nobody's"
+        return "", "random weights have no licence"
     if weights.source.startswith(publisher):
         return license_id, f"the licence of {publisher}"
     return "", "the weights were given as a file: its source says"

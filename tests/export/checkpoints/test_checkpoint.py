@@ -1,4 +1,4 @@
-"""Reading checkpoints: what they hold comes out, what they could do never happens."""
+"""Reading checkpoints: their content is returned, and none of their code runs."""
 
 import builtins
 import ctypes
@@ -32,7 +32,7 @@ from visavis_export.errors import CheckpointError, UnsafeCheckpoint
 
 
 class Net(nn.Module):
-    """A little of everything that a state_dict has rules for."""
+    """A module with every kind of entry that a state_dict treats specially."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ def test_class_with_an_expected_name_is_not_restored(tmp_path: Path) -> None:
     assert (stub.state, restored) == ({"payload": 7}, [])
 
 
-def test_class_that_torch_allows_is_inert_all_the_same(tmp_path: Path) -> None:
+def test_class_that_torch_allows_is_inert_too(tmp_path: Path) -> None:
     path = saved(tmp_path, SimpleNamespace(x=1))
     with torch.serialization.safe_globals([SimpleNamespace]):
         assert isinstance(read_checkpoint(path), Inert)
@@ -181,7 +181,7 @@ def test_everyday_objects_are_inert(tmp_path: Path) -> None:
     assert read["opt"].state == {"imgsz": 320}
 
 
-def test_the_state_of_a_model_is_the_one_that_the_module_gives(tmp_path: Path) -> None:
+def test_the_state_of_a_model_equals_the_modules_state_dict(tmp_path: Path) -> None:
     net = Net()
     with posing_as("models.yolo.Model", Net):
         read = read_yolo_checkpoint(saved(tmp_path, {"model": net})).state
@@ -193,7 +193,7 @@ def test_the_state_of_a_model_is_the_one_that_the_module_gives(tmp_path: Path) -
         assert not tensor.requires_grad
 
 
-def test_a_model_that_is_no_module_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_module_is_refused(tmp_path: Path) -> None:
     class Model:
         x = 1
 
@@ -237,7 +237,7 @@ def test_moving_average_is_preferred(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["cat", "7"], ("cat", 7), {1: "7", 0: "cat"}])
-def test_names_come_by_class_id(tmp_path: Path, names: object) -> None:
+def test_names_are_ordered_by_class_id(tmp_path: Path, names: object) -> None:
     path = saved_model(tmp_path, "models.yolo.Model", names=names)
     assert read_yolo_checkpoint(path).names == ("cat", "7")
 
@@ -249,19 +249,19 @@ def test_names_that_leave_gaps_are_refused(tmp_path: Path, names: object) -> Non
         read_yolo_checkpoint(path)
 
 
-def test_given_names_take_the_place_of_what_would_be_refused(tmp_path: Path) -> None:
+def test_given_names_replace_invalid_ones(tmp_path: Path) -> None:
     path = saved_model(tmp_path, "models.yolo.Model", names={1: "cat", "x": 7})
     assert read_yolo_checkpoint(path, ("dog", "cat")).names == ("dog", "cat")
 
 
 @pytest.mark.parametrize("options", [{"train_args": {"imgsz": 320}}, {"opt": {"imgsz": 320}}])
-def test_training_is_remembered(tmp_path: Path, options: dict[str, object]) -> None:
+def test_the_training_size_is_read(tmp_path: Path, options: dict[str, object]) -> None:
     with posing_as("models.yolo.Model", Net):
         path = saved(tmp_path, {"model": Net(), "date": "2022-11-22", **options})
     assert read_yolo_checkpoint(path).image_size == 320
 
 
-def test_bare_checkpoint_leaves_the_rest_unknown(tmp_path: Path) -> None:
+def test_bare_checkpoint_has_no_size_and_no_names(tmp_path: Path) -> None:
     read = read_yolo_checkpoint(saved_model(tmp_path, "models.yolo.ClassificationModel"))
     assert (read.names, read.yaml, read.image_size) == ((), None, None)
 
@@ -314,26 +314,26 @@ def test_state_dict_is_unwrapped(
     assert (read["fc.weight"].dtype, read["fc.steps"].dtype) == (torch.float32, torch.int64)
 
 
-def test_whole_module_is_no_state_dict(tmp_path: Path) -> None:
+def test_whole_module_is_not_a_state_dict(tmp_path: Path) -> None:
     path = saved_model(tmp_path, "models.yolo.Model")
     with pytest.raises(CheckpointError, match=r"is a models\.yolo\.Model; visavis"):
         read_state_dict(path)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {1: torch.zeros(1)}, [1], 7])
-def test_anything_else_is_no_state_dict(tmp_path: Path, content: object) -> None:
+def test_anything_else_is_not_a_state_dict(tmp_path: Path, content: object) -> None:
     with pytest.raises(CheckpointError, match="not a state_dict"):
         read_state_dict(saved(tmp_path, content))
 
 
-def test_state_dict_is_no_yolo_checkpoint(tmp_path: Path) -> None:
+def test_state_dict_is_not_a_yolo_checkpoint(tmp_path: Path) -> None:
     path = saved(tmp_path, {"fc.weight": torch.rand(2, 3)})
     with pytest.raises(CheckpointError, match=r"of another network, .* fc\.weight"):
         read_yolo_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1], 7])
-def test_anything_else_is_no_yolo_checkpoint(tmp_path: Path, content: object) -> None:
+def test_anything_else_is_not_a_yolo_checkpoint(tmp_path: Path, content: object) -> None:
     with pytest.raises(CheckpointError, match=r"holds .* and no model; give the whole"):
         read_yolo_checkpoint(saved(tmp_path, content))
 
@@ -361,16 +361,14 @@ def zipped(**records: bytes) -> bytes:
         (zipped(data=b"", constants=b""), "TorchScript"),
     ],
 )
-def test_file_of_another_kind_is_called_by_its_name(
-    tmp_path: Path, content: bytes, complaint: str
-) -> None:
+def test_file_of_another_format_is_named(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=complaint):
         check_torch_file(path)
 
 
-def test_folder_and_missing_file_are_called_by_their_names(tmp_path: Path) -> None:
+def test_folder_and_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a folder"):
         check_torch_file(tmp_path)
     with pytest.raises(CheckpointError, match=r"can't read .*net\.pt: No such file"):

@@ -1,4 +1,4 @@
-"""Checkpoints that were made to do harm: read as data, or refused in a sentence; never run."""
+"""Malicious checkpoints: read as data, or refused with an error; never run."""
 
 import io
 import json
@@ -106,7 +106,7 @@ def test_an_activation_is_read_by_its_spelling(text: str | None, activation: Act
 @pytest.mark.parametrize(
     "text", [EVIL, "nn.Module()", "nn.SiLU", "nn.ReLU(0.1)", f"nn.LeakyReLU({EVIL})", "", 7, ["a"]]
 )
-def test_another_activation_is_refused_by_name(text: object) -> None:
+def test_an_unknown_activation_is_refused_by_name(text: object) -> None:
     with pytest.raises(CheckpointError, match=r"activation is .* unknown"):
         read_activation(text)
 
@@ -148,7 +148,7 @@ def a_pickle(folder: Path, *instructions: bytes) -> Path:
 
 
 def bombs() -> dict[str, tuple[bytes, ...]]:
-    """Return pickles of few bytes that mean much."""
+    """Return small pickles that expand to huge objects."""
     memo_index = b"r" + struct.pack("<I", 0xFFFF_FFFF)
     laughs = b"]q\x00" + b"".join(
         b"]q%c(h%ch%ce" % (level, level - 1, level - 1) for level in range(1, 40)
@@ -184,7 +184,7 @@ def test_a_pickle_bomb_is_refused_in_a_moment(
 
 
 def tensor(shape: tuple[int, ...], stride: tuple[int, ...], elements: int, data: bytes) -> bytes:
-    """Return a file whose tensor says of itself what it likes."""
+    """Return a file whose tensor declares an arbitrary shape, offset and size."""
 
     class Stored:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -247,7 +247,7 @@ def many_records() -> bytes:
         (many_records(), f"has {1 << 40} records; the limit is {MAX_RECORDS}"),
     ],
 )
-def test_an_archive_that_unfolds_is_refused_unread(
+def test_an_archive_that_expands_is_refused_unread(
     content: bytes, complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=complaint):
@@ -255,7 +255,7 @@ def test_an_archive_that_unfolds_is_refused_unread(
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_archive_with_two_records_of_one_name_is_refused(tmp_path: Path) -> None:
+def test_an_archive_with_duplicate_records_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         made.writestr("a/data.pkl", b"\x80\x02}.")
@@ -285,9 +285,7 @@ def test_damaged_weights_are_noticed_by_their_checksum(tmp_path: Path) -> None:
         ([""], "class 0 has 0 characters"),
     ],
 )
-def test_class_names_that_are_none_are_refused(
-    names: list[Any], complaint: str, tmp_path: Path
-) -> None:
+def test_invalid_class_names_are_refused(names: list[Any], complaint: str, tmp_path: Path) -> None:
     model = originals.DetectionModel(originals.small_yaml())
     model.names = names
     with pytest.raises(CheckpointError, match=f"{complaint}.*--class-names FILE"):
@@ -303,7 +301,7 @@ def test_a_tensor_without_a_proper_name_is_refused(name: str, tmp_path: Path) ->
     assert str(refused.value).isprintable()
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     os.mkfifo(path)
     with pytest.raises(CheckpointError, match="is a pipe"):

@@ -1,4 +1,4 @@
-"""What a checkpoint is called: published networks by their layers, others as what they are."""
+"""Identifying checkpoints: published networks by their layers, and others by their kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -146,11 +146,11 @@ def test_a_model_of_ultralytics_is_called_by_its_name(
             original(name, tmp_path / "best.pt")
 
 
-def test_advice_that_is_followed_leads_on(tmp_path: Path) -> None:
+def test_the_advice_of_an_error_works(tmp_path: Path) -> None:
     path = saved(tmp_path, originals.small_yaml())
     with pytest.raises(ExportError, match=r"not yolov5n; export it as yolov5; --name") as no:
         original("yolov5n", path)
-    name = str(no.value).partition("export it as ")[2].partition(",")[0]
+    name = str(no.value).partition("export it as ")[2].partition(";")[0]
     assert original(name, path).draft.name == "yolov5"
 
 
@@ -257,8 +257,11 @@ def test_a_whole_resnet_of_torchvision_is_read(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m: setattr(m.layer1[0].bn1, "eps", 1e-3), "that was changed: .* eps = 0.001"),
-        (lambda m: setattr(m, "relu", nn.SiLU()), "SiLU stands where a ReLU is needed"),
+        (
+            lambda m: setattr(m.layer1[0].bn1, "eps", 1e-3),
+            "is a modified ResNet-18: .* eps = 0.001",
+        ),
+        (lambda m: setattr(m, "relu", nn.SiLU()), "SiLU instead of a ReLU"),
         (lambda m: setattr(m, "names", ["a"]), "has names = a list"),
     ],
 )
@@ -276,15 +279,18 @@ def test_a_whole_resnet_that_was_changed_is_refused(
     ("make", "complaint"),
     [
         (lambda: outline("resnet34"), "a ResNet-34, .* as resnet34"),
-        (lambda: outline("resnext50_32x4d"), "a ResNet of other widths"),
+        (lambda: outline("resnext50_32x4d"), "a ResNet of unpublished widths"),
         (lambda: outline("vgg11"), r"a state_dict of another network, .* features\.0\.weight"),
         (lambda: torchvision.models.mobilenet_v3_small(), r"is a torchvision\..*\.MobileNetV3;"),
         (lambda: originals.DetectionModel(originals.small_yaml()).state_dict(), "of a YOLO, with"),
-        (lambda: headless(nn.Sequential(nn.Dropout(), nn.Linear(512, 3))), r"but fc\.1\.weight"),
+        (
+            lambda: headless(nn.Sequential(nn.Dropout(), nn.Linear(512, 3))),
+            r"linear layer: fc\.1\.weight",
+        ),
         (lambda: headless(nn.Identity()), r"without its head, fc\.weight"),
     ],
 )
-def test_what_is_no_resnet_of_that_name_is_called_by_its_own(
+def test_weights_of_another_model_are_refused_by_its_name(
     make: Callable[[], Any], complaint: str, tmp_path: Path
 ) -> None:
     torch.save(make(), tmp_path / "best.pt")
@@ -293,11 +299,11 @@ def test_what_is_no_resnet_of_that_name_is_called_by_its_own(
 
 
 def outline(name: str) -> dict[str, torch.Tensor]:
-    """Return tensors under the names of a network's, with few numbers in them."""
+    """Return tensors under the names of a network's, most of them scalars."""
     with torch.device("meta"):
         state = torchvision.models.get_model(name).state_dict()
-    told = "layer1.0.conv2.weight"
-    return {one: torch.zeros(t.shape if one == told else 1) for one, t in state.items()}
+    decisive = "layer1.0.conv2.weight"
+    return {one: torch.zeros(t.shape if one == decisive else 1) for one, t in state.items()}
 
 
 def headless(head: nn.Module) -> Any:

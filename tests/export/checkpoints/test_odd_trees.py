@@ -1,4 +1,4 @@
-"""Checkpoints with something odd in one place of their pickled tree: read, or refused in words."""
+"""Checkpoints with one unexpected value in their pickled tree: read, or refused with an error."""
 
 import random
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from .. import originals
 
 
 def odd_values() -> list[Any]:
-    """Return what might stand anywhere: wrong types, wrong numbers, names, empty things."""
+    """Return values to put anywhere: wrong types, wrong numbers, names, empty containers."""
     zeros = StoredTensor(Storage(torch.float32, 4, bytearray(16)), 0, (4,), (1,))
     return [
         *(None, True, False, -1, 0, 1, 7, 1 << 40, -(1 << 70), 0.5, float("nan"), -1e300),
@@ -75,7 +75,7 @@ def test_an_odd_value_anywhere_is_no_traceback(
     exporter._original(request, Progress(disable=True))
 
 
-def test_widths_that_are_no_numbers_are_no_traceback(tmp_path: Path) -> None:
+def test_widths_that_are_not_numbers_are_an_error(tmp_path: Path) -> None:
     model = originals.DetectionModel(originals.small_yaml())
     vars(model.get_submodule("model.1.conv"))["out_channels"] = (1, 2)
     path = originals.save(model, tmp_path / "best.pt")

@@ -1,4 +1,4 @@
-"""Finding weights, and downloading them from a server that misbehaves."""
+"""Finding weights, and downloading them from a faulty server."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ V1 = {"ETag": '"v1"'}
 def answer(
     body: bytes, headers: Mapping[str, str] = {}, *, status: int = 200, length: int | None = None
 ) -> Answer:
-    """Send a response whose Content-Length is `length`, the body's own if absent."""
+    """Send a response whose Content-Length is `length`, the body's length if absent."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -49,7 +49,7 @@ def answer(
 
 
 def cut(headers: Mapping[str, str] = {}) -> Answer:
-    """Promise the whole file, send half of it, and hang up."""
+    """Announce the whole file, send half of it, and close the connection."""
     return answer(CONTENT[:HALF], headers, length=len(CONTENT))
 
 
@@ -60,7 +60,7 @@ def rest(start: int = HALF) -> Answer:
 
 @dataclass
 class Publisher:
-    """A server that gives its answers in turn, one to a request, and keeps the requests."""
+    """A server that gives one prepared answer per request, and records the requests."""
 
     url: str
     answers: list[Answer] = field(default_factory=list)
@@ -109,7 +109,7 @@ def find_offline(given: Path | None, cache: Path, url: str = "") -> Weights:
     return find("net", release, given, cache, Progress(disable=True), sleep=lambda _: None)
 
 
-def test_given_file_is_used_as_it_is(tmp_path: Path) -> None:
+def test_given_file_is_used_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "my-own.weights"
     file.write_bytes(b"anything")
     digest = hashlib.sha256(b"anything").hexdigest()
@@ -191,7 +191,7 @@ def test_weak_etag_gives_way_to_the_date(publisher: Publisher, tmp_path: Path) -
     assert publisher.requests[1]["If-Range"] == date
 
 
-def test_cut_download_starts_over_where_a_change_could_go_unseen(
+def test_cut_download_starts_over_if_a_change_could_go_unnoticed(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     assert publisher.find(tmp_path, cut(), answer(CONTENT)).sha256 == SHA256
@@ -213,25 +213,25 @@ def test_range_that_the_server_refuses_starts_over(publisher: Publisher, tmp_pat
     assert "Range" not in publisher.requests[2]
 
 
-def test_busy_server_is_asked_again_ever_later(publisher: Publisher, tmp_path: Path) -> None:
+def test_busy_server_is_retried_with_growing_pauses(publisher: Publisher, tmp_path: Path) -> None:
     busy = answer(b"", status=503)
     assert publisher.find(tmp_path, busy, busy, busy, answer(CONTENT)).sha256 == SHA256
     assert publisher.pauses_s == [1.0, 2.0, 4.0]
 
 
-def test_server_that_stays_busy_is_given_up(publisher: Publisher, tmp_path: Path) -> None:
+def test_download_from_a_server_that_stays_busy_fails(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="the server answered 503"):
         publisher.find(tmp_path, *[answer(b"", status=503)] * 4)
     assert len(publisher.requests) == 4
 
 
-def test_body_that_stays_short_is_given_up(publisher: Publisher, tmp_path: Path) -> None:
+def test_download_that_stays_short_fails(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=f"received only {HALF} of {len(CONTENT)} bytes"):
         publisher.find(tmp_path, *[cut()] * 4)
     assert not (tmp_path / "net.pt").exists()
 
 
-def test_missing_file_is_not_asked_for_again(publisher: Publisher, tmp_path: Path) -> None:
+def test_missing_file_is_not_retried(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="the server answered 404"):
         publisher.find(tmp_path, answer(b"", status=404))
     assert publisher.pauses_s == []
@@ -243,7 +243,7 @@ def test_wrong_hash_deletes_the_file_and_names_both(publisher: Publisher, tmp_pa
     assert not list(tmp_path.glob("net.pt*[!k]"))
 
 
-def test_html_page_is_no_weights(publisher: Publisher, tmp_path: Path) -> None:
+def test_html_page_is_refused(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="HTML page"):
         publisher.find(tmp_path, answer(b"<!DOCTYPE html><title>Log in</title>"))
     assert not list(tmp_path.glob("net.pt*[!k]"))
@@ -276,7 +276,7 @@ def test_cache_that_cannot_be_made_is_named(publisher: Publisher, tmp_path: Path
         ("win32", {"LOCALAPPDATA": "/local"}, "/local/visavis/weights"),
     ],
 )
-def test_cache_lies_where_the_platform_keeps_caches(
+def test_cache_is_in_the_platforms_cache_folder(
     monkeypatch: pytest.MonkeyPatch, platform: str, environ: dict[str, str], folder: str
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
@@ -303,7 +303,7 @@ def test_unreleased_name_is_refused(name: str) -> None:
         yolov5_release(name)
 
 
-def test_a_published_file_is_held_against_the_hash_in_its_name(tmp_path: Path) -> None:
+def test_a_published_file_is_checked_against_the_hash_in_its_name(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"weights").hexdigest()
     whole = tmp_path / f"resnet18-{digest[:8]}.pth"
     whole.write_bytes(b"weights")

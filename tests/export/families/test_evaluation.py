@@ -1,4 +1,4 @@
-"""Checkpoints of odd kinds: rebuilt and evaluated as their original computes them, or refused."""
+"""Unusual checkpoints: rebuilt and evaluated exactly as the original computes them, or refused."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -158,7 +158,7 @@ def rebuilt_rows(original: Original, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_a_detector_is_rebuilt_and_evaluated_as_its_own_modules_say(
+def test_a_detector_is_rebuilt_and_evaluated_as_its_modules_describe(
     odd: str, tmp_path: Path
 ) -> None:
     checkpoint, theirs = read(ODD[odd](), tmp_path)
@@ -227,22 +227,22 @@ def without_yaml(change: Callable[[nn.Module], object]) -> Callable[[nn.Module],
         (spoil("model.8", "d", 2), "d = 2"),
         (spoil("model.9.m.0", "add", 1), "add = 1"),
         (spoil("model.10", "na", 2), "2 anchors doesn't fit"),
-        (spoil("model.10.m.0", "kernel_size", (3, 3)), "convolutions are not those of YOLOv5"),
-        (spoil("model.10.m.0", "groups", 8), "convolutions are not those of YOLOv5"),
+        (spoil("model.10.m.0", "kernel_size", (3, 3)), "convolutions are not 1 × 1 with a bias"),
+        (spoil("model.10.m.0", "groups", 8), "convolutions are not 1 × 1 with a bias"),
         (
             lambda m: m.model[10].m[0].register_parameter("bias", None),
-            "convolutions are not those of YOLOv5",
+            "convolutions are not 1 × 1 with a bias",
         ),
-        (spoil("model.10", "stride", torch.tensor([8.0, 16, 64])), r"strides are \[8.0, 16.0, 64"),
-        (without_yaml(spoil("model.3", "f", 7)), "layer 3 doesn't say what it reads"),
-        (without_yaml(spoil("model.3", "f", [1, 2])), "layer 3 reads 2 others"),
+        (spoil("model.10", "stride", torch.tensor([8.0, 16, 64])), r"the strides \[8.0, 16.0, 64"),
+        (without_yaml(spoil("model.3", "f", 7)), "layer 3 has invalid sources"),
+        (without_yaml(spoil("model.3", "f", [1, 2])), "layer 3 has 2 sources"),
         (without_yaml(spoil("model.7", "scale_factor", 4.0)), "don't fit together"),
         (spoil("model.3", "f", 0), "yaml has 11 layers and its model 11, and they differ at"),
         (lambda m: m.yaml.update(loss="focal"), "the yaml's key is 'loss'"),
         (lambda m: m.model[3].register_forward_hook(m.model[0]), "has _forward_hooks"),
     ],
 )
-def test_what_a_module_says_and_is_not_known_is_refused_by_name(
+def test_an_unknown_module_or_attribute_is_refused_by_name(
     change: Callable[[nn.Module], object], complaint: str, tmp_path: Path
 ) -> None:
     model = originals.DetectionModel(originals.small_yaml())
@@ -306,7 +306,7 @@ BREAKS = (
 
 
 @pytest.mark.parametrize("broken", BREAKS)
-def test_a_receipt_fails_for_whatever_is_rebuilt_otherwise(
+def test_a_receipt_fails_for_any_difference_in_the_rebuilt_network(
     broken: Callable[[Network], None] | None,
     proofs: dict[str, bytes],
     tmp_path: Path,
@@ -344,7 +344,7 @@ CLASSIFIER_BREAKS = (None, break_eps, break_activation, break_layer, break_pooli
 
 
 @pytest.mark.parametrize("broken", CLASSIFIER_BREAKS)
-def test_a_classifiers_receipt_fails_for_whatever_is_rebuilt_otherwise(
+def test_a_classifiers_receipt_fails_for_any_difference_in_the_rebuilt_network(
     broken: Callable[[Network], None] | None, proofs: dict[str, bytes], tmp_path: Path
 ) -> None:
     model = originals.ClassificationModel(detector(), 4, cutoff=7)
@@ -369,7 +369,7 @@ def swap(module: torchvision.models.ResNet) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, leak, swap, break_eps])
-def test_a_resnets_receipt_fails_for_whatever_is_not_torchvisions(
+def test_a_resnets_receipt_fails_for_any_difference_from_torchvision(
     broken: Callable[[Any], None] | None, proofs: dict[str, bytes], tmp_path: Path
 ) -> None:
     module = torchvision.models.resnet18(num_classes=4)

@@ -1,4 +1,4 @@
-"""Checkpoints of one's own: other classes, other anchors, each kind under its own name."""
+"""Custom checkpoints: other classes, other anchors, and each kind under its own name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,12 +32,12 @@ ANCHORS = tuple(tuple(side / 2 for side in scale) for scale in P5_ANCHORS)
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small YOLOv5n trained on two classes, with anchors of its own."""
+    """Return a small YOLOv5n trained on two classes, with custom anchors."""
     description = originals.small_yaml(2) | {"anchors": [list(scale) for scale in ANCHORS]}
     model = originals.DetectionModel(description)
     model.names = ["helmet", "head"]
     originals.lively(model)
-    # As autoanchor leaves it: the description says only how many, the buffer which.
+    # The result of autoanchor: the description has only their number, the buffer their values.
     model.yaml["anchors"] = 3
     path = tmp_path_factory.mktemp("custom") / "best.pt"
     return originals.save(model, path, opt={"imgsz": 128})
@@ -48,7 +48,7 @@ def custom(file: Path) -> YoloCheckpoint:
     return read_yolo_checkpoint(file)
 
 
-def test_a_checkpoint_of_ones_own_keeps_its_classes_and_anchors(file: Path, tmp_path: Path) -> None:
+def test_a_custom_checkpoint_keeps_its_classes_and_anchors(file: Path, tmp_path: Path) -> None:
     request = Request("yolov5", tmp_path, weights=str(file), name="helmets")
     (exported,) = export(request, Progress(disable=True))
     document = exported.document
@@ -97,7 +97,7 @@ def test_an_input_size_that_is_no_multiple_of_the_stride_is_refused(
 
 
 @pytest.mark.parametrize(("size", "width"), [("n", 0.25), ("s", 0.5)])
-def test_a_classifier_of_ones_own_is_rebuilt_from_its_modules(
+def test_a_custom_classifier_is_rebuilt_from_its_modules(
     size: str, width: float, tmp_path: Path
 ) -> None:
     detector = originals.DetectionModel(originals.small_yaml() | {"width_multiple": width})
@@ -112,7 +112,7 @@ def test_a_classifier_of_ones_own_is_rebuilt_from_its_modules(
 
 @pytest.fixture(scope="module")
 def anchor_free(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a YOLOv5u checkpoint of random weights, pickled from ultralytics' own classes."""
+    """Return a YOLOv5u checkpoint of random weights, pickled from ultralytics' classes."""
     folder = tmp_path_factory.mktemp("yolov5nu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOLO_CONFIG_DIR", str(folder))
@@ -152,7 +152,7 @@ def stretch(module: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # ultralytics' own
 @pytest.mark.parametrize("broken", [relu, stretch])
-def test_a_yolov5us_receipt_fails_for_whatever_is_rebuilt_otherwise(
+def test_a_yolov5us_receipt_fails_for_any_difference_in_the_rebuilt_network(
     broken: Callable[[Any], None], anchor_free: Path, tmp_path: Path
 ) -> None:
     checkpoint = read_yolo_checkpoint(anchor_free)

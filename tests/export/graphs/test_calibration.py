@@ -1,4 +1,4 @@
-"""Which ranges tensors get, on graphs small enough to reckon by hand."""
+"""The ranges of tensors, on graphs small enough to calculate by hand."""
 
 from pathlib import Path
 
@@ -41,14 +41,14 @@ def image(low: float, high: float) -> np.ndarray:
     return np.linspace(low, high, 16, dtype=np.float32).reshape(1, 1, 4, 4)
 
 
-def test_late_in_a_graph_everything_that_was_seen_is_in_the_range(tmp_path: Path) -> None:
+def test_late_in_a_graph_the_range_covers_every_value(tmp_path: Path) -> None:
     graph = save(tmp_path / "graph.onnx", 1.0, 1.0)
     ranges = measure_ranges(graph, [image(0, 1), image(0, 50)], tmp_path)
     assert ranges["conv1"] == pytest.approx((0, 50))
     assert ranges["silu1"] == pytest.approx((0, 50))
 
 
-def test_what_goes_into_a_silu_is_told_apart_down_to_minus_6(tmp_path: Path) -> None:
+def test_the_input_of_a_silu_has_a_range_down_to_minus_6(tmp_path: Path) -> None:
     graph = save(tmp_path / "graph.onnx", 1.0, -40.0)
     ranges = measure_ranges(graph, [image(0, 1)], tmp_path)
     assert ranges["conv1"] == pytest.approx((-6, 0))
@@ -58,7 +58,7 @@ def test_what_goes_into_a_silu_is_told_apart_down_to_minus_6(tmp_path: Path) -> 
     assert low == pytest.approx(-2 * silu(np.array(1.0)))
 
 
-def test_the_input_keeps_its_whole_range_so_that_pixels_stay_exact(tmp_path: Path) -> None:
+def test_the_graphs_input_keeps_its_whole_range(tmp_path: Path) -> None:
     ranges = measure_ranges(save(tmp_path / "graph.onnx", 1.0, 1.0), [image(0, 1)], tmp_path)
     assert ranges["image"] == (0.0, 1.0)
 
@@ -76,7 +76,7 @@ def test_even_values_use_the_whole_range() -> None:
     assert (low, high) == (-2.0, 6.0)
 
 
-def test_the_error_that_counts_is_the_one_behind_the_function() -> None:
+def test_the_error_is_measured_after_the_function() -> None:
     values = np.random.default_rng(0).uniform(-60, 6, 100_000).astype(np.float32)
     low, high = least_error(values, (-60.0, 6.0), silu)
     assert -12 < low < -3
@@ -91,12 +91,12 @@ def test_the_error_that_counts_is_the_one_behind_the_function() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -3.0])
-def test_a_tensor_that_never_changes_has_a_range_all_the_same(value: float) -> None:
+def test_a_constant_tensor_has_a_range(value: float) -> None:
     low, high = least_error(np.full(100, value, np.float32), (value, value))
     assert low <= value <= high or value == 0
 
 
-def test_a_sigmoid_of_something_else_is_no_silu(tmp_path: Path) -> None:
+def test_a_product_with_another_sigmoid_is_not_a_silu(tmp_path: Path) -> None:
     model = onnx.load(save(tmp_path / "graph.onnx", 1.0))
     assert silu_inputs(model) == {"conv0": "silu0"}
     model.graph.node[2].input[0] = "image"

@@ -1,4 +1,4 @@
-"""Graphs in fp16 and int8: what is converted, what stays, and what is refused."""
+"""Graphs in fp16 and int8: converted nodes, nodes that stay fp32, and refusals."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ SIDE = 16
 
 
 def save(path: Path, activation: str, decodes: bool = False) -> Path:
-    """Write four convolutions, an activation behind each but the last, and two resizes.
+    """Write four convolutions, an activation after each but the last, and two resizes.
 
     decodes: whether the last one's output is moved far away, as coordinates are.
     """

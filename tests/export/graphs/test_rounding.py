@@ -1,4 +1,4 @@
-"""Rounding weights together: less error than one by one, on inputs that go together."""
+"""Rounding weights jointly: a smaller error than one by one, if the inputs correlate."""
 
 import numpy as np
 import torch
@@ -6,15 +6,15 @@ import torch
 from visavis_export.graphs.rounding import gptq
 
 
-def test_inputs_that_go_together_share_their_errors() -> None:
-    # Two inputs that are always equal: 0.4 + 0.4 is 1 step, though each alone is none.
+def test_correlated_inputs_share_their_errors() -> None:
+    # Two inputs that are always equal: 0.4 + 0.4 is 1 step, though each alone rounds to 0.
     samples = torch.ones(10, 2)
     weights = torch.tensor([[0.4, 0.4]])
     rounded = gptq(weights, torch.ones(1), samples.T @ samples)
     assert rounded.sum() == 1
 
 
-def test_inputs_that_have_nothing_in_common_are_rounded_one_by_one() -> None:
+def test_uncorrelated_inputs_are_rounded_one_by_one() -> None:
     weights = torch.from_numpy(np.random.default_rng(0).normal(0, 40, (8, 16)).astype(np.float32))
     rounded = gptq(weights, torch.ones(8), torch.eye(16) * 100)
     assert torch.equal(rounded, weights.round().clamp(-127, 127))

@@ -1,4 +1,4 @@
-"""Where labels of real pictures are found, and how the pictures are divided."""
+"""Finding the labels of real pictures, and splitting the pictures by use."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ CLASSES, BOXES = Task.CLASSIFICATION, Task.OBJECT_DETECTION
 
 
 def pictures(folder: Path, count: int) -> list[Path]:
-    """Make files that are called pictures; nobody opens them here."""
+    """Make files with the names of pictures, which these tests never open."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:03}.jpg" for index in range(count)]
     for path in paths:
@@ -51,7 +51,7 @@ def test_text_files_are_found_where_yolo_puts_them(given: str, tmp_path: Path) -
     assert [one.truth for one in found.accuracy] == [
         (Truth(5, 0.5, 0.25, 0.2, 0.1), Truth(0, 0.1, 0.2, 0.3, 0.4)),
         (),
-        (),  # YOLO's way to say that there is nothing on a picture
+        (),  # an empty file: a picture without objects
     ]
 
 

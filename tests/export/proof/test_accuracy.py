@@ -1,4 +1,4 @@
-"""Accuracy of answers made by hand, whose figures are known."""
+"""The accuracy of handmade answers with known figures."""
 
 from pathlib import Path
 

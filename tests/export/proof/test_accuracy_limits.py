@@ -67,7 +67,7 @@ def test_an_original_no_better_than_chance_is_no_baseline(
         (graphs.detector_document(), 3, 0.02),
     ],
 )
-def test_an_original_better_than_chance_is_one(
+def test_an_original_better_than_chance_is_a_baseline(
     document: ModelDocument, count: int, value: float
 ) -> None:
     assert check_baseline(Figures(value), pictures(count), document) == ""
@@ -81,7 +81,7 @@ def test_an_original_better_than_chance_is_one(
         (graphs.detector_document(), 3, 0.0),
     ],
 )
-def test_on_a_few_pictures_an_original_no_better_than_chance_is_no_baseline_and_no_failure(
+def test_on_a_few_pictures_an_original_no_better_than_chance_is_no_failure(
     document: ModelDocument, count: int, value: float
 ) -> None:
     why = check_baseline(Figures(value), pictures(count), document)

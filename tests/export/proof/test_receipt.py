@@ -81,12 +81,12 @@ def test_a_tie_between_overlapping_boxes_may_fall_either_way() -> None:
     assert difference(original, found((OVER, 0.8999, 0))) is None
 
 
-def test_the_lower_of_two_may_not_stay_instead_of_the_higher() -> None:
+def test_the_lower_of_two_may_not_be_kept_instead_of_the_higher() -> None:
     original = seen((BOX, 0.90, 0, 0.1), (OVER, 0.80, 0, 0.1))
     assert "is missing: no kept box" in (difference(original, found((OVER, 0.80, 0))) or "")
 
 
-def test_two_that_overlap_may_not_both_stay() -> None:
+def test_two_that_overlap_may_not_both_be_kept() -> None:
     original = seen((BOX, 0.90, 0, 0.1), (OVER, 0.80, 0, 0.1))
     assert "are both kept" in (difference(original, found((BOX, 0.9, 0), (OVER, 0.8, 0))) or "")
 
@@ -104,7 +104,7 @@ def test_a_tie_between_labels_may_fall_either_way() -> None:
 
 
 def test_a_chain_of_ties_can_not_refuse_a_healthy_file() -> None:
-    """Each overlaps the next: which of two ends stays decides over all others, as chaos has it."""
+    """Each box overlaps the next, so the one kept at an end decides all others."""
     chain = [[100.0 + 30 * n, 100.0, 200.0 + 30 * n, 200.0] for n in range(200)]
     scores = [0.9 - 4e-6 * (n % 3) for n in range(200)]
     original = seen(*((box, score, 0, 0.1) for box, score in zip(chain, scores, strict=True)))
