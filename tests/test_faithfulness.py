@@ -1,4 +1,4 @@
-"""What is served against the PyTorch originals, on real pictures, through a real channel."""
+"""Compares served answers with the PyTorch originals, on real pictures, over a real channel."""
 
 import contextlib
 import csv
@@ -14,13 +14,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from visavis import Client
 
-from visavis_export.checkpoint import read_state_dict, read_yolo_checkpoint
-from visavis_export.original import DetectorReference
-from visavis_export.yolov5 import build_yolov5, letterboxed
+from visavis_export.checkpoints.checkpoint import read_state_dict, read_yolo_checkpoint
+from visavis_export.families.original import DetectorReference
+from visavis_export.families.yolov5 import build_yolov5, letterboxed
 from visavis_server.card import Provenance
 
 # ultralytics/yolov5's own detections with the fixed-square letterbox at 640, score 0.25, IoU
-# 0.45: (label, score), and the boxes of its own ONNX export under the same thresholds.
+# 0.45: (label, score).
 PUBLISHED = {
     "bus.jpg": [
         ("person", 0.803),
@@ -43,7 +43,7 @@ def yolov5n(weights: Path) -> DetectorReference:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_detections_are_those_of_the_original(
+def test_detections_equal_the_originals(
     name: str, images: Path, real_client: Client, yolov5n: DetectorReference
 ) -> None:
     found = real_client.detect(images / name, model="yolov5n").detections
@@ -55,7 +55,7 @@ def test_detections_are_those_of_the_original(
     assert np.abs(np.array(boxes) - original.boxes).max() < 1.0
 
 
-def test_the_rebuilt_yolov5_gives_what_the_original_project_exported(
+def test_the_rebuilt_yolov5_equals_the_original_projects_export(
     weights: Path, images: Path, yolov5n: DetectorReference
 ) -> None:
     import onnxruntime as ort
@@ -76,7 +76,7 @@ def test_the_rebuilt_yolov5_gives_what_the_original_project_exported(
         assert np.abs(np.hstack((center - size / 2, center + size / 2)) - seen.boxes).max() < 0.05
 
 
-def test_top_1_is_torchvisions_on_200_imagenet_pictures(
+def test_top_1_equals_torchvisions_on_200_imagenet_pictures(
     weights: Path, images: Path, real_client: Client
 ) -> None:
     module = torchvision.models.resnet50()
@@ -99,7 +99,7 @@ def test_top_1_is_torchvisions_on_200_imagenet_pictures(
     assert largest < 1e-3
 
 
-def test_map_is_the_originals_on_128_coco_pictures(
+def test_map_equals_the_originals_on_128_coco_pictures(
     images: Path, real_client: Client, yolov5n: DetectorReference
 ) -> None:
     paths = sorted((images / "coco" / "images" / "train2017").glob("*.jpg"))
@@ -117,7 +117,7 @@ def test_map_is_the_originals_on_128_coco_pictures(
         for box, score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
             original.append(_prediction(index, int(class_id), tuple(box.tolist()), float(score)))
     ours, theirs = _map(truth, served), _map(truth, original)
-    assert theirs > 0.3  # measured by others on these pictures: 0.335
+    assert theirs > 0.3  # published for these pictures: 0.335
     assert ours == pytest.approx(theirs, abs=0.002)
 
 
@@ -167,7 +167,7 @@ def _prediction(
 
 
 def _map(truth: COCO, predictions: list[dict[str, object]]) -> float:
-    """Return mAP50-95 by pycocotools."""
+    """Return mAP50-95, computed by pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(predictions), "bbox")
         evaluation.params.maxDets = [1, 10, 300]

@@ -1,4 +1,4 @@
-"""Files that ultralytics exported itself, served from their own metadata, against its predictor."""
+"""Serves files exported by ultralytics from their metadata; compares with its predictor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +10,17 @@ import torch
 from visavis import Client
 
 from tests.conftest import serving
-from visavis_export import random_weights
-from visavis_export.pictures import synthetic_pictures
-from visavis_export.random_weights import Spread
-from visavis_export.yolov5 import letterboxed_pictures
-from visavis_export.yolov5u import _spreads
+from visavis_export.families import random_weights
+from visavis_export.families.random_weights import Spread
+from visavis_export.families.yolov5 import letterboxed_pictures
+from visavis_export.families.yolov5u import _spreads
+from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_server.settings import Settings
 
-# What ultralytics warns of while it exports is its own matter.
+# ultralytics' export emits warnings.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# What people export: (yaml, arguments).
+# Common exports: (yaml, arguments).
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "yolov5nu": ("yolov5nu.yaml", {}),
     "yolo11n-any-size": ("yolo11n.yaml", {"dynamic": True}),
@@ -33,7 +33,7 @@ PICTURES = ("synthetic wide", "synthetic tall", "synthetic odd", "synthetic huge
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository with files that ultralytics exported, as it names and fills them."""
+    """Return a repository with unmodified files exported by ultralytics."""
     folder = tmp_path_factory.mktemp("ultralytics")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOLO_AUTOINSTALL", "false")
@@ -70,7 +70,7 @@ def client(repository: Path) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "cls" not in name])
-def test_a_detector_gives_what_ultralytics_predicts(
+def test_a_detectors_answers_equal_ultralytics_predictions(
     name: str, client: Client, repository: Path, tmp_path: Path
 ) -> None:
     for picture in PICTURES:
@@ -79,7 +79,7 @@ def test_a_detector_gives_what_ultralytics_predicts(
         (predicted,) = _predict(repository / name, path, "detect")
         expected = predicted.boxes.data.numpy()
         found = client.detect(path, model=name).detections
-        # A few of many random boxes lie at a threshold; ultralytics keeps the order by score.
+        # Random weights give many boxes; a few of them lie at a threshold.
         assert abs(len(found) - len(expected)) <= 2
         assert len(expected) > 5
         ours = np.array(
@@ -93,7 +93,7 @@ def test_a_detector_gives_what_ultralytics_predicts(
         assert (nearest < 1.0).sum() >= len(expected) - 2
 
 
-def test_a_classifier_gives_what_ultralytics_predicts(
+def test_a_classifiers_answers_equal_ultralytics_predictions(
     client: Client, repository: Path, tmp_path: Path
 ) -> None:
     best = set()
@@ -111,7 +111,7 @@ def test_a_classifier_gives_what_ultralytics_predicts(
     assert len(best) > 1
 
 
-def test_the_card_says_what_is_known_and_that_nothing_was_verified(client: Client) -> None:
+def test_the_card_has_the_files_metadata_and_no_verification(client: Client) -> None:
     card = client.get_model("yolov5nu").message
     assert card.facts.architecture == "YOLOv5nu"
     assert card.facts.organization == "Ultralytics"

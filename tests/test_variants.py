@@ -1,4 +1,4 @@
-"""int8 variants of real models: what they cost on pictures that they were not made with."""
+"""int8 variants of real models: their accuracy on pictures not used for calibration."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from visavis.results import DetectionAgreement
 
 from tests.conftest import serving
 from visavis_export.exporter import Request, export
-from visavis_export.variants import AccuracyLimits
+from visavis_export.proof.accuracy_limits import AccuracyLimits
 from visavis_server.card import ModelDocument
 from visavis_server.settings import Settings
 
@@ -19,7 +19,7 @@ from visavis_server.settings import Settings
 def repository(
     weights: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, ModelDocument]]:
-    """Return a repository with ResNet-18 and YOLOv5n, each with its int8, and their documents."""
+    """Return a repository with ResNet-18 and YOLOv5n in fp32 and int8, and their documents."""
     out = tmp_path_factory.mktemp("variants")
     documents = {}
     for name, pictures in (("resnet18", "imagenet"), ("yolov5n", "coco")):
@@ -29,7 +29,7 @@ def repository(
             weights=str(weights),
             precisions=("fp32", "int8"),
             calibration=images / pictures,
-            limits=AccuracyLimits(top1_drop=100, map_drop=100),  # the tests have their own
+            limits=AccuracyLimits(top1_drop=100, map_drop=100),  # the tests check the limits
         )
         for exported in export(request, Progress(disable=True)):
             documents[exported.document.name] = exported.document
@@ -39,7 +39,7 @@ def repository(
 @pytest.mark.parametrize(
     ("name", "limit"), [("resnet18-int8", 0.5), ("yolov5n-int8", 1.0)], ids=["top-1", "mAP"]
 )
-def test_int8_loses_no_more_than_it_may_on_other_pictures(
+def test_int8_keeps_its_accuracy_on_other_pictures(
     name: str, limit: float, repository: tuple[Path, dict[str, ModelDocument]]
 ) -> None:
     _, documents = repository
@@ -48,7 +48,7 @@ def test_int8_loses_no_more_than_it_may_on_other_pictures(
     assert accuracy.held_out
     assert accuracy.original > 0.3
     drop = (accuracy.original - accuracy.value) * 100
-    # Some hundred pictures leave as much to chance.
+    # Subtract the standard error, which is of the same size with about a hundred pictures.
     assert drop - accuracy.error * 100 < limit
 
 

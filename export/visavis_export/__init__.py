@@ -1,6 +1,6 @@
-"""The export stage: PyTorch weights to self-describing, proven ONNX files."""
+"""Exports PyTorch weights as self-describing ONNX files, proven against the original."""
 
 from visavis_server.environment import prepare
 
-# First, whatever is imported of this package.
+# Must run before any module of this package imports its libraries.
 prepare()

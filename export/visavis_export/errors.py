@@ -1,33 +1,33 @@
-"""Everything that can stop an export, each message saying what was wrong and what to do.
+"""The errors of an export; each message says what was wrong and what to do.
 
 ExportError
-├── AccuracyFailed         the exported file is right less often than it may be
-├── ReceiptFailed          the exported file doesn't give what PyTorch gives
-└── WeightsError           the weights can't be found, fetched or verified
-    └── CheckpointError    the file is there, but doesn't hold what was asked for
-        └── UnsafeCheckpoint    the file asks for code that no checkpoint needs
+├── AccuracyFailed         the exported file loses more accuracy than allowed
+├── ReceiptFailed          the exported file's answers differ from PyTorch's
+└── WeightsError           the weights can't be found, downloaded or verified
+    └── CheckpointError    the file exists, but holds something other than the requested model
+        └── UnsafeCheckpoint    the file refers to code that no checkpoint needs
 """
 
 
 class ExportError(Exception):
-    """An export that can't go on."""
+    """An export failed."""
 
 
 class WeightsError(ExportError):
-    """Weights that can't be found, fetched or verified."""
+    """The weights can't be found, downloaded or verified."""
 
 
 class CheckpointError(WeightsError):
-    """A file that is no checkpoint, is damaged, or holds another kind of model."""
+    """A file is not a checkpoint, is damaged, or holds another kind of model."""
 
 
 class UnsafeCheckpoint(CheckpointError):
-    """A checkpoint that names code which has no business in weights; nothing of it was run."""
+    """A checkpoint refers to code that weights do not need; none of it was run."""
 
 
 class ReceiptFailed(ExportError):
-    """An exported file that answers differently from its PyTorch original; gives the figures."""
+    """An exported file's answers differ from its PyTorch original's; gives the figures."""
 
 
 class AccuracyFailed(ExportError):
-    """An exported file that lost more of its original's accuracy than it may; gives the figures."""
+    """An exported file loses more accuracy than allowed; gives the figures."""

@@ -1,7 +1,7 @@
-"""Checkpoints with a payload in one place: every text, name, class and number in turn.
+"""Checkpoints with a payload instead of one text, name or number.
 
-As a program, `python -m tests.export.forgeries SEED FOLDER KIND=COUNT...`, it reads forgeries while
-an audit hook watches what Python does, and prints what was seen of each kind as a line of JSON.
+As a program, `python -m tests.export.forgeries SEED FOLDER KIND=COUNT...` reads forgeries under an
+audit hook, and prints a report on each kind as a line of JSON.
 """
 
 import encodings.cp437  # noqa: F401  zipfile imports it at the first name beyond ASCII
@@ -24,8 +24,8 @@ import torch
 from rich.progress import Progress
 
 from visavis_export import exporter
+from visavis_export.checkpoints.published import describe
 from visavis_export.errors import ExportError
-from visavis_export.published import describe
 
 from . import originals
 
@@ -79,7 +79,7 @@ KINDS = ("yolov5", "yolov5n-cls", "yolov5nu", "resnet18")
 
 
 def genuine(kind: str, folder: Path) -> Path:
-    """Return a checkpoint as people have it, of random weights."""
+    """Return a genuine checkpoint with random weights."""
     path = folder / f"{kind}.pt"
     if kind == "yolov5":
         model = originals.DetectionModel(originals.small_yaml() | {"activation": "nn.SiLU()"})
@@ -103,7 +103,7 @@ def genuine(kind: str, folder: Path) -> Path:
 
 
 def forgeries(path: Path, chance: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Yield what was forged, and the whole file, without end: each place as often as others."""
+    """Yield descriptions of forgeries and their files, endlessly; places are equally likely."""
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: archive.read(info) for info in archive.infolist()}
     (name,) = (name for name in records if name.endswith("data.pkl"))
@@ -129,7 +129,7 @@ def forgeries(path: Path, chance: random.Random) -> Iterator[tuple[str, bytes]]:
 
 
 def zipped(records: dict[str, bytes]) -> bytes:
-    """Return an archive as torch writes it: nothing compressed, all checksums right."""
+    """Return an archive in torch's format: uncompressed, with correct checksums."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in records.items():
@@ -152,7 +152,7 @@ def _encoded(kind: str, payload: Any) -> bytes:
 
 
 def read_all(kind: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Return what came of reading forgeries, and all that Python did which it must not do."""
+    """Read forgeries; returns the outcomes and every forbidden audit event."""
     real, target = genuine(kind, folder), folder / "forged.pt"
     request = exporter.Request(kind, folder / "out", weights=str(target))
     watched: list[str] = []

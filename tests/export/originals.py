@@ -1,7 +1,7 @@
-"""YOLOv5 as its authors wrote it, in small: what people's checkpoints are pickled from.
+"""A small version of the original YOLOv5, whose classes checkpoints are pickled from.
 
-Written after models/common.py and models/yolo.py of ultralytics/yolov5 v7.0, for older layers of
-v5.0 and v3.1, and from nothing of the product: it says what a checkpoint's network answers.
+Follows models/common.py and models/yolo.py of ultralytics/yolov5 v7.0, and v5.0 and v3.1 for older
+layers. It shares no code with the product, and so gives independent expected answers.
 """
 
 import math
@@ -164,7 +164,7 @@ class Detect(nn.Module):
         self.inplace = True
 
     def forward(self, x: list[Tensor]) -> Tensor:
-        """Return rows [batch, n, 5 + classes], in the steps in which the original takes them."""
+        """Return rows [batch, n, 5 + classes], computed in the original's steps."""
         z = []
         for i in range(self.nl):
             y = self.m[i](x[i])
@@ -183,7 +183,7 @@ class Detect(nn.Module):
 
 
 class OldDetect(Detect):
-    """As v3.0 to v5.0 had it, with the anchors in pixels beside those in cells."""
+    """The head of v3.0 to v5.0, with anchors in pixels in addition to those in cells."""
 
     def __init__(self, nc: int, anchors: list[list[float]], ch: list[int]) -> None:
         super().__init__(nc, anchors, ch)
@@ -308,7 +308,7 @@ BLOCKS: dict[str, Any] = {
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Fold each batch norm into its convolution, as `Model.fuse` does before it exports."""
+    """Fuse each batch norm into its convolution, as `Model.fuse` does."""
     for m in model.modules():
         if isinstance(m, Conv):
             conv, bn = m.conv, m.bn
@@ -418,9 +418,9 @@ def yaml_of_5_0(size: tuple[float, float], block: str = "C3", classes: int = 3) 
 
 @torch.no_grad()
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model random numbers under which activations and scores vary, evaluated in half.
+    """Give a model random weights with varied activations and scores; returns it for evaluation.
 
-    Statistics come from noise that runs through it, so that no layer saturates.
+    BatchNorm's statistics are measured on noise, so that no layer saturates.
     """
     torch.manual_seed(seed)
     for m in model.modules():

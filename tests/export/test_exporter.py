@@ -1,4 +1,4 @@
-"""The export stage end to end: what is written, what it proves, what it refuses."""
+"""The export stage end to end: files, receipts and refusals."""
 
 import errno
 import shutil
@@ -16,18 +16,20 @@ import torchvision
 from rich.progress import Progress
 
 from tests.server import graphs
-from visavis_export import exporter
+from visavis_export import exporter, repository
 from visavis_export.errors import AccuracyFailed, ExportError, ReceiptFailed
-from visavis_export.exporter import NAMES, Exported, Request, export
-from visavis_export.pictures import read_pictures, synthetic_pictures
-from visavis_export.variants import AccuracyLimits
+from visavis_export.exporter import NAMES, Request, export
+from visavis_export.pictures.files import read_pictures
+from visavis_export.pictures.synthetic import synthetic_pictures
+from visavis_export.proof.accuracy_limits import AccuracyLimits
+from visavis_export.repository import Exported
 from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import read_onnx_file
 
-# One of each family; the large ones are exported by hand, once per release.
+# One of each family; large models are exported manually before each release.
 SMALL = ("resnet18", "yolov5n", "yolov5n-cls", "yolov5nu")
-# Counted by others: torchvision's and ultralytics/yolov5's tables, in millions.
+# Published: torchvision's and ultralytics/yolov5's tables, in millions.
 PUBLISHED_PARAMETERS = {"resnet18": 11.7, "yolov5n": 1.9, "yolov5n-cls": 2.5, "yolov5nu": 2.6}
 
 
@@ -114,14 +116,14 @@ def test_exporting_again_adds_a_version_only_if_something_changed(tmp_path: Path
 def test_a_file_that_differs_from_pytorch_fails_with_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A thousandth more of every logit moves scores by more than is allowed.
+    # Logits 1 % larger in the exported module alone move scores beyond the tolerance.
     forward = torchvision.models.ResNet.forward
 
     def slightly_off(self: torchvision.models.ResNet, x: torch.Tensor) -> torch.Tensor:
         return forward(self, x) * (1.01 if torch.compiler.is_exporting() else 1.0)
 
     monkeypatch.setattr(torchvision.models.ResNet, "forward", slightly_off)
-    with pytest.raises(ReceiptFailed, match=r"scores differ by 0\.\d+, 0\.001 is allowed"):
+    with pytest.raises(ReceiptFailed, match=r"scores differ by 0\.\d+; the limit is 0\.001"):
         run(Request("resnet18", tmp_path, weights="random"))
     assert list(tmp_path.iterdir()) == []
 
@@ -183,21 +185,21 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"name": "../evil"}, r"--name '\.\./evil' can't name"),
-        ({"name": "two words"}, "--name 'two words' can't name"),
+        ({"name": "../evil"}, r"--name '\.\./evil' is not a valid"),
+        ({"name": "two words"}, "--name 'two words' is not a valid"),
         ({"size": 320}, "--size is for YOLO"),
         ({"transforms": "V3"}, "'V3' is unknown; choose V1 or V2"),
         ({"architecture": "yolov5n", "size": 0}, "--size is 0; it must be 32 to 4096"),
-        ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNet"),
+        ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNets only"),
         ({"architecture": "yolov5"}, "--weights FILE, or choose .* such as yolov5n"),
         ({"pictures": (Path("nowhere.jpg"),)}, "nowhere.jpg does not exist"),
-        ({"precisions": ("fp32", "int4")}, "--precision 'int4' is unknown; choose some of fp32"),
-        ({"precisions": ("int8",)}, "int8 needs --calibration FOLDER, some 100 real pictures"),
-        ({"labels": Path("labels.csv")}, "of --calibration FOLDER, which is missing"),
+        ({"precisions": ("fp32", "int4")}, "--precision 'int4' is unknown; choose from fp32"),
+        ({"precisions": ("int8",)}, "int8 needs --calibration FOLDER with about 100 real pictures"),
+        ({"labels": Path("labels.csv")}, "--labels needs --calibration FOLDER"),
         ({"calibration": Path("nowhere")}, "--calibration nowhere is not a folder"),
     ],
 )
-def test_what_can_not_work_is_refused_before_any_work(
+def test_invalid_options_are_refused_before_any_work(
     changes: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     request = replace(Request("resnet18", tmp_path / "out", "random"), **changes)
@@ -206,7 +208,7 @@ def test_what_can_not_work_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize("taken", ["out", "out/resnet18"])
-def test_an_output_that_can_not_be_written_is_refused_before_any_work(
+def test_an_unwritable_output_is_refused_before_any_work(
     taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / taken).parent.mkdir(exist_ok=True)
@@ -216,13 +218,13 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_work(
         run(Request("resnet18", tmp_path / "out", "random"))
 
 
-def test_what_is_refused_leaves_no_folder_of_the_model(tmp_path: Path) -> None:
+def test_a_refused_export_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="can't read the given weights"):
         run(Request("resnet18", tmp_path, str(tmp_path / "nowhere.pth")))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exports_at_once_of_one_name_keep_every_version(
+def test_concurrent_exports_of_one_model_get_different_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 4
@@ -233,16 +235,16 @@ def test_exports_at_once_of_one_name_keep_every_version(
         found = scan(out)
         if not hasattr(looked, "once"):
             looked.once = True
-            together.wait(20)  # All have seen that there is no version yet.
+            together.wait(20)  # All have seen an empty repository.
         return found
 
-    monkeypatch.setattr(exporter, "scan", scan_together)
+    monkeypatch.setattr(repository, "scan", scan_together)
 
     def put(number: int) -> Path:
         model = graphs.classifier_document()
         candidate = tmp_path / f"{number}.onnx"
         candidate.write_text(str(number))
-        (exported,) = exporter._put_all(tmp_path / "out", [exporter._Candidate(model, candidate)])
+        (exported,) = repository.publish(tmp_path / "out", [repository.Candidate(model, candidate)])
         assert not exported.unchanged
         return exported.path
 
@@ -253,14 +255,14 @@ def test_exports_at_once_of_one_name_keep_every_version(
     assert sorted(versions) == ["1", "2", "3", "4"]
 
 
-def test_a_version_that_holds_anything_is_never_taken(tmp_path: Path) -> None:
+def test_an_existing_version_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out" / "colors" / "1").mkdir(parents=True)
     (tmp_path / "out" / "colors" / "1" / "notes.txt").write_text("mine")
     (tmp_path / "out" / "colors" / "2").write_text("a file")
     candidate = tmp_path / "candidate.onnx"
     candidate.write_text("new")
-    (exported,) = exporter._put_all(
-        tmp_path / "out", [exporter._Candidate(graphs.classifier_document(), candidate)]
+    (exported,) = repository.publish(
+        tmp_path / "out", [repository.Candidate(graphs.classifier_document(), candidate)]
     )
     assert exported.path.parent.name == "3"
 
@@ -273,26 +275,26 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "copyfile", half)
     out = tmp_path / "out"
     with pytest.raises(ExportError, match=r"--out .*out can't be written: No space left"):
-        exporter._put_all(
-            out, [exporter._Candidate(graphs.classifier_document(), tmp_path / "a.onnx")]
+        repository.publish(
+            out, [repository.Candidate(graphs.classifier_document(), tmp_path / "a.onnx")]
         )
     assert list(out.rglob("*")) == []
 
 
-def test_a_full_temporary_folder_is_named_with_what_to_do() -> None:
+def test_a_full_temporary_folder_is_named_with_advice() -> None:
     why = r"temporary folder /.* is full.*set TMPDIR"
     with pytest.raises(ExportError, match=why), exporter._work_folder():
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
     with pytest.raises(ExportError, match=r"broken\.jpg"):
         run(Request("resnet18", tmp_path, "random", pictures=(tmp_path / "broken.jpg",)))
 
 
 @pytest.mark.parametrize("given", ["calibration", "images"])
-def test_a_picture_that_is_none_is_named_before_any_work(
+def test_an_invalid_picture_is_named_before_any_work(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "pictures"
@@ -309,7 +311,7 @@ def test_a_picture_that_is_none_is_named_before_any_work(
         run(request)
 
 
-def test_pictures_of_one_name_are_all_proven(tmp_path: Path) -> None:
+def test_pictures_with_the_same_name_are_all_kept(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.jpg").write_bytes(synthetic_pictures()["synthetic square"])
@@ -322,7 +324,7 @@ def test_v2_transforms_resize_to_232(tmp_path: Path) -> None:
     assert document.input.describe_resize() == "shorter side to 232, centre crop 224x224"
 
 
-def test_an_unknown_name_lists_those_that_exist(tmp_path: Path) -> None:
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"resnet50, .*yolov5n-cls"):
         run(Request("resnet51", tmp_path))
 
@@ -336,7 +338,7 @@ def test_every_promised_name_can_be_exported() -> None:
 
 @pytest.fixture(scope="module")
 def labelled_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of twelve pictures with labels that are made up."""
+    """Return a folder of thirteen pictures with arbitrary labels."""
     folder = tmp_path_factory.mktemp("pictures")
     rows = ["file,class_index"]
     for index, (name, encoded) in enumerate(synthetic_pictures().items()):
@@ -362,7 +364,7 @@ def variants(
     return request, {one.document.precision: one for one in made}
 
 
-def test_each_precision_is_a_model_of_its_own_and_says_whose_variant_it_is(
+def test_each_precision_is_a_separate_model_that_names_its_original(
     variants: tuple[Request, dict[str, Exported]],
 ) -> None:
     _, made = variants
@@ -380,7 +382,7 @@ def test_each_precision_is_a_model_of_its_own_and_says_whose_variant_it_is(
     assert "2 convolutions" in documents["int8"].provenance.conversion
 
 
-def test_a_variants_receipt_records_what_nothing_limits(
+def test_an_int8_receipt_records_differences_without_a_limit(
     variants: tuple[Request, dict[str, Exported]],
 ) -> None:
     _, made = variants
@@ -399,7 +401,7 @@ def test_labelled_pictures_give_every_precision_an_accuracy(
         measured = one.document.accuracy
         assert measured is not None
         assert (measured.metric, measured.pictures) == ("top-1", 13)
-        # Six pictures alone would be too few to count on.
+        # Seven pictures are too few to hold out, so the accuracy is measured on all thirteen.
         assert measured.held_out == (precision != "int8")
 
 
@@ -412,7 +414,7 @@ def test_exporting_variants_again_changes_nothing(
     assert again.path == made["int8"].path
 
 
-def test_what_loses_more_accuracy_than_it_may_is_not_written(
+def test_a_file_that_loses_too_much_accuracy_is_not_written(
     labelled_pictures: Path, tmp_path: Path
 ) -> None:
     request = Request(
@@ -423,7 +425,7 @@ def test_what_loses_more_accuracy_than_it_may_is_not_written(
         calibration=labelled_pictures,
         limits=AccuracyLimits(top1_drop=-101),
     )
-    complaint = r"yolov5n-cls loses .* points of top-1, -101 are allowed: .*--max-top1-drop"
+    complaint = r"yolov5n-cls loses .* points of top-1; the limit is -101.*--max-top1-drop"
     with pytest.raises(AccuracyFailed, match=complaint):
         export(request, Progress(disable=True))
     assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,7 @@ def _ran(folder: Path, code: str, *arguments: str, **environment: str) -> str:
         ("visavis_server.app", {"cv2", "grpc", "numpy", "onnxruntime"}),
         ("visavis_server.tools.limit", {"cv2", "numpy", "onnxruntime"}),
         ("visavis_server.models.trial_process", {"cv2", "numpy", "onnxruntime"}),
-        ("visavis_export.precision", {"numpy", "onnxruntime"}),
+        ("visavis_export.graphs.precision", {"numpy", "onnxruntime"}),
     ],
 )
 def test_every_variable_is_set_before_any_library_is_imported(

@@ -49,7 +49,7 @@ def test_a_repeated_key_is_refused() -> None:
 def test_the_longest_text_and_the_longest_value_are_read_and_nothing_longer() -> None:
     whole, value = 4 << 20, 4096
     assert read_literal("1".rjust(whole)) == 1
-    with pytest.raises(ValueError, match=f"it has {whole + 1} characters; {whole} are allowed"):
+    with pytest.raises(ValueError, match=f"it has {whole + 1} characters; the limit is {whole}"):
         read_literal("1".rjust(whole + 1))
     longest = "a" * (value - len("''"))
     assert read_literal(f"'{longest}'") == longest

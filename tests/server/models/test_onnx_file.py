@@ -229,5 +229,5 @@ def test_the_largest_metadata_is_read_and_none_that_is_larger(tmp_path: Path) ->
     path.write_bytes(graphs.classifier() + metadata_bytes({"k": value}))
     assert read_onnx_file(path).metadata == {"k": value}
     path.write_bytes(graphs.classifier() + metadata_bytes({"k": value + "x"}))
-    with pytest.raises(ModelFileError, match=f"a piece of metadata takes {(16 << 20) + 1} bytes"):
+    with pytest.raises(ModelFileError, match=f"a metadata entry takes {(16 << 20) + 1} bytes"):
         read_onnx_file(path)

@@ -1,0 +1,1 @@
+"""The model families: each builds a PyTorch original and the module that becomes its graph."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: exported, converted to other precisions and written with their documents."""

@@ -1,0 +1,1 @@
+"""Pictures for receipts, calibration and accuracy."""

@@ -1,0 +1,333 @@
+"""The receipt: compares an exported file with its PyTorch original, from encoded image to answer.
+
+One side is the original's pipeline, the other the server's code.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+
+from visavis_export.errors import ReceiptFailed
+from visavis_export.families.original import (
+    ClassifierReference,
+    DetectorReference,
+    Floats,
+    Found,
+    Seen,
+)
+from visavis_export.pictures.files import read_image
+from visavis_export.proof.served import ServedFile, found
+from visavis_export.proof.suppression import find_difference
+from visavis_server.arrays import Image, Tensor
+from visavis_server.card import Receipt, ReceiptPicture, RowComparison
+from visavis_server.vision import boxes
+from visavis_server.vision.comparison import detection_agreement
+from visavis_server.vision.families.detector import Detector
+from visavis_server.vision.results import (
+    Box,
+    Classified,
+    Detected,
+    Detection,
+    DetectOptions,
+    Options,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The largest allowed difference of a score and of a box's edge, in pixels of the picture.
+
+    candidate_box_px: for boxes before suppression, in pixels of the input.
+    """
+
+    score: float
+    box_px: float
+    candidate_box_px: float
+
+
+EXACT = Tolerance(score=1e-3, box_px=1.0, candidate_box_px=1.0)
+# By precision. fp16 has eleven bits: 0.002 and 1.3 px were measured, and 5.8 px among candidates,
+# most of which are background. int8 has no tolerance: its accuracy is limited instead.
+TOLERANCES = {"fp32": EXACT, "fp16": Tolerance(score=5e-3, box_px=2.0, candidate_box_px=10.0)}
+# Score thresholds to try after the model's default, until a picture has enough candidates.
+_ENOUGH_CANDIDATES = 10
+_THRESHOLDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4, 1e-5, 1e-6)
+
+
+class _Unmoved(boxes.LetterboxPlacement):
+    """Leaves boxes in pixels of the input, unclipped."""
+
+    def to_original(self, boxes: Floats, unpad: Literal["exact", "rounded"]) -> Floats:
+        return boxes
+
+
+_UNMOVED = _Unmoved(1, 1, 1, 1, 0, 0, 1, 1)
+Advance = Callable[[], None]
+
+
+def prove(
+    reference: ClassifierReference | DetectorReference,
+    file: ServedFile,
+    pictures: Mapping[str, bytes],
+    advance: Advance = lambda: None,
+) -> Receipt:
+    """Return the receipt; advance is called after each picture.
+
+    file: its precision decides the tolerance. pictures: encoded, by name. Raises ReceiptFailed,
+    with the figures, if labels differ, or scores or box edges differ by more than the tolerance,
+    unless the original is that close to a tie or a threshold. For a detector, all candidates are
+    compared, and `suppression` checks the boxes after suppression. Without a tolerance,
+    differences are only recorded.
+    """
+    document = file.document
+    tolerance = TOLERANCES.get(document.precision)
+    if document.precision != "fp32" and document.provenance.random_weights:
+        tolerance = None  # Untrained networks are not robust: fp16 moves their scores by 0.03.
+    made = []
+    rows: list[RowComparison] = []
+    for name, encoded in pictures.items():
+        image = read_image(name, encoded)
+        if isinstance(reference, ClassifierReference):
+            made.append(_classify(reference, file, tolerance, name, encoded, image))
+        elif tolerance is None:
+            made.append(_record_boxes(reference, file, name, encoded, image))
+        else:
+            picture, compared = _detect(reference, file, tolerance, name, encoded, image)
+            made.append(picture)
+            rows.append(compared)
+        advance()
+    return Receipt(
+        made_at=datetime.now(UTC).replace(microsecond=0),
+        score_tolerance=tolerance.score if tolerance else None,
+        box_tolerance_px=tolerance.box_px if tolerance else None,
+        rows=_summed(rows) if rows else None,
+        pictures=tuple(made),
+    )
+
+
+def _classify(
+    reference: ClassifierReference,
+    file: ServedFile,
+    tolerance: Tolerance | None,
+    name: str,
+    encoded: bytes,
+    image: Image,
+) -> ReceiptPicture:
+    theirs = reference.probabilities(encoded)
+    _require_finite(theirs, name)
+    ours = file.answer(image, Options())
+    assert isinstance(ours, Classified)
+    difference = float(np.abs(ours.probabilities - theirs).max())
+    ranked = np.argsort(-theirs, kind="stable")
+    swapped = 0
+    if tolerance:
+        if not difference <= tolerance.score:
+            raise _failure(
+                name, f"scores differ by {difference:.2g}; the limit is {tolerance.score:g}"
+            )
+        for rank, label in enumerate(ours.classifications):
+            if label.class_id != ranked[rank]:
+                # Two labels may swap ranks only if they nearly tie in the original.
+                gap = abs(float(theirs[ranked[rank]] - theirs[label.class_id]))
+                if gap > tolerance.score:
+                    raise _failure(
+                        name,
+                        f"rank {rank + 1} is another label, whose score is {gap:.2g} away in "
+                        "PyTorch",
+                    )
+                swapped += 1
+    picture = _picture(name, image, len(ours.classifications), swapped, difference)
+    same = ours.classifications[0].class_id == ranked[0]
+    return picture.model_copy(update={"same_top1": bool(same)})
+
+
+def _detect(
+    reference: DetectorReference,
+    file: ServedFile,
+    tolerance: Tolerance,
+    name: str,
+    encoded: bytes,
+    image: Image,
+) -> tuple[ReceiptPicture, RowComparison]:
+    original = reference.look(encoded)
+    _require_finite(original.candidates.scores, name)
+    _require_finite(original.candidates.boxes, name)
+    family = Detector(file.document)
+    outputs, geometry = file.run(image)
+    rows, moved = _compare_rows(family, outputs, original, tolerance, name)
+    assert file.document.detection_defaults is not None
+    defaults = file.document.detection_defaults
+    score_threshold = _threshold(original, defaults.score_threshold, name)
+    options = DetectOptions(score_threshold=score_threshold)
+    ours = found(family.postprocess(outputs, geometry, options))
+    inside = found(family.postprocess(outputs, _UNMOVED, options)).boxes
+    thresholds = score_threshold, defaults.iou_threshold
+    steps = tolerance.score, tolerance.candidate_box_px, tolerance.box_px
+    if difference := find_difference(ours, inside, original, thresholds, steps, moved):
+        raise _failure(name, difference)
+    theirs = original.detect(*thresholds)
+    matched = match(ours, theirs, tolerance)
+    only_here, only_there = len(ours.scores) - len(matched), len(theirs.scores) - len(matched)
+    score_difference, box_difference = 0.0, 0.0
+    for one, other in matched:
+        score_difference = max(
+            score_difference, abs(float(ours.scores[one] - theirs.scores[other]))
+        )
+        box_difference = max(
+            box_difference, float(np.abs(ours.boxes[one] - theirs.boxes[other]).max())
+        )
+    picture = _picture(name, image, len(matched), only_here + only_there, score_difference)
+    return (
+        picture.model_copy(
+            update={
+                "score_threshold": score_threshold,
+                "max_box_difference_px": box_difference,
+                "only_here": only_here,
+                "only_in_original": only_there,
+            }
+        ),
+        rows,
+    )
+
+
+def _record_boxes(
+    reference: DetectorReference, file: ServedFile, name: str, encoded: bytes, image: Image
+) -> ReceiptPicture:
+    """Compare boxes with an IoU of at least 0.5 and the same label; count the others."""
+    original = reference.look(encoded)
+    _require_finite(original.candidates.scores, name)
+    defaults = file.document.detection_defaults
+    assert defaults is not None
+    score_threshold = _threshold(original, defaults.score_threshold, name)
+    ours = file.answer(image, Options(detect=DetectOptions(score_threshold=score_threshold)))
+    assert isinstance(ours, Detected)
+    theirs = _detected(original.detect(score_threshold, defaults.iou_threshold))
+    agreement = detection_agreement(ours, theirs, same_label_set=True)
+    one, other = found(ours), found(theirs)
+    here = [pair.index for pair in agreement.matches]
+    there = [pair.baseline_index for pair in agreement.matches]
+    score_difference = np.abs(one.scores[here] - other.scores[there]).max(initial=0)
+    box_difference = np.abs(one.boxes[here] - other.boxes[there]).max(initial=0)
+    picture = _picture(name, image, len(here), 0, float(score_difference))
+    return picture.model_copy(
+        update={
+            "score_threshold": score_threshold,
+            "max_box_difference_px": float(box_difference),
+            "only_here": agreement.only_here,
+            "only_in_original": agreement.only_in_baseline,
+        }
+    )
+
+
+def _require_finite(theirs: Floats, name: str) -> None:
+    """Raise ReceiptFailed if the original's answer contains NaN or infinity."""
+    if invalid := int(np.count_nonzero(~np.isfinite(theirs))):
+        raise ReceiptFailed(
+            f"PyTorch itself gives NaN or infinity on {name!r}, for {invalid} of {theirs.size} "
+            "numbers; the weights are unusable: give an earlier checkpoint"
+        )
+
+
+def _detected(found: Found) -> Detected:
+    """Return an original's detections in the server's form, without label names."""
+    return Detected(
+        tuple(
+            Detection(Box(*map(float, box)), int(class_id), "", float(score))
+            for box, class_id, score in zip(found.boxes, found.class_ids, found.scores, strict=True)
+        )
+    )
+
+
+def _threshold(original: Seen, model_threshold: float, name: str) -> float:
+    """Return the highest threshold with enough candidates to compare."""
+    scores = original.candidates.scores
+    for enough in (_ENOUGH_CANDIDATES, 1):
+        for threshold in (model_threshold, *_THRESHOLDS):
+            if np.count_nonzero(scores > threshold) >= enough:
+                return threshold
+    raise _failure(name, "the original has no candidates at any threshold")
+
+
+def _compare_rows(
+    family: Detector, outputs: list[Tensor], original: Seen, tolerance: Tolerance, name: str
+) -> tuple[RowComparison, Floats]:
+    """Compare all candidates before suppression; also return each one's largest edge difference.
+
+    Boxes are in pixels of the input.
+    """
+    ours, theirs = family.candidates(outputs, -1.0), original.candidates
+    if len(ours.scores) != len(theirs.scores):
+        raise _failure(
+            name, f"it has {len(ours.scores)} candidates, PyTorch has {len(theirs.scores)}"
+        )
+    score_difference = float(np.abs(ours.scores - theirs.scores).max())
+    moved = np.abs(ours.boxes - theirs.boxes).max(1)
+    box_difference = float(moved.max())
+    if not (score_difference <= tolerance.score and box_difference <= tolerance.candidate_box_px):
+        raise _failure(
+            name,
+            f"candidates differ by {score_difference:.2g} in score and {box_difference:.2g} px; "
+            f"the limits are {tolerance.score:g} and {tolerance.candidate_box_px:g} px",
+        )
+    # If the two best labels nearly tie, either may be the best.
+    clear = theirs.scores - theirs.second_scores > 2 * tolerance.score
+    if (others := np.flatnonzero(clear & (ours.class_ids != theirs.class_ids))).size:
+        raise _failure(
+            name,
+            f"{others.size} candidates have other labels, such as {ours.class_ids[others[0]]} "
+            f"instead of {theirs.class_ids[others[0]]}",
+        )
+    compared = RowComparison(
+        count=len(ours.scores),
+        max_score_difference=score_difference,
+        max_box_difference_px=box_difference,
+    )
+    return compared, moved
+
+
+def match(ours: Found, theirs: Found, tolerance: Tolerance) -> list[tuple[int, int]]:
+    """Return pairs of indices, one to one: same class, within the tolerance, nearest first."""
+    if not (len(ours.scores) and len(theirs.scores)):
+        return []
+    box_difference = np.abs(ours.boxes[:, None] - theirs.boxes[None]).max(2)
+    score_difference = np.abs(ours.scores[:, None] - theirs.scores[None])
+    allowed = (
+        (ours.class_ids[:, None] == theirs.class_ids[None])
+        & (box_difference <= tolerance.box_px)
+        & (score_difference <= tolerance.score)
+    )
+    candidates = np.argwhere(allowed)
+    order = np.argsort(box_difference[allowed], kind="stable")
+    pairs: dict[int, int] = {}
+    for one, other in candidates[order].tolist():
+        if one not in pairs and other not in pairs.values():
+            pairs[one] = other
+    return list(pairs.items())
+
+
+def _picture(
+    name: str, image: Image, compared: int, excused: int, score_difference: float
+) -> ReceiptPicture:
+    return ReceiptPicture(
+        name=name,
+        width=image.shape[1],
+        height=image.shape[0],
+        compared=compared,
+        excused=excused,
+        max_score_difference=score_difference,
+    )
+
+
+def _summed(rows: list[RowComparison]) -> RowComparison:
+    return RowComparison(
+        count=sum(row.count for row in rows),
+        max_score_difference=max(row.max_score_difference for row in rows),
+        max_box_difference_px=max(row.max_box_difference_px for row in rows),
+    )
+
+
+def _failure(name: str, text: str) -> ReceiptFailed:
+    return ReceiptFailed(f"the exported file's answer on {name!r} differs from PyTorch's: {text}")
