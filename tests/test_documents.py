@@ -49,3 +49,10 @@ def test_the_readme_has_a_row_for_every_setting_from_its_own_description() -> No
     text = README[README.index("## Configuration") : README.index("## Operation")]
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert sorted(rows) == sorted(map(row, Settings.model_fields))
+
+
+def test_the_paths_in_contributing_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = re.findall(r"`((?:server|export|protos|deploy|tests|clients)/[a-z0-9_./-]+)`", text)
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
