@@ -6,7 +6,6 @@ import importlib
 import json as jsonlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -18,6 +17,7 @@ from visavis.bench.own_server import own_server
 from visavis.cards import Model, Task
 from visavis.client import Client
 from visavis.commands.application import application_installed
+from visavis.commands.compare_options import FolderOptions
 from visavis.commands.console import complain, plain, stderr, stdout
 from visavis.commands.failures import sentence
 from visavis.commands.progress import Progress
@@ -34,30 +34,7 @@ if TYPE_CHECKING:
 _MANY_FAILURES = 5
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """What `visavis compare` was given beside its pictures."""
-
-    models: list[str]
-    tasks: list[str]
-    baseline: str | None
-    labels: Path | None
-    repository: Path | None
-    answers: Path | None
-    report: Path | None
-    json: Path | None
-    csv: Path | None
-    markdown: Path | None
-    junit: Path | None
-    fail_under: list[str]
-    max_drop: list[str]
-    strict: bool
-    callers: int
-    server: str
-    timeout: float
-
-
-def compare_folder(given: Sequence[str], options: StudyOptions) -> None:
+def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
     """Compare models on all pictures. Exit codes: 0 passed, 1 a limit is broken, 2 not done."""
     with _not_done():
         _require_numpy()
@@ -90,7 +67,7 @@ def compare_folder(given: Sequence[str], options: StudyOptions) -> None:
 
 
 def _studied(
-    client: Client, server: str, folder: Path, pictures: Sequence[Path], options: StudyOptions
+    client: Client, server: str, folder: Path, pictures: Sequence[Path], options: FolderOptions
 ) -> "tuple[Study, list[PictureAnswers]]":
     from visavis.evaluation.answers import AnswersFile, Source, collect, compared_models
     from visavis.evaluation.study import study
@@ -166,7 +143,7 @@ def _not_done() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _server(options: StudyOptions) -> Iterator[str]:
+def _server(options: FolderOptions) -> Iterator[str]:
     """Yield the server's address; with --repository, of one that runs as long as it is needed."""
     if options.repository is None:
         yield options.server
@@ -180,7 +157,7 @@ def _server(options: StudyOptions) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _answers_file(options: StudyOptions) -> Iterator[Path]:
+def _answers_file(options: FolderOptions) -> Iterator[Path]:
     if options.answers is not None:
         yield options.answers
         return
@@ -188,7 +165,7 @@ def _answers_file(options: StudyOptions) -> Iterator[Path]:
         yield Path(folder) / "answers.jsonl"
 
 
-def _previous(options: StudyOptions) -> Path | None:
+def _previous(options: FolderOptions) -> Path | None:
     return Path(options.baseline) if options.baseline and _is_file(options.baseline) else None
 
 
@@ -227,7 +204,7 @@ def _print(result: "Study", checks: "Sequence[Check]") -> None:
         console.print(plain(f"{check.outcome.value}: {check.model}: {check.why}"), soft_wrap=True)
 
 
-def _write(result: "Study", checks: "Sequence[Check]", options: StudyOptions) -> None:
+def _write(result: "Study", checks: "Sequence[Check]", options: FolderOptions) -> None:
     from visavis.evaluation import outputs
 
     texts: dict[Path | None, Callable[[], str]] = {

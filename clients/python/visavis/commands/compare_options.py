@@ -1,0 +1,147 @@
+"""The options of `visavis compare`, and how they are parsed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from visavis.calls import task_values
+from visavis.commands.options import listed
+from visavis.errors import InvalidRequest
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,...", help="Models to compare; repeatable.", show_default="all capable"
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK,...", help="classification, detection; repeatable.", show_default="both"
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.json",
+        help="Model to compare the others with; or, for --max-drop, the JSON file of an earlier "
+        "comparison.",
+        show_default="the first",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LABEL,...|PATH",
+        help="Labels to keep; may be repeated. For a folder, the truth: a CSV file, a folder per "
+        "class, YOLO's text files, a COCO JSON file or VOC's XML files.",
+    ),
+]
+_FOLDER: Final = "For a folder of pictures"
+
+
+def _file(help_: str) -> Any:
+    return typer.Option(metavar="FILE", help=help_, rich_help_panel=_FOLDER)
+
+
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Serve these models for as long as the comparison takes, instead of using a server.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+Answers = Annotated[
+    Path | None,
+    _file("Keep the answers; an interrupted comparison goes on from there."),
+]
+Report = Annotated[
+    Path | None,
+    _file("Write a report: one HTML file, with the pictures on which models differ."),
+]
+JsonFile = Annotated[Path | None, _file("Write all figures as JSON; --json FILE.json is the same.")]
+Csv = Annotated[Path | None, _file("Write the models' figures as CSV.")]
+Markdown = Annotated[Path | None, _file("Write the verdict and the tables as Markdown.")]
+Junit = Annotated[Path | None, _file("Write the limits' outcomes as JUnit's XML.")]
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER...",
+        help="Fail if a model is surely below: agreement, top1, top5, map, map50, from 0 to 1.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+MaxDrop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER...",
+        help="Fail if a model has surely lost more since --baseline FILE.json.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Fail where a limit can't be told, too.", rich_help_panel=_FOLDER
+    ),
+]
+Callers = Annotated[
+    int,
+    typer.Option(min=1, max=256, help="Pictures at once.", rich_help_panel=_FOLDER),
+]
+
+# The name of the task in the protocol and in the literature.
+_ALIASES: Final = {"object-detection": "detection", "object_detection": "detection"}
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """What `visavis compare` of a folder takes, beside its pictures.
+
+    labels: the truth. report, json, csv, markdown, junit: files to write.
+    """
+
+    models: list[str]
+    tasks: list[str]
+    baseline: str | None
+    labels: Path | None
+    repository: Path | None
+    answers: Path | None
+    report: Path | None
+    json: Path | None
+    csv: Path | None
+    markdown: Path | None
+    junit: Path | None
+    fail_under: list[str]
+    max_drop: list[str]
+    strict: bool
+    callers: int
+    server: str
+    timeout: float
+
+    @property
+    def are_given(self) -> bool:
+        """True if one of them only makes sense for a folder."""
+        files = (self.answers, self.report, self.json, self.csv, self.markdown, self.junit)
+        given = (self.labels, self.repository, *files, self.fail_under, self.max_drop, self.strict)
+        return any(given)
+
+
+def parse_tasks(given: Sequence[str] | None) -> list[str]:
+    """Return the names of tasks; raises typer.BadParameter for an unknown one."""
+    names = [_ALIASES.get(task.lower(), task.lower()) for task in listed(given)]
+    try:
+        task_values(names)
+    except InvalidRequest as error:
+        raise typer.BadParameter(error.message, param_hint="--tasks") from error
+    return names
+
+
+def truth_path(labels: Sequence[str]) -> Path | None:
+    """Return the path that --labels names; None if it names labels to keep."""
+    path = Path(labels[0]) if len(labels) == 1 else None
+    return path if path is not None and path.exists() else None
