@@ -11,6 +11,7 @@ from visavis.commands import main
 
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, plain
+from visavis_server.card import LabelSet
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/compare.schema.json").read_text())
 # Ten of each colour; two reds are labelled wrongly.
@@ -138,6 +139,26 @@ def test_detectors_are_measured_against_truth_and_at_thresholds(
     (pair,) = data["pairs"]
     assert pair["verdict"] == "worse"
     assert pair["broke"] > pair["fixed"] == 0
+
+
+def test_models_of_other_label_sets_are_compared_by_name(pictures: Path, tmp_path: Path) -> None:
+    """The second model calls its classes otherwise, in another order, and knows no blue."""
+    folder, file = tmp_path / "models", tmp_path / "out.json"
+    contents, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
+    graphs.put(folder, "colors", 1, contents)
+    other = LabelSet(name="other-colors", labels=("Red", "GREEN", "violet"))
+    document = graphs.classifier_document(label_set=other)
+    contents, _ = graphs.export(graphs.classifier(), document)
+    graphs.put(folder, "others", 1, contents)
+    assert compare(pictures, "--repository", folder, "--json", file) == 0
+    data = json.loads(file.read_text())
+    figures = {one["model"]: one for one in data["models"]}
+    assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
+    # Ten blue pictures do not count; two of the twenty others are labelled wrongly.
+    assert figures["others"]["top1"]["value"] == pytest.approx(18 / 20)
+    (pair,) = data["pairs"]
+    assert (pair["unknown_classes"], pair["agreement"]) == (2, 1.0)
+    assert (pair["fixed"], pair["broke"], pair["difference"]) == (0, 0, 0.0)
 
 
 def test_labels_of_strangers_are_text_in_the_report(models: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What a folder of pictures shows of some models: accuracy, agreement, differences and cost."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -133,7 +132,11 @@ def study(
     truths: Mapping[Task, Truths],
     baseline: str | None = None,
 ) -> Study:
-    """Return what the answers show. baseline: of each task's models; else the first."""
+    """Return what the answers show.
+
+    truths: class ids are those of the task's first model; other models are measured by name, on
+    the classes that they know. baseline: of each task's models; else the first.
+    """
     failures = {one.path: one.failure for one in answers if one.failure}
     answered = [one for one in answers if not one.failure]
     tasks = []
@@ -158,15 +161,17 @@ def _classifiers(
     right: dict[str, tuple[list[str], Booleans]] = {}
     studies = []
     for model in models:
-        runs = _runs(model, labelled)
-        truth = [_class_id(truths[path]) for path in runs]
-        ranked = [run.classes for run in runs.values()]
-        right[model.name] = (list(runs), top_k(ranked, truth, 1))
+        shared = _SharedClasses(models[0], model)
+        own = {one.path: shared.ours(_class_id(truths[one.path])) for one in labelled}
+        truth = {path: class_id for path, class_id in own.items() if class_id is not None}
+        runs = {path: run for path, run in _runs(model, labelled).items() if path in truth}
+        ranked, wanted = [run.classes for run in runs.values()], [truth[path] for path in runs]
+        right[model.name] = (list(runs), top_k(ranked, wanted, 1))
         accuracy = {}
         if runs:
             accuracy = {
                 "top1": proportion(right[model.name][1].astype(np.float64)),
-                "top5": proportion(top_k(ranked, truth, 5).astype(np.float64)),
+                "top5": proportion(top_k(ranked, wanted, 5).astype(np.float64)),
             }
         studies.append(_study_of(model, answers, **accuracy))
     pairs = [
@@ -219,13 +224,16 @@ def _detectors(
     truths: Truths,
 ) -> TaskStudy:
     labelled = [one for one in answers if one.path in truths]
-    known = {one.path: _truth_boxes(one, truths[one.path]) for one in labelled}
+    every = {one.path: _truth_boxes(one, truths[one.path]) for one in labelled}
+    known_to: dict[str, Mapping[str, Boxes]] = {}
     accuracies: dict[str, tuple[list[str], DetectionAccuracy]] = {}
     studies = []
     precision: float | None = None
     # The baseline first: its precision is the one that the others are compared at.
     for model in sorted(models, key=lambda one: one.name != baseline.name):
         runs = _runs(model, labelled)
+        shared = _SharedClasses(models[0], model)
+        known = known_to[model.name] = {path: shared.of_ours(one) for path, one in every.items()}
         accuracy: dict[str, object] = {}
         if runs and any(len(known[path].scores) for path in runs):
             measured = detection_accuracy(
@@ -252,7 +260,7 @@ def _detectors(
             }
         studies.append(_study_of(model, answers, **accuracy))
     pairs = [
-        _detector_pair(model, baseline, answers, known, accuracies)
+        _detector_pair(model, baseline, answers, known_to, accuracies)
         for model in models
         if model.name != baseline.name
     ]
@@ -269,7 +277,7 @@ def _detector_pair(
     model: Model,
     baseline: Model,
     answers: Sequence[PictureAnswers],
-    known: Mapping[str, Boxes],
+    known_to: Mapping[str, Mapping[str, Boxes]],
     accuracies: Mapping[str, tuple[list[str], DetectionAccuracy]],
 ) -> Pair:
     ours, theirs = _runs(model, answers), _runs(baseline, answers)
@@ -279,9 +287,13 @@ def _detector_pair(
     for path in sorted(ours.keys() & theirs.keys()):
         here, there = shown_boxes(model, ours[path]), shown_boxes(baseline, theirs[path])
         values.append(_f1(shared.of_ours(here), shared.of_theirs(there)))
-        if path in known:
-            real = known[path].where(~known[path].crowds)
-            change = changes(matched(here, real)[1], matched(there, real)[1])
+        if path in known_to[model.name]:
+            # Of the objects that both models can know.
+            truth = known_to[baseline.name][path]
+            real = shared.of_theirs(truth.where(~truth.crowds))
+            change = changes(
+                matched(shared.of_ours(here), real)[1], matched(shared.of_theirs(there), real)[1]
+            )
             fixed, broke = fixed + change.fixed, broke + change.broke
     agreement = proportion(np.array(values))
     mine, other = accuracies.get(model.name), accuracies.get(baseline.name)
@@ -425,6 +437,7 @@ def _detector_disagreements(
     models: Sequence[Model], baseline: Model, answers: Sequence[PictureAnswers]
 ) -> list[Disagreement]:
     """Return pictures where a model's boxes are not the baseline's, the most different first."""
+    shared = {model.name: _SharedClasses(model, baseline) for model in models}
     found = []
     for one in answers:
         there = one.runs.get(baseline.name)
@@ -436,8 +449,8 @@ def _detector_disagreements(
             run = one.runs.get(model.name)
             if model.name == baseline.name or run is None or run.failure:
                 continue
-            shared, here = _SharedClasses(model, baseline), shown_boxes(model, run)
-            f1 = _f1(shared.of_ours(here), shared.of_theirs(shown_boxes(baseline, there)))
+            here, both = shown_boxes(model, run), shared[model.name]
+            f1 = _f1(both.of_ours(here), both.of_theirs(shown_boxes(baseline, there)))
             counts[model.name] = f"{_counted(here)}, F1 {f1:.2f}"
             worst = min(worst, f1)
         if worst < 1:
@@ -452,8 +465,3 @@ def _counted(boxes: Boxes) -> str:
 
 def _label(labels: Sequence[str], class_id: int) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else str(class_id)
-
-
-def is_known(value: float) -> bool:
-    """Return True for a figure that was measured, and False for NaN."""
-    return not math.isnan(value)
