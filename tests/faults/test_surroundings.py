@@ -176,7 +176,7 @@ async def test_a_picture_that_memory_has_no_room_for_is_refused_and_the_server_g
         server.seen.rlimit(psutil.RLIMIT_AS, (room, psutil.RLIM_INFINITY))
         outcome = await ended(stub.Classify(large))
         assert outcome.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert outcome.error and "not enough memory" in str(outcome.error.details())
+        assert outcome.error and "out of memory" in str(outcome.error.details())
         assert (await ended(stub.Classify(classify()))).code is OK
         server.seen.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
         assert (await ended(stub.Classify(large))).code is OK

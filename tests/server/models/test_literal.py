@@ -53,5 +53,5 @@ def test_the_longest_text_and_the_longest_value_are_read_and_nothing_longer() ->
         read_literal("1".rjust(whole + 1))
     longest = "a" * (value - len("''"))
     assert read_literal(f"'{longest}'") == longest
-    with pytest.raises(ValueError, match="no plain value at character 0"):
+    with pytest.raises(ValueError, match="expected a plain value at character 0"):
         read_literal(f"'{longest}a'")

@@ -17,6 +17,7 @@ from visavis_server.card import Task
 from visavis_server.errors import InvalidRequest, VisavisError, drop_traceback, listed
 from visavis_server.models import golden
 from visavis_server.models.current import Models
+from visavis_server.models.repository import Repository
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.scheduling.scheduler import Caller, Scheduler
 from visavis_server.settings import ImageLimits
@@ -132,17 +133,16 @@ class VisionService:
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Return the cards of all models."""
-        return pb.ListModelsResponse(models=map(self._card, self._models.repository.latest()))
+        repository = self._models.repository
+        return pb.ListModelsResponse(models=[_card(repository, m) for m in repository.latest()])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return one model's card, with labels and receipt."""
         query = queries.read_get_model(request)
         self._require_name(query.model)
-        model = self._models.repository.get(query.model, query.version)
-        return pb.GetModelResponse(model=self._card(model, whole=True))
-
-    def _card(self, model: ServedModel, whole: bool = False) -> pb.Model:
-        return model_card(model, self._models.repository.versions(model.name), whole)
+        repository = self._models.repository
+        model = repository.get(query.model, query.version)
+        return pb.GetModelResponse(model=_card(repository, model, whole=True))
 
     def _require_room(self, method: str, task: Task, context: Context) -> None:
         if self._scheduler.something_waits:
@@ -196,7 +196,9 @@ class VisionService:
         """Yield each model's answer, then the summary."""
         started, caller = time.monotonic(), caller_of("Compare", context)
         query = queries.read_compare(request, self._limits)
-        selection = self._select(query)
+        # The repository may be replaced at every await; answers and cards must be of one.
+        repository = self._models.repository
+        selection = _select(repository, query)
         decode_ms, queue_ms = await self._scheduler.run(query.picture.decode, caller)
         call_trace.note(Timings(queue_ms, decode_ms, total_ms=queue_ms + decode_ms))
         received = []
@@ -206,20 +208,15 @@ class VisionService:
             async for answer in answers:
                 received.append(answer)
                 yield pb.CompareStreamResponse(answer=messages.streamed_answer(answer))
-        summary = await self._summary(query, selection, received, caller)
+        summary = await self._summary(query, repository, selection, received, caller)
         timings = Timings(queue_ms=queue_ms, decode_ms=decode_ms, total_ms=_ms_since(started))
         summary.timings.CopyFrom(messages.timings_message(timings))
         yield pb.CompareStreamResponse(summary=summary)
 
-    def _select(self, query: queries.CompareQuery) -> comparison.Selection:
-        repository = self._models.repository
-        for name in query.models:
-            repository.get(name, field="models")
-        return comparison.select(repository.latest(), query.tasks, query.models, query.baseline)
-
     async def _summary(
         self,
         query: queries.CompareQuery,
+        repository: Repository,
         selection: comparison.Selection,
         answers: Sequence[comparison.ModelAnswer],
         caller: Caller,
@@ -238,9 +235,7 @@ class VisionService:
                 for name, reason in selection.left_out.items()
             ],
             models=[
-                self._card(model)
-                for model in self._models.repository.latest()
-                if model.name in names
+                _card(repository, model) for model in repository.latest() if model.name in names
             ],
             image_size=messages.image_size(query.picture),
         )
@@ -254,6 +249,16 @@ class VisionService:
             )
             summary.annotated_image.CopyFrom(drawing(encoded))
         return summary
+
+
+def _card(repository: Repository, model: ServedModel, whole: bool = False) -> pb.Model:
+    return model_card(model, repository.versions(model.name), whole)
+
+
+def _select(repository: Repository, query: queries.CompareQuery) -> comparison.Selection:
+    for name in query.models:
+        repository.get(name, field="models")
+    return comparison.select(repository.latest(), query.tasks, query.models, query.baseline)
 
 
 def _require_labels(model: ServedModel, labels: Sequence[str]) -> None:
