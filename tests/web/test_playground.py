@@ -295,7 +295,7 @@ def test_only_what_is_chosen_is_asked(page: Page, picture: Path) -> None:
     seen = page.answered()
     assert list(seen["tasks"]) == [DETECTION]
     assert "nothing to compare with: boxes is the only" in seen["tasks"][DETECTION]["alone"]
-    assert "Not asked: boxes-other, not among the requested models" in seen["leftOut"]
+    assert "Left out: boxes-other, not among the requested models" in seen["leftOut"]
     asked = page.asked[-1]
     assert (asked["tasks"], asked["models"]) == ([DETECTION], ["boxes"])
     page.do("click", selector="role=checkbox[name=/boxes fp32/]")
@@ -309,7 +309,7 @@ def test_one_model_that_fails_leaves_the_others(page: Page, tmp_path: Path) -> N
     assert failed["state"] == "failed"
     assert "Failed: the model computed NaN or infinity for this image" in failed["text"]
     assert len(panel(seen, CLASSIFICATION, "colors")["bars"]) == 3
-    assert "Same first label as colors" in panel(seen, CLASSIFICATION, "colors-soft")["text"]
+    assert "Same top label as colors" in panel(seen, CLASSIFICATION, "colors-soft")["text"]
 
 
 def test_random_weights_are_marked(
