@@ -757,6 +757,20 @@ async def test_the_queue_is_also_bounded_in_seconds(make: Any, clock: Clock) -> 
     await asyncio.gather(running, *waiting)
 
 
+async def test_the_retry_time_is_at_most_half_a_minute(make: Any, clock: Clock) -> None:
+    scheduler, engine = make(max_queue_wait_s=1.0), Slow(clock, seconds=100.0)
+    running = await busy(scheduler, engine)
+    while clock.now < 1200.0:  # both runs have taken their time
+        await asyncio.to_thread(lambda: None)
+    waiting = ask(scheduler, engine, "waits")
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"would wait 100\.0 s") as refused:
+        scheduler.require_room([engine], CALLER)
+    assert refused.value.retry_after_s == 30.0
+    engine.may_end.set()
+    await asyncio.gather(running, waiting)
+
+
 async def test_a_wrong_forecast_is_corrected(make: Any, clock: Clock) -> None:
     scheduler, engine = make(), Slow(clock, seconds=100.0)
     await ask(scheduler, engine, "an outlier")
