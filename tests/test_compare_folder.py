@@ -70,6 +70,7 @@ def test_a_folder_is_counted_held_to_limits_and_reported(
     figures = {one["model"]: one for one in data["models"]}
     assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
     assert figures["inverted"]["top1"]["value"] == pytest.approx(2 / 30)
+    assert figures["colors"]["confusions"] == [{"truth": "green", "answer": "red", "pictures": 2}]
     assert figures["colors"]["latency_ms"]["p50"] > 0
     (pair,) = data["pairs"]
     assert (pair["fixed"], pair["broke"], pair["agreement"]) == (2, 28, 0.0)

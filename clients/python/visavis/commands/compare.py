@@ -37,6 +37,7 @@ def compare(
     fail_under: own.FailUnder = None,
     max_drop: own.MaxDrop = None,
     strict: own.Strict = False,
+    within_ms: own.WithinMs = None,
     callers: own.Callers = 8,
 ) -> None:
     """Compare the answers of several models, side by side; count them for a folder."""
@@ -56,6 +57,7 @@ def compare(
         fail_under=fail_under or [],
         max_drop=max_drop or [],
         strict=strict,
+        within_ms=within_ms,
         callers=callers,
         server=server,
         timeout=timeout,

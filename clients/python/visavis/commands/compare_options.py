@@ -89,6 +89,15 @@ Strict = Annotated[
         "--strict", help="Fail where a limit can't be told, too.", rich_help_panel=_FOLDER
     ),
 ]
+WithinMs = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        metavar="MS",
+        help="Name the most accurate model with a median latency of at most MS milliseconds.",
+        rich_help_panel=_FOLDER,
+    ),
+]
 Callers = Annotated[
     int,
     typer.Option(min=1, max=256, help="Pictures at once.", rich_help_panel=_FOLDER),
@@ -119,6 +128,7 @@ class FolderOptions:
     fail_under: list[str]
     max_drop: list[str]
     strict: bool
+    within_ms: float | None
     callers: int
     server: str
     timeout: float
@@ -127,8 +137,8 @@ class FolderOptions:
     def are_given(self) -> bool:
         """True if one of them only makes sense for a folder."""
         files = (self.answers, self.report, self.json, self.csv, self.markdown, self.junit)
-        given = (self.labels, self.repository, *files, self.fail_under, self.max_drop, self.strict)
-        return any(given)
+        limits = (self.fail_under, self.max_drop, self.strict, self.within_ms)
+        return any((self.labels, self.repository, *files, *limits))
 
 
 def parse_tasks(given: Sequence[str] | None) -> list[str]:

@@ -53,6 +53,12 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         if most and previous is not None:
             checks += gate.max_drop(result, most, previous)
         _print(result, checks)
+        if options.within_ms is not None:
+            from visavis.evaluation import choice
+
+            for task in result.tasks:
+                sentence_ = choice.sentence(task, options.within_ms)
+                stdout().print(plain(sentence_), style="bold", soft_wrap=True)
         _write(result, checks, options)
         if options.report is not None:
             from visavis.evaluation import report

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from visavis.cards import Task
+from visavis.evaluation.choice import accuracy_of, dominated
 from visavis.evaluation.error_types import KINDS
 from visavis.evaluation.gate import Check
 from visavis.evaluation.operating import OperatingPoint
@@ -235,6 +236,12 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
                 "recall": point.recall,
                 "f1": point.f1,
             }
+    if one.latency and accuracy_of(one, task.task):
+        fields["dominated"] = dominated(one, task)
+    if one.confusions:
+        fields["confusions"] = [
+            {"truth": c.truth, "answer": c.answer, "pictures": c.pictures} for c in one.confusions
+        ]
     if one.errors:
         fields["errors"] = {
             kind: {"count": error.count, "map50_lost": error.lost}

@@ -18,8 +18,9 @@ from visavis.cards import Task
 from visavis.evaluation import outputs
 from visavis.evaluation.accuracy import Booleans, Boxes, matched
 from visavis.evaluation.answers import PictureAnswers
-from visavis.evaluation.gate import Check, figure
-from visavis.evaluation.study import Disagreement, ModelStudy, Study, TaskStudy, shown_boxes
+from visavis.evaluation.choice import accuracy_of, dominated
+from visavis.evaluation.gate import Check
+from visavis.evaluation.study import Disagreement, Study, TaskStudy, shown_boxes
 
 _MOST_PICTURES: Final = 60
 _THUMBNAIL_PX: Final = 360
@@ -111,6 +112,7 @@ def _task(
         "rows": rows,
         "pairs_header": pairs_header,
         "pairs": pairs,
+        "confusions": [one for one in task.models if one.confusions],
         "errors": outputs.errors_table(task),
         "thresholds": outputs.thresholds_table(task),
         "chart": _chart(task),
@@ -183,8 +185,7 @@ def _rectangles(
 
 def _chart(task: TaskStudy) -> Chart | None:
     """Return the chart; None where fewer than two models have both figures."""
-    metric = "map" if task.task is Task.DETECTION else "top1"
-    measured = [(one, figure(one, metric)) for one in task.models]
+    measured = [(one, accuracy_of(one, task.task)) for one in task.models]
     known = [(one, value) for one, value in measured if value is not None and one.latency]
     if len(known) < 2:
         return None
@@ -209,24 +210,10 @@ def _chart(task: TaskStudy) -> Chart | None:
                 y(max(low, value.low)),
                 y(min(high, value.high)),
                 one.card.name,
-                _dominated(one, known, metric),
+                dominated(one, task),
             )
         )
     x_ticks = tuple((x(ms), f"{ms:.0f}") for ms in np.linspace(0, most_ms, 5))
     y_ticks = tuple((y(v), f"{v:.2f}") for v in np.linspace(low, high, 5))
-    name = outputs.METRIC_NAMES["map50_95" if metric == "map" else metric]
+    name = outputs.METRIC_NAMES["map50_95" if task.task is Task.DETECTION else "top1"]
     return Chart(name, tuple(points), x_ticks, y_ticks)
-
-
-def _dominated(one: ModelStudy, known: Sequence[tuple[ModelStudy, object]], metric: str) -> bool:
-    """Return True if another model is at least as good and as fast, and better in one of both."""
-
-    def both(model: ModelStudy) -> tuple[float, float]:
-        value = figure(model, metric)
-        assert value is not None
-        assert model.latency is not None
-        return value.value, -model.latency.p50
-
-    mine = both(one)
-    others = [both(other) for other, _ in known if other is not one]
-    return any(a >= mine[0] and b >= mine[1] and (a, b) != mine for a, b in others)

@@ -1,5 +1,6 @@
 """What a folder of pictures shows of some models: accuracy, agreement, differences and cost."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -44,13 +45,23 @@ class Latency:
     stages_p50: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many pictures of one class were taken for another."""
+
+    truth: str
+    answer: str
+    pictures: int
+
+
 @dataclass(frozen=True)
 class ModelStudy:
     """One model on all pictures; accuracies are None without truth.
 
     pictures: that it answered. operating: at the model's own score threshold; suggested: at the
-    threshold of the highest F1; equal_precision: at the baseline's precision. errors: by kind, of
-    the boxes above the model's own threshold. per_class, per_size: AP50-95 by label, by size.
+    threshold of the highest F1; equal_precision: at the baseline's precision. confusions: the
+    most frequent first. errors: by kind, of the boxes above the model's own threshold. per_class,
+    per_size: AP50-95 by label, by size.
     """
 
     card: Model
@@ -64,6 +75,7 @@ class ModelStudy:
     operating: OperatingPoint | None = None
     suggested: OperatingPoint | None = None
     equal_precision: OperatingPoint | None = None
+    confusions: tuple[Confusion, ...] = ()
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     per_class: Mapping[str, float] = field(default_factory=dict)
     per_size: Mapping[str, float] = field(default_factory=dict)
@@ -172,6 +184,7 @@ def _classifiers(
             accuracy = {
                 "top1": proportion(right[model.name][1].astype(np.float64)),
                 "top5": proportion(top_k(ranked, wanted, 5).astype(np.float64)),
+                "confusions": _confusions(model, ranked, wanted),
             }
         studies.append(_study_of(model, answers, **accuracy))
     pairs = [
@@ -186,6 +199,22 @@ def _classifiers(
         len(labelled),
         tuple(_classifier_disagreements(models, answers, truths)),
     )
+
+
+def _confusions(
+    model: Model, ranked: Sequence[Sequence[int]], wanted: Sequence[int]
+) -> tuple[Confusion, ...]:
+    labels = model.label_set.labels
+    wrong = Counter(
+        (_label(labels, truth), _label(labels, best[0]))
+        for best, truth in zip(ranked, wanted, strict=True)
+        if best and best[0] != truth
+    )
+    return tuple(Confusion(*pair, count) for pair, count in sorted(wrong.items(), key=_by_count))
+
+
+def _by_count(item: tuple[tuple[str, str], int]) -> tuple[int, tuple[str, str]]:
+    return -item[1], item[0]
 
 
 def _classifier_pair(
