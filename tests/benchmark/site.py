@@ -170,7 +170,7 @@ class Site:
                 limit_models or names,
                 limit_alone=alone,
                 limit_as_served=as_served,
-                tell=lambda what, seconds: self.tell(f"{method} {', '.join(names)}: {what}"),
+                on_step=lambda what, seconds: self.tell(f"{method} {', '.join(names)}: {what}"),
             )
             return _checked(benchmark)
 
@@ -191,7 +191,7 @@ class Site:
 
     def load(self, plan: Plan, watched: Watched | None = None) -> list[Row]:
         """Return what a plan gives at a server that runs already."""
-        return _checked(Benchmark(plan, watched, tell=lambda what, seconds: self.tell(what)))
+        return _checked(Benchmark(plan, watched, on_step=lambda what, seconds: self.tell(what)))
 
     @contextmanager
     def server(self, models: Path, *options: str) -> Iterator[tuple[OwnServer, Watched, Client]]:
