@@ -209,6 +209,8 @@ def test_a_drop_since_an_earlier_comparison_fails(
         (["--max-drop", "top1=0.1"], "--max-drop needs --baseline FILE.json"),
         (["--models", "nobody"], "has no model 'nobody'"),
         (["--fail-under", "map=0.3", "--models", "colors"], "nothing was measured"),
+        (["--models", "colors", "--labels", "typo.csv"], "--labels typo.csv does not exist"),
+        (["--models", "colors", "--score-threshold", "0.5"], "no effect on the figures"),
         (["--json", "no/such/folder.json", "--models", "colors"], "cannot be written"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the command line of a sub-command may look like beyond what typer reads."""
+"""Command lines that typer alone does not parse."""
 
 import re
 from typing import Any, Final

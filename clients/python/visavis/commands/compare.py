@@ -46,7 +46,7 @@ def compare(
         models=names,
         tasks=task_names,
         baseline=baseline,
-        labels=own.truth_path(kept),
+        labels=Path(",".join(kept)) if kept else None,
         repository=repository,
         answers=answers,
         report=report,
@@ -63,7 +63,18 @@ def compare(
         timeout=timeout,
     )
     is_folder = any(name != "-" and Path(name).is_dir() for name in pictures)
-    if of_folder.are_given or (is_folder and not (json or annotate)):
+    picture_by_picture = json or annotate is not None
+    counts = of_folder.are_given or own.are_a_path(kept) or (is_folder and not picture_by_picture)
+    if counts:
+        own.refuse_for_folders(
+            top_k=top_k,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            class_agnostic=class_agnostic or None,
+            annotate=annotate,
+            json=json or None,
+        )
         compare_folder(pictures, of_folder)
         return
 

@@ -109,7 +109,7 @@ _ALIASES: Final = {"object-detection": "detection", "object_detection": "detecti
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """What `visavis compare` of a folder takes, beside its pictures.
+    """The options of `visavis compare` of a folder.
 
     labels: the truth. report, json, csv, markdown, junit: files to write.
     """
@@ -135,10 +135,10 @@ class FolderOptions:
 
     @property
     def are_given(self) -> bool:
-        """True if one of them only makes sense for a folder."""
+        """True if an option that only folders have is among them."""
         files = (self.answers, self.report, self.json, self.csv, self.markdown, self.junit)
         limits = (self.fail_under, self.max_drop, self.strict, self.within_ms)
-        return any((self.labels, self.repository, *files, *limits))
+        return any((self.repository, *files, *limits))
 
 
 def parse_tasks(given: Sequence[str] | None) -> list[str]:
@@ -151,7 +151,18 @@ def parse_tasks(given: Sequence[str] | None) -> list[str]:
     return names
 
 
-def truth_path(labels: Sequence[str]) -> Path | None:
-    """Return the path that --labels names; None if it names labels to keep."""
-    path = Path(labels[0]) if len(labels) == 1 else None
-    return path if path is not None and path.exists() else None
+def are_a_path(labels: Sequence[str]) -> bool:
+    """Return True if --labels names a file or a folder, not labels to keep."""
+    return len(labels) == 1 and Path(labels[0]).exists()
+
+
+def refuse_for_folders(**given: object) -> None:
+    """Raise typer.BadParameter for an option that a folder's figures do not depend on."""
+    for name, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(
+                "it has no effect on the figures of a folder; leave it out, or leave out the "
+                "options for folders to get the answers picture by picture, with --json or "
+                "--annotate",
+                param_hint=f"--{name.replace('_', '-')}",
+            )

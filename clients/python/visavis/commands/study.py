@@ -192,7 +192,9 @@ def _print(result: "Study", checks: "Sequence[Check]") -> None:
         )
         for header, rows in (table(task), pairs_table(task)):
             if rows:
-                shown = Table(*header)
+                shown = Table()
+                for name in header:
+                    shown.add_column(name, overflow="fold")
                 for row in rows:
                     shown.add_row(*map(plain, row))
                 console.print(shown)

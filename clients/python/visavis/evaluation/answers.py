@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.async_client import AsyncClient
-from visavis.cards import Model, Task
+from visavis.cards import Model
 from visavis.client import Client
 from visavis.errors import InvalidData, InvalidRequest, Overloaded, Unavailable, VisavisError
+from visavis.evaluation.accuracy import MAX_DETECTIONS
 from visavis.results import Comparison, ModelAnswer, Timings
 
-# Of a detector all that its curve of precision needs: COCO counts 100 boxes of a picture.
+# Low enough for the whole curve of precision.
 _LEAST_SCORE: Final = 0.001
-_MOST_BOXES: Final = 100
 _TOP_K: Final = 5
 _FORMAT: Final = 1
 # A server that has too much to do says when to come again; else so many seconds.
@@ -212,7 +212,7 @@ async def _answered(
                 models=names,
                 top_k=_TOP_K,
                 score_threshold=_LEAST_SCORE,
-                max_detections=_MOST_BOXES,
+                max_detections=MAX_DETECTIONS,
             )
         except InvalidRequest as error:
             return PictureAnswers(path, 0, 0, {}, error.message)
@@ -288,8 +288,3 @@ def _identity(model: Model) -> dict[str, Any]:
         "weights": model.provenance.weights_sha256,
         "exported_at": model.provenance.exported_at,
     }
-
-
-def is_detector(model: Model) -> bool:
-    """Return True if a model finds objects."""
-    return Task.DETECTION in model.tasks

@@ -39,7 +39,7 @@ def dominated(model: ModelStudy, task: TaskStudy) -> bool:
 def best_within(task: TaskStudy, most_ms: float) -> Choice | None:
     """Return the most accurate model whose median latency is at most so many milliseconds.
 
-    None if there is none, or without truth.
+    None if no model is that fast, or without truth.
     """
     fast = [
         (model, accuracy, model.latency.p50)

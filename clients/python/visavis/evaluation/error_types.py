@@ -14,7 +14,7 @@ from visavis.evaluation.accuracy import Booleans, Boxes, average_precision, matc
 from visavis.evaluation.statistics import Floats
 
 KINDS: Final = ("class", "place", "both", "duplicate", "background", "missed")
-"""What is wrong: the class; the place; both; an object found twice; nothing there; not found."""
+"""Wrong class; wrong place; both; an object found twice; no object there; an object missed."""
 
 _FOUND, _NEAR = 0.5, 0.1
 _RIGHT: Final = "right"

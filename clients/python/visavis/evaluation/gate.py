@@ -13,11 +13,11 @@ from visavis.evaluation.statistics import Estimate, independent_difference
 from visavis.evaluation.study import ModelStudy, Study
 
 METRICS: Final = {"top1": "top1", "top5": "top5", "map": "map50_95", "map50": "map50"}
-"""What limits may name beside `agreement`, and what it is called in results."""
+"""The metrics that limits may name beside `agreement`, with their names in results."""
 
 
 class Outcome(StrEnum):
-    """What a gate says."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"

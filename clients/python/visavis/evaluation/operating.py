@@ -11,7 +11,7 @@ from visavis.evaluation.statistics import Floats
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What a detector finds at a score threshold, by boxes that overlap an object by half."""
+    """Precision and recall at a score threshold; a right box overlaps an object by half."""
 
     threshold: float
     precision: float
@@ -54,7 +54,7 @@ class Curve:
         return self.at(float(self.scores[int(np.argmax(np.where(last, f1, -1.0)))]))
 
     def at_precision(self, precision: float) -> OperatingPoint | None:
-        """Return the point of the highest recall with a precision; None if there is none."""
+        """Return the highest recall with a precision; None if no threshold reaches it."""
         if not len(self.scores):
             return None
         reached = np.cumsum(self.correct) / np.arange(1, len(self.scores) + 1) >= precision

@@ -21,7 +21,7 @@ _SEED: Final = 20_240_229
 
 
 class Verdict(StrEnum):
-    """What an interval says of a difference or a limit."""
+    """The meaning of a difference with its interval."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -38,7 +38,7 @@ class Estimate:
 
     @property
     def verdict(self) -> Verdict:
-        """What a difference of this size means: nothing where zero is within the interval."""
+        """The meaning of this difference; it cannot be told if the interval includes zero."""
         if self.low > 0:
             return Verdict.BETTER
         return Verdict.WORSE if self.high < 0 else Verdict.CANNOT_TELL
@@ -63,7 +63,7 @@ def proportion(values: Floats) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a model gets right that the baseline gets wrong (`fixed`), and the reverse (`broke`).
+    """The items that only the model gets right (`fixed`), and only the baseline (`broke`).
 
     p_value: of McNemar's exact test, that both models are equally good.
     """

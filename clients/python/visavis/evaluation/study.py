@@ -1,4 +1,4 @@
-"""What a folder of pictures shows of some models: accuracy, agreement, differences and cost."""
+"""The figures of models on a folder of pictures: accuracy, agreement, differences and cost."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the difference means; None without truth."""
+        """The meaning of the difference; None without truth."""
         return self.difference.verdict if self.difference else None
 
 
@@ -135,7 +135,7 @@ class Study:
 
 
 Truths = Mapping[str, int | tuple[Truth, ...]]
-"""What is known of pictures, by path: a class id, or all objects."""
+"""The truth of pictures, by path: a class id, or all objects."""
 
 
 def study(
