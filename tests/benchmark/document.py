@@ -88,7 +88,7 @@ def _machine() -> Iterator[str]:
     yield f"| its instructions | {flags} |"
     yield f"| memory | {psutil.virtual_memory().total / (1 << 30):.0f} GiB |"
     yield f"| system | {platform.system()} {platform.release()}, Python {about['python']} |"
-    yield f"| versions | visavis {_version('visavis-server')} at {_commit()}, {versions} |"
+    yield f"| versions | visavis {_version('visavis-server')} at {commit()}, {versions} |"
     yield f"| load average at the end | {load} |"
 
 
@@ -99,7 +99,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What strangers send, and the files that they leave, for long."""
+"""Attacks by requests and by files, for longer than in the tests."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ _LARGEST_MESSAGE = 32 << 20
 
 
 def full_pipe(soak: Soak) -> Sequence[Row]:
-    """Calls that are each logged into a pipe that nobody reads."""
+    """Log every call into a pipe without a reader."""
     seconds = 60 * soak.length
     folder = soak.folder / "logged"
     put(folder, "colors", 1)
@@ -63,13 +63,13 @@ def full_pipe(soak: Soak) -> Sequence[Row]:
         code, took_s = process.wait(60), time.monotonic() - began
     return [
         Row(
-            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe that nobody reads",
+            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe without a reader",
             "all answered",
             str(dict(codes)),
             set(codes) == {OK},
         ),
         Row(
-            "its SIGTERM after them",
+            "SIGTERM after these calls",
             "exit code 0 within 5 s",
             f"exit code {code} after {took_s:.1f} s",
             code == 0 and took_s < 5.0,
@@ -78,15 +78,15 @@ def full_pipe(soak: Soak) -> Sequence[Row]:
 
 
 def worst_picture(soak: Soak) -> Sequence[Row]:
-    """A search for the picture below the limits that takes longest, 5 minutes in each format."""
+    """Search each format for 5 minutes for the slowest picture that the limits allow."""
     rows = []
     for form in costly.FORMATS:
         outcome = costly.searched_elsewhere(300 * soak.length, 1, form)
         worst_ms, beyond_mib = outcome["worst_ms"], outcome["beyond_mib"]
         rows.append(
             Row(
-                f"worst picture of {outcome['tried']:,} in {form}",
-                "within 600 ms of CPU, and 50 MiB of the memory that it announces",
+                f"slowest {form} picture of {outcome['tried']:,}",
+                "below 600 ms of CPU, and at most 50 MiB over the estimate",
                 f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
                 worst_ms < 600 and beyond_mib < 50 and outcome["decoded"] > 0,
             )
@@ -95,7 +95,7 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
 
 
 def poison_at_start(soak: Soak) -> Sequence[Row]:
-    """Starts with one model that is good among others that hang, crash or fill the memory."""
+    """Start with one good model among others that hang, crash or fill the memory."""
     folder, timeout_s = soak.folder / "poison", 5.0
     kinds = {
         "endless": graphs.loop_without_end,
@@ -121,7 +121,7 @@ def poison_at_start(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{len(took_s)} starts with {len(bad)} bad models and a good one",
-            "the good one served, all others named, ready within 40 s",
+            "serves the good one, names all others, ready within 40 s",
             f"{min(map(len, named))} named, ready in {max(took_s):.1f} s at most",
             all(each == bad for each in named) and max(took_s) < 40,
         )
@@ -129,14 +129,14 @@ def poison_at_start(soak: Soak) -> Sequence[Row]:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    """Return where a model's file is to be made, in a folder that is there."""
+    """Return the path for a model's file, in a new folder."""
     path = folder / name / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     return path
 
 
 def loop_lag(soak: Soak) -> Sequence[Row]:
-    """Health, while requests arrive that hold as much of one thing as a message takes."""
+    """Check health while requests arrive that repeat one field as often as a message allows."""
     folder = soak.folder / "sizes"
     put(folder, "colors", 1)
     rounds = max(1, round(20 * soak.length))
@@ -148,8 +148,8 @@ def loop_lag(soak: Soak) -> Sequence[Row]:
             longest_s, codes = max(longest_s, took_s), codes | ended
     return [
         Row(
-            f"{rounds * len(requests)} requests of 32 MiB full of labels, tasks, elements, or of "
-            "endless shapes: the longest wait for health",
+            f"{rounds * len(requests)} requests of 32 MiB of labels, tasks, elements or sizes: "
+            "the slowest health check",
             "below 1 s",
             f"{longest_s * 1e3:.0f} ms; {', '.join(sorted(codes))}",
             longest_s < 1.0 and "INTERNAL" not in codes,
@@ -158,7 +158,7 @@ def loop_lag(soak: Soak) -> Sequence[Row]:
 
 
 def short_memory(soak: Soak) -> Sequence[Row]:
-    """64 callers with JPEGs of some 2 MB in 700 MB, 64 with raw 4K frames in 2 GB."""
+    """64 callers with JPEGs of 2 MB in 700 MB, and 64 with raw 4K frames in 2 GB."""
     chance = np.random.default_rng(0)
     photograph = soak.folder / "photograph.jpg"
     noise = chance.integers(0, 255, (1300, 1700, 3), np.uint8)
@@ -195,7 +195,7 @@ def _in_short_memory(
     return [
         Row(
             f"64 callers with {what}, for {seconds:.0f} s",
-            "answered or refused, never killed; 90% of what 8 callers get without a limit",
+            "answered or refused, never killed; 90% of the rate of 8 callers without a limit",
             f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused {others or ''}; at most "
             f"{most_mib:.0f} MiB{'' if lives else '; KILLED'}",
             lives and not others and goodput >= 0.9,
@@ -204,7 +204,7 @@ def _in_short_memory(
 
 
 def stalled_senders(soak: Soak) -> Sequence[Row]:
-    """Twenty connections with 16 half-sent messages each, and a neighbour beside them."""
+    """Stall 16 messages on each of 20 connections, beside a neighbour."""
     picture = soak.folder / "red.png"
     Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
     seconds = 40 * soak.length
@@ -245,7 +245,7 @@ def stalled_senders(soak: Soak) -> Sequence[Row]:
     health_s = sorted(healths)[int(0.99 * len(healths))]
     return [
         Row(
-            f"20 connections with 16 half-sent messages, for {seconds:.0f} s: a neighbour",
+            f"a neighbour of 20 connections with 16 half-sent messages each, for {seconds:.0f} s",
             "every call answered, p99 below 4 s; health p99 below 1 s",
             f"{len(answered)} of {len(outcomes)} answered, p99 {p99_s:.2f} s; health p99 "
             f"{health_s:.2f} s",
@@ -255,7 +255,7 @@ def stalled_senders(soak: Soak) -> Sequence[Row]:
 
 
 def forged_checkpoints(soak: Soak) -> Sequence[Row]:
-    """Checkpoints with a payload at every text, name and number, of each kind that is exported."""
+    """Checkpoints of each exported kind, with payloads in every text, name and number."""
     counts = {kind: max(5, round(1500 * soak.length)) for kind in KINDS}
     with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
         found = Surroundings.under(Path(folder, "surroundings"))
@@ -274,8 +274,8 @@ def forged_checkpoints(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{counts[report['kind']]:,} forged checkpoints of {report['kind']}",
-            "read or refused in a sentence; no program started, nothing compiled, imported or "
-            "written, 200 MiB at most",
+            "read, or refused in a sentence; starts no program, compiles, imports and writes "
+            "nothing, at most 200 MiB",
             f"{report['outcomes']}, {len(report['watched'])} forbidden events, slowest "
             f"{report['slowest_s']} s, {report['grown_mib']:+} MiB"
             + "".join(f"; {odd}" for odd in (report["odd"] + report["watched"])[:3]),
@@ -286,13 +286,13 @@ def forged_checkpoints(soak: Soak) -> Sequence[Row]:
 
 
 def odd_folders(soak: Soak) -> Sequence[Row]:
-    """Folders of pictures and labels as many tools write them, half of them with a fault."""
+    """Folders of pictures and labels in the forms of many tools, half of them with a fault."""
     number = max(100, round(10_000 * soak.length))
     counts, wrong = odd.tried(7, number)
     return [
         Row(
             f"{number:,} folders of labels, half of them with a fault",
-            "read as they were meant, or refused by file and line",
+            "read correctly, or refused by file and line",
             f"{dict(counts)}, {len(wrong)} wrong" + "".join(f"; {each}" for each in wrong[:3]),
             not wrong,
         )

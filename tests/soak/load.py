@@ -1,4 +1,4 @@
-"""More than can be answered, reloads and damaged pictures, for long."""
+"""Overload, reloads and damaged pictures, for longer than in the tests."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ from visavis_server.runtime.cores import usable_cores
 
 
 def overload_of_a_slow_model(soak: Soak) -> Sequence[Row]:
-    """Ten times of what can be answered, for a minute, of a model that takes 100 ms."""
+    """Send a model of 100 ms ten times what it can answer, for a minute."""
     picture = soak.folder / "red.png"
     Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
     with soak.server(soak.slow) as server:
@@ -36,7 +36,7 @@ def overload_of_a_slow_model(soak: Soak) -> Sequence[Row]:
 
 
 def overload_of_resnet(soak: Soak) -> Sequence[Row]:
-    """The same of ResNet-50, where a refusal costs something beside a run."""
+    """Send ResNet-50 ten times what it can answer: refusals compete with its runs."""
     with soak.server(soak.site.fp32) as server:
         calls = calls_of("classify", ("resnet50",), soak.site.pictures)
         return asyncio.run(_overload(soak, server, "ResNet-50", calls, 2.0, 0.7))
@@ -65,9 +65,9 @@ async def _overload(
     async with Channels(server.address, 32, deadline_s) as channels:
         window = await open_loop(channels.send, [calls], 10 * before, 3.0, seconds, seed=1)
     watching.cancel()
-    # Whoever sends ten times too much takes cores too, where it runs on the same ones.
+    # The load generator takes cores too: it runs on the same machine.
     own = (time.process_time() - cpu_s) / (time.monotonic() - began) / usable_cores()
-    # A machine that is shared is not as fast at one time as at another.
+    # The speed of a shared machine varies.
     peak = (before + await peak_per_s(server, calls, seconds / 4)) / 2
     codes = Counter(outcome.code for outcome in window.outcomes)
     goodput = codes[OK] / seconds / peak
@@ -77,21 +77,21 @@ async def _overload(
     p50_ms = statistics.median(refusals_ms) if refusals_ms else 0.0
     return [
         Row(
-            f"{what}, 10 times too much for {seconds:.0f} s: answered in time",
-            f"at least {least:.0%} of the peak, but for the cores that the calls' sender takes",
-            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused; the sender took "
+            f"{what}, 10 times overload for {seconds:.0f} s: answered in time",
+            f"at least {least:.0%} of the peak, less the load generator's share of the cores",
+            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused; the generator took "
             f"{own:.0%} of the cores",
             goodput >= least * (1 - own),
         ),
         Row(
-            f"{what}: let in, and yet not answered in time",
-            "few",
+            f"{what}: accepted, but not answered in time",
+            "below 10%",
             f"{late:.1%} {others or ''}",
             late < 0.1,
         ),
-        Row(f"{what}: a refusal, p50", "below 5 ms", f"{p50_ms:.1f} ms", p50_ms < 5.0),
+        Row(f"{what}: time to refuse, p50", "below 5 ms", f"{p50_ms:.1f} ms", p50_ms < 5.0),
         Row(
-            f"{what}: health meanwhile",
+            f"{what}: health",
             "SERVING",
             f"{Counter(statuses)[1]} of {len(statuses)} answers",
             set(statuses) == {1},
@@ -100,7 +100,7 @@ async def _overload(
 
 
 def reloads(soak: Soak) -> Sequence[Row]:
-    """Fifty reloads under 32 callers, with ResNet-50 beside that changes as often."""
+    """Reload a model 50 times under 32 callers, and ResNet-50 beside it every 5 s."""
     count = max(3, round(50 * soak.length))
     folder = soak.folder / "reloaded"
     put(folder, "colors", 1)
@@ -119,10 +119,10 @@ def reloads(soak: Soak) -> Sequence[Row]:
             touching = asyncio.create_task(touch())
             report = await reload_under_callers(server, folder, count, 32, first=2)
             touching.cancel()
-            await asyncio.sleep(5)  # The last that was replaced is freed.
+            await asyncio.sleep(5)  # The last replaced version is freed.
             return report
 
-        # One first, so that what a first reload takes for good is not counted.
+        # The first reload allocates memory that stays; it is not counted.
         asyncio.run(reload_under_callers(server, folder, 1, 8))
         before = server.rss_mib
         report = asyncio.run(reload())
@@ -130,12 +130,12 @@ def reloads(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{count} reloads under 32 callers",
-            "no failure, no answer that mixes versions",
+            "no failures, no answers that mix versions",
             f"{len(report['failures'])} failures, {len(report['mixed'])} mixed, "
             f"{len(report['versions'])} versions answered",
             not (report["failures"] or report["mixed"]),
         ),
-        Row("memory after them", "within 50 MiB", f"{grown:+.0f} MiB", grown < 50),
+        Row("memory after these reloads", "grows by less than 50 MiB", f"{grown:+.0f} MiB", grown < 50),
     ]
 
 
@@ -146,7 +146,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def memory(soak: Soak) -> Sequence[Row]:
-    """Twenty thousand requests of all sizes and methods."""
+    """Send 20,000 requests of all sizes and methods."""
     count = round(20_000 * soak.length)
     chance = np.random.default_rng(0)
     pictures = []
@@ -177,12 +177,12 @@ def memory(soak: Soak) -> Sequence[Row]:
         grown = server.rss_mib - half
     seen = f"{grown:+.1f} MiB ({half:.0f} at half)"
     return [
-        Row(f"{count:,} mixed requests, the second half", "below 20 MiB more", seen, grown < 20)
+        Row(f"second half of {count:,} mixed requests", "grows by less than 20 MiB", seen, grown < 20)
     ]
 
 
 def damaged_pictures(soak: Soak) -> Sequence[Row]:
-    """Mutants of real pictures, 50,000 in each format."""
+    """Decode 50,000 mutants of real pictures in each format."""
     count = round(50_000 * soak.length)
     rows = []
     for form in ("JPEG", "PNG", "WEBP"):
@@ -194,9 +194,9 @@ def damaged_pictures(soak: Soak) -> Sequence[Row]:
         rows.append(
             Row(
                 f"{count:,} mutants of {form} pictures",
-                "decoded or refused, within 500 ms, below 200 MiB, for good below 20",
+                "decoded or refused; below 500 ms of CPU; peak below 200 MiB, kept below 20",
                 f"{dict(kinds)}, longest {longest_ms} ms, peak {outcome['peak_mib']} MiB, "
-                f"for good {outcome['grown_mib']}",
+                f"kept {outcome['grown_mib']}",
                 set(kinds) <= {"decoded", "refused"}
                 and float(str(longest_ms)) < 500
                 and outcome["peak_mib"] < 200

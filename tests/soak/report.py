@@ -1,4 +1,4 @@
-"""What a trial is given, and the rows that it gives."""
+"""The input of a trial, and the rows that it returns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ REFUSED = "RESOURCE_EXHAUSTED"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report; holds: whether what was promised was seen."""
+    """One line of the report; holds: True if the promise was kept."""
 
     what: str
     promised: str
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Soak:
-    """Where, and how long: 1 is the whole length, less is for trying it out."""
+    """The site and length of a trial; 1 is the whole length, less is for a first try."""
 
     site: Site
     length: float
@@ -54,7 +54,7 @@ Trial = Callable[[Soak], Sequence[Row]]
 
 
 async def peak_per_s(server: ServerProcess, calls: Sequence[Call], seconds: float) -> float:
-    """Return how many answers a second there are at most."""
+    """Return the most answers per second that a server gives."""
     async with Channels(server.address, 8, 60.0) as channels:
         window = await closed_loop(channels.send, [calls], 8, 3.0, max(5.0, seconds))
     return len(window.outcomes) / (window.closed - window.opened)

@@ -1,4 +1,4 @@
-"""What is tried, by name."""
+"""All trials, by name."""
 
 from tests.soak import attacks, load
 from tests.soak.report import Trial
