@@ -36,18 +36,18 @@ def soak(
     if unknown := set(names) - set(TRIALS):
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--only")
     broken = False
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(data_folder("VISAVIS_WEIGHTS"), data_folder("VISAVIS_IMAGES"), CACHE)
-        for name in names:
-            began = time.monotonic()
+    site = Site(data_folder("VISAVIS_WEIGHTS"), data_folder("VISAVIS_IMAGES"), CACHE)
+    for name in names:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
             rows = list(TRIALS[name](Soak(site, length, Path(folder))))
-            for row in rows:
-                broken |= not row.holds
-                mark = "[green]✓[/]" if row.holds else "[red]✗[/]"
-                _console.print(f"{mark} {row.what}  [dim]{row.promised}[/]\n    {row.seen}")
-            _console.print(f"  [dim]{name}: {time.monotonic() - began:.0f} s[/]")
-            if length == 1:
-                _record(name, rows, out)
+        for row in rows:
+            broken |= not row.holds
+            mark = "[green]✓[/]" if row.holds else "[red]✗[/]"
+            _console.print(f"{mark} {row.what}  [dim]{row.promised}[/]\n    {row.seen}")
+        _console.print(f"  [dim]{name}: {time.monotonic() - began:.0f} s[/]")
+        if length == 1:
+            _record(name, rows, out)
     raise typer.Exit(int(broken))
 
 
