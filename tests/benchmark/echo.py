@@ -16,7 +16,7 @@ from visavis_server.runtime import memory
 _LARGEST_MESSAGE = 80_000_000
 
 
-class _Anything(grpc.GenericRpcHandler):
+class _Anything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # only stubs know
     def __init__(self, answer_bytes: int) -> None:
         self._answer = bytes(answer_bytes)
 

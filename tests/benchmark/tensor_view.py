@@ -94,7 +94,7 @@ def _request(address: str, name: str, image: np.ndarray) -> bytes:
 
 def _caller(address: str) -> Callable[[bytes], bytes]:
     options = [("grpc.max_receive_message_length", -1)]
-    return grpc.insecure_channel(address, options).unary_unary(_METHOD)
+    return grpc.insecure_channel(address, options).unary_unary(_METHOD, None, None)
 
 
 def _echo(size: int) -> "subprocess.Popen[str]":

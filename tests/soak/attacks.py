@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -97,7 +97,7 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
 def poison_at_start(soak: Soak) -> Sequence[Row]:
     """Start with one good model among others that hang, crash or fill the memory."""
     folder, timeout_s = soak.folder / "poison", 5.0
-    kinds = {
+    kinds: dict[str, Callable[[], bytes]] = {
         "endless": graphs.loop_without_end,
         "huge": graphs.huge_constant,
         "unknown": graphs.unknown_operator,

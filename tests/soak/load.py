@@ -208,7 +208,7 @@ def damaged_pictures(soak: Soak) -> Sequence[Row]:
                 f"{dict(kinds)}, longest {longest_ms} ms, peak {outcome['peak_mib']} MiB, "
                 f"kept {outcome['grown_mib']}",
                 set(kinds) <= {"decoded", "refused"}
-                and float(str(longest_ms)) < 500
+                and longest_ms < 500
                 and outcome["peak_mib"] < 200
                 and outcome["grown_mib"] < 20,
             )
