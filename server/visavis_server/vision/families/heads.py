@@ -4,6 +4,7 @@ import numpy as np
 
 from visavis_server.arrays import Tensor
 from visavis_server.card import ModelInput, Yolov5Heads
+from visavis_server.runtime.buffers import Buffers
 from visavis_server.vision.families.finite import require_finite
 
 # Cells computed at a time: with 80 classes they take 540 KiB, which fits the L2 cache.
@@ -33,6 +34,8 @@ class Heads:
                 self._blocks.append((scale, anchor))
         self._cells = np.concatenate(blocks)  # [n, 5]
         self._ends = np.cumsum([len(block) for block in blocks])
+        # Of decode_all: 8 MiB for 640x640 pixels and 80 classes.
+        self._buffers = Buffers(kept=1)
 
     def decode(self, outputs: list[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
         """Return boxes cxcywh [n, 4] in pixels of the input, and class scores [n, classes].
@@ -56,7 +59,7 @@ class Heads:
 
         outputs: as for decode. Numbers that are not finite are passed on.
         """
-        decoded = np.empty((self._outputs - 1, len(self._cells)), np.float32)
+        decoded = self._buffers.empty(self._outputs - 1, len(self._cells))
         scratch = np.empty(self._outputs * _CELLS_AT_ONCE, np.float32)
         features_of, weights_of = outputs[self._scales : -self._scales], outputs[-self._scales :]
         start = 0
