@@ -37,6 +37,11 @@ demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show 
 test: $(VENV)/.installed-dev  ## Run the tests
 	@$(BIN)/python -m pytest
 
+.PHONY: docs
+docs: $(VENV)/.installed-dev  ## Build the documentation's site into docs/_build/html
+	@$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev  ## Measure every target for speed, and write BENCHMARKS.md
 	@$(BIN)/python -m tests.benchmark

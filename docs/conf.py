@@ -1,0 +1,46 @@
+"""Sphinx's configuration: `make docs` builds the site into `docs/_build/html`."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generated
+
+generated.write(Path(__file__).parent / "reference")
+
+project = "visavis"
+author = "the visavis authors"
+copyright = f"{author}; Apache-2.0"  # noqa: A001  Sphinx's own name
+version = release = metadata.version("visavis-server")
+
+extensions = ["myst_parser", "sphinx_copybutton", "sphinx_llm.txt"]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+myst_enable_extensions = ["colon_fence", "attrs_inline"]
+myst_heading_anchors = 3
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+# Links to files of the repository that are not pages of the site become downloads.
+nitpicky = True
+
+html_theme = "shibuya"
+html_title = f"visavis {version}"
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"accent_color": "teal", "show_ai_links": False}
+llms_txt_description = (
+    "visavis exports vision models from PyTorch to ONNX, proves that the files give the same "
+    "answers as the originals, serves them over gRPC and HTTP, and compares them on your pictures."
+)
+
+
+def _link_within_the_site(app, docname, source):  # type: ignore[no-untyped-def]  # Sphinx's event
+    """Point links to the repository's SECURITY.md at the page that includes it."""
+    source[0] = source[0].replace("](../SECURITY.md", "](explanation/security.md")
+
+
+def setup(app):  # type: ignore[no-untyped-def]  # called by Sphinx
+    """Register the events."""
+    app.connect("source-read", _link_within_the_site)
