@@ -1,16 +1,14 @@
 """An environment with Triton's clients, in which tests run, and a server for them."""
 
-import hashlib
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.process import ServerProcess
+from tests.packages import installed
 from tests.server import graphs
 from tests.surroundings import Surroundings
 from visavis_server.api.inference import grpc_service_pb2
@@ -18,7 +16,6 @@ from visavis_server.api.inference import grpc_service_pb2
 FOLDER = Path(__file__).parent
 INSIDE = FOLDER / "with_tritonclient"
 REQUIREMENTS = FOLDER / "requirements.txt"
-CACHE = Path("~/.cache/visavis").expanduser()
 RunInside = Callable[..., None]
 
 # They run in a process of their own: see `run_inside`.
@@ -28,21 +25,7 @@ collect_ignore = [INSIDE.name]
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """Return a folder with Triton's clients and the older protobuf that they are bound to."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = CACHE / f"triton-{digest}"
-    if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
-            target = Path(unfinished) / "packages"
-            pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
-            how = ("--no-deps", "--target", str(target), "--requirement", str(REQUIREMENTS))
-            done = subprocess.run((*pip, *how), capture_output=True, text=True, check=False)
-            if done.returncode:
-                assert os.environ.get("CI") != "true", done.stderr
-                pytest.skip(f"pip can't fetch Triton's clients: {done.stderr.strip()[-200:]}")
-            if not folder.exists():  # another run may have been quicker
-                target.rename(folder)
-    return folder
+    return installed(REQUIREMENTS, "Triton's clients")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,132 @@
+"""The Helm chart renders what Kubernetes and the operators accept, and refuses wrong values."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.deploy.npm import validator
+from tests.surroundings import Surroundings
+
+_ROOT = Path(__file__).parents[2]
+_CHART = _ROOT / "deploy" / "helm" / "visavis"
+_KUBERNETES = ("1.30", "1.37")
+_CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
+_VALUES = sorted((_CHART / "ci").glob("*.yaml"))
+_LEAST: Mapping[str, Any] = {
+    "image": {"repository": "registry.example.org/visavis"},
+    "models": {"volume": {"emptyDir": {}}},
+    "insecure": True,
+}
+
+
+@pytest.fixture(scope="module")
+def chart() -> helm.Chart:
+    return helm.Chart.load(_CHART)
+
+
+def _rendered(chart: helm.Chart, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the resources that a chart makes of values."""
+    chart.validate_schema(chart.merge_values(dict(values)))
+    files = chart.render(dict(values), name="shop", namespace="vision")
+    texts = [text for name, text in files.items() if name.endswith(".yaml")]
+    return [each for text in texts for each in yaml.safe_load_all(text) if each]
+
+
+def _of_kind(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (resource,) = (each for each in resources if each["kind"] == kind)
+    return resource
+
+
+@pytest.mark.parametrize("values", _VALUES, ids=lambda path: path.stem)
+def test_all_resources_are_valid(chart: helm.Chart, values: Path) -> None:
+    resources = _rendered(chart, yaml.safe_load(values.read_text("utf-8")))
+    custom = [each for each in resources if each["apiVersion"].startswith(_CUSTOM)]
+    builtin = [each for each in resources if each not in custom]
+    assert {"Deployment", "Service", "PodDisruptionBudget"} <= {each["kind"] for each in builtin}
+    for resource in builtin:
+        # The image volume is of 1.31.
+        for version in _KUBERNETES[values.stem == "gpu" :]:
+            kubernetes_validate.validate(resource, version, strict=True)
+    if custom:
+        validator()(custom)
+
+
+def test_the_validator_refuses_a_wrong_scaled_object() -> None:
+    wrong = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "spec": {"triggers": 1}}
+    with pytest.raises(AssertionError, match="triggers"):
+        validator()([wrong])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"image": {"repository": ""}}, "name the image of the server"),
+        ({"models": {"volume": {}}}, "give the volume that holds the models"),
+        ({"insecure": False}, "name tls.secret and tokens.secret"),
+        ({"tls": {"secret": "tls"}}, "insecure: true contradicts"),
+        ({"replica": 3}, "replica"),
+        ({"replicas": "three"}, "replicas"),
+        ({"settings": {"tokens": "/tokens"}}, "settings.tokens: the chart sets it"),
+        ({"settings": {"Max-Queue": 1}}, "Max-Queue"),
+        ({"autoscaling": {"kind": "keda"}}, "prometheus"),
+        ({"autoscaling": {"kind": "cpu", "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
+        ({"service": {"clusterIP": "none"}}, "clusterIP"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(
+    chart: helm.Chart, changes: Mapping[str, Any], sentence: str
+) -> None:
+    with pytest.raises(helm.HelmError, match=sentence):
+        _rendered(chart, {**_LEAST, **changes})
+
+
+@pytest.mark.parametrize("values", _VALUES, ids=lambda path: path.stem)
+def test_the_server_understands_its_environment(
+    chart: helm.Chart, values: Path, tmp_path: Path
+) -> None:
+    resources = _rendered(chart, yaml.safe_load(values.read_text("utf-8")))
+    (container,) = _of_kind(resources, "Deployment")["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    found = Surroundings.under(tmp_path)
+    program = (
+        "from visavis_server.settings import load_settings\n"
+        "settings = load_settings({}, None)\n"
+        "assert not settings.notes, settings.notes\n"
+        "print(settings.grpc, settings.insecure, settings.grace_s)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        cwd=found.elsewhere,
+        env=found.environment(variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    insecure = "VISAVIS_INSECURE" in variables
+    assert done.stdout.split() == ["[::]:8001", str(insecure), "30.0"]
+
+
+def test_a_pod_may_drain_before_it_is_killed(chart: helm.Chart) -> None:
+    pod = _of_kind(_rendered(chart, {**_LEAST, "graceS": 60}), "Deployment")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    # The server ends 2 s after its grace period at the latest.
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= pause_s + 60 + 2
+
+
+def test_the_package_holds_the_dashboard(chart: helm.Chart, tmp_path: Path) -> None:
+    packed = chart.save(tmp_path)
+    again = helm.Chart.load(packed)
+    values = {**_LEAST, "monitoring": {"enabled": True, "dashboard": True}}
+    board = _of_kind(_rendered(again, values), "ConfigMap")["data"]["visavis.json"]
+    ours = _ROOT / "deploy" / "grafana" / "visavis.json"
+    assert json.loads(board) == json.loads(ours.read_text("utf-8"))
