@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from visavis_server.command import complain, new_app, run
+from visavis_server.command import complain, flowing, new_app, run
 
 if TYPE_CHECKING:
     from visavis_export.exporter import Request
@@ -52,7 +52,7 @@ _ClassNames = Annotated[
 ]
 _Size = Annotated[
     int | None,
-    typer.Option(help="Side of a YOLO model's input in pixels.  [default: the model's]"),
+    typer.Option(help="Side of a YOLO model's input in pixels.", show_default="the model's"),
 ]
 _Images = Annotated[
     list[Path] | None,
@@ -73,7 +73,8 @@ _Labels = Annotated[
     typer.Option(
         metavar="PATH",
         help="Labels of the calibration pictures: a CSV file (file,class_index) or a folder of "
-        "YOLO text files.  [default: DIR/labels.csv, or the folder labels beside images]",
+        "YOLO text files.",
+        show_default="DIR/labels.csv, or the folder labels beside images",
     ),
 ]
 _MaxTop1Drop = Annotated[
@@ -84,7 +85,6 @@ _MaxMapDrop = Annotated[
 ]
 
 
-@_app.command()
 def _export(
     names: _Names,
     weights: _Weights = None,
@@ -234,6 +234,9 @@ def _suppression(receipt: "Receipt") -> str:
         f"before suppression all {receipt.rows.count:,} candidates, within "
         f"{receipt.rows.max_score_difference:.1g}; after it {kept} boxes{ties}"
     )
+
+
+_app.command(help=flowing(_export.__doc__))(_export)
 
 
 def main(args: list[str], prog: str = "python -m visavis_export") -> int:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import typer
 
-from visavis_server.command import complain, new_app, run
+from visavis_server.command import complain, flowing, new_app, run
 from visavis_server.errors import StartupError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ Every setting can also come from the environment (VISAVIS_MODELS, VISAVIS_GRPC, 
 settings file. An option overrides the environment, which overrides the file.
 """
 _ConfigOption = Annotated[
-    Path | None, typer.Option(help="Settings file.  [visavis.toml, if it exists]")
+    Path | None, typer.Option(help="Settings file.", show_default="visavis.toml, if it exists")
 ]
 
 
@@ -96,7 +96,12 @@ def main(args: list[str], prog: str = "python -m visavis_server") -> int:
 
 def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
     """Return the command, which calls `serve` with the given flags and the settings file."""
-    from visavis_server.settings import RENAMED_SETTINGS, Settings, help_text, option_type
+    from visavis_server.settings import (
+        RENAMED_SETTINGS,
+        Settings,
+        default_text,
+        option_type,
+    )
 
     def command(config: Path | None = None, **flags: Any) -> None:
         serve({name: value for name, value in flags.items() if value is not None}, config)
@@ -108,7 +113,13 @@ def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
     for name in FLAGS:
         # A switch has no --no- form.
         switch = (f"--{name.replace('_', '-')}",) if option_type(name) is bool else ()
-        option = typer.Option(*switch, help=help_text(name), metavar=_METAVARS.get(name))
+        option = typer.Option(
+            *switch,
+            # Square brackets would be markup.
+            help=(Settings.model_fields[name].description or "").replace("[", r"\["),
+            show_default=default_text(name) or False,
+            metavar=_METAVARS.get(name),
+        )
         parameters.append(parameter(name, Annotated[option_type(name) | None, option]))
     for old, new in RENAMED_SETTINGS.items():
         if new in FLAGS:
@@ -118,7 +129,7 @@ def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
     assert set(FLAGS) <= Settings.model_fields.keys()
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     app = new_app()
-    app.command(help=_HELP)(command)
+    app.command(help=flowing(_HELP))(command)
     return app
 
 

@@ -19,6 +19,8 @@ VisavisError
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
 from typing import ClassVar
 
 
@@ -135,6 +137,16 @@ def drop_traceback(error: BaseException) -> None:
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
+def correction(name: str, names: Iterable[str]) -> str:
+    """Return " (did you mean NAME?)" with the most similar of some names; empty if none is.
+
+    name: may be untrusted. At most 100 names are compared: more would block the event loop.
+    """
+    near = get_close_matches(name[:_LONGEST_LISTED], islice(names, _MOST_COMPARED), 1, 0.75)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+_MOST_COMPARED = 100
 _MOST_LISTED = 32
 _LONGEST_LISTED = 64
 

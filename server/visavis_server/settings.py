@@ -41,6 +41,7 @@ from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.plan import Device
 
 DEFAULT_FILE = Path("visavis.toml")
+_DEMO = Path("demo", "models")  # where `visavis demo` exports to
 
 RENAMED_SETTINGS: Final = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
 """New names by old ones. The next release accepts only the new ones."""
@@ -552,7 +553,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     try:
         if config is not None and not config.is_file():
             raise StartupError(f"the settings file {config} does not exist")
-        return FromFile(**_renamed(flags, RENAMED_SETTINGS, FromFile.notes))
+        return _after_demo(FromFile(**_renamed(flags, RENAMED_SETTINGS, FromFile.notes)))
     except ValidationError as error:
         problems = "; ".join(map(_in_words, error.errors()))
         raise StartupError(f"settings: {problems}") from None
@@ -562,6 +563,14 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
         ) from None
     except ValueError as error:  # TOML syntax
         raise StartupError(f"the settings file {config or DEFAULT_FILE}: {error}") from None
+
+
+def _after_demo(settings: Settings) -> Settings:
+    """Return the settings with the demo's models, if they are the only ones here."""
+    if "models" in settings.model_fields_set or settings.models.exists() or not _DEMO.is_dir():
+        return settings
+    settings.notes.append(f"there is no folder {settings.models}: serving {_DEMO}")
+    return settings.model_copy(update={"models": _DEMO})
 
 
 def _in_words(error: Any) -> str:
@@ -593,9 +602,3 @@ def default_text(name: str) -> str:
             if default and not default % size:
                 return f"{default} ({default // size} {unit})"
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def help_text(name: str) -> str:
-    """Return a setting's description, followed by its default in brackets."""
-    description, default = Settings.model_fields[name].description, default_text(name)
-    return f"{description}  [{default}]" if default else f"{description}"

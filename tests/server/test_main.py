@@ -7,7 +7,7 @@ import pytest
 
 from visavis_server.__main__ import FLAGS, main
 from visavis_server.models.trial import Trial
-from visavis_server.settings import Settings, help_text
+from visavis_server.settings import Settings, default_text
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_wrong_settings_end_with_one_line_and_a_one(
 ) -> None:
     assert main(arguments) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
+    assert captured.err.startswith("visavis: ")
     assert arguments[1] in captured.err
     assert captured.err.count("\n") == 1
     assert served_with == []
@@ -68,7 +68,9 @@ def test_help_shows_each_option_with_the_description_and_default_of_its_setting(
     text = " ".join(capsys.readouterr().out.split())
     for name in FLAGS:
         assert f"--{name.replace('_', '-')} " in text
-        assert " ".join(help_text(name).split()) in text
+        description, default = Settings.model_fields[name].description, default_text(name)
+        shown = f"{description} [default: ({default})]" if default else description
+        assert shown in text, name
     assert "--watch-s" not in text
 
 

@@ -426,3 +426,16 @@ def test_a_variable_that_is_almost_a_setting_is_named(monkeypatch: pytest.Monkey
         ),
         "the variable VISAVIS_QUEUESIZE is not a setting; did you mean VISAVIS_QUEUE_SIZE?",
     ]
+
+
+def test_the_models_of_the_demo_are_served_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo" / "models").mkdir(parents=True)
+    settings = load_settings({}, None)
+    assert settings.models == Path("demo/models")
+    assert settings.notes == ["there is no folder models: serving demo/models"]
+    assert load_settings({"models": "mine"}, None).models == Path("mine")
+    (tmp_path / "models").mkdir()
+    assert load_settings({}, None).models == Path("models")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from visavis_server.card import Task
-from visavis_server.errors import ModelNotFound, TaskMismatch, listed
+from visavis_server.errors import ModelNotFound, TaskMismatch, correction, listed
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.served_model import ServedModel
 
@@ -57,7 +57,9 @@ class Repository:
             raise ModelNotFound(f"model {name} is not being served: {_SEE_WHY}", field)
         if versions is None:
             raise ModelNotFound(
-                f"there is no model {name[:128]!r}; the models are: {listed(self._models)}", field
+                f"there is no model {name[:128]!r}{correction(name, self._models)}; the models "
+                f"are: {listed(self._models)}",
+                field,
             )
         if version is None:
             return versions[max(versions)]

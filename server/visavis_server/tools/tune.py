@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from visavis_server.command import complain, new_app, run
+from visavis_server.command import complain, flowing, new_app, run
 from visavis_server.errors import ModelNotFound, StartupError, listed
 from visavis_server.models.model_files import scan
 from visavis_server.models.planning import planner_of
@@ -28,19 +28,18 @@ from visavis_server.tools.tuner import Candidate, Goal, Tuner
 _app = new_app()
 
 
-@_app.command()
 def _tune(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Models.  [all]")
+        list[str] | None, typer.Argument(metavar="NAME...", help="Models.", show_default="all")
     ] = None,
     models: Annotated[
-        Path | None, typer.Option(help="Model repository, a folder.  [models]")
+        Path | None, typer.Option(help="Model repository, a folder.", show_default="models")
     ] = None,
     goal: Annotated[
         Goal, typer.Option("--for", metavar="GOAL", help="throughput or latency.")
     ] = "throughput",
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="As in visavis serve.  [auto]")
+        str | None, typer.Option(metavar="DEVICE", help="As in visavis serve.", show_default="auto")
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Seconds to measure each candidate, per round.")
@@ -186,6 +185,9 @@ def _table(name: str, candidates: list[Candidate], best: Candidate) -> Table:
             style="bold" if candidate is best else None,
         )
     return table
+
+
+_app.command(help=flowing(_tune.__doc__))(_tune)
 
 
 def main(args: list[str], prog: str = "python -m visavis_server.tools.tune") -> int:

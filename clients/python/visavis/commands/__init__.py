@@ -27,6 +27,16 @@ _EPILOG = (
     f"arguments, and {unexpected.FAULT} as above."
 )
 
+_BEGINNING = """\
+visavis serves vision models, and compares them on your own pictures. To begin:
+
+  visavis export resnet50 yolov5n        download the weights, write models/
+  visavis serve --http 127.0.0.1:8000    serve them, and a page at http://127.0.0.1:8000
+  visavis compare PICTURE                in another terminal: all answers side by side
+
+`visavis demo` does all of this at once; `visavis --help` lists all commands.
+"""
+
 # In the order of the help. Each name is both the module and the function in it.
 _COMMANDS: dict[str, type[TyperCommand]] = {
     "models": TyperCommand,
@@ -66,7 +76,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Serve vision models, and compare them on your own pictures.",
     epilog=_EPILOG,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -80,12 +90,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Serve vision models, and compare them on your own pictures."""
+    if ctx.invoked_subcommand is None:
+        sys.stdout.write(_BEGINNING)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -58,7 +58,12 @@ def demo(
         compare = ("compare", str(picture), "--server", address, "--annotate", str(annotated))
         code = _run(*compare)
     if code == 0:
-        stdout().print(f"\nThe picture with all answers side by side: {annotated}", soft_wrap=True)
+        stdout().print(
+            f"\nThe picture with all answers side by side: {annotated}\n"
+            f"Go on with: visavis serve --models {models} --http 127.0.0.1:8000\n"
+            "and open http://127.0.0.1:8000 to compare your own pictures.",
+            soft_wrap=True,
+        )
     raise typer.Exit(code)
 
 
