@@ -62,9 +62,9 @@ lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contra
 PROTOC := $(GENERATOR)/bin/python -m grpc_tools.protoc
 GO := module=visavis,Mvisavis/v1/vision.proto=visavis/v1
 OIP := server/visavis_server/api/inference
-# What is generated and committed; C++, Java and Rust make their own whenever they are built.
+# What is generated and committed; C++ and Java make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
-	clients/web/reference.html protos/visavis/v1/model.schema.json \
+	clients/rust/src/generated clients/web/reference.html protos/visavis/v1/model.schema.json \
 	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi
 
 # Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
@@ -83,6 +83,7 @@ generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, s
 	$(call where-installed,protoc-gen-go-grpc,clients/go/v1,$(PROTOC) -Iprotos \
 		--go-grpc_out=clients/go --go-grpc_opt=$(GO) visavis/v1/vision.proto)
 	$(call where-installed,npm,clients/typescript/src/gen,$(MAKE) -s -C clients/typescript generate)
+	$(call where-installed,cargo,clients/rust/src/generated,$(MAKE) -s -C clients/rust generate)
 	@$(BIN)/python -m visavis_server.card > protos/visavis/v1/model.schema.json
 	@$(BIN)/python protos/reference.py > clients/web/reference.html
 

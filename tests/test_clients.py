@@ -165,32 +165,6 @@ def test_a_client_repeats_what_breaks_or_is_unavailable_and_takes_large_answers(
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
-def test_the_npm_package_works_in_a_foreign_folder(servers: Servers, tmp_path: Path) -> None:
-    require_tools("typescript")
-    built("typescript")
-    folder = CLIENTS / "typescript"
-    pack = ("npm", "pack", "--silent", "--pack-destination", tmp_path)
-    name = subprocess.run(pack, cwd=folder, check=True, capture_output=True, text=True).stdout
-    modules = tmp_path / "node_modules"
-    (modules / "@visavis").mkdir(parents=True)
-    shutil.unpack_archive(tmp_path / name.strip(), tmp_path)
-    (tmp_path / "package").rename(modules / "@visavis" / "client")
-    # What npm would fetch beside it.
-    for scope in ("@bufbuild", "@connectrpc"):
-        (modules / scope).symlink_to(folder / "node_modules" / scope)
-    (tmp_path / "list.mjs").write_text(
-        'import { Task } from "@visavis/client";\n'
-        'import { connect } from "@visavis/client/node";\n'
-        f'const client = connect("http://{servers.plain}");\n'
-        "const { models } = await client.listModels({});\n"
-        "console.log(models.map(({ name, tasks }) => `${name} ${Task[tasks[0]]}`).join());\n"
-        "client.close();\n"
-    )
-    done = run("node", tmp_path / "list.mjs")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "yolov5n OBJECT_DETECTION" in done.stdout
-
-
 def test_a_client_ends_with_1_at_a_server_whose_authority_it_does_not_know(
     scenario: Path, servers: Servers, images: Path, expected: list[str], tmp_path: Path
 ) -> None:

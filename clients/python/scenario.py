@@ -3,14 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import grpc
-from visavis import TLS, AccessDenied, Client, Comparison, DeadlineExceeded, Task, VisavisError
-from visavis.calls import classify_request
+from visavis import (
+    TLS,
+    AccessDenied,
+    Client,
+    Comparison,
+    DeadlineExceeded,
+    InvalidRequest,
+    Task,
+    VisavisError,
+)
 from visavis.results import ClassificationAgreement, DetectionAgreement, ModelAnswer
-from visavis.statuses import from_rpc_error
-from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
 PATIENCE_S = 30.0
 TASK_NAMES = {Task.CLASSIFICATION: "classification", Task.DETECTION: "object detection"}
@@ -24,7 +28,6 @@ def main() -> None:
                 encoded = Path(picture).read_bytes()
                 with Client(server, timeout=PATIENCE_S) as client:
                     ask(client, encoded)
-                be_refused(server, encoded)
                 if tls:
                     list_over_tls(*tls)
             except (VisavisError, OSError) as error:
@@ -84,6 +87,12 @@ def ask(client: Client, picture: bytes) -> None:
     except DeadlineExceeded as error:
         say("deadline", code=error.code)
 
+    try:
+        headers = {"x-request-id": "scenario"}
+        client.classify(picture, model="resnet50", top_k=0, headers=headers)
+    except InvalidRequest as error:
+        say("error", code=error.code, field=error.field, request_id=error.request_id)
+
 
 def agreement(answer: ModelAnswer) -> dict[str, object] | None:
     """Return the agreement of an answer with the baseline's; None if it has none."""
@@ -98,23 +107,6 @@ def agreement(answer: ModelAnswer) -> dict[str, object] | None:
                 "f1": round(of.f1, 4),
             }
     return None
-
-
-def be_refused(server: str, picture: bytes) -> None:
-    """Print the details of an error.
-
-    The client sends no request ids, so this step uses the generated stub.
-    """
-    request = classify_request(picture, model="resnet50", top_k=0)
-    metadata = [("x-request-id", "scenario")]
-    with grpc.insecure_channel(server) as channel:
-        # The generated stubs have no types.
-        stub: Any = VisionServiceStub(channel)  # type: ignore[no-untyped-call]
-        try:
-            stub.Classify(request, timeout=PATIENCE_S, metadata=metadata)
-        except grpc.RpcError as error:
-            refused = from_rpc_error(error, server, PATIENCE_S)
-            say("error", code=refused.code, field=refused.field, request_id=refused.request_id)
 
 
 def list_over_tls(server: str, ca_file: str, token: str) -> None:

@@ -115,6 +115,7 @@ CARDS = [
     card("yolov5n", pb.TASK_OBJECT_DETECTION),
     card("yolov5n-cls", pb.TASK_CLASSIFICATION, random_weights=True),
 ]
+LISTED = pb.ListModelsResponse(models=CARDS)
 RECEIPT = pb.Receipt(
     made_at="2026-11-23T12:00:00Z",
     score_tolerance=0.001,

@@ -46,12 +46,10 @@ class FakeServer(vision_pb2_grpc.VisionServiceServicer, health_pb2_grpc.HealthSe
         return self._answer("Compare", request, context, _drawn(canned.comparison(), request))
 
     def CompareStream(self, request: Any, context: Any) -> Iterator[Any]:
-        yield from self._answer("CompareStream", request, context, _streamed())
+        yield from self._answer("CompareStream", request, context, streamed())
 
     def ListModels(self, request: Any, context: Any) -> Any:
-        return self._answer(
-            "ListModels", request, context, pb.ListModelsResponse(models=canned.CARDS)
-        )
+        return self._answer("ListModels", request, context, canned.LISTED)
 
     def GetModel(self, request: Any, context: Any) -> Any:
         card = pb.Model()
@@ -101,7 +99,7 @@ def _drawn(response: Any, request: Any) -> Any:
     return answer
 
 
-def _streamed() -> Iterator[pb.CompareStreamResponse]:
+def streamed() -> Iterator[pb.CompareStreamResponse]:
     summary = canned.comparison()
     for task in summary.comparisons:
         for answer in task.answers:

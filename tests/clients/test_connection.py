@@ -4,6 +4,8 @@ import pytest
 from visavis import TLS, Client, InvalidSettings
 from visavis.connection import call_metadata, channel_credentials, endpoint
 
+from .fakes import FakeServer
+
 
 @pytest.mark.parametrize(
     ("address", "local"),
@@ -62,3 +64,53 @@ def test_missing_certificate_file_is_named():
 def test_timeout_must_be_above_zero(timeout: float):
     with pytest.raises(InvalidSettings, match="above 0"):
         Client(timeout=timeout)
+
+
+def test_headers_are_sent_with_every_call_and_those_of_a_call_replace_them(fake: FakeServer):
+    with Client(fake.address, headers={"X-Team": "vision", "x-stage": "test"}) as client:
+        client.list_models()
+        assert fake.metadata["x-team"] == "vision"
+        client.list_models(headers={"x-team": "audio", "x-trace-bin": b"\x00\xff"})
+        assert fake.metadata["x-team"] == "audio"
+        assert fake.metadata["x-stage"] == "test"
+        assert fake.metadata["x-trace-bin"] == b"\x00\xff"
+        client.wait_until_ready()
+        assert fake.metadata["x-team"] == "vision"
+
+
+def test_headers_of_a_call_reach_the_server_with_every_method(client: Client, fake: FakeServer):
+    headers = {"x-request-id": "mine"}
+    for call in (
+        lambda: client.classify(b"jpeg", model="resnet50", headers=headers),
+        lambda: client.detect(b"jpeg", model="yolov5n", headers=headers),
+        lambda: client.compare(b"jpeg", headers=headers),
+        lambda: list(client.compare_stream(b"jpeg", headers=headers)),
+        lambda: client.get_model("resnet50", headers=headers),
+        lambda: list(client.classify_many([b"jpeg"], model="resnet50", headers=headers)),
+        lambda: list(client.detect_many([b"jpeg"], model="yolov5n", headers=headers)),
+        lambda: list(client.compare_many([b"jpeg"], headers=headers)),
+    ):
+        fake.metadata.clear()
+        call()
+        assert fake.metadata["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"authorization": "Bearer secret"}, "set by the option `token`"),
+        ({"two words": "x"}, "invalid header name 'two words'"),
+        ({"grpc-timeout": "1S"}, "not gRPC's own names"),
+        ({"x-team": "bäh"}, "printable ASCII"),
+        ({"x-team": "a\nb"}, "printable ASCII"),
+        ({"x-team": b"bytes"}, "printable ASCII"),
+        ({"x-trace-bin": "text"}, "must be bytes"),
+    ],
+)
+def test_unusable_header_is_rejected_with_the_reason(
+    headers: dict[str, str | bytes], text: str, client: Client
+):
+    with pytest.raises(InvalidSettings, match=text):
+        Client(headers=headers)
+    with pytest.raises(InvalidSettings, match=text):
+        client.list_models(headers=headers)

@@ -1,5 +1,7 @@
+import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,6 +75,46 @@ def test_pillow_image_is_accepted(mode: str, pixel_format: pb.PixelFormat):
     assert raw.data == picture.tobytes()
 
 
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_pillow_image_of_another_mode_is_sent_as_the_rgb_that_it_shows(mode: str):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 7, 3), np.uint8)
+    picture = Image.fromarray(colours).convert(mode)
+    raw = image_message(picture).raw
+    assert raw.format == pb.PIXEL_FORMAT_RGB
+    # PNG has neither CMYK, nor YCbCr, nor HSV, which Pillow shows as RGB.
+    shown = picture if mode in ("1", "P", "LA", "RGBA") else picture.convert("RGB")
+    shown.save(file := io.BytesIO(), "PNG")
+    decoded = cv2.cvtColor(
+        cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+    )
+    assert raw.data == decoded.tobytes()
+
+
+class Trickle(io.RawIOBase):
+    """A file that gives less than it is asked for, as a socket's does."""
+
+    def __init__(self, contents: bytes) -> None:
+        self.left = contents
+
+    def read(self, size: int = -1) -> bytes:
+        part, self.left = self.left[:2], self.left[2:]
+        return part
+
+
+def test_open_file_is_an_encoded_picture(tmp_path: Path):
+    path = tmp_path / "bus.jpg"
+    path.write_bytes(b"jpeg")
+    with path.open("rb") as file:
+        assert image_message(file) == pb.Image(encoded=b"jpeg")
+    assert image_message(io.BytesIO(b"jpeg")) == pb.Image(encoded=b"jpeg")
+    assert image_message(Trickle(b"jpegs")) == pb.Image(encoded=b"jpegs")
+
+
+def test_endless_file_is_rejected_before_memory_is_full():
+    with open("/dev/zero", "rb") as endless, pytest.raises(InvalidRequest, match="the limit is"):
+        image_message(endless)
+
+
 def test_image_message_is_passed_on():
     message = pb.Image(raw=pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=1, height=1, data=b"bgr"))
     assert image_message(message) is message
@@ -88,8 +130,10 @@ def test_image_message_is_passed_on():
         (np.zeros((1, 4, 7, 3), np.uint8), "one picture at a time"),
         (np.zeros((0, 7, 3), np.uint8), "must be between 1 and 65535"),
         (np.zeros((), np.uint8), "use RGB [H, W, 3]"),
-        (Image.new("RGBA", (7, 4)), "drop the alpha channel"),
-        (Image.new("I", (7, 4)), "convert them to uint8 RGB"),
+        (Image.new("I", (7, 4)), "Pillow's mode I; convert its pixels to uint8 RGB"),
+        (Image.new("LAB", (7, 4)), "Pillow's mode LAB"),
+        (io.StringIO("text"), 'open it in binary mode, "rb"'),
+        (io.BytesIO(), "an open file at its end"),
         (b"", "image is empty"),
         (None, "image is a NoneType"),
         (4, "image is a int"),
@@ -130,6 +174,7 @@ def test_largest_pixels_that_the_server_accepts_are_accepted():
     assert len(image_message(pixels).raw.data) == 75_000_000
 
 
-def test_numpy_and_pillow_are_not_imported():
+def test_numpy_pillow_and_other_optional_packages_are_not_imported():
     loaded = fresh_python("import sys, visavis, visavis.commands; print(*sys.modules)").split()
-    assert not {"numpy", "PIL", "visavis_server", "visavis_export"} & set(loaded)
+    others = {"numpy", "PIL", "pandas", "supervision", "visavis_server", "visavis_export"}
+    assert not others & set(loaded)

@@ -10,7 +10,11 @@ from . import canned, fakes
 from .fakes import FakeServer, refusal
 
 README = Path(__file__).parents[2] / "clients" / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+BLOCKS = [
+    block
+    for readme in (README, README.parent / "python" / "README.md")
+    for block in re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("code", BLOCKS)

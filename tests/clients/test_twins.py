@@ -37,7 +37,11 @@ def test_method_has_the_same_signature_in_both_clients(
 ):
     signature, other = inspect.signature(method), inspect.signature(awaited)
     # Names, order, kinds, defaults and annotations.
-    assert list(signature.parameters.values()) == list(other.parameters.values())
+    assert [str(each) for each in signature.parameters.values()] == [
+        # Pictures may also come from an asynchronous source.
+        re.sub(r"(Iterable\[.*\]) \| collections\.abc\.Async\1", r"\1", str(each))
+        for each in other.parameters.values()
+    ]
     returned = re.sub(r"\bIterator\b", "AsyncIterator", str(signature.return_annotation))
     assert returned == str(other.return_annotation)
 

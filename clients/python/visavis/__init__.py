@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visavis.async_client import AsyncClient
+    from visavis.batches import BatchItem
     from visavis.cards import Model, Task
     from visavis.client import Client
     from visavis.connection import TLS
@@ -38,6 +39,7 @@ __all__ = [
     "TLS",
     "AccessDenied",
     "AsyncClient",
+    "BatchItem",
     "Box",
     "Classification",
     "ClassifyResult",
@@ -60,7 +62,16 @@ __all__ = [
     "VisavisError",
 ]
 
-_MODULES = ("errors", "results", "cards", "images", "connection", "client", "async_client")
+_MODULES = (
+    "errors",
+    "results",
+    "cards",
+    "images",
+    "connection",
+    "batches",
+    "client",
+    "async_client",
+)
 
 
 def __getattr__(name: str) -> Any:

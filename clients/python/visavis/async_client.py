@@ -6,14 +6,16 @@ are read in threads. tests/clients/test_twins.py keeps the two interfaces equal.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import grpc
 
-from visavis import calls, connection, reading, results, statuses
+from visavis import batches, calls, connection, reading, results, statuses
 from visavis.cards import Model
 from visavis.images import ImageSource
 
@@ -33,8 +35,9 @@ class AsyncClient:
         timeout: float = connection.DEFAULT_TIMEOUT_S,
         tls: connection.TLS | None = None,
         token: str | None = None,
+        headers: connection.Headers | None = None,
     ) -> None:
-        self._server = connection.server(address, timeout, tls, token)
+        self._server = connection.server(address, timeout, tls, token, headers)
         # A grpc.aio channel belongs to the event loop that was running when it was created.
         self._channels: WeakKeyDictionary[
             asyncio.AbstractEventLoop, tuple[grpc.aio.Channel, connection.Stubs]
@@ -67,11 +70,12 @@ class AsyncClient:
         *,
         model: str,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.ClassifyOptions],
     ) -> results.ClassifyResult:
         """Return one model's labels for the whole image."""
         request = await asyncio.to_thread(calls.classify_request, image, model, **options)
-        return reading.classify_result(await self._call("Classify", request, timeout))
+        return reading.classify_result(await self._call("Classify", request, timeout, headers))
 
     async def detect(
         self,
@@ -79,28 +83,31 @@ class AsyncClient:
         *,
         model: str,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.DetectOptions],
     ) -> results.DetectResult:
         """Return the objects that one model finds in the image."""
         request = await asyncio.to_thread(calls.detect_request, image, model, **options)
-        return reading.detect_result(await self._call("Detect", request, timeout))
+        return reading.detect_result(await self._call("Detect", request, timeout, headers))
 
     async def compare(
         self,
         image: ImageSource,
         *,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> results.Comparison:
         """Return the answers of all capable models for one image, side by side."""
         request = await asyncio.to_thread(calls.compare_request, image, **options)
-        return reading.comparison(await self._call("Compare", request, timeout))
+        return reading.comparison(await self._call("Compare", request, timeout, headers))
 
     async def compare_stream(
         self,
         image: ImageSource,
         *,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> AsyncIterator[results.StreamedAnswer | results.Comparison]:
         """Yield each model's answer as soon as it arrives, then the whole comparison.
@@ -111,7 +118,7 @@ class AsyncClient:
         request = await asyncio.to_thread(calls.compare_stream_request, image, **options)
         with statuses.translated(self._server.address, seconds):
             call = self._stubs().vision.CompareStream(
-                request, timeout=seconds, metadata=self._server.metadata()
+                request, timeout=seconds, metadata=self._server.metadata(headers)
             )
             try:
                 async for message in call:
@@ -121,16 +128,103 @@ class AsyncClient:
             finally:
                 call.cancel()
 
-    async def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+    async def classify_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        model: str,
+        concurrency: int = batches.CONCURRENCY,
+        progress: bool = False,
+        timeout: float | None = None,
+        headers: connection.Headers | None = None,
+        **options: Unpack[calls.ClassifyOptions],
+    ) -> AsyncIterator[batches.BatchItem[results.ClassifyResult]]:
+        """Yield an item per image, in their order, with one model's labels or the error.
+
+        images: an iterable of any length, of which no more than 2 * concurrency are held at a time.
+        concurrency: the most calls at a time. progress: True for a bar on standard error. timeout:
+        of each image, during which an overloaded server is asked again when it says.
+        """
+
+        async def ask(image: ImageSource) -> results.ClassifyResult:
+            request = await asyncio.to_thread(calls.classify_request, image, model, **options)
+            answer = await self._repeat("Classify", request, timeout, headers)
+            return reading.classify_result(answer)
+
+        items = batches.async_items(ask, images, concurrency, progress)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+    async def detect_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        model: str,
+        concurrency: int = batches.CONCURRENCY,
+        progress: bool = False,
+        timeout: float | None = None,
+        headers: connection.Headers | None = None,
+        **options: Unpack[calls.DetectOptions],
+    ) -> AsyncIterator[batches.BatchItem[results.DetectResult]]:
+        """Yield an item per image, in their order, with what one model finds or the error.
+
+        The parameters are those of `classify_many` and `detect`.
+        """
+
+        async def ask(image: ImageSource) -> results.DetectResult:
+            request = await asyncio.to_thread(calls.detect_request, image, model, **options)
+            answer = await self._repeat("Detect", request, timeout, headers)
+            return reading.detect_result(answer)
+
+        items = batches.async_items(ask, images, concurrency, progress)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+    async def compare_many(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        concurrency: int = batches.CONCURRENCY,
+        progress: bool = False,
+        timeout: float | None = None,
+        headers: connection.Headers | None = None,
+        **options: Unpack[calls.CompareOptions],
+    ) -> AsyncIterator[batches.BatchItem[results.Comparison]]:
+        """Yield an item per image, in their order, with all models' answers or the error.
+
+        The parameters are those of `classify_many` and `compare`.
+        """
+
+        async def ask(image: ImageSource) -> results.Comparison:
+            request = await asyncio.to_thread(calls.compare_request, image, **options)
+            answer = await self._repeat("Compare", request, timeout, headers)
+            return reading.comparison(answer)
+
+        items = batches.async_items(ask, images, concurrency, progress)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+    async def list_models(
+        self, *, timeout: float | None = None, headers: connection.Headers | None = None
+    ) -> tuple[Model, ...]:
         """Return the cards of all models, sorted by name, without labels and receipts."""
-        return reading.models(await self._call("ListModels", calls.list_models_request(), timeout))
+        request = calls.list_models_request()
+        return reading.models(await self._call("ListModels", request, timeout, headers))
 
     async def get_model(
-        self, model: str, *, version: int | None = None, timeout: float | None = None
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+        headers: connection.Headers | None = None,
     ) -> Model:
         """Return one model's card, with its labels and its receipt."""
         request = calls.get_model_request(model, version)
-        return reading.model(await self._call("GetModel", request, timeout))
+        return reading.model(await self._call("GetModel", request, timeout, headers))
 
     async def wait_until_ready(self, timeout: float | None = None) -> None:
         """Return once the server has loaded its models.
@@ -151,11 +245,28 @@ class AsyncClient:
                     return
                 await asyncio.sleep(connection.READY_POLL_S)
 
-    async def _call(self, method: str, request: object, timeout: float | None) -> Any:
+    async def _repeat(
+        self,
+        method: str,
+        request: object,
+        timeout: float | None,
+        headers: connection.Headers | None,
+    ) -> Any:
+        seconds = self._server.seconds(timeout)
+        call = partial(self._call, method, request, headers=headers)
+        return await batches.async_patiently(call, seconds)
+
+    async def _call(
+        self,
+        method: str,
+        request: object,
+        timeout: float | None,
+        headers: connection.Headers | None,
+    ) -> Any:
         seconds = self._server.seconds(timeout)
         call = getattr(self._stubs().vision, method)
         with statuses.translated(self._server.address, seconds):
-            return await call(request, timeout=seconds, metadata=self._server.metadata())
+            return await call(request, timeout=seconds, metadata=self._server.metadata(headers))
 
     def _stubs(self) -> connection.Stubs:
         """Return the stubs of the running event loop's channel, opened if necessary."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from visavis.conversions import Convertible
 from visavis.v1 import vision_pb2 as pb
 
 
@@ -24,7 +25,7 @@ TASKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(Convertible):
     """The facts by which people compare models; `sources` names the origin of each."""
 
     architecture: str
@@ -41,7 +42,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSet:
+class LabelSet(Convertible):
     """A named list of classes; `list_models` leaves `labels` empty."""
 
     name: str
@@ -50,7 +51,7 @@ class LabelSet:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInput:
+class ModelInput(Convertible):
     """The size of a model's input in pixels, and how an image is resized to it."""
 
     width: int
@@ -59,7 +60,7 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionDefaults:
+class DetectionDefaults(Convertible):
     """The thresholds for requests that set none."""
 
     score_threshold: float
@@ -68,7 +69,7 @@ class DetectionDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(Convertible):
     """The origin of a model file."""
 
     weights_source: str
@@ -80,7 +81,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Convertible):
     """The checks that the model passed when it was loaded."""
 
     digest: bool
@@ -88,7 +89,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class RowComparison:
+class RowComparison(Convertible):
     """A detector's candidates before NMS, compared row by row."""
 
     count: int
@@ -97,7 +98,7 @@ class RowComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceiptPicture:
+class ReceiptPicture(Convertible):
     """The differences on one picture of the receipt."""
 
     name: str
@@ -114,7 +115,7 @@ class ReceiptPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Convertible):
     """The differences between the file and its PyTorch original; a tolerance of 0 is no limit."""
 
     made_at: str
@@ -127,7 +128,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Accuracy(Convertible):
     """A model's accuracy on labelled pictures, and that of its PyTorch original.
 
     error: standard error of the difference between the two.
@@ -143,7 +144,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Model(Convertible):
     """One model's card; only `get_model` returns the receipt."""
 
     name: str

@@ -4,10 +4,10 @@ import ipaddress
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -42,6 +42,11 @@ _SERVICE_CONFIG = {
 }
 
 _Channel = TypeVar("_Channel")
+
+# Bytes for names that end in "-bin", text for all others.
+Headers: TypeAlias = Mapping[str, str | bytes]
+_Metadata: TypeAlias = list[tuple[str, str | bytes]]
+_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Server:
     endpoint: Endpoint
     timeout_s: float
     credentials: grpc.ChannelCredentials | None
-    headers: list[tuple[str, str]]
+    headers: _Metadata
 
     def open(self, insecure: Callable[..., _Channel], secure: Callable[..., _Channel]) -> _Channel:
         """Return a channel to the server, made by one of the two gRPC functions."""
@@ -96,17 +101,32 @@ class Server:
         """Return the timeout of one call. Raises InvalidSettings unless it is above 0."""
         return self.timeout_s if timeout is None else _checked_timeout(timeout)
 
-    def metadata(self) -> list[tuple[str, str]]:
-        """Return the headers of one call, with the current OpenTelemetry trace if any."""
+    def metadata(self, headers: Headers | None = None) -> _Metadata:
+        """Return the headers of one call, with the current OpenTelemetry trace if any.
+
+        headers: those of this call alone; they replace the client's of the same name. Raises
+        InvalidSettings.
+        """
+        metadata = self.headers
+        if headers:
+            own = checked_headers(headers)
+            names = {name for name, _ in own}
+            metadata = [*(pair for pair in metadata if pair[0] not in names), *own]
         # An application that traces has imported OpenTelemetry; others are spared the import.
         if (propagate := sys.modules.get("opentelemetry.propagate")) is None:
-            return self.headers
+            return metadata
         trace: dict[str, str] = {}
         propagate.inject(trace)
-        return [*self.headers, *trace.items()]
+        return [*metadata, *trace.items()]
 
 
-def server(address: str, timeout: float, tls: TLS | None, token: str | None) -> Server:
+def server(
+    address: str,
+    timeout: float,
+    tls: TLS | None,
+    token: str | None,
+    headers: Headers | None = None,
+) -> Server:
     """Return a client's settings. Raises InvalidSettings."""
     where = endpoint(address)
     return Server(
@@ -114,7 +134,7 @@ def server(address: str, timeout: float, tls: TLS | None, token: str | None) -> 
         endpoint=where,
         timeout_s=_checked_timeout(timeout),
         credentials=channel_credentials(tls),
-        headers=call_metadata(where, tls, token),
+        headers=[*call_metadata(where, tls, token), *checked_headers(headers or {})],
     )
 
 
@@ -174,8 +194,8 @@ def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
     )
 
 
-def call_metadata(where: Endpoint, tls: TLS | None, token: str | None) -> list[tuple[str, str]]:
-    """Return the headers of every call. Raises InvalidSettings.
+def call_metadata(where: Endpoint, tls: TLS | None, token: str | None) -> _Metadata:
+    """Return the header with the token. Raises InvalidSettings.
 
     A token is sent over TLS or to this machine only; elsewhere anyone on the network could read it.
     """
@@ -192,6 +212,26 @@ def call_metadata(where: Endpoint, tls: TLS | None, token: str | None) -> list[t
         )
     # gRPC's own call credentials refuse plaintext connections, even to loopback.
     return [("authorization", f"Bearer {token.strip()}")]
+
+
+def checked_headers(headers: Headers) -> _Metadata:
+    """Return headers as gRPC takes them, with names in lower case. Raises InvalidSettings."""
+    return [(name.lower(), _checked_value(name.lower(), headers[name])) for name in headers]
+
+
+def _checked_value(name: str, value: str | bytes) -> str | bytes:
+    if name == "authorization":
+        raise InvalidSettings("the header authorization is set by the option `token`")
+    if not _HEADER_NAME.fullmatch(name) or name.startswith("grpc-"):
+        raise InvalidSettings(
+            f"invalid header name {name!r}; use a-z, 0-9, _, - and ., and not gRPC's own names"
+        )
+    if name.endswith("-bin"):
+        if not isinstance(value, bytes):
+            raise InvalidSettings(f"the header {name} must be bytes, because its name ends in -bin")
+    elif not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise InvalidSettings(f"the header {name} must be printable ASCII text")
+    return value
 
 
 def _checked_timeout(timeout: float) -> float:

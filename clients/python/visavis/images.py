@@ -1,4 +1,4 @@
-"""The pictures that a client accepts: encoded bytes, a path, or pixels.
+"""The pictures that a client accepts: encoded bytes, a path, an open file, or pixels.
 
 Pixels may be any object with the buffer protocol or `__array_interface__`, such as a NumPy array
 or a Pillow image. NumPy itself is never imported.
@@ -6,19 +6,23 @@ or a Pillow image. NumPy itself is never imported.
 
 import math
 import re
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 from visavis.connection import MESSAGE_BYTES_MAX
 from visavis.errors import FieldViolation, InvalidRequest
 from visavis.exif import orientation
 from visavis.v1 import vision_pb2 as pb
 
-# The bytes or the path of a JPEG, PNG or WebP file; or upright uint8 pixels, RGB [H, W, 3] or
-# grey [H, W]. OpenCV's arrays are BGR and need channels="BGR". NV12 needs a
-# `visavis.v1.vision_pb2.Image`. Any, because arrays have no common type without NumPy.
-ImageSource: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | pb.Image | Any
+# The bytes or the path of a JPEG, PNG or WebP file, or one opened in binary mode; or upright uint8
+# pixels, RGB [H, W, 3] or grey [H, W], as an array or a Pillow image. OpenCV's arrays are BGR and
+# need channels="BGR". NV12 needs a `visavis.v1.vision_pb2.Image`. Any, because arrays have no
+# common type without NumPy.
+ImageSource: TypeAlias = (
+    bytes | bytearray | memoryview | str | PathLike[str] | BinaryIO | pb.Image | Any
+)
 
 Channels: TypeAlias = Literal["RGB", "BGR"]
 """The colour order of an array [H, W, 3]; cv2.imread returns BGR, Pillow RGB."""
@@ -26,6 +30,8 @@ Channels: TypeAlias = Literal["RGB", "BGR"]
 # A colon alone does not make a path a URL.
 _URL = re.compile(r"data:[^/]*/|[a-z][a-z0-9+.-]*://")
 _FORMATS = {"RGB": pb.PIXEL_FORMAT_RGB, "BGR": pb.PIXEL_FORMAT_BGR}
+# Pillow's modes that it converts to RGB without loss, but for transparency, as the server does.
+_CONVERTIBLE_MODES = ("1", "P", "PA", "LA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 _SIDE_MAX = 65535
 _BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # Leaves room for the rest of the request.
 
@@ -43,8 +49,10 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
         return source
     if isinstance(source, str | PathLike):
         return pb.Image(encoded=_checked_size(file_bytes(source)))
+    if callable(read := getattr(source, "read", None)):
+        return pb.Image(encoded=_checked_size(_contents(read)))
     _require_upright(source)
-    pixels = _view(source)
+    pixels = _view(_without_palette(source))
     shape = list(pixels.shape or ())
     if len(shape) == 1:
         return pb.Image(encoded=_checked_size(pixels.tobytes()))
@@ -74,6 +82,21 @@ def file_bytes(path: str | PathLike[str]) -> bytes:
     return Path(path).read_bytes()
 
 
+def _contents(read: Callable[[int], object]) -> bytes:
+    """Return the rest of an open file, of which no more is read than a request can hold."""
+    contents = bytearray()
+    while len(contents) <= _BYTES_MAX:
+        part = read(_BYTES_MAX + 1 - len(contents))
+        if not isinstance(part, bytes):
+            raise _invalid('image is a file in text mode; open it in binary mode, "rb"')
+        if not part:
+            break
+        contents += part
+    if not contents:
+        raise _invalid("image is an open file at its end; seek(0) before it is read again")
+    return bytes(contents)
+
+
 def _require_upright(source: Any) -> None:
     """Raise InvalidRequest for a Pillow image whose EXIF block says that it is rotated."""
     info = getattr(source, "info", None)
@@ -84,6 +107,22 @@ def _require_upright(source: Any) -> None:
             f"image has EXIF orientation {turn}, so its pixels may not be upright; "
             "pass ImageOps.exif_transpose(image), or the file itself"
         )
+
+
+def _without_palette(source: Any) -> Any:
+    """Return a Pillow image as RGB if its pixels are something else; anything else as it is.
+
+    The elements of a palette image are indexes, and those of HSV are not colours: both have the
+    shape of pixels, and would give wrong scores.
+    """
+    mode = getattr(source, "mode", None)
+    if not isinstance(mode, str) or not callable(getattr(source, "convert", None)):
+        return source
+    if mode in _CONVERTIBLE_MODES:
+        return source.convert("RGB")
+    if mode not in ("RGB", "L"):
+        raise _invalid(f"image has Pillow's mode {mode}; convert its pixels to uint8 RGB")
+    return source
 
 
 def _view(source: Any) -> memoryview:
@@ -105,7 +144,8 @@ def _interface_view(source: Any) -> memoryview:
     data = interface.get("data") if isinstance(interface, dict) else None
     if not isinstance(interface, dict) or not isinstance(data, bytes) or interface.get("strides"):
         raise _invalid(
-            f"image is a {type(source).__name__}; use bytes, a path, or a uint8 array [H, W, 3]"
+            f"image is a {type(source).__name__}; use bytes, a path, an open file, or a uint8 "
+            "array [H, W, 3]"
         )
     if interface["typestr"] != "|u1":
         raise _invalid(f"image has {interface['typestr']} pixels; convert them to uint8 RGB")

@@ -3,16 +3,24 @@
 `protos/visavis/v1/vision.proto` documents each field. `message` holds the original message.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from visavis import conversions
 from visavis.cards import Model, Task
+from visavis.conversions import Convertible
 from visavis.v1 import vision_pb2 as pb
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSize:
+class ImageSize(Convertible):
     """Width and height in pixels of the upright picture."""
 
     width: int
@@ -20,7 +28,7 @@ class ImageSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class Box(Convertible):
     """A rectangle in pixels of the upright picture; (0, 0) is its top left corner."""
 
     x_min: float
@@ -45,7 +53,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(Convertible):
     """One label for the whole image."""
 
     class_id: int
@@ -54,7 +62,7 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(Convertible):
     """One object found in the image."""
 
     box: Box
@@ -64,7 +72,7 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedBy:
+class ServedBy(Convertible):
     """The model and session that answered. With random weights the answer is meaningless."""
 
     model: str
@@ -75,7 +83,7 @@ class ServedBy:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(Convertible):
     """The duration of each step, in milliseconds."""
 
     queue_ms: float
@@ -87,7 +95,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotatedImage:
+class AnnotatedImage(Convertible):
     """A picture with the answer drawn on it: the bytes of a file, its media type and its size.
 
     The server shrinks the picture if the file would exceed its limit, by default 4 MB. size: None
@@ -104,7 +112,7 @@ class AnnotatedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyResult:
+class ClassifyResult(Convertible):
     """One model's labels for the whole image, highest score first."""
 
     classifications: tuple[Classification, ...]
@@ -114,9 +122,17 @@ class ClassifyResult:
     annotated_image: AnnotatedImage | None
     message: pb.ClassifyResponse = field(repr=False, compare=False)
 
+    def to_supervision(self) -> "supervision.Classifications":
+        """Return a `supervision.Classifications`; needs the package supervision."""
+        return _supervision_labels(self.classifications)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a `pandas.DataFrame` with a row per label; needs the package pandas."""
+        return _label_frame(self.served_by.model, self.classifications)
+
 
 @dataclass(frozen=True, slots=True)
-class DetectResult:
+class DetectResult(Convertible):
     """The objects that one model found in the image, highest score first."""
 
     detections: tuple[Detection, ...]
@@ -126,9 +142,27 @@ class DetectResult:
     annotated_image: AnnotatedImage | None
     message: pb.DetectResponse = field(repr=False, compare=False)
 
+    def to_coco(
+        self, image_id: int, category_ids: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the detections as entries of COCO's results format, `[x, y, width, height]`.
+
+        category_ids: the id of each label in the data set, because COCO's own ids have gaps; None
+        for the model's class ids. Raises ValueError for a label that it lacks.
+        """
+        return conversions.coco_entries(image_id, category_ids, _columns(self.detections))
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return a `supervision.Detections`; needs the package supervision."""
+        return conversions.supervision_detections(_columns(self.detections))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a `pandas.DataFrame` with a row per detection; needs the package pandas."""
+        return _detection_frame(self.served_by.model, self.detections)
+
 
 @dataclass(frozen=True, slots=True)
-class AnswerStatus:
+class AnswerStatus(Convertible):
     """The status of one model's answer. code: name of the gRPC status. message: empty if OK."""
 
     code: str
@@ -141,7 +175,7 @@ class AnswerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationAgreement:
+class ClassificationAgreement(Convertible):
     """The agreement of two classifiers. The divergence is None if their label sets differ."""
 
     same_top1: bool
@@ -150,7 +184,7 @@ class ClassificationAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionMatch:
+class DetectionMatch(Convertible):
     """A pair of matching detections: their indexes in this answer and in the baseline's."""
 
     index: int
@@ -159,7 +193,7 @@ class DetectionMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionAgreement:
+class DetectionAgreement(Convertible):
     """The agreement of two detectors. The means are None if no detections match."""
 
     matched: int
@@ -172,7 +206,7 @@ class DetectionAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelAnswer:
+class ModelAnswer(Convertible):
     """One model's answer, or the reason for its failure; `agreement` is with the baseline."""
 
     served_by: ServedBy
@@ -183,9 +217,27 @@ class ModelAnswer:
     agreement: ClassificationAgreement | DetectionAgreement | None
     message: pb.ModelAnswer = field(repr=False, compare=False)
 
+    def to_coco(
+        self, image_id: int, category_ids: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the detections as entries of COCO's results format, as in `DetectResult`."""
+        return conversions.coco_entries(image_id, category_ids, _columns(self.detections))
+
+    def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
+        """Return supervision's value for the answer; a failed model has no detections."""
+        if self.classifications:
+            return _supervision_labels(self.classifications)
+        return conversions.supervision_detections(_columns(self.detections))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a `pandas.DataFrame` with a row per label or detection."""
+        if self.classifications:
+            return _label_frame(self.served_by.model, self.classifications)
+        return _detection_frame(self.served_by.model, self.detections)
+
 
 @dataclass(frozen=True, slots=True)
-class TaskComparison:
+class TaskComparison(Convertible):
     """The answers of all models that were compared on one task."""
 
     task: Task
@@ -195,7 +247,7 @@ class TaskComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOutModel:
+class LeftOutModel(Convertible):
     """A model that a comparison left out, and the reason."""
 
     model: str
@@ -203,7 +255,7 @@ class LeftOutModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Convertible):
     """The answers of all models, side by side."""
 
     comparisons: tuple[TaskComparison, ...]
@@ -214,10 +266,78 @@ class Comparison:
     annotated_image: AnnotatedImage | None
     message: pb.CompareResponse = field(repr=False, compare=False)
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a `pandas.DataFrame` with a row per answer: its best label, times, agreement.
+
+        `answers` counts its labels or detections. Needs the package pandas.
+        """
+        rows = [_answer_row(of, answer) for of in self.comparisons for answer in of.answers]
+        return conversions.pandas_frame(rows, _ANSWER_COLUMNS)
+
 
 @dataclass(frozen=True, slots=True)
-class StreamedAnswer:
+class StreamedAnswer(Convertible):
     """One model's answer in a stream; its agreement follows in the final Comparison."""
 
     task: Task
     answer: ModelAnswer
+
+
+_LABEL_COLUMNS = {"model": "str", "label": "str", "class_id": "int64", "score": "float64"}
+_DETECTION_COLUMNS = {**_LABEL_COLUMNS, **dict.fromkeys(Box.__slots__, "float64")}
+# A model whose agreement lacks a value, or that has none, has a missing one there.
+_AGREEMENT_COLUMNS = {
+    each.name: "boolean" if each.type is bool else "Float64"
+    for kind in (ClassificationAgreement, DetectionAgreement)
+    for each in fields(kind)
+    if each.name != "matches"
+}
+_ANSWER_COLUMNS = {
+    "task": "str",
+    "model": "str",
+    "precision": "str",
+    "execution_provider": "str",
+    "baseline": "bool",
+    "status": "str",
+    "answers": "int64",
+    "best_label": "object",
+    "best_score": "Float64",
+    "inference_ms": "Float64",
+    "total_ms": "Float64",
+    **_AGREEMENT_COLUMNS,
+}
+
+
+def _columns(
+    detections: tuple[Detection, ...],
+) -> list[tuple[tuple[float, float, float, float], int, str, float]]:
+    return [(found.box.xyxy, found.class_id, found.label, found.score) for found in detections]
+
+
+def _supervision_labels(labels: tuple[Classification, ...]) -> "supervision.Classifications":
+    return conversions.supervision_classifications([(one.class_id, one.score) for one in labels])
+
+
+def _label_frame(model: str, labels: tuple[Classification, ...]) -> "pandas.DataFrame":
+    rows = [{"model": model, **one.to_dict()} for one in labels]
+    return conversions.pandas_frame(rows, _LABEL_COLUMNS)
+
+
+def _detection_frame(model: str, detections: tuple[Detection, ...]) -> "pandas.DataFrame":
+    rows = [{"model": model, **one.to_dict(), **one.box.to_dict()} for one in detections]
+    return conversions.pandas_frame(rows, _DETECTION_COLUMNS)
+
+
+def _answer_row(of: TaskComparison, answer: ModelAnswer) -> conversions.Row:
+    found = answer.classifications or answer.detections
+    return {
+        **answer.served_by.to_dict(),
+        **(answer.timings.to_dict() if answer.timings else {}),
+        **(answer.agreement.to_dict() if answer.agreement else {}),
+        "task": str(of.task),
+        "baseline": answer.served_by.model == of.baseline,
+        "status": answer.status.code,
+        "answers": len(found),
+        "best_label": found[0].label if found else None,
+        "best_score": found[0].score if found else None,
+    }

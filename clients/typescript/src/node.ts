@@ -1,67 +1,100 @@
-// The part for Node: native gRPC, and the server's health.
-import { setTimeout as sleep } from "node:timers/promises";
+/**
+ * The client for Node, which speaks gRPC.
+ *
+ * @packageDocumentation
+ */
+import { connect as connectSocket } from "node:net";
 
-import { Code, ConnectError, createClient as createServiceClient } from "@connectrpc/connect";
+import { type CallOptions as ConnectCallOptions, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 
-import { bearer, type Client, createClient, repeat } from "./client.js";
+import { Client, type Connection } from "./client.js";
+import { invalid } from "./errors.js";
 import { Health, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.js";
+import type { ClientOptions, TlsOptions } from "./options.js";
+import { headersOf, interceptors, isLoopback, timeout } from "./settings.js";
 
-export * from "./client.js";
+export * from "./library.js";
 
-const POLL_MS = 100;
-const MAX_ANSWER_BYTES = 96 << 20;
+const ADDRESS = "127.0.0.1:8001";
+// Larger than a server's limits, so that the server decides what is too large.
+const ANSWER_BYTES_MAX = 96 << 20;
+// Detects a dead connection; servers close connections that ping more often than every 20 s.
+const PING = { pingIntervalMs: 60_000, pingTimeoutMs: 20_000 };
 
-export interface Settings {
-  /** PEM certificates of the trusted authorities. Default: the public ones. */
-  ca?: Buffer;
-  /** Sent with every call; requires TLS. */
-  token?: string;
-  /** Default timeout of a call in milliseconds. Default: 30,000. */
-  timeoutMs?: number;
-}
-
-export interface NodeClient extends Client {
-  /** Resolve once the server has loaded its models; reject when the timeout runs out. */
-  waitUntilReady(timeoutMs?: number): Promise<void>;
-  /** Close the connection and cancel the calls in progress. */
-  close(): void;
-}
-
-/** Return a client of the server at http://HOST:PORT, or https:// for TLS. */
-export function connect(url: string, { ca, token, timeoutMs = 30_000 }: Settings = {}): NodeClient {
-  if (token && !url.startsWith("https:")) {
-    throw new Error(`a token requires TLS; use https:// instead of ${url}`);
+/**
+ * A connection to one server, opened by the first call and again after it breaks.
+ *
+ * @example
+ * ```ts
+ * const client = new VisavisClient({ address: "127.0.0.1:8001" });
+ * const { detections } = await client.detect(await readFile("bus.jpg"), { model: "yolov5n" });
+ * client.close();
+ * ```
+ */
+export class VisavisClient extends Client {
+  /** Throws a {@link VisavisError} if the options are unusable. */
+  constructor(options: ClientOptions = {}) {
+    super(open(options));
   }
+}
+
+function open(options: ClientOptions): Connection {
+  const { url, path, local } = parsed(options);
+  const encrypted = url.startsWith("https:");
+  const timeoutMs = timeout(options);
   const closing = new AbortController();
-  const sessionManager = new Http2SessionManager(url, {}, { ca });
+  const sessionManager = new Http2SessionManager(url, PING, {
+    ...certificates(options.tls),
+    ...(path === undefined ? {} : { createConnection: () => connectSocket(path) }),
+  });
   const transport = createGrpcTransport({
     baseUrl: url,
     sessionManager,
-    interceptors: [repeat(closing.signal), ...(token ? [bearer(token)] : [])],
-    defaultTimeoutMs: timeoutMs,
-    readMaxBytes: MAX_ANSWER_BYTES,
+    interceptors: interceptors(headersOf(options, encrypted || local), closing.signal),
+    readMaxBytes: ANSWER_BYTES_MAX,
   });
-  const health = createServiceClient(Health, transport);
+  const health = createClient(Health, transport);
   return {
-    ...createClient(transport),
-    async waitUntilReady(timeoutMs = 30_000) {
-      const giveUpAt = Date.now() + timeoutMs;
-      for (;;) {
-        const remaining = Math.max(1, giveUpAt - Date.now());
-        try {
-          const { status } = await health.check({}, { timeoutMs: remaining });
-          if (status === HealthCheckResponse_ServingStatus.SERVING) return;
-        } catch (error) {
-          const unavailable = ConnectError.from(error).code === Code.Unavailable;
-          if (!unavailable || remaining === 1) throw error;
-        }
-        await sleep(POLL_MS);
-      }
+    transport,
+    timeoutMs,
+    closing,
+    async isReady(call: ConnectCallOptions) {
+      const { status } = await health.check({}, call);
+      return status === HealthCheckResponse_ServingStatus.SERVING;
     },
-    close() {
-      closing.abort();
-      sessionManager.abort();
-    },
+    close: () => sessionManager.abort(),
+  };
+}
+
+/** Return the URL of the server, the path of its socket if it has one, and whether it is here. */
+function parsed({ address = ADDRESS, tls }: ClientOptions) {
+  if (address.startsWith("unix:")) {
+    if (tls) throw invalid("tls", "a unix socket needs no TLS");
+    return { url: "http://localhost", path: address.slice("unix:".length), local: true };
+  }
+  const isUrl = /^https?:\/\//.test(address);
+  const text = isUrl ? address : `${tls ? "https" : "http"}://${address}`;
+  if (!URL.canParse(text) || (!isUrl && !/:\d+$/.test(address))) {
+    const forms = `write HOST:PORT, such as ${ADDRESS}, unix:PATH, or a URL`;
+    throw invalid("address", `invalid address ${JSON.stringify(address)}; ${forms}`);
+  }
+  const { origin, protocol, hostname } = new URL(text);
+  if (tls && protocol === "http:") {
+    throw invalid("address", `tls is given, but the address ${address} begins with http:`);
+  }
+  return { url: origin, path: undefined, local: isLoopback(hostname) };
+}
+
+function certificates(tls: ClientOptions["tls"]) {
+  const { ca, certificate, privateKey }: TlsOptions = typeof tls === "object" ? tls : {};
+  if ((certificate === undefined) !== (privateKey === undefined)) {
+    throw invalid("tls", "a client certificate needs its private key; give both or neither");
+  }
+  const pem = (text: string | Uint8Array) => (typeof text === "string" ? text : Buffer.from(text));
+  return {
+    ...(ca === undefined ? {} : { ca: pem(ca) }),
+    ...(certificate === undefined ? {} : { cert: pem(certificate) }),
+    ...(privateKey === undefined ? {} : { key: pem(privateKey) }),
   };
 }

@@ -1,0 +1,45 @@
+"""An empty project of npm, into which the TypeScript library is installed as a package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[1] / "clients" / "typescript"
+PROGRAMS = Path(__file__).parent / "clients" / "typescript_project"
+
+
+def project(folder: Path) -> Path:
+    """Return a folder with the package, installed by npm, and the programs that use it."""
+    if not shutil.which("npm"):
+        assert os.environ.get("CI") != "true"
+        pytest.skip("needs npm")
+    _run("make", "-C", LIBRARY, "build", folder=LIBRARY)
+    name = _run("npm", "pack", "--silent", "--pack-destination", folder, folder=LIBRARY).strip()
+    folder = folder / "project"
+    shutil.copytree(PROGRAMS, folder)
+    (folder / "package.json").write_text('{ "name": "empty", "private": true }\n')
+    _run("npm", "install", "--silent", "--prefer-offline", f"../{name}", folder=folder)
+    return folder
+
+
+def tool(name: str) -> Path:
+    """Return the path of a tool with which the library was built."""
+    return LIBRARY / "node_modules" / ".bin" / name
+
+
+def _run(*command: str | Path, folder: Path) -> str:
+    # npm needs the developer's cache and settings: it inherits all.
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
