@@ -1,22 +1,28 @@
-package visavis;
+package scenario;
 
-import grpc.health.v1.HealthOuterClass.HealthCheckResponse.ServingStatus;
 import io.grpc.Status;
 import java.util.List;
-import visavis.v1.Vision.*;
+import visavis.Box;
+import visavis.Classification;
+import visavis.Detection;
+import visavis.Model;
+import visavis.ModelAnswer;
+import visavis.ModelAnswer.BoxAgreement;
+import visavis.ModelAnswer.LabelAgreement;
+import visavis.Task;
 
 /** The scenario's output: a record for each line and for the objects in it. */
 final class Lines {
   private Lines() {}
 
-  record Health(String step, ServingStatus status) {}
+  record Health(String step, String status) {}
 
   record Cards(String step, List<Card> models) {}
 
   record Card(String name, String task, String precision, boolean randomWeights) {
     static Card of(Model model) {
-      String task = taskName(model.getTasks(0));
-      return new Card(model.getName(), task, model.getPrecision(), model.getRandomWeights());
+      String task = taskName(model.tasks().get(0));
+      return new Card(model.name(), task, model.precision(), model.randomWeights());
     }
   }
 
@@ -24,52 +30,49 @@ final class Lines {
 
   record Label(String label, double score) {
     static Label of(Classification found) {
-      return new Label(found.getLabel(), rounded(found.getScore(), 4));
+      return new Label(found.label(), rounded(found.score(), 4));
     }
   }
 
-  record Boxes(String step, String model, List<Box> detections) {}
+  record Boxes(String step, String model, List<LabelledBox> detections) {}
 
-  record Box(String label, double score, List<Double> box) {
-    static Box of(Detection found) {
-      BoundingBox box = found.getBox();
+  record LabelledBox(String label, double score, List<Double> box) {
+    static LabelledBox of(Detection found) {
+      Box box = found.box();
       List<Double> edges = List.of(
-          rounded(box.getXMin(), 1), rounded(box.getYMin(), 1),
-          rounded(box.getXMax(), 1), rounded(box.getYMax(), 1));
-      return new Box(found.getLabel(), rounded(found.getScore(), 4), edges);
+          rounded(box.xMin(), 1), rounded(box.yMin(), 1),
+          rounded(box.xMax(), 1), rounded(box.yMax(), 1));
+      return new LabelledBox(found.label(), rounded(found.score(), 4), edges);
     }
   }
 
   record Arrived(String step, String arrived, int answers) {
     static Arrived of(ModelAnswer answer) {
-      int answers = answer.getClassificationsCount() + answer.getDetectionsCount();
-      return new Arrived("compare", answer.getServedBy().getModel(), answers);
+      int answers = answer.classifications().size() + answer.detections().size();
+      return new Arrived("compare", answer.servedBy().model(), answers);
     }
   }
 
   /** agreement: null for the baseline itself, and if there is no agreement. */
   record Compared(String step, String task, String model, Record agreement) {
     static Compared of(Task task, ModelAnswer answer) {
-      Record agreement = switch (answer.getAgreementCase()) {
-        case CLASSIFICATION_AGREEMENT -> SameLabels.of(answer.getClassificationAgreement());
-        case DETECTION_AGREEMENT -> SameBoxes.of(answer.getDetectionAgreement());
-        case AGREEMENT_NOT_SET -> null;
-      };
-      return new Compared("compare", taskName(task), answer.getServedBy().getModel(), agreement);
+      Record agreement = answer.agreement().map(with ->
+          with instanceof LabelAgreement labels ? SameLabels.of(labels)
+              : SameBoxes.of((BoxAgreement) with)).orElse(null);
+      return new Compared("compare", taskName(task), answer.servedBy().model(), agreement);
     }
   }
 
   record SameLabels(boolean sameTop1, double topKOverlap) {
-    static SameLabels of(ClassificationAgreement with) {
-      return new SameLabels(with.getSameTop1(), rounded(with.getTopKOverlap(), 4));
+    static Record of(LabelAgreement with) {
+      return new SameLabels(with.sameTop1(), rounded(with.topKOverlap(), 4));
     }
   }
 
   record SameBoxes(int matched, int onlyHere, int onlyInBaseline, double f1) {
-    static SameBoxes of(DetectionAgreement with) {
+    static Record of(BoxAgreement with) {
       return new SameBoxes(
-          with.getMatched(), with.getOnlyHere(), with.getOnlyInBaseline(),
-          rounded(with.getF1(), 4));
+          with.matched(), with.onlyHere(), with.onlyInBaseline(), rounded(with.f1(), 4));
     }
   }
 
@@ -81,9 +84,8 @@ final class Lines {
 
   private static String taskName(Task task) {
     return switch (task) {
-      case TASK_CLASSIFICATION -> "classification";
-      case TASK_OBJECT_DETECTION -> "object detection";
-      default -> task.name();
+      case CLASSIFICATION -> "classification";
+      case DETECTION -> "object detection";
     };
   }
 
