@@ -1,156 +1,26 @@
 """The libraries of Go, C++ and Java, installed into an empty project by the language's own tool.
 
-The program in the language's folder here uses the library and prints a line for each answer and
-each error; the Python SDK says what these lines must be.
+The program `check` in the language's folder here uses the library and prints a line for each
+answer and each error; the Python SDK says what these lines must be. The program in the language's
+README is built and run too.
 """
 
-import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 
-import grpc
 import pytest
-import trustme
-from cryptography.hazmat.primitives import serialization
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2
-from visavis import TLS, Client
+from visavis import Client
 from visavis.results import ClassificationAgreement, DetectionAgreement
-from visavis.v1 import vision_pb2 as pb
 
-from tests.clients import canned, fakes
-from tests.faults.process import PATIENCE_S, ServerProcess
-from tests.server import graphs
-from tests.server.pictures import plain
+from tests.clients import canned
 from tests.surroundings import Surroundings
 from tests.test_clients import CLIENTS, built, require_tools
-from visavis_server.card import LabelSet
-from visavis_server.transport.tokens import new_token
 
-from .go_proxy import MODULE, VERSION, make_proxy
-
-HERE = Path(__file__).parent
-RETRY_MS = 1250
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """Of each program: a plain server; one with mutual TLS and a token, and what it takes to call
-    it; one at a unix socket; one that fails; a picture."""
-
-    server: str
-    tls: str
-    authority: str
-    certificate: str
-    key: str
-    token: str
-    unix: str
-    fake: str
-    picture: str
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository with two classifiers and two detectors, which disagree."""
-    folder = tmp_path_factory.mktemp("models")
-    pets = LabelSet(name="pets", labels=("dog", "cat"))
-    fewer = graphs.constant(graphs.ROWS[:, 1:])
-    for name, graph, document in (
-        ("colors", graphs.classifier(gain=3), graphs.classifier_document()),
-        ("guess", graphs.classifier(gain=-3), graphs.classifier_document()),
-        ("boxes", graphs.constant(graphs.ROWS), graphs.detector_document()),
-        ("pets", fewer, graphs.detector_document(label_set=pets)),
-    ):
-        graphs.put(folder, name, 1, graphs.export(graph, document)[0])
-    return folder
-
-
-@dataclass(frozen=True)
-class Failing:
-    """A server that is overloaded, never detects, and stops twice before it compares.
-
-    headers: the metadata of each detection.
-    """
-
-    fake: fakes.FakeServer
-    headers: list[dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def failing() -> Iterator[Failing]:
-    fake, headers, over = fakes.FakeServer(), list[dict[str, str]](), threading.Event()
-    retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=250_000_000))
-    overloaded = fakes.refusal(code_pb2.RESOURCE_EXHAUSTED, "the queue is full", retry)
-    stopping = fakes.refusal(code_pb2.UNAVAILABLE, "the server is stopping")
-
-    def detect(request: object, context: grpc.ServicerContext) -> object:
-        headers.append(dict(context.invocation_metadata()))
-        over.wait(PATIENCE_S)
-        return pb.DetectResponse()
-
-    def compare(request: object, context: grpc.ServicerContext) -> object:
-        again = fake.calls["Compare"] % 3
-        return stopping(request, context) if again else canned.comparison()
-
-    fake.answers = {"Classify": overloaded, "Detect": detect, "Compare": compare}
-    server = fakes.started(fake)
-    yield Failing(fake, headers)
-    over.set()
-    server.stop(None).wait()
-
-
-@pytest.fixture(scope="module")
-def arguments(
-    models: Path, failing: Failing, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Arguments]:
-    folder = tmp_path_factory.mktemp("servers")
-    authority, token = trustme.CA(), new_token("packages")
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    for name in ("localhost", "client@tests"):
-        issued = authority.issue_cert(name)
-        issued.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
-        key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
-        # Java reads no other format.
-        pkcs8 = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(*pkcs8, serialization.NoEncryption())
-        )
-    (folder / "tokens").write_text(f"{token.line}\n")
-    (folder / "picture.png").write_bytes(plain((255, 90, 0)))
-    secured = (
-        *("--tls-certificate", str(folder / "localhost.pem")),
-        *("--tls-private-key", str(folder / "localhost.key")),
-        *("--tls-client-ca", str(folder / "ca.pem")),
-        *("--tokens", str(folder / "tokens")),
-    )
-    local = fakes.FakeServer()
-    with ExitStack() as stack:
-        plain_server = ServerProcess(models, folder)
-        stack.push(plain_server)
-        tls_server = ServerProcess(models, folder, *secured)
-        stack.push(tls_server)
-        stack.callback(fakes.started(local, f"unix:{folder}/socket").stop, None)
-        plain_server.wait_until_ready()
-        found = Arguments(
-            server=plain_server.address,
-            tls=f"localhost:{tls_server.port}",
-            authority=str(folder / "ca.pem"),
-            certificate=str(folder / "client@tests.pem"),
-            key=str(folder / "client@tests.key"),
-            token=token.token,
-            unix=local.address,
-            fake=failing.fake.address,
-            picture=str(folder / "picture.png"),
-        )
-        tls = TLS(found.authority, found.certificate, found.key)
-        with Client(found.tls, tls=tls, token=found.token) as client:
-            client.wait_until_ready(PATIENCE_S)
-        yield found
+from .conftest import RETRY_MS, Arguments, Failing
+from .installers import INSTALLERS, Installed, readme_program, require_debian, run
 
 
 @pytest.fixture(scope="module")
@@ -211,91 +81,30 @@ def _comparison(client: Client, picture: str) -> Iterator[str]:
     yield "alone 1 true"
 
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Return what a command prints; it must succeed."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+@pytest.fixture(scope="module", params=INSTALLERS)
+def installed(
+    request: pytest.FixtureRequest, arguments: Arguments, tmp_path_factory: pytest.TempPathFactory
+) -> Installed:
+    language: str = request.param
+    require_tools(language)
+    require_debian(language)
+    built(language)
+    readme = readme_program(language, arguments.unix)
+    return INSTALLERS[language](tmp_path_factory.mktemp(language), readme)
 
 
-def go_program(folder: Path) -> list[str | Path]:
-    """Install the module with `go get`, and build the program."""
-    make_proxy(folder / "proxy", CLIENTS / "go")
-    project = folder / "project"
-    shutil.copytree(HERE / "go", project)
-    settings = {
-        "GOPROXY": f"file://{folder / 'proxy'}",
-        "GOSUMDB": "off",
-        "GOMODCACHE": str(folder / "modules"),
-        # pytest removes the folder; by default the files in it are read-only.
-        "GOFLAGS": "-modcacherw -trimpath",
-        "GO111MODULE": "on",
-    }
-    run("go", "mod", "init", "example.org/check", cwd=project, **settings)
-    run("go", "get", f"{MODULE}@{VERSION}", cwd=project, **settings)
-    run("go", "build", "-o", "check", ".", cwd=project, **settings)
-    return [project / "check"]
-
-
-def cpp_program(folder: Path) -> list[str | Path]:
-    """Install the library to a prefix, and let CMake find it from another project."""
-    prefix, project = folder / "prefix", folder / "project"
-    run("cmake", "--install", CLIENTS / "cpp" / "build", "--prefix", prefix, cwd=folder)
-    shutil.copytree(HERE / "cpp", project)
-    run("cmake", "-S", ".", "-B", "build", f"-DCMAKE_PREFIX_PATH={prefix}", cwd=project)
-    run("cmake", "--build", "build", cwd=project)
-    return [project / "build" / "check"]
-
-
-def java_program(folder: Path) -> list[str | Path]:
-    """Install the artifact to a local Maven repository, and build a project that depends on it."""
-    run("make", "install", cwd=CLIENTS / "java")
-    project, client = folder / "project", CLIENTS / "java"
-    shutil.copytree(HERE / "java", project)
-    repository = f"-Dmaven.repo.local={client / 'build' / 'm2'}"
-    maven = ("mvn", "-B", "-q", "-s", client / "debian-settings.xml", repository)
-    goals = ("package", "dependency:build-classpath", "-Dmdep.outputFile=classpath")
-    run(*maven, *goals, "-Dmdep.includeScope=runtime", cwd=project)
-    classpath = f"{project / 'target' / 'classes'}:{(project / 'classpath').read_text()}"
-    # Debian's netty needs a native library for TLS, which the client's build has put there.
-    native = f"-Djava.library.path={client / 'build' / 'lib'}"
-    return ["java", native, "-cp", classpath, "Check"]
-
-
-PROGRAMS = {"go": go_program, "cpp": cpp_program, "java": java_program}
-
-
-@pytest.mark.parametrize("language", PROGRAMS)
 def test_the_package_works_in_an_empty_project(
-    language: str,
+    installed: Installed,
     arguments: Arguments,
     failing: Failing,
     expected: list[str],
     tmp_path: Path,
 ) -> None:
-    require_tools(language)
-    built(language)
     failing.fake.calls.clear()
     failing.headers.clear()
-    program = PROGRAMS[language](tmp_path)
-    found = Surroundings.under(tmp_path / "surroundings")
-    done = subprocess.run(
-        [*program, *astuple(arguments)],
-        cwd=found.elsewhere,
-        env=found.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    found = Surroundings.under(tmp_path)
+    command = [*installed.check, *astuple(arguments)]
+    done = start(command, found)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.splitlines() == expected
     assert failing.fake.calls == {"Classify": 1, "Detect": 1, "Compare": 3}
@@ -303,6 +112,40 @@ def test_the_package_works_in_an_empty_project(
     assert [sent.items() <= headers.items() for headers in failing.headers] == [True]
 
 
+def test_the_readmes_program_works(
+    installed: Installed, arguments: Arguments, tmp_path: Path
+) -> None:
+    found = Surroundings.under(tmp_path)
+    shutil.copy(arguments.picture, found.elsewhere / "bus.jpg")
+    done = start(installed.readme, found)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(canned.BUS_BOXES)
+    assert all(box.label in line for box, line in zip(canned.BUS_BOXES, lines, strict=True))
+
+
+def start(
+    command: list[str | Path], surroundings: Surroundings
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        cwd=surroundings.elsewhere,
+        env=surroundings.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_the_go_module_passes_its_own_tests() -> None:
     require_tools("go")
     run("make", "test", cwd=CLIENTS / "go")
+
+
+@pytest.mark.parametrize(("language", "tool"), [("cpp", "doxygen"), ("java", "javadoc")])
+def test_the_documentation_has_no_warnings(language: str, tool: str) -> None:
+    require_tools(language)
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool}")
+    run("make", "doc", cwd=CLIENTS / language)
