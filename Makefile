@@ -60,7 +60,7 @@ lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contra
 	@$(BIN)/buf breaking protos --against protos/landed.binpb
 
 PROTOC := $(GENERATOR)/bin/python -m grpc_tools.protoc
-GO := module=visavis,Mvisavis/v1/vision.proto=visavis/v1
+GO := module=visavis.internal/visavis,Mvisavis/v1/vision.proto=visavis.internal/visavis/v1
 OIP := server/visavis_server/api/inference
 # What is generated and committed; C++ and Java make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \

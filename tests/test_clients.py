@@ -30,7 +30,7 @@ TOOLS = {
     "go": ("go",),
     "cpp": ("cmake", "protoc", "grpc_cpp_plugin"),
     "rust": ("cargo", "protoc"),
-    "java": ("javac", "protoc", "grpc_java_plugin"),
+    "java": ("mvn", "javac", "protoc", "grpc_java_plugin"),
     "typescript": ("npm",),
 }
 

@@ -5,6 +5,10 @@
 
 const GRPC_PORT = 8001; // the server's default; the page can't know another one
 const TASK_NAMES = { TASK_CLASSIFICATION: "classification", TASK_OBJECT_DETECTION: "detection" };
+const GO_TASKS = {
+  TASK_CLASSIFICATION: "TaskClassification",
+  TASK_OBJECT_DETECTION: "TaskDetection",
+};
 
 export const LANGUAGES = { curl, Python: python, Go: go };
 
@@ -50,38 +54,23 @@ for task in comparison.comparisons:
 }
 
 function go({ url, file, options, needsToken }) {
-  const secure = new URL(url).protocol === "https:";
-  const values = {
-    tasks: (tasks) => `[]pb.Task{${tasks.map((task) => `pb.Task_${task}`).join(", ")}}`,
-    models: (models) => `[]string{${models.map(json).join(", ")}}`,
-    topK: (k) => `proto.Int32(${k})`,
-    scoreThreshold: (threshold) => `proto.Float32(${threshold})`,
-    iouThreshold: (threshold) => `proto.Float32(${threshold})`,
+  const names = {
+    tasks: (tasks) => `Tasks(${tasks.map((task) => `visavis.${GO_TASKS[task]}`).join(", ")})`,
+    models: (models) => `Models(${models.map(json).join(", ")})`,
+    topK: (k) => `TopK(${k})`,
+    scoreThreshold: (threshold) => `ScoreThreshold(${threshold})`,
+    iouThreshold: (threshold) => `IoUThreshold(${threshold})`,
   };
-  const fields = [
-    ["Image", "&pb.Image{Source: &pb.Image_Encoded{Encoded: encoded}}"],
-    ...Object.entries(options).map(([name, value]) => [
-      `${name[0].toUpperCase()}${name.slice(1)}`,
-      values[name](value),
-    ]),
+  const args = [
+    "context.Background()",
+    `visavis.File(${json(file)})`,
+    ...Object.entries(options).map(([name, value]) => `visavis.${names[name](value)}`),
   ];
-  // Aligned, as gofmt has it.
-  const longest = Math.max(...fields.map(([name]) => name.length));
-  const literal = fields.map(([name, value]) => `\t\t${`${name}:`.padEnd(longest + 2)}${value},\n`);
-  const hasOptionals = Object.keys(options).some((name) => name !== "tasks" && name !== "models");
-  const imports = [
-    '"google.golang.org/grpc"',
-    ...(secure ? ['"google.golang.org/grpc/credentials"'] : []),
-    ...(needsToken ? ['"google.golang.org/grpc/metadata"'] : []),
-    ...(hasOptionals ? ['"google.golang.org/protobuf/proto"'] : []),
+  const client = [
+    json(grpcAddress(url)),
+    ...(new URL(url).protocol === "https:" ? ["visavis.WithTLS(nil)"] : []),
+    ...(needsToken ? ['visavis.WithToken(os.Getenv("VISAVIS_TOKEN"))'] : []),
   ];
-  const security = secure
-    ? "grpc.WithTransportCredentials(credentials.NewTLS(nil))"
-    : "grpc.WithInsecure()";
-  const token = needsToken
-    ? '\ttoken := "Bearer " + os.Getenv("VISAVIS_TOKEN")\n' +
-      '\tctx = metadata.AppendToOutgoingContext(ctx, "authorization", token)\n'
-    : "";
   return `\
 package main
 
@@ -89,30 +78,23 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"os"
-
-	${imports.join("\n\t")}
-
-	pb "visavis/v1" // clients/go
+${needsToken ? '\t"os"\n' : ""}
+	"visavis.internal/visavis" // clients/go
 )
 
 func main() {
-	encoded, err := os.ReadFile(${json(file)})
+	client, err := visavis.New(${client.join(", ")})
 	if err != nil {
 		log.Fatal(err)
 	}
-	connection, err := grpc.Dial(${json(grpcAddress(url))}, ${security})
+	defer client.Close()
+	comparison, err := client.Compare(
+		${args.join(",\n\t\t")},
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer connection.Close()
-	ctx := context.Background()
-${token}	comparison, err := pb.NewVisionServiceClient(connection).Compare(ctx, &pb.CompareRequest{
-${literal.join("")}	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, task := range comparison.Comparisons {
+	for _, task := range comparison.Tasks {
 		for _, answer := range task.Answers {
 			fmt.Println(answer.ServedBy.Model)
 			for _, found := range answer.Classifications {

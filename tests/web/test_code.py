@@ -68,8 +68,9 @@ def got(language: str, code: str, folder: Path, **environment: str) -> Found:
     if language == "Python":
         return printed(ran([sys.executable, "-c", code], folder, **environment))
     gopath = folder / "gopath"
-    (gopath / "src").mkdir(parents=True)
-    (gopath / "src" / "visavis").symlink_to(CLIENTS / "go")
+    module = gopath / "src" / "visavis.internal"
+    module.mkdir(parents=True)
+    (module / "visavis").symlink_to(CLIENTS / "go")
     program = folder / "main.go"
     program.write_text(code)
     assert ran(["gofmt", "-l", str(program)], folder) == ""

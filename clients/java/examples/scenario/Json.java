@@ -1,4 +1,4 @@
-package visavis;
+package scenario;
 
 import java.lang.reflect.RecordComponent;
 import java.util.List;
