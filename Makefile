@@ -59,7 +59,8 @@ GO := module=visavis,Mvisavis/v1/vision.proto=visavis/v1
 OIP := server/visavis_server/api/inference
 # What is generated and committed; C++, Java and Rust make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
-	clients/web/reference.html protos/visavis/v1/model.schema.json \
+	clients/web/reference.html clients/web/openapi.json \
+	protos/visavis/v1/model.schema.json protos/visavis/v1/vision.http.binpb \
 	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi
 
 # Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
@@ -80,6 +81,8 @@ generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, s
 	$(call where-installed,npm,clients/typescript/src/gen,$(MAKE) -s -C clients/typescript generate)
 	@$(BIN)/python -m visavis_server.card > protos/visavis/v1/model.schema.json
 	@$(BIN)/python protos/reference.py > clients/web/reference.html
+	@$(BIN)/python protos/openapi.py > clients/web/openapi.json
+	@$(BIN)/python protos/annotated.py > protos/visavis/v1/vision.http.binpb
 
 $(GENERATOR)/.installed: Makefile
 	@test -x $(GENERATOR)/bin/python || $(PYTHON) -m venv $(GENERATOR)
