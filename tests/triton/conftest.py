@@ -1,6 +1,7 @@
-"""An environment with Triton's clients, in which tests run, and a server for them."""
+"""Environments with Triton's and KServe's clients, in which tests run, and a server for them."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,29 +18,42 @@ from visavis_server.api.inference import grpc_service_pb2
 
 FOLDER = Path(__file__).parent
 INSIDE = FOLDER / "with_tritonclient"
+INSIDE_KSERVE = FOLDER / "with_kserve"
 REQUIREMENTS = FOLDER / "requirements.txt"
+KSERVE_REQUIREMENTS = FOLDER / "requirements-kserve.txt"
 CACHE = Path("~/.cache/visavis").expanduser()
 RunInside = Callable[..., None]
 
 # They run in a process of their own: see `run_inside`.
-collect_ignore = [INSIDE.name]
+collect_ignore = [INSIDE.name, INSIDE_KSERVE.name]
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """Return a folder with Triton's clients and the older protobuf that they are bound to."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = CACHE / f"triton-{digest}"
+    return installed(REQUIREMENTS, "triton")
+
+
+@pytest.fixture(scope="session")
+def kserve_packages() -> Path:
+    """Return a folder with KServe's client and what it is bound to."""
+    return installed(KSERVE_REQUIREMENTS, "kserve")
+
+
+def installed(requirements: Path, name: str) -> Path:
+    """Return a folder with the packages of a file, without those that they need."""
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = CACHE / f"{name}-{digest}"
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
             target = Path(unfinished) / "packages"
             pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
-            how = ("--no-deps", "--target", str(target), "--requirement", str(REQUIREMENTS))
+            how = ("--no-deps", "--target", str(target), "--requirement", str(requirements))
             done = subprocess.run((*pip, *how), capture_output=True, text=True, check=False)
             if done.returncode:
                 assert os.environ.get("CI") != "true", done.stderr
-                pytest.skip(f"pip can't fetch Triton's clients: {done.stderr.strip()[-200:]}")
+                pytest.skip(f"pip can't fetch {name}'s clients: {done.stderr.strip()[-200:]}")
             if not folder.exists():  # another run may have been quicker
                 target.rename(folder)
     return folder
@@ -66,28 +80,38 @@ def run_inside(
     found = Surroundings.under(tmp_path_factory.mktemp("inside"))
 
     def run(file: str, **environment: str) -> None:
-        pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(INSIDE), "--tb=short")
-        done = subprocess.run(
-            (*pytest_there, str(INSIDE / file)),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=found.elsewhere,
-            env=found.environment(
-                {
-                    "PYTHONPATH": str(packages),
-                    "CONTRACT": str(contract),
-                    "YOLO_AUTOINSTALL": "false",
-                    "YOLO_CONFIG_DIR": str(settings),
-                    "YOLO_OFFLINE": "true",
-                    **environment,
-                }
-            ),
+        path = INSIDE / file
+        run_before_ours(
+            path,
+            packages,
+            found,
+            {
+                "CONTRACT": str(contract),
+                "YOLO_AUTOINSTALL": "false",
+                "YOLO_CONFIG_DIR": str(settings),
+                "YOLO_OFFLINE": "true",
+                **environment,
+            },
         )
-        if done.returncode:
-            pytest.fail(done.stdout + done.stderr, pytrace=False)
 
     return run
+
+
+def run_before_ours(
+    path: Path, packages: Path, found: Surroundings, environment: dict[str, str]
+) -> None:
+    """Run a file of tests in a process where some packages go before ours."""
+    pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(path.parent), "--tb=short")
+    done = subprocess.run(
+        (*pytest_there, str(path)),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=found.elsewhere,
+        env=found.environment({"PYTHONPATH": str(packages), **environment}),
+    )
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -99,5 +123,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         graphs.put(folder / "models", "colors", version, colors)
     boxes, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document())
     graphs.put(folder / "models", "boxes", 1, boxes)
-    with ServerProcess(folder / "models", folder) as server:
+    with ServerProcess(folder / "models", folder, "--http", "127.0.0.1:0") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def http_address(server: ServerProcess) -> str:
+    """Return the server's address for HTTP."""
+    entries = map(json.loads, server.log.splitlines())
+    address: str = next(e["http"] for e in entries if e["event"] == "ready")
+    return address
