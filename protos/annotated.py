@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2, json_format
+from google.rpc import error_details_pb2
 from reference import contract
 
 RULES = Path(__file__).with_name("visavis") / "v1" / "vision.http.yaml"
@@ -17,7 +18,10 @@ ANNOTATIONS = annotations_pb2.DESCRIPTOR
 
 
 def annotated() -> descriptor_pb2.FileDescriptorSet:
-    """Return the contract with annotations, behind the files that it imports."""
+    """Return the contract with annotations, behind the files that it imports.
+
+    Those of errors' details are added: a transcoder needs them to write errors in JSON.
+    """
     file = contract(comments=False)
     methods = {
         f"{file.package}.{service.name}.{method.name}": method
@@ -35,6 +39,7 @@ def annotated() -> descriptor_pb2.FileDescriptorSet:
     file.dependency.append(ANNOTATIONS.name)
     files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
     _add(ANNOTATIONS, files)
+    _add(error_details_pb2.DESCRIPTOR, files)
     return descriptor_pb2.FileDescriptorSet(file=[*files.values(), file])
 
 
