@@ -66,9 +66,9 @@ def test_a_page_of_another_origin_gets_nothing_done(
     page = open_page(elsewhere)
     page.evaluate(SEND, [playground.url, PICTURE])
     assert counted(playground) == before
-    # It was heard, and rejected.
-    paths = ("visavis.v1.VisionService/Detect", "v2/repository/index")
-    page.expected_troubles = [f"asked {playground.url}{path}" for path in paths]
+    rejected = "Failed to load resource: the server responded with a status of 403 (Forbidden)"
+    for path in ("visavis.v1.VisionService/Detect", "v2/repository/index"):
+        page.expected_troubles += [f"asked {playground.url}{path}", rejected]
 
 
 def test_the_server_s_own_page_gets_it_done(playground: Playground, open_page: Open) -> None:
