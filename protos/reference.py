@@ -70,7 +70,9 @@ class Reference:
 <p>{self._comment("")}</p>
 <p>A server that runs with <code>--http</code> takes every method as JSON too: names in camelCase,
 bytes in base64, enums by name, 64-bit integers as strings. Answers include zero values. An error
-has <code>code</code>, <code>message</code> and <code>details</code>.</p>
+has <code>code</code>, <code>message</code> and <code>details</code>. Methods that take a picture
+also take a form: <code>curl -F image=@bus.jpg -F model=yolov5n</code>.
+<a href="openapi.json">openapi.json</a> describes both.</p>
 {"".join(parts)}\
 </main>
 </body>
