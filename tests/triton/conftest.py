@@ -1,17 +1,15 @@
 """Environments with Triton's and KServe's clients, in which tests run, and a server for them."""
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.process import ServerProcess
+from tests.packages import installed
 from tests.server import graphs
 from tests.surroundings import Surroundings
 from visavis_server.api.inference import grpc_service_pb2
@@ -20,8 +18,6 @@ FOLDER = Path(__file__).parent
 INSIDE = FOLDER / "with_tritonclient"
 INSIDE_KSERVE = FOLDER / "with_kserve"
 REQUIREMENTS = FOLDER / "requirements.txt"
-KSERVE_REQUIREMENTS = FOLDER / "requirements-kserve.txt"
-CACHE = Path("~/.cache/visavis").expanduser()
 RunInside = Callable[..., None]
 
 # They run in a process of their own: see `run_inside`.
@@ -31,32 +27,7 @@ collect_ignore = [INSIDE.name, INSIDE_KSERVE.name]
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """Return a folder with Triton's clients and the older protobuf that they are bound to."""
-    return installed(REQUIREMENTS, "triton")
-
-
-@pytest.fixture(scope="session")
-def kserve_packages() -> Path:
-    """Return a folder with KServe's client and what it is bound to."""
-    return installed(KSERVE_REQUIREMENTS, "kserve")
-
-
-def installed(requirements: Path, name: str) -> Path:
-    """Return a folder with the packages of a file, without those that they need."""
-    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = CACHE / f"{name}-{digest}"
-    if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
-            target = Path(unfinished) / "packages"
-            pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
-            how = ("--no-deps", "--target", str(target), "--requirement", str(requirements))
-            done = subprocess.run((*pip, *how), capture_output=True, text=True, check=False)
-            if done.returncode:
-                assert os.environ.get("CI") != "true", done.stderr
-                pytest.skip(f"pip can't fetch {name}'s clients: {done.stderr.strip()[-200:]}")
-            if not folder.exists():  # another run may have been quicker
-                target.rename(folder)
-    return folder
+    return installed(REQUIREMENTS, "Triton's clients")
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +51,8 @@ def run_inside(
     found = Surroundings.under(tmp_path_factory.mktemp("inside"))
 
     def run(file: str, **environment: str) -> None:
-        path = INSIDE / file
         run_before_ours(
-            path,
+            INSIDE / file,
             packages,
             found,
             {

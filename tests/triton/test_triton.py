@@ -7,6 +7,7 @@ import pytest
 from visavis import Client
 
 from tests.faults.process import ServerProcess
+from tests.packages import installed
 from tests.surroundings import Surroundings
 
 from .conftest import INSIDE, INSIDE_KSERVE, RunInside, run_before_ours
@@ -22,12 +23,11 @@ def test_tritons_clients_work_unchanged(
     run_inside(file, ADDRESS=server.address, HTTP_ADDRESS=http_address)
 
 
-def test_kserve_s_rest_client_works_unchanged(
-    kserve_packages: Path, http_address: str, tmp_path: Path
-) -> None:
+def test_kserve_s_rest_client_works_unchanged(http_address: str, tmp_path: Path) -> None:
+    packages = installed(INSIDE_KSERVE / "requirements.txt", "KServe's client")
     found = Surroundings.under(tmp_path)
     environment = {"HTTP_ADDRESS": http_address}
-    run_before_ours(INSIDE_KSERVE / "test_rest.py", kserve_packages, found, environment)
+    run_before_ours(INSIDE_KSERVE / "test_rest.py", packages, found, environment)
 
 
 def test_ultralytics_finds_what_detect_finds(
