@@ -498,6 +498,24 @@ async def test_pages_of_other_origins_may_not_call(models: Path) -> None:
 async def test_names_that_resolve_to_this_machine_are_rejected(web: Served) -> None:
     answered = await ask(web.app, "/v2/models/colors", host="evil.example")
     assert answered.status == 403
+    assert "http_hosts" in answered.json["error"]
+
+
+async def test_a_slow_body_is_given_up(models: Path) -> None:
+    app = App(settings(models, http="127.0.0.1:0", message_timeout_s=0.3))
+    async with served_by(app) as served:
+        for path, kind in (
+            ("/v2/models/colors/infer", "application/json"),
+            ("/visavis.v1.VisionService/Detect", "multipart/form-data; boundary=b"),
+        ):
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n"
+            for more in (
+                "content-length: 100\r\n\r\n{",
+                "transfer-encoding: chunked\r\n\r\n1\r\n{",
+            ):
+                answered = await conversation(served.app, (head + more).encode())
+                assert answered.startswith(b"HTTP/1.1 504")
+                assert b"the request did not arrive within 0.3 s" in answered
 
 
 async def test_the_deadline_ends_a_request(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,3 +560,13 @@ def test_an_answer_too_large_for_json_is_offered_in_binary() -> None:
     )
     with pytest.raises(InvalidRequest, match="more than 20000 bytes in JSON; ask for the outputs"):
         write(response, outputs, asked, 20_000)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_json_has_not_are_offered_in_binary(number: float) -> None:
+    response, outputs = pb.ModelInferResponse(), {"logits": np.full(3, number, np.float32)}
+    request = Request(pb.ModelInferRequest(), [])
+    with pytest.raises(InvalidRequest, match="logits has NaN or infinity, .*ask for it in binary"):
+        write(response, outputs, Asked(request), 50_000)
+    written = write(response, outputs, Asked(request, binary_by_default=True), 50_000)
+    assert written.body.endswith(outputs["logits"].tobytes())

@@ -95,16 +95,24 @@ def _plain(field: Any, value: Any) -> Any:
 
 
 def _with_data(tensor: dict[str, Any], array: Array) -> Iterator[bytes]:
-    """Yield an output in JSON in pieces, without its last bracket."""
+    """Yield an output in JSON in pieces, without its last bracket. Raises InvalidRequest for NaN."""
     yield f'{_json(tensor)[:-1]},"data":['.encode()
     flat = array.reshape(-1)
     for start in range(0, len(flat), _AT_ONCE):
         values = flat[start : start + _AT_ONCE].tolist()
         if tensor["datatype"] == BYTES:
             values = [v if isinstance(v, str) else v.decode(errors="replace") for v in values]
-        yield (f",{_json(values)[1:-1]}" if start else _json(values)[1:-1]).encode()
+        try:
+            text = _json(values)[1:-1]
+        except ValueError:
+            raise InvalidRequest(
+                "outputs",
+                f"{tensor['name']} has NaN or infinity, which JSON has not; ask for it in binary, "
+                "with the parameter binary_data",
+            ) from None
+        yield (f",{text}" if start else text).encode()
     yield b"]"
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
