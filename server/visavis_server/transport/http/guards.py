@@ -1,12 +1,13 @@
 """Guards of HTTP calls: authentication, pages of other origins, and the body received in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visavis_server.errors import (
     InvalidRequest,
+    Overloaded,
     PermissionDenied,
     Stopping,
     Unauthenticated,
@@ -152,17 +153,10 @@ class Receiving:
         async def receive_whole() -> Message:
             return whole.pop() if whole else await receive()
 
-        async def send_counted(message: Message) -> None:
-            """Send a part of the answer, and return when the client has read most of it."""
-            place.answer(len(message.get("body", b"")))
-            if message.get("body") and not message.get("more_body", False):
-                # uvicorn delays the next message until most of the previous one has been sent.
-                await send({**message, "more_body": True})
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
-            await send(message)
-            place.answered()
+        async def refuse(error: Overloaded) -> None:
+            await self._refusal(error, scope)(scope, receive, send)
 
-        await self._app(scope, receive_whole, send_counted)
+        await self._app(scope, receive_whole, _Counted(place, refuse, send))
 
     def _announced(self, scope: Scope) -> int | None:
         """Return the length in the headers; None for a chunked body.
@@ -197,6 +191,48 @@ class Receiving:
         return InvalidRequest(
             "request", f"the request is larger than {self._max_bytes} bytes, the limit"
         )
+
+
+class _Counted:
+    """Sends an answer whose parts are counted in the budget.
+
+    refuse: sends the error instead if the first part does not fit.
+    """
+
+    def __init__(
+        self, place: Place, refuse: Callable[[Overloaded], Awaitable[None]], send: Send
+    ) -> None:
+        self._place = place
+        self._refuse = refuse
+        self._send = send
+        # Sent with the first part, as an error has another one.
+        self._start: Message | None = None
+        self._refused = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a part of the answer, and return when the client has read most of it."""
+        if self._refused:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        try:
+            self._place.answer(len(message.get("body", b"")))
+        except Overloaded as error:
+            if self._start is None:  # parts of a stream have been sent
+                raise
+            self._refused = True
+            await self._refuse(error)
+            return
+        if self._start is not None:
+            await self._send(self._start)
+            self._start = None
+        if message.get("body") and not message.get("more_body", False):
+            # uvicorn delays the next message until most of the previous one has been sent.
+            await self._send({**message, "more_body": True})
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+        self._place.answered()
 
 
 def kind_of(scope: Scope) -> str:

@@ -19,9 +19,12 @@ from visavis_server.api.inference.rest.request import Asked
 from visavis_server.api.inference.rest.response import write
 from visavis_server.api.inference.tensors import Request
 from visavis_server.app import App
+from visavis_server.card import LabelSet
 from visavis_server.errors import InvalidRequest
+from visavis_server.transport.intake import CALL_BYTES
 from visavis_server.transport.tokens import NewToken
 
+from ... import graphs
 from ...pictures import BLUE, GREEN, RED, plain
 from ...serving import Served, served_by, settings
 from ...test_app import Blocked
@@ -501,6 +504,23 @@ async def test_names_that_resolve_to_this_machine_are_rejected(web: Served) -> N
     assert "http_hosts" in answered.json["error"]
 
 
+async def test_an_answer_without_room_is_refused(tmp_path: Path) -> None:
+    labels = LabelSet(name="many", labels=tuple(f"label {i}" for i in range(4000)))
+    document = graphs.classifier_document(label_set=labels)
+    many, _ = graphs.export(graphs.classifier_of(4000), document)
+    graphs.put(tmp_path, "many", 1, many)
+    asked = {"inputs": [tensor(np.zeros((16, 3, 8, 8)))]}
+    async with served_by(App(settings(tmp_path, http="127.0.0.1:0"))) as served:
+        answered = await infer(served, "many", asked)
+        assert answered.status == 200
+        # Room for the call and its request, but not for the answer and its copy.
+        served.app._budget.resize(len(answered.body) + CALL_BYTES, 0)
+        refused = await infer(served, "many", asked)
+        assert refused.status == 429
+        assert refused.json["error"].startswith("memory is short")
+        assert refused.headers["retry-after"] == "1"
+
+
 async def test_a_slow_body_is_given_up(models: Path) -> None:
     app = App(settings(models, http="127.0.0.1:0", message_timeout_s=0.3))
     async with served_by(app) as served:
@@ -566,7 +586,7 @@ def test_an_answer_too_large_for_json_is_offered_in_binary() -> None:
 def test_numbers_that_json_has_not_are_offered_in_binary(number: float) -> None:
     response, outputs = pb.ModelInferResponse(), {"logits": np.full(3, number, np.float32)}
     request = Request(pb.ModelInferRequest(), [])
-    with pytest.raises(InvalidRequest, match="logits has NaN or infinity, .*ask for it in binary"):
+    with pytest.raises(InvalidRequest, match=r"logits has NaN or infinity, .*ask for it in binary"):
         write(response, outputs, Asked(request), 50_000)
     written = write(response, outputs, Asked(request, binary_by_default=True), 50_000)
     assert written.body.endswith(outputs["logits"].tobytes())

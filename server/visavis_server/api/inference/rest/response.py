@@ -95,7 +95,7 @@ def _plain(field: Any, value: Any) -> Any:
 
 
 def _with_data(tensor: dict[str, Any], array: Array) -> Iterator[bytes]:
-    """Yield an output in JSON in pieces, without its last bracket. Raises InvalidRequest for NaN."""
+    """Yield an output in JSON in pieces, without its last bracket; NaN raises InvalidRequest."""
     yield f'{_json(tensor)[:-1]},"data":['.encode()
     flat = array.reshape(-1)
     for start in range(0, len(flat), _AT_ONCE):
