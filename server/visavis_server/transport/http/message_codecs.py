@@ -32,6 +32,7 @@ _PHRASES: Final = (
     ),
     (r"Failed to parse (\w+) field: ", r"\1: "),
     (r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is not an integer"),
+    (r"Couldn't parse float: ", "not a number: "),
     (r"Couldn't parse (\w+): ", r"not an \1: "),
     (r"expected string or bytes-like object, got '(\w+)'", r"it must be a string, not \1"),
 )

@@ -147,6 +147,12 @@ async def test_an_invalid_form_is_explained(web: Served) -> None:
         assert why in answered.json["message"]
 
 
+async def test_a_number_that_is_none_is_explained(web: Served) -> None:
+    answered = await post(web, "Detect", form(PICTURE, ("scoreThreshold", "high")))
+    assert answered.status == 400
+    assert "not a number: high at DetectRequest.scoreThreshold" in answered.json["message"]
+
+
 async def test_a_form_has_a_limited_number_of_parts(web: Served) -> None:
     answered = await post(web, "Detect", form(*[("labels", "cat")] * 5000, PICTURE))
     assert answered.status == 400
