@@ -64,7 +64,8 @@ GO := module=visavis.internal/visavis,Mvisavis/v1/vision.proto=visavis.internal/
 OIP := server/visavis_server/api/inference
 # What is generated and committed; C++ and Java make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
-	clients/rust/src/generated clients/web/reference.html protos/visavis/v1/model.schema.json \
+	clients/rust/src/generated clients/web/reference.html clients/web/openapi.json \
+	protos/visavis/v1/model.schema.json protos/visavis/v1/vision.http.binpb \
 	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi
 
 # Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
@@ -86,6 +87,8 @@ generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, s
 	$(call where-installed,cargo,clients/rust/src/generated,$(MAKE) -s -C clients/rust generate)
 	@$(BIN)/python -m visavis_server.card > protos/visavis/v1/model.schema.json
 	@$(BIN)/python protos/reference.py > clients/web/reference.html
+	@$(BIN)/python protos/openapi.py > clients/web/openapi.json
+	@$(BIN)/python protos/annotated.py > protos/visavis/v1/vision.http.binpb
 
 $(GENERATOR)/.installed: Makefile
 	@test -x $(GENERATOR)/bin/python || $(PYTHON) -m venv $(GENERATOR)

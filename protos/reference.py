@@ -35,12 +35,8 @@ class Reference:
 
     def __init__(self, file: pb.FileDescriptorProto) -> None:
         self._package, self._services = file.package, file.service
-        places = {
-            _name(file, place.path): place
-            for place in file.source_code_info.location
-            if place.leading_comments
-        }
-        self._comments = {name: place.leading_comments for name, place in places.items()}
+        places = _places(file)
+        self._comments = comments_of(file)
         types: list[pb.DescriptorProto | pb.EnumDescriptorProto] = [
             *file.message_type,
             *file.enum_type,
@@ -74,7 +70,9 @@ class Reference:
 <p>{self._comment("")}</p>
 <p>A server that runs with <code>--http</code> takes every method as JSON too: names in camelCase,
 bytes in base64, enums by name, 64-bit integers as strings. Answers include zero values. An error
-has <code>code</code>, <code>message</code> and <code>details</code>.</p>
+has <code>code</code>, <code>message</code> and <code>details</code>. Methods that take a picture
+also take a form: <code>curl -F image=@bus.jpg -F model=yolov5n</code>.
+<a href="openapi.json">openapi.json</a> describes both.</p>
 {"".join(parts)}\
 </main>
 </body>
@@ -149,6 +147,19 @@ has <code>code</code>, <code>message</code> and <code>details</code>.</p>
         return self._known.sub(r'<a href="#\1">\1</a>', re.sub("`(.+?)`", r"<code>\1</code>", text))
 
 
+def comments_of(file: pb.FileDescriptorProto) -> dict[str, str]:
+    """Return the comments of a file's parts by name, as in the page; the file's by no name."""
+    return {name: place.leading_comments for name, place in _places(file).items()}
+
+
+def _places(file: pb.FileDescriptorProto) -> dict[str, Any]:
+    return {
+        _name(file, place.path): place
+        for place in file.source_code_info.location
+        if place.leading_comments
+    }
+
+
 def _name(file: pb.FileDescriptorProto, path: Sequence[int]) -> str:
     """Return a part's name in the page; path: fields of descriptors, each with an index."""
     part: Any = file
@@ -194,14 +205,20 @@ def _command(method: pb.MethodDescriptorProto, url: str) -> str:
     return f"{tool} @- {url} <<END\n{request}\nEND"
 
 
-def main() -> None:
-    """Print the page of the contract as it is now."""
+def contract(comments: bool = True) -> pb.FileDescriptorProto:
+    """Return the contract as it is now, with its comments."""
     buf = Path(sys.executable).with_name("buf")
     only = (PROTOS, "--path", PROTOS / "visavis/v1/vision.proto", "--exclude-imports")
-    command = (buf, "build", *only, "--as-file-descriptor-set", "--output", "-")
+    more = () if comments else ("--exclude-source-info",)
+    command = (buf, "build", *only, *more, "--as-file-descriptor-set", "--output", "-")
     built = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     (file,) = pb.FileDescriptorSet.FromString(built).file
-    sys.stdout.buffer.write(Reference(file).page().encode())
+    return file
+
+
+def main() -> None:
+    """Print the page of the contract as it is now."""
+    sys.stdout.buffer.write(Reference(contract()).page().encode())
 
 
 if __name__ == "__main__":

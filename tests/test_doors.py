@@ -7,7 +7,7 @@ tests/test_clients.py.
 import json
 import shutil
 import subprocess
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +103,46 @@ def test_grpc_web(url: str, picture: bytes, expected: pb.CompareResponse) -> Non
     answer = curl(url + COMPARE, "application/grpc-web+proto", framed_request)
     (_, message), _trailers = frames(answer)
     same(pb.CompareResponse.FromString(message), expected)
+
+
+def test_grpc_web_in_text(url: str, picture: bytes, expected: pb.CompareResponse) -> None:
+    request = pb.CompareRequest(image=pb.Image(encoded=picture))
+    text = b64encode(framed(request.SerializeToString()))
+    answer = curl(url + COMPARE, "application/grpc-web-text", text)
+    fours = (answer[at : at + 4] for at in range(0, len(answer), 4))
+    (_, message), _trailers = frames(b"".join(map(b64decode, fours)))
+    same(pb.CompareResponse.FromString(message), expected)
+
+
+def test_curl_with_a_form(
+    url: str, images: Path, expected: pb.CompareResponse, tmp_path: Path
+) -> None:
+    found = Surroundings.under(tmp_path)
+    command = ["curl", "--silent", "--fail", "-F", f"image=@{images / 'bus.jpg'}", url + COMPARE]
+    ran = subprocess.run(
+        command,
+        cwd=found.elsewhere,
+        env=found.environment(),
+        capture_output=True,
+        check=True,
+    )
+    same(json_format.Parse(ran.stdout, pb.CompareResponse()), expected)
+
+
+def test_the_open_inference_protocol(
+    server: ServerProcess, url: str, picture: bytes, images: Path
+) -> None:
+    with Client(server.address) as client:
+        detections = client.detect(images / "bus.jpg", model="yolov5n").detections
+    image = {"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1]}
+    asked = {"inputs": [{**image, "data": [b64encode(picture).decode()]}]}
+    path = f"{url}/v2/models/yolov5n_image/infer"
+    answer = json.loads(curl(path, "application/json", json.dumps(asked).encode()))
+    found = {output["name"]: output["data"] for output in answer["outputs"]}
+    assert found["labels"] == [detection.label for detection in detections]
+    assert found["scores"] == pytest.approx([d.score for d in detections], abs=1e-5)
+    boxes = [edge for d in detections for edge in d.box.xyxy]
+    assert found["boxes"] == pytest.approx(boxes, abs=0.05)
 
 
 def test_a_comparison_s_stream_ends_with_the_same(

@@ -180,12 +180,18 @@ class App:
         self, intake: Intake, tokens: Tokens | None, certificates: Certificates | None
     ) -> "HttpServer":
         try:
-            from visavis_server.transport.http.listener import http_listener
+            from visavis_server.api.inference.rest.door import InferenceDoor, weigh
+            from visavis_server.transport.http.listener import Inference, http_listener
         except ModuleNotFoundError as error:
             raise _missing("http", "http", error) from None
+        settings = self.settings
+        door = InferenceDoor(
+            self._inference, self._calls, settings.message_limits, settings.max_message_bytes
+        )
         return http_listener(
-            self.settings,
+            settings,
             self._service,
+            Inference(door, weigh),
             self._calls,
             intake,
             tokens,

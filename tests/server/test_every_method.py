@@ -138,6 +138,44 @@ async def test_over_grpc_web_no_method_breaks(everything: Served, logged: list[A
     assert [entry for entry in logged if entry["log_level"] == "error"] == []
 
 
+PATHS = [
+    "/v2",
+    "/v2/health/live",
+    "/v2/models/colors",
+    "/v2/models/colors/versions/1/config",
+    "/v2/models/colors/infer",
+    "/v2/models/colors_image/infer",
+    "/v2/models/stats",
+    "/v2/repository/index",
+    "/v2/repository/models/nobody/load",
+    "/v2/repository/models/nobody/unload",
+    "/v2/logging",
+]
+
+
+async def test_over_the_open_inference_protocol_no_path_breaks(
+    everything: Served, logged: list[Any]
+) -> None:
+    requests = [None, b"{}", b"", b"[]", b"null", b'{"inputs":{}}', b'{"parameters":[]}', *GARBAGE]
+    sizes = [None, "0", "1", "50", "1000"]
+    for path, request, size in product(PATHS, requests, sizes):
+        headers = {"Inference-Header-Content-Length": size} if size else {}
+        answer = await ask(everything.app, path, request, **headers)
+        assert answer.status < 500 or answer.status == 501, (path, request, size)
+        assert answer.status == 200 or list(json.loads(answer.body)) == ["error"]
+    assert [entry for entry in logged if entry["log_level"] == "error"] == []
+
+
+async def test_as_forms_no_method_breaks(everything: Served, logged: list[Any]) -> None:
+    head = b'--b\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    for method, request in product(OURS, (EMPTY, *GARBAGE, *(head + part for part in GARBAGE))):
+        for body in (request, request + b"\r\n--b--\r\n"):
+            kind = "multipart/form-data; boundary=b"
+            answer = await ask(everything.app, RPC + method.name, body, content_type=kind)
+            assert answer.status < 500, (method.full_name, body)
+    assert [entry for entry in logged if entry["log_level"] == "error"] == []
+
+
 async def test_all_services_in_reflection_are_tested_here(everything: Served) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(everything.channel)
     listing = reflection_pb2.ServerReflectionRequest(list_services="")

@@ -121,10 +121,11 @@ class Watched:
             return list(self.channel.unary_stream(path)(data, timeout=60))
         return [self.channel.unary_unary(path)(data, timeout=60)]
 
-    def post(self, path: str, body: bytes, kind: str) -> tuple[int, bytes]:
+    def post(self, path: str, body: bytes, kind: str, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.http, timeout=60)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", path, body, {"content-type": kind})
+            connection.request("POST", path, body, {"content-type": kind, **sent})
         response = connection.getresponse()
         answer = response.status, response.read()
         connection.close()
@@ -324,3 +325,127 @@ def test_no_json_blocks_the_loop(watched: Watched, what: str, kind: str) -> None
     status, answer = send(TEXTS[what])
     assert (status == 400) is not framed and b"internal" not in answer
     require_no_lag(watched.under(lambda: send(TEXTS[what])), copying, what)
+
+
+def numbers(text: bytes, shape: int = MEGABYTES // 4, datatype: str = "FP32") -> bytes:
+    """Return a request for inference with the text of an array."""
+    given = {"name": "images", "datatype": datatype, "shape": [shape]}
+    return b'{"inputs":[' + json.dumps(given).encode()[:-1] + b',"data":' + text + b"}]}"
+
+
+REST = {
+    "numbers": numbers(b"[" + b"0.5," * (MEGABYTES // 4 - 1) + b"0.5]"),
+    "short numbers": numbers(b"[" + b"1," * (MEGABYTES // 2 - 1) + b"1]", MEGABYTES // 2, "UINT8"),
+    "long numbers": numbers(b"[" + (b"0." + b"1" * 4000 + b",") * (MEGABYTES // 4000) + b"1]"),
+    "more numbers than the shape has": numbers(b"[" + b"0.5," * (MEGABYTES // 4) + b"1]", 192),
+    "fewer numbers than the shape has": numbers(b"[1]"),
+    "digits": numbers(b"[" + b"1" * MEGABYTES + b"]"),
+    "white space": numbers(b"[1" + b" " * MEGABYTES + b"]"),
+    "white space between lists": numbers(b"[[1]," + b" " * MEGABYTES + b"[1]]"),
+    "white space before the numbers": numbers(b" " * MEGABYTES + b"[1]"),
+    "commas": numbers(b"[" + b"," * MEGABYTES + b"]"),
+    "lists of one number": numbers(b"[" + b"[1]," * (MEGABYTES // 4) + b"[1]]"),
+    "nested lists": numbers(b"[" * MEGABYTES),
+    "empty lists": numbers(b"[" + b"[]," * (MEGABYTES // 3) + b"[]]"),
+    "closing brackets": numbers(b"[" + b"]" * MEGABYTES),
+    "objects": numbers(b"[" + b"{}," * (MEGABYTES // 3) + b"{}]"),
+    "many arrays": b'{"inputs":[' + b'{"data":[1]},' * (MEGABYTES // 13) + b"{}]}",
+    "an array without end": numbers(b"[" + b"1," * (MEGABYTES // 2)),
+    "inputs": b'{"inputs":[' + b"{}," * (MEGABYTES // 3) + b"{}]}",
+    "shapes": b'{"inputs":[{"shape":[' + b"1," * (MEGABYTES // 2) + b"1]}]}",
+    "parameters": b'{"parameters":{' + b'"":0,' * (MEGABYTES // 5) + b'"a":0}}',
+    "a picture": b'{"inputs":[{"name":"images","datatype":"BYTES","shape":[1],"data":["'
+    + b"QUJD" * (MEGABYTES // 4)
+    + b'"]}]}',
+    "pictures": b'{"inputs":[{"name":"images","datatype":"BYTES","shape":[1],"data":['
+    + b'"",' * (MEGABYTES // 3)
+    + b'""]}]}',
+    "a picture as numbers": numbers(b'["' + b"1" * MEGABYTES + b'"]'),
+}
+
+
+@pytest.mark.parametrize("what", REST)
+def test_no_json_of_the_open_inference_protocol_blocks_the_loop(
+    watched: Watched, what: str
+) -> None:
+    path, kind = "/v2/models/colors/infer", "application/json"
+    unread = b'{"inputs":"' + b"A" * MEGABYTES + b'"}'
+    copying = watched.under(lambda: watched.post(path, unread, kind))
+    status, answer = watched.post(path, REST[what], kind)
+    assert status == 400 and b"internal" not in answer, answer[:500]
+    require_no_lag(watched.under(lambda: watched.post(path, REST[what], kind)), copying, what)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("model", ["colors", "many", "crowd", "crowd_image", "many_image"])
+def test_no_answer_of_the_open_inference_protocol_blocks_the_loop(
+    watched: Watched, model: str, binary: bool
+) -> None:
+    if model.endswith("_image"):
+        given = {"name": "IMAGE", "datatype": "BYTES", "shape": [16, 1]}
+        contents = picture_elements(16)
+    else:
+        size = 64 if model == "crowd" else 8
+        pixels = np.zeros((16, 3, size, size), np.float32)
+        given = {"name": "images", "datatype": "FP32", "shape": list(pixels.shape)}
+        contents = pixels.tobytes()
+    most = {"max_detections": 1000, "iou_threshold": 1, "score_threshold": 0, "top_k": 1000}
+    text = json.dumps(
+        {
+            "parameters": {"binary_data_output": binary, **most},
+            "inputs": [{**given, "parameters": {"binary_data_size": len(contents)}}],
+        }
+    ).encode()
+
+    def send() -> bytes:
+        path, size = f"/v2/models/{model}/infer", str(len(text))
+        status, answer = watched.post(
+            path, text + contents, "", inference_header_content_length=size
+        )
+        assert status == 200, answer[:500]
+        return answer
+
+    require_no_lag(watched.under(send), Lag(0, 0), model)
+
+
+HEAD = b'--b\r\nContent-Disposition: form-data; name="%b"; filename="a"\r\n\r\n'
+FORMS = {
+    "a picture": HEAD % b"image" + b"A" * MEGABYTES + b"\r\n--b--\r\n",
+    "almost boundaries": HEAD % b"image" + b"\r\n--" * (MEGABYTES // 4) + b"\r\n--b--\r\n",
+    "parts": (HEAD % b"labels" + b"\r\n") * (MEGABYTES // 60) + b"--b--\r\n",
+    "boundaries": b"--b\r\n" * (MEGABYTES // 5),
+    "a header": b"--b\r\nContent-Disposition: " + b"a" * MEGABYTES,
+    "headers": b"--b\r\n" + b"a: b\r\n" * (MEGABYTES // 6),
+    "backslashes": HEAD.replace(b"%b", b"\\" * 900) + b"A" * MEGABYTES,
+    "no boundary": b"A" * MEGABYTES,
+    "line breaks": b"\r\n" * (MEGABYTES // 2),
+    "a field": HEAD % b"model" + b"A" * MEGABYTES + b"\r\n--b--\r\n",
+    "a number": HEAD % b"maxDetections" + b"1" * MEGABYTES + b"\r\n--b--\r\n",
+}
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_no_form_blocks_the_loop(watched: Watched, what: str) -> None:
+    path, kind = f"/{VISION.full_name}/Detect", "multipart/form-data; boundary=b"
+    unread = "multipart/form-data"
+    copying = watched.under(lambda: watched.post(path, b"A" * MEGABYTES, unread))
+    status, answer = watched.post(path, FORMS[what], kind)
+    assert status == 400 and b"internal" not in answer, answer[:500]
+    require_no_lag(watched.under(lambda: watched.post(path, FORMS[what], kind)), copying, what)
+
+
+BASE64 = {
+    "a picture": b64encode(struct.pack(">BI", 0, MEGABYTES) + bytes(MEGABYTES)),
+    "parts": b"AA==" * (MEGABYTES // 4),
+    "padding": b"=" * MEGABYTES,
+    "no base64": b"\xff" * MEGABYTES,
+}
+
+
+@pytest.mark.parametrize("what", BASE64)
+def test_no_text_of_grpc_web_blocks_the_loop(watched: Watched, what: str) -> None:
+    path, kind = f"/{VISION.full_name}/Detect", "application/grpc-web-text"
+    copying = watched.under(lambda: watched.post(path, BASE64[what], "application/proto"))
+    status, answer = watched.post(path, BASE64[what], kind)
+    assert status == (200 if what == "a picture" else 400), answer[:500]
+    require_no_lag(watched.under(lambda: watched.post(path, BASE64[what], kind)), copying, what)

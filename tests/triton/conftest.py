@@ -1,5 +1,6 @@
-"""An environment with Triton's clients, in which tests run, and a server for them."""
+"""Environments with Triton's and KServe's clients, in which tests run, and a server for them."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +16,12 @@ from visavis_server.api.inference import grpc_service_pb2
 
 FOLDER = Path(__file__).parent
 INSIDE = FOLDER / "with_tritonclient"
+INSIDE_KSERVE = FOLDER / "with_kserve"
 REQUIREMENTS = FOLDER / "requirements.txt"
 RunInside = Callable[..., None]
 
 # They run in a process of their own: see `run_inside`.
-collect_ignore = [INSIDE.name]
+collect_ignore = [INSIDE.name, INSIDE_KSERVE.name]
 
 
 @pytest.fixture(scope="session")
@@ -49,28 +51,37 @@ def run_inside(
     found = Surroundings.under(tmp_path_factory.mktemp("inside"))
 
     def run(file: str, **environment: str) -> None:
-        pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(INSIDE), "--tb=short")
-        done = subprocess.run(
-            (*pytest_there, str(INSIDE / file)),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=found.elsewhere,
-            env=found.environment(
-                {
-                    "PYTHONPATH": str(packages),
-                    "CONTRACT": str(contract),
-                    "YOLO_AUTOINSTALL": "false",
-                    "YOLO_CONFIG_DIR": str(settings),
-                    "YOLO_OFFLINE": "true",
-                    **environment,
-                }
-            ),
+        run_before_ours(
+            INSIDE / file,
+            packages,
+            found,
+            {
+                "CONTRACT": str(contract),
+                "YOLO_AUTOINSTALL": "false",
+                "YOLO_CONFIG_DIR": str(settings),
+                "YOLO_OFFLINE": "true",
+                **environment,
+            },
         )
-        if done.returncode:
-            pytest.fail(done.stdout + done.stderr, pytrace=False)
 
     return run
+
+
+def run_before_ours(
+    path: Path, packages: Path, found: Surroundings, environment: dict[str, str]
+) -> None:
+    """Run a file of tests in a process where some packages go before ours."""
+    pytest_there = (sys.executable, "-m", "pytest", "--confcutdir", str(path.parent), "--tb=short")
+    done = subprocess.run(
+        (*pytest_there, str(path)),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=found.elsewhere,
+        env=found.environment({"PYTHONPATH": str(packages), **environment}),
+    )
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -82,5 +93,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         graphs.put(folder / "models", "colors", version, colors)
     boxes, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document())
     graphs.put(folder / "models", "boxes", 1, boxes)
-    with ServerProcess(folder / "models", folder) as server:
+    with ServerProcess(folder / "models", folder, "--http", "127.0.0.1:0") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def http_address(server: ServerProcess) -> str:
+    """Return the server's address for HTTP."""
+    entries = map(json.loads, server.log.splitlines())
+    address: str = next(e["http"] for e in entries if e["event"] == "ready")
+    return address

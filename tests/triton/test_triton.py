@@ -1,4 +1,4 @@
-"""The server as Triton's and ultralytics' clients see it."""
+"""The server as Triton's, KServe's and ultralytics' clients see it."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,10 @@ import pytest
 from visavis import Client
 
 from tests.faults.process import ServerProcess
+from tests.packages import installed
+from tests.surroundings import Surroundings
 
-from .conftest import INSIDE, RunInside
+from .conftest import INSIDE, INSIDE_KSERVE, RunInside, run_before_ours
 
 FILES = sorted(path.name for path in INSIDE.glob("test_*.py"))
 REAL = "test_real_models.py"
@@ -16,9 +18,16 @@ REAL = "test_real_models.py"
 
 @pytest.mark.parametrize("file", [name for name in FILES if name != REAL])
 def test_tritons_clients_work_unchanged(
-    file: str, run_inside: RunInside, server: ServerProcess
+    file: str, run_inside: RunInside, server: ServerProcess, http_address: str
 ) -> None:
-    run_inside(file, ADDRESS=server.address)
+    run_inside(file, ADDRESS=server.address, HTTP_ADDRESS=http_address)
+
+
+def test_kserve_s_rest_client_works_unchanged(http_address: str, tmp_path: Path) -> None:
+    packages = installed(INSIDE_KSERVE / "requirements.txt", "KServe's client")
+    found = Surroundings.under(tmp_path)
+    environment = {"HTTP_ADDRESS": http_address}
+    run_before_ours(INSIDE_KSERVE / "test_rest.py", packages, found, environment)
 
 
 def test_ultralytics_finds_what_detect_finds(

@@ -9,7 +9,7 @@ import json
 import secrets
 from base64 import b64encode
 from binascii import a2b_base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from string import ascii_letters, digits
 from typing import Any, Final, TypeVar
 
@@ -28,7 +28,7 @@ _LONG_BYTES: Final = 64 << 10
 _PIECE_BYTES: Final = 3 << 18
 # Brackets, commas, numbers and white space per field; indented lists have about 10.
 _STRUCTURE_BYTES: Final = 16
-_QUOTES: Final = 4
+QUOTES_PER_FIELD: Final = 4
 _MAX_BACKSLASHES: Final = 64
 # A placeholder of a long string. Random, so that no client can send one.
 _MARK_BYTES: Final = 18
@@ -46,6 +46,27 @@ def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
     field, or invalid base64 in one; ValueError, RecursionError or json_format.ParseError if it is
     not such a message.
     """
+    parsed, cut = load(data, limits)
+    long: dict[bytes, bytes] = {}
+    for path, base64 in _base64_texts(parsed, message_class.DESCRIPTOR):
+        if base64 in cut:
+            long[a2b_base64(base64)] = from_base64(cut.pop(base64), path)
+        else:
+            from_base64(base64.encode(), path)
+    require_none_left(cut)
+    message = json_format.ParseDict(parsed, message_class())
+    for part, field, value in _bytes_fields(message):
+        if value in long:
+            setattr(part, field.name, long.pop(value))
+    return message
+
+
+def load(data: bytes, limits: MessageLimits) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the object in a JSON text, and its long strings by the marks in their places.
+
+    The strings are unread: with their escapes. Run it in a thread. Raises InvalidRequest if the
+    text exceeds the limits; ValueError or RecursionError if it is not JSON.
+    """
     if data.lstrip()[:1] != b"{":
         raise InvalidRequest("request", "the JSON of a request must be an object: {...}")
     text, cut = _without_long_strings(data, limits)
@@ -53,23 +74,17 @@ def read(data: bytes, message_class: type[_M], limits: MessageLimits) -> _M:
         parsed = json.loads(text.decode(), object_pairs_hook=_without_repeated_names)
     except ValueError as error:
         raise ValueError(f"Failed to load JSON: {error}") from None
-    long: dict[bytes, bytes] = {}
-    for path, base64 in _base64_texts(parsed, message_class.DESCRIPTOR):
-        if base64 in cut:
-            long[a2b_base64(base64)] = _from_base64(cut.pop(base64), path)
-        else:
-            _from_base64(base64.encode(), path)
+    return parsed, cut
+
+
+def require_none_left(cut: Mapping[str, bytes]) -> None:
+    """Raise InvalidRequest if a long string was not the value of a bytes field."""
     for left in cut.values():
         raise InvalidRequest(
             "request",
             f"the request has a string of {len(left)} bytes outside of an image; the limit is "
             f"{_LONG_BYTES}",
         )
-    message = json_format.ParseDict(parsed, message_class())
-    for part, field, value in _bytes_fields(message):
-        if value in long:
-            setattr(part, field.name, long.pop(value))
-    return message
 
 
 def write(message: Message) -> bytes:
@@ -109,7 +124,7 @@ def _without_long_strings(data: bytes, limits: MessageLimits) -> tuple[bytes, di
     while (start := data.find(b'"', position)) >= 0:
         structure += start - position
         start += 1
-        end, escaped = _end_of_string(data, start, _QUOTES * limits.fields - quotes)
+        end, escaped = end_of_string(data, start, QUOTES_PER_FIELD * limits.fields - quotes)
         quotes += 2 + escaped
         if end - start > _LONG_BYTES:
             mark = b64encode(secrets.token_bytes(_MARK_BYTES))
@@ -118,12 +133,12 @@ def _without_long_strings(data: bytes, limits: MessageLimits) -> tuple[bytes, di
             kept = end
         else:
             text_bytes += end - start
-        if quotes > _QUOTES * limits.fields or text_bytes > limits.text_bytes:
+        if quotes > QUOTES_PER_FIELD * limits.fields or text_bytes > limits.text_bytes:
             break
         position = end + 1
     structure += len(data) - position
     for count, limit, unit in (
-        (quotes, _QUOTES * limits.fields, "quotes"),
+        (quotes, QUOTES_PER_FIELD * limits.fields, "quotes"),
         (text_bytes, limits.text_bytes, "bytes of names and other strings"),
         (structure, _STRUCTURE_BYTES * limits.fields, "bytes of brackets, commas and numbers"),
     ):
@@ -134,7 +149,7 @@ def _without_long_strings(data: bytes, limits: MessageLimits) -> tuple[bytes, di
     return b"".join([*pieces, data[kept:]]), cut
 
 
-def _end_of_string(data: bytes, start: int, most: int) -> tuple[int, int]:
+def end_of_string(data: bytes, start: int, most: int) -> tuple[int, int]:
     """Return the index of a string's closing quote, and the number of escaped ones, up to most.
 
     Raises ValueError if the string has no closing quote.
@@ -171,7 +186,7 @@ def _base64_texts(parsed: object, descriptor: Any, path: str = "") -> Iterator[t
                     yield f"{path}{field.name}", item
 
 
-def _from_base64(text: bytes, field: str) -> bytes:
+def from_base64(text: bytes, field: str) -> bytes:
     """Return the bytes of a JSON string of base64: standard or URL-safe, with or without padding.
 
     Raises InvalidRequest for the field for anything else: Python's decoder would skip invalid

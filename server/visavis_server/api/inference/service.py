@@ -1,10 +1,11 @@
 """The Open Inference Protocol v2 with Triton's additions, so that its clients work unchanged."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from importlib.metadata import version
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -42,6 +43,11 @@ _EXTENSIONS: Final = (
 _MAX_REASON_LENGTH: Final = 512
 # Requests of one stream that are handled at once.
 _STREAM_CONCURRENCY: Final = 16
+
+Written = TypeVar("Written")
+
+Write = Callable[[pb.ModelInferResponse, Mapping[str, tensors.Array]], Written]
+"""Writes a response with outputs by name; runs in a thread, as its cost grows with them."""
 
 
 class Administration(Protocol):
@@ -149,7 +155,41 @@ class InferenceService:
 
     async def ModelInfer(self, request: tensors.Request, context: Context) -> bytes:
         """Return a model's outputs, raw if the inputs were raw, in wire format."""
-        return await self._infer(request, context, pb.ModelInferResponse())
+        write = partial(tensors.write_response, raw=bool(request.raw))
+        return await self.infer(request, context, write)
+
+    async def infer(
+        self,
+        request: tensors.Request,
+        context: Context,
+        write: Write[Written],
+        response: pb.ModelInferResponse | None = None,
+    ) -> Written:
+        """Return a model's outputs as `write` writes them.
+
+        response: the message to complete; by default an empty one.
+        """
+        response = pb.ModelInferResponse() if response is None else response
+        message = request.message
+        model, view = self._find(message.model_name, message.model_version, "model_name")
+        parameters = inference_messages.read_parameters(message.parameters)
+        wanted = inference_messages.read_wanted(message, view, model.task)
+        timeout_s = inference_messages.read_timeout_s(parameters)
+        caller = caller_of("ModelInfer", context, timeout_s)
+        inputs = await asyncio.to_thread(tensors.read_inputs, request)
+        outputs = await view.infer(inputs, parameters, caller)
+        response.model_name, response.model_version = message.model_name, str(model.version)
+        response.id = message.id
+
+        def selected() -> Written:
+            labels = model.document.label_set.labels
+            chosen = {
+                name: classified(outputs[name], labels, best) if best else outputs[name]
+                for name, best in wanted.items()
+            }
+            return write(response, chosen)
+
+        return await asyncio.to_thread(selected)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[tensors.Request], context: Context
@@ -221,37 +261,13 @@ class InferenceService:
         "log settings are not supported; start the server with --log-level and --log-format"
     )
 
-    async def _infer(
-        self, request: tensors.Request, context: Context, response: pb.ModelInferResponse
-    ) -> bytes:
-        """Return `response` in wire format, with the outputs added."""
-        message = request.message
-        model, view = self._find(message.model_name, message.model_version, "model_name")
-        parameters = inference_messages.read_parameters(message.parameters)
-        wanted = inference_messages.read_wanted(message, view, model.task)
-        timeout_s = inference_messages.read_timeout_s(parameters)
-        caller = caller_of("ModelInfer", context, timeout_s)
-        inputs = await asyncio.to_thread(tensors.read_inputs, request)
-        outputs = await view.infer(inputs, parameters, caller)
-        response.model_name, response.model_version = message.model_name, str(model.version)
-        response.id = message.id
-
-        def write() -> bytes:
-            labels = model.document.label_set.labels
-            selected = {
-                name: classified(outputs[name], labels, best) if best else outputs[name]
-                for name, best in wanted.items()
-            }
-            return tensors.write_response(response, selected, raw=bool(request.raw))
-
-        return await asyncio.to_thread(write)
-
     async def _streamed(self, request: tensors.Request, context: Context) -> bytes:
         response = pb.ModelInferResponse()
         try:
             if inference_messages.wants_final_response(request.message):
                 response.parameters["triton_final_response"].bool_param = True
-            written = await self._infer(request, context, response)
+            write = partial(tensors.write_response, raw=bool(request.raw))
+            written = await self.infer(request, context, write, response)
         except VisavisError as error:
             # The id tells the client which request failed.
             return pb.ModelStreamInferResponse(

@@ -62,12 +62,12 @@ _DATATYPES: Mapping[str, tuple[str, str]] = {
     "FP32": ("<f4", "fp32_contents"),
     "FP64": ("<f8", "fp64_contents"),
 }
-_BYTES = "BYTES"
+BYTES = "BYTES"
 
 # The first bytes of JPEG, PNG and WebP.
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 # More than any model takes. A shape of 30,000 sizes of 2^62 took 8 s to multiply and print.
-_MAX_RANK = 8
+MAX_RANK = 8
 # Of raw BYTES: a message has room for 8 million empty ones.
 _MAX_ELEMENTS = 4096
 # Copied at a time with the GIL held, for about a millisecond.
@@ -95,9 +95,9 @@ def read_inputs(request: Request) -> dict[str, Array]:
                 f"{field}.parameters",
                 "shared memory is not supported; send the contents in the request",
             )
-        if (rank := len(tensor.shape)) > _MAX_RANK:
+        if (rank := len(tensor.shape)) > MAX_RANK:
             raise InvalidRequest(
-                f"{field}.shape", f"the shape has {rank} dimensions; the limit is {_MAX_RANK}"
+                f"{field}.shape", f"the shape has {rank} dimensions; the limit is {MAX_RANK}"
             )
         shape = tuple(tensor.shape)
         if any(size < 0 for size in shape):
@@ -136,14 +136,14 @@ def write_response(response: Response, outputs: Mapping[str, Array], raw: bool) 
         contents = [] if raw else delimited(_CONTENTS, _typed(tensor.datatype, array))
         tensors += delimited(_OUTPUTS, [tensor.SerializeToString(), *contents])
         if raw:
-            raw_contents += delimited(_RAW_OUTPUTS, [_to_raw(array)])
+            raw_contents += delimited(_RAW_OUTPUTS, [to_raw(array)])
     return b"".join([response.SerializeToString(), *tensors, *raw_contents])
 
 
 def datatype_of(array: Array) -> str:
     """Return the protocol's name for an array's datatype."""
     if array.dtype == object:
-        return _BYTES
+        return BYTES
     return next(name for name, (kind, _) in _DATATYPES.items() if np.dtype(kind) == array.dtype)
 
 
@@ -152,9 +152,9 @@ def _has_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> bool:
 
 
 def _from_raw(datatype: str, data: bytes | memoryview, field: str) -> Array:
-    if datatype == _BYTES:
+    if datatype == BYTES:
         return _objects(_elements(data, field))
-    kind = np.dtype(_kind(datatype, field)[0])
+    kind = np.dtype(kind_of(datatype, field)[0])
     if len(data) % kind.itemsize:
         raise InvalidRequest(
             f"{field}.shape", f"{len(data)} bytes are not a multiple of the size of {datatype}"
@@ -163,9 +163,9 @@ def _from_raw(datatype: str, data: bytes | memoryview, field: str) -> Array:
 
 
 def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> Array:
-    if datatype == _BYTES:
+    if datatype == BYTES:
         return _objects(contents.bytes_contents)
-    kind, name = _kind(datatype, field)
+    kind, name = kind_of(datatype, field)
     if not name:
         raise InvalidRequest(
             f"{field}.contents", f"{datatype} has no typed contents; send raw contents"
@@ -182,11 +182,15 @@ def _from_typed(datatype: str, contents: pb.InferTensorContents, field: str) -> 
         ) from None
 
 
-def _kind(datatype: str, field: str) -> tuple[str, str]:
+def kind_of(datatype: str, field: str) -> tuple[str, str]:
+    """Return the NumPy type of a datatype's elements, and the field of its typed contents.
+
+    Raises InvalidRequest for the field if there is no such datatype, or if it is BYTES.
+    """
     if datatype not in _DATATYPES:
         raise InvalidRequest(
             f"{field}.datatype",
-            f"the datatype is {datatype[:32]!r}; choose one of {', '.join((*_DATATYPES, _BYTES))}",
+            f"the datatype is {datatype[:32]!r}; choose one of {', '.join((*_DATATYPES, BYTES))}",
         )
     return _DATATYPES[datatype]
 
@@ -224,7 +228,7 @@ def _is_bare_picture(data: bytes | memoryview) -> bool:
     return head.startswith(_PICTURES) and int.from_bytes(head, "little") > len(data)
 
 
-def _to_raw(array: Array) -> Any:
+def to_raw(array: Array) -> Any:
     """Return an array's raw contents: bytes, or the array itself if it is contiguous."""
     if array.dtype != object:
         return np.ascontiguousarray(array)
@@ -238,7 +242,7 @@ def _typed(datatype: str, array: Array) -> list[Any]:
     if datatype in ("FP32", "FP64"):
         number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number
         return delimited(number, [np.ascontiguousarray(array)])
-    values = map(_encoded, array.flat) if datatype == _BYTES else array.ravel().tolist()
+    values = map(_encoded, array.flat) if datatype == BYTES else array.ravel().tolist()
     contents = pb.InferTensorContents()
     getattr(contents, name).extend(values)
     return [contents.SerializeToString()]

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visavis_server.addresses import is_local
@@ -56,29 +56,31 @@ class Gateway:
 
         await (self._rejection(scope) or self._app)(scope, receive, send_with_headers)
 
-    def _rejection(self, scope: Scope) -> PlainTextResponse | None:
+    def _rejection(self, scope: Scope) -> Response | None:
         """Return the response that rejects a request; None if the request is acceptable."""
         headers = scope["headers"]
         if _ends_ambiguously(scope):
             # A proxy might see another request in the bytes that follow: they are not read.
-            return PlainTextResponse(
-                "send either Content-Length or, from version 1.1 on, Transfer-Encoding\n",
-                400,
-                headers={"connection": "close"},
+            response = _rejected(
+                scope, 400, "send either Content-Length or, from version 1.1 on, Transfer-Encoding"
             )
+            response.headers["connection"] = "close"
+            return response
         if not all(
             map(_TIMEOUT.fullmatch, values_of(headers, "connect-timeout-ms", "grpc-timeout"))
         ):
-            return PlainTextResponse(
-                "invalid timeout: connect-timeout-ms takes up to 10 digits, grpc-timeout takes up "
-                "to 8 and a unit\n",
+            return _rejected(
+                scope,
                 400,
+                "invalid timeout: connect-timeout-ms takes up to 10 digits, grpc-timeout takes up "
+                "to 8 and a unit",
             )
         if self._only_local and not self._is_known("".join(values_of(headers, "host"))):
-            return PlainTextResponse(
-                "this server accepts local requests only; address it as localhost, or add the host "
-                "to its setting http_hosts\n",
+            return _rejected(
+                scope,
                 403,
+                "this server accepts local requests only; address it as localhost, or add the host "
+                "to its setting http_hosts",
             )
         return None
 
@@ -87,6 +89,13 @@ class Gateway:
             return False
         name = match["name"].lower()
         return is_local(f"{name}:80") or name in self._hosts
+
+
+def _rejected(scope: Scope, status: int, why: str) -> Response:
+    """Return a rejection, which clients of the Open Inference Protocol read as JSON."""
+    if scope["path"].startswith("/v2"):
+        return JSONResponse({"error": why}, status)
+    return PlainTextResponse(f"{why}\n", status)
 
 
 def _ends_ambiguously(scope: Scope) -> bool:

@@ -1,5 +1,10 @@
-"""The HTTP listener: our RPCs as Connect, gRPC-Web and JSON; metrics, probes, the playground."""
+"""The HTTP listener: our RPCs, the Open Inference Protocol, metrics, probes, the playground.
 
+Our RPCs are served as Connect, gRPC-Web, JSON and forms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,9 +24,12 @@ from visavis_server.settings import Settings
 from visavis_server.transport.calls import REQUEST_ID, Calls
 from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.http.connect import ConnectService
+from visavis_server.transport.http.forms import FORM, Forms
 from visavis_server.transport.http.gateway import Gateway
-from visavis_server.transport.http.guards import Authenticated, Receiving
+from visavis_server.transport.http.guards import Authenticated, OwnPages, Receiving, Weigh
+from visavis_server.transport.http.rejections import inference_error
 from visavis_server.transport.http.server import HttpServer, Rendered, metrics_of
+from visavis_server.transport.http.web_text import WebText
 from visavis_server.transport.intake import Intake
 from visavis_server.transport.tokens import Tokens
 
@@ -33,11 +41,18 @@ _CORS_HEADERS = (
     "connect-timeout-ms",
     "content-type",
     "grpc-timeout",
+    "inference-header-content-length",
     "x-grpc-web",
     "x-user-agent",
     REQUEST_ID,
 )
-_CORS_EXPOSED = ("grpc-message", "grpc-status", "grpc-status-details-bin", REQUEST_ID)
+_CORS_EXPOSED = (
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
+    "inference-header-content-length",
+    REQUEST_ID,
+)
 
 
 class Service(Protocol):
@@ -54,17 +69,26 @@ class Service(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The Open Inference Protocol: its application, and the memory that its requests take."""
+
+    app: ASGIApp
+    weigh: Weigh
+
+
 def http_listener(
     settings: Settings,
     service: Service,
+    inference: Inference,
     calls: Calls,
     intake: Intake,
     tokens: Tokens | None,
     certificates: Certificates | None,
     rendered: Rendered,
 ) -> HttpServer:
-    """Return the listener for our RPCs over HTTP. Raises StartupError."""
-    app = _application(settings, service, calls, intake, tokens, rendered)
+    """Return the listener for all services over HTTP. Raises StartupError."""
+    app = _application(settings, service, inference, calls, intake, tokens, rendered)
     tls = certificates.context if certificates else None
     return HttpServer(app, settings, "http", settings.max_connections, tls)
 
@@ -72,6 +96,7 @@ def http_listener(
 def _application(
     settings: Settings,
     service: Service,
+    inference: Inference,
     calls: Calls,
     intake: Intake,
     tokens: Tokens | None,
@@ -90,11 +115,10 @@ def _application(
             return PlainTextResponse("ok\n")
         return PlainTextResponse("not ready\n", 503)
 
-    rpcs = ConnectService(_SERVICE, service, calls, settings.message_limits)
-    receiving = Receiving(rpcs, intake, calls, settings.max_message_bytes)
     app: ASGIApp = Starlette(
         routes=[
-            Mount(rpcs.path, receiving, middleware=authenticated),
+            *_rpcs(settings, service, calls, intake, authenticated),
+            *_inference(settings, inference, calls, intake, tokens),
             Route("/metrics", metrics_of(rendered), middleware=authenticated),
             Route("/livez", alive, middleware=probed),
             Route("/readyz", ready, middleware=probed),
@@ -112,6 +136,39 @@ def _application(
         )
     assert settings.http is not None
     return Gateway(app, only_local=is_local(settings.http), hosts=settings.http_hosts)
+
+
+def _rpcs(
+    settings: Settings,
+    service: Service,
+    calls: Calls,
+    intake: Intake,
+    authenticated: Sequence[Middleware],
+) -> list[Mount]:
+    """Return the routes of our RPCs."""
+    connect = ConnectService(_SERVICE, service, calls, settings.message_limits)
+    forms = Forms(WebText(connect), _SERVICE, service, calls, settings.message_limits)
+    receiving = Receiving(forms, intake, calls, settings.max_message_bytes)
+    guarded = OwnPages(receiving, settings.cors_origins, kinds=(FORM,))
+    return [Mount(connect.path, guarded, middleware=authenticated)]
+
+
+def _inference(
+    settings: Settings, inference: Inference, calls: Calls, intake: Intake, tokens: Tokens | None
+) -> list[Route | Mount]:
+    """Return the routes of the Open Inference Protocol."""
+    refusal = inference_error
+    authenticated = [Middleware(Authenticated, tokens=tokens, refusal=refusal)] if tokens else []
+    receiving = Receiving(
+        inference.app, intake, calls, settings.max_message_bytes, refusal, inference.weigh
+    )
+    guarded = OwnPages(receiving, settings.cors_origins, refusal)
+    probed = [] if settings.open_health else authenticated
+    return [
+        Mount("/v2/health", inference.app, middleware=probed),
+        Route("/v2", guarded, middleware=authenticated),
+        Mount("/v2", guarded, middleware=authenticated),
+    ]
 
 
 def _page() -> Path:

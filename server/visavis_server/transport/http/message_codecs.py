@@ -17,7 +17,7 @@ from visavis_server.transport import json_message
 from visavis_server.transport.wire import require_few_fields
 
 # Larger JSON is read and written in a thread: protobuf's JSON is plain Python, about 3 µs a field.
-_SMALL_JSON_BYTES: Final = 4 << 10
+SMALL_BYTES: Final = 4 << 10
 
 # json_format's errors quote the whole value.
 _LONGEST_REASON: Final = 512
@@ -32,6 +32,7 @@ _PHRASES: Final = (
     ),
     (r"Failed to parse (\w+) field: ", r"\1: "),
     (r"invalid literal for int\(\) with base 10: ('.*?')", r"\1 is not an integer"),
+    (r"Couldn't parse float: ", "not a number: "),
     (r"Couldn't parse (\w+): ", r"not an \1: "),
     (r"expected string or bytes-like object, got '(\w+)'", r"it must be a string, not \1"),
 )
@@ -90,11 +91,11 @@ class Json:
         """Return a message to be parsed later; connectrpc calls this."""
         data = _whole(data)
         read = partial(json_message.read, data, message_class, self._limits)
-        return Unread(read, self, takes_long=len(data) > _SMALL_JSON_BYTES)
+        return Unread(read, self, takes_long=len(data) > SMALL_BYTES)
 
     async def written(self, message: Message) -> Written:
         """Return a message in this format."""
-        if message.ByteSize() > _SMALL_JSON_BYTES:
+        if message.ByteSize() > SMALL_BYTES:
             return Written(await asyncio.to_thread(json_message.write, message))
         return Written(json_message.write(message))
 

@@ -1,35 +1,44 @@
-"""Rejections of HTTP requests, in Connect's format."""
+"""Errors of HTTP requests as responses: Connect's, and the Open Inference Protocol's."""
 
 import asyncio
 import json
+import math
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from google.rpc import code_pb2
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from visavis_server.errors import VisavisError
+from visavis_server.errors import Overloaded
 from visavis_server.transport.calls import REQUEST_ID
-from visavis_server.transport.statuses import status_of
+from visavis_server.transport.statuses import code_of, status_of
+
+Refusal = Callable[[Exception, Scope], Response]
+"""Returns the response for an error."""
 
 # Connect's HTTP statuses.
 _HTTP_CODES: Final = {
     "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
     "UNAUTHENTICATED": 401,
-    "DEADLINE_EXCEEDED": 504,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
     "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
 }
 # How long the body of a rejected request is read and discarded.
 _DISCARD_S: Final = 1.0
 
 
-def rejection(error: VisavisError, scope: Scope) -> Response:
+def rejection(error: Exception, scope: Scope) -> Response:
     """Return an error in Connect's format."""
-    (request_id,) = values_of(scope["headers"], REQUEST_ID)
-    status = status_of(error, scope["path"], request_id)
+    status = status_of(error, scope["path"], _request_id(scope))
     body = {
         "code": code_pb2.Code.Name(status.code).lower(),
         "message": status.message,
@@ -41,21 +50,26 @@ def rejection(error: VisavisError, scope: Scope) -> Response:
             for detail in status.details
         ],
     }
-    # The connection can't be reused, because the rest of the body may not be read.
-    return Response(
-        json.dumps(body),
-        _HTTP_CODES[error.code],
-        headers={"connection": "close"},
-        media_type="application/json",
-    )
+    return Response(json.dumps(body), _HTTP_CODES[code_of(error)], media_type="application/json")
+
+
+def inference_error(error: Exception, scope: Scope) -> Response:
+    """Return an error in the Open Inference Protocol's format: {"error": "…"}."""
+    status = status_of(error, scope["path"], _request_id(scope))
+    response = JSONResponse({"error": status.message}, _HTTP_CODES[code_of(error)])
+    if isinstance(error, Overloaded):
+        response.headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return response
 
 
 async def reject(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a rejection, then discard the body for a moment.
+    """Send a rejection, then discard the body for a moment, and close the connection.
 
     Closing a connection with unread bytes resets it. A proxy that is still sending would then lose
     the rejection: nginx answers 502.
     """
+    # The connection can't be reused, because the rest of the body may not be read.
+    response.headers["connection"] = "close"
 
     async def send_open(message: Message) -> None:
         more = {"more_body": True} if message["type"] == "http.response.body" else {}
@@ -73,3 +87,8 @@ def values_of(headers: list[tuple[bytes, bytes]], *names: str) -> list[str]:
     """Return the values of the headers with these names."""
     wanted = [name.encode() for name in names]
     return [value.decode("latin-1") for key, value in headers if key in wanted]
+
+
+def _request_id(scope: Scope) -> str:
+    (request_id,) = values_of(scope["headers"], REQUEST_ID)
+    return request_id

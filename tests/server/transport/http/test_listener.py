@@ -40,6 +40,7 @@ DETECT = {**CLASSIFY, "model": "boxes"}
 COMPARE = {"image": CLASSIFY["image"]}
 JSON = {"content-type": "application/json"}
 README = Path(__file__).parents[4] / "README.md"
+DOCUMENT = README.parent / "docs" / "http.md"
 # TLS over HTTP needs asyncio's event loop.
 SERVES_HTTP_WITH_TLS = pytest.mark.asyncio(loop_factories=["asyncio"])
 
@@ -638,20 +639,31 @@ def test_a_public_address_takes_tls_and_authentication(models: Path) -> None:
 
 
 @pytest.mark.usefixtures("minimal_surroundings")
-async def test_the_readme_s_curl_line_works(models: Path, tmp_path: Path) -> None:
-    (line,) = re.findall(r"^\$ (echo .*curl .*)$", README.read_text("utf-8"), re.MULTILINE)
+async def test_the_curl_lines_of_the_documents_work(models: Path, tmp_path: Path) -> None:
+    lines = [
+        line
+        for document in (README, DOCUMENT)
+        for line in re.findall(r"^\$ (.*curl .*)$", document.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(lines) == 6
     # Longer than the limit of a command-line argument.
     noise = Image.effect_noise((640, 640), 100).convert("RGB")
     noise.save(tmp_path / "street.jpg", quality=95)
     assert (tmp_path / "street.jpg").stat().st_size > 131_072
     async with served_by(App(settings(models, http="127.0.0.1:0"))) as served:
-        line = line.replace("127.0.0.1:8000", str(served.app.http_address))
-        line = line.replace("yolov5n", "boxes")
-        done = await asyncio.create_subprocess_exec(
-            "bash", "-c", line, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
-        )
-        out, _ = await done.communicate()
-    assert [found["label"] for found in json.loads(out)["detections"]] == ["cat", "dog"]
+        here = {"127.0.0.1:8000": str(served.app.http_address), "yolov5n": "boxes"}
+        here |= {"resnet50": "colors", "labels=person": "labels=cat", "labels=bus": "labels=dog"}
+        for line in lines:
+            for old, new in here.items():
+                line = line.replace(old, new)
+            done = await asyncio.create_subprocess_exec(
+                "bash", "-c", line, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await done.communicate()
+            answer = json.loads(out)
+            assert {"detections", "classifications", "comparisons", "outputs"} & set(answer), line
+            if "Detect" in line:
+                assert [found["label"] for found in answer["detections"]] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
