@@ -38,6 +38,7 @@ _COMMANDS: dict[str, type[TyperCommand]] = {
     "demo": TyperCommand,
     "serve": PassedOn,
     "export": PassedOn,
+    "verify": PassedOn,
     "tune": PassedOn,
     "token": PassedOn,
 }
