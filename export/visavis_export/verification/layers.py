@@ -29,9 +29,9 @@ _OUTPUTS_AT_ONCE = 12
 # The difference of weights, relative to the largest weight of their channel, that the number format
 # explains. fp32: folding a batch norm rounds. int8: half a step of 127, and another half where the
 # weights were rounded jointly.
-_WEIGHT_STEPS = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e-2, "int8": 1.2 / 127}
+_WEIGHT_STEPS = {"fp32": 1e-4, "fp16": 2e-3, "int8": 1.2 / 127}
 # The same for an output, relative to its standard deviation.
-_OUTPUT_STEPS = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.3, "int8": 0.5}
+_OUTPUT_STEPS = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def compare_layers(
 
 
 def precision_of(graph: Path) -> str:
-    """Return the number format of a graph's weights and arithmetic: fp32, fp16, bf16 or int8."""
+    """Return the number format of a graph's weights and arithmetic: fp32, fp16 or int8."""
     model = onnx.load(graph, load_external_data=False)
     operators = {node.op_type for node in model.graph.node}
     if operators & {
@@ -174,12 +174,8 @@ def precision_of(graph: Path) -> str:
     }:
         return "int8"
     large = [one.data_type for one in model.graph.initializer if np.prod(one.dims, dtype=int) > 64]
-    for data_type, name in (
-        (onnx.TensorProto.FLOAT16, "fp16"),
-        (onnx.TensorProto.BFLOAT16, "bf16"),
-    ):
-        if large and large.count(data_type) > len(large) / 2:
-            return name
+    if large.count(onnx.TensorProto.FLOAT16) > len(large) / 2:
+        return "fp16"
     return "fp32"
 
 

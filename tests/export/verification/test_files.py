@@ -263,8 +263,8 @@ def test_models_of_different_tasks_are_not_compared(
 def test_a_checkpoint_of_another_kind_is_refused_by_name(
     exported: Exported, tmp_path: Path
 ) -> None:
-    torch.save({"encoder.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
-    with pytest.raises(ExportError, match=r"encoder\.weight"):
+    torch.save({"stem.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    with pytest.raises(ExportError, match=r"another network, with tensors such as stem\.weight"):
         verify(Request(exported.file, tmp_path / "other.pt", PICTURES), tmp_path)
     with pytest.raises(ExportError, match=r"does not exist; give the \.pt"):
         verify(Request(exported.file, tmp_path / "none.pt", PICTURES), tmp_path)
