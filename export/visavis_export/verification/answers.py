@@ -113,7 +113,8 @@ def explain(given: Given, case: Case, original: Original) -> tuple[Finding, ...]
     )
 
 
-def _entry(one: Any, where: str) -> tuple[str | int, float, list[float] | None]:
+def _entry(one: Any, where: str) -> tuple[str | int, float, Any]:
+    """Return the label, the score and the box of an entry; the box is None or four numbers."""
     if not isinstance(one, dict):
         raise ExportError(f"{where} is not an object with a label, a score and a box")
     label = next(
@@ -130,6 +131,7 @@ def _entry(one: Any, where: str) -> tuple[str | int, float, list[float] | None]:
             f"{where} needs a label (class_id, class, label or name), a score (score or "
             "confidence) and, of a detector, a box [x_min, y_min, x_max, y_max]"
         )
+    assert score is not None
     return label, float(score), box
 
 
@@ -215,7 +217,7 @@ def _written(theirs: Found, seen: Seen) -> Iterator[tuple[tuple[Finding, ...], F
     """Yield the answers as the picture's corners, for each way in which they may be written."""
     width, height = seen.width, seen.height
     boxes = theirs.boxes
-    size = np.float32([width, height, width, height])
+    size = np.array((width, height) * 2, np.float32)
 
     def clipped(given: Floats) -> Found:
         return replace(theirs, boxes=np.clip(given, 0, size).astype(np.float32))
@@ -224,7 +226,7 @@ def _written(theirs: Found, seen: Seen) -> Iterator[tuple[tuple[Finding, ...], F
     scale, _, _, left, top = seen.geometry.placement(width, height)
 
     def padded(given: Floats) -> Floats:
-        return given - np.float32([left, top, left, top]) / np.float32(scale)
+        return given - np.array((left, top) * 2, np.float32) / np.float32(scale)
 
     def corners(given: Floats) -> Floats:
         return np.concatenate((given[:, :2] - given[:, 2:] / 2, given[:, :2] + given[:, 2:] / 2), 1)

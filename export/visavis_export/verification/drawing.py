@@ -17,7 +17,7 @@ def draw(outcome: Outcome, pictures: Mapping[str, bytes], folder: Path) -> list[
 
     pictures: encoded, by name. Raises ExportError if the folder can't be written.
     """
-    written = []
+    written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in outcome.pictures:

@@ -6,6 +6,7 @@ the picture; the one with the fewest mistakes that makes the tensor is the expla
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from visavis_export.verification.outcome import Finding
 from visavis_export.verification.pipelines import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Filter,
     Geometry,
     Values,
 )
@@ -149,20 +151,12 @@ def geometry_variants(own: Geometry) -> Iterator[tuple[tuple[str, ...], Geometry
         yield ("corner",), replace(own, centred=False)
         yield ("corner",), replace(own, rule="pad first", centred=False)
         yield ("cropped",), replace(own, rule="centre square")
-        for other in (
-            "OpenCV area",
-            "OpenCV bicubic",
-            "nearest",
-            "Pillow bilinear",
-            "Pillow bicubic",
-        ):
-            yield ("filter",), replace(own, filter=other)
-            yield ("stretched", "filter"), replace(stretched, filter=other)
-        return
-    for other in ("OpenCV bilinear", "OpenCV area", "Pillow bilinear", "Pillow bicubic", "nearest"):
+    for other in get_args(Filter):
         if other != own.filter:
             yield ("filter",), replace(own, filter=other)
             yield ("stretched", "filter"), replace(stretched, filter=other)
+    if own.rule == "letterbox":
+        return
     for pad in (114, *_PADS):
         yield ("letterboxed",), replace(bilinear, rule="letterbox", pad=pad)
     if own.rule == "shorter side":

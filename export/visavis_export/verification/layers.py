@@ -247,7 +247,8 @@ def _with_norm(weight: Floats, norm: onnx.NodeProto, constants: Any, producers: 
         return weight
     eps = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
     factor = scale / np.sqrt(variance + eps)
-    return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    scaled: Floats = (weight * factor.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
+    return scaled
 
 
 def _constant(

@@ -83,10 +83,11 @@ class Seen:
                 (self.geometry.height - self.height * scale) / 2,
             )
         else:
-            pads = (left, top)
+            pads = (float(left), float(top))
             scales = content_width / self.width, content_height / self.height
-        moved = (boxes - np.tile(np.float32(pads), 2)) / np.tile(np.float32(scales), 2)
-        limit = np.float32([self.width, self.height, self.width, self.height])
+        pad, factor = (np.array((*one, *one), np.float32) for one in (pads, scales))
+        moved = (boxes - pad) / factor
+        limit = np.array((self.width, self.height) * 2, np.float32)
         return np.clip(moved, np.float32(0), limit)
 
 

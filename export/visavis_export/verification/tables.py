@@ -77,7 +77,9 @@ def _stages(outcome: Outcome) -> RenderableType:
     alike = f"{both} in both" + (
         f", {here} only file, {there} only PyTorch" if here or there else ""
     )
-    answered = Text("same", "green") if not (here or there) else Text("differs", "red")
+    ties = (here or there) and outcome.file_is_same
+    answered = Text("differs", "red") if (here or there) and not ties else Text("same", "green")
+    alike += " (near ties)" if ties else ""
     table.add_row("answers", answered, str(len(outcome.pictures)), alike)
     return table
 
@@ -88,14 +90,14 @@ def _largest(outcome: Outcome, stage: Stage) -> str:
         return (
             "another size"
             if None in levels
-            else f"{max(filter(None, levels), default=0):.2g} grey levels"
+            else f"{_number(max(filter(None, levels), default=0))} grey levels"
         )
     differences = [one.stages[stage] for one in outcome.pictures]
     score = max(one.score for one in differences)
     boxes = [one.box_px for one in differences if one.box_px is not None]
     if stage is Stage.POSTPROCESSING and not score:
         return "—"
-    return f"score {score:.2g}" + (f", box {max(boxes):.2g} px" if boxes else "")
+    return f"score {_number(score)}" + (f", box {_number(max(boxes))} px" if boxes else "")
 
 
 def _pictures(pictures: list[PictureOutcome]) -> RenderableType:
@@ -117,11 +119,16 @@ def _pictures(pictures: list[PictureOutcome]) -> RenderableType:
         table.add_row(
             plain(one.name),
             begins or "—",
-            "other size" if one.levels is None else f"{one.levels:.2g}",
-            f"{graph.score:.2g}",
-            "—" if graph.box_px is None else f"{graph.box_px:.2g}",
+            "other size" if one.levels is None else _number(one.levels),
+            _number(graph.score),
+            "—" if graph.box_px is None else _number(graph.box_px),
             str(one.answers.both),
             str(one.answers.only_file),
             str(one.answers.only_original),
         )
     return table
+
+
+def _number(value: float) -> str:
+    """Return a figure with two digits, and without an exponent from 100 on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
