@@ -33,7 +33,9 @@ def draw(outcome: Outcome, pictures: Mapping[str, bytes], folder: Path) -> list[
 
 def _drawn(one: PictureOutcome, encoded: bytes) -> bytes:
     answers = one.answers
-    begins = next((stage.value for stage, it in one.stages.items() if not it.same), "the answer")
+    begins = next(
+        (f"the {stage.value}" for stage, it in one.stages.items() if not it.same), "the answer"
+    )
     panels = [
         ("file", f"{answers.only_file} only here; the difference begins in {begins}", answers.file),
         ("PyTorch", f"{answers.only_original} only here, {answers.both} in both", answers.original),

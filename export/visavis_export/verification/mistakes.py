@@ -205,6 +205,11 @@ MISTAKES: Final[dict[str, tuple[Stage, str, str]]] = {
         "it computes NaN or infinity",
         "fp16 overflows above 65,504: export it in fp32",
     ),
+    "lossy": (
+        _GRAPH,
+        "its precision costs more than usual: only {share:.0%} of the answers are the original's",
+        "calibrate int8 with pictures like yours, or keep the first and last layers in fp32",
+    ),
     "other outputs": (_GRAPH, "{why}", "give the checkpoint that the file was exported from"),
     "changed": (
         _GRAPH,

@@ -79,7 +79,8 @@ def _stages(outcome: Outcome) -> RenderableType:
     )
     ties = (here or there) and outcome.file_is_same
     answered = Text("differs", "red") if (here or there) and not ties else Text("same", "green")
-    alike += " (near ties)" if ties else ""
+    if ties:
+        alike += " (near ties)" if outcome.precision == "fp32" else f" ({outcome.precision})"
     table.add_row("answers", answered, str(len(outcome.pictures)), alike)
     return table
 

@@ -18,6 +18,8 @@ from visavis_server.vision.families import family_of, preprocess_one
 
 # Pictures on which an explanation must hold.
 _WITNESSES = 2
+# What int8 usually keeps; the recipe of docs/int8.md keeps 0.95.
+_USUAL_AGREEMENT = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,10 +101,19 @@ def _explained(
             found.append(finding("other outputs", why=why))
         else:
             found += graphs.explain([case(one) for one in worst[:_WITNESSES]], file, original)
+    elif file.precision == "int8" and (share := _agreement(pictures)) < _USUAL_AGREEMENT:
+        found.append(finding("lossy", share=share))
     if worst := _worst(pictures, Stage.POSTPROCESSING):
         found += posts.explain(case(worst[0]), worst[0], file, original)
     found += posts.of_names(file, original)
     return tuple(found)
+
+
+def _agreement(pictures: tuple[PictureOutcome, ...]) -> float:
+    """Return the F1 of all boxes, or the share of pictures with the same first class."""
+    both = sum(one.answers.both for one in pictures)
+    alone = sum(one.answers.only_file + one.answers.only_original for one in pictures)
+    return 2 * both / (2 * both + alone) if both + alone else 1.0
 
 
 def _worst(pictures: tuple[PictureOutcome, ...], stage: Stage) -> list[PictureOutcome]:

@@ -16,6 +16,7 @@ from visavis_export.exporter import Request as ExportRequest
 from visavis_export.exporter import export
 from visavis_export.families import random_weights
 from visavis_export.verification.layers import precision_of
+from visavis_export.verification.originals import read_original
 from visavis_export.verification.outcome import Outcome, Stage
 from visavis_export.verification.verify import Request, verify
 from visavis_server.card import METADATA_KEY
@@ -280,3 +281,29 @@ def test_a_file_whose_shapes_do_not_fit_is_refused_with_advice(
 
     with pytest.raises(ExportError, match=r"does not fit a YOLOv5nu.*\.json beside it"):
         exported.verified(tmp_path, exported.changed(tmp_path / "flat.onnx", flat))
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolov8n-cls"])
+def test_newer_checkpoints_compute_what_ultralytics_computes(name: str, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+        from ultralytics.nn import tasks
+
+    classifies = name.endswith("-cls")
+    kind = tasks.ClassificationModel if classifies else tasks.DetectionModel
+    random_weights.seed()
+    module = originals.lively(kind(f"{name}.yaml", verbose=False))
+    torch.save({"model": module, "train_args": {"imgsz": 96}}, tmp_path / "best.pt")
+    original = read_original(tmp_path / "best.pt", None, "V1", None)
+    tensor = np.random.default_rng(0).random((3, 96, 96), np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(tensor[None]))
+    raw = original.network(tensor)
+    if classifies:
+        probabilities, logits = expected
+        assert np.abs(raw - logits[0].numpy()).max() < 1e-3
+        assert original.pipeline.geometry.rule == "shorter side"
+    else:
+        assert np.abs(raw - expected[0][0].numpy()).max() < 1e-2
+        assert expected[0][0][4:].max() - expected[0][0][4:].min() > 0.1
+    assert original.pipeline.geometry.width == 96
