@@ -196,11 +196,11 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
     return Facts(
         architecture=f"ResNet-{name.removeprefix('resnet')} v1.5",
         organization="Microsoft Research",
-        category="computer vision",
-        modality="image to labels",
+        category="open",
+        modality="vision",
         release_date="2015-12-10",
         parameter_count=parameter_count(module),
-        code_license="BSD-3-Clause",
+        code_license="MIT",
         weights_license=license_id,
         real_time=False,
         sources={
@@ -208,7 +208,9 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
             "organization": f"authors' affiliation in {_PAPER}",
             "release_date": "first version of arXiv:1512.03385",
             "parameter_count": "counted from the PyTorch module",
-            "code_license": "pytorch/vision, LICENSE",
+            "category": "weights and code are published",
+            "code_license": "the authors' release, KaimingHe/deep-residual-networks, LICENSE; "
+            "these weights are trained with pytorch/vision, which is BSD-3-Clause",
             "weights_license": license_source,
             "real_time": f"no such claim in {_PAPER}",
         },
