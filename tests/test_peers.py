@@ -214,6 +214,18 @@ def test_a_folder_is_compared_across_servers(servers: Servers, tmp_path: Path) -
     assert pairs == {"paler@gpu": 1.0, "moved@gpu": 1.0}
 
 
+def test_a_folder_is_not_compared_without_a_peers_cards(
+    servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on its models would pass unnoticed."""
+    (tmp_path / "red.png").write_bytes(plain(RED))
+    options = ["--peer", f"edge={NOBODY}", "--server", servers.here._server.address]
+    options += ["--timeout", "2", "--report", str(tmp_path / "report.html")]
+    assert main(["compare", str(tmp_path), *options]) == 2
+    assert "peer edge: " in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
