@@ -15,12 +15,12 @@ from visavis.dataset.names import ClassNames
 
 from visavis_export.errors import ExportError
 from visavis_export.families.original import Floats, Found
+from visavis_export.verification.cases import Case
 from visavis_export.verification.inputs import geometry_variants, value_variants
 from visavis_export.verification.mistakes import finding
 from visavis_export.verification.originals import Original, Seen, probabilities
 from visavis_export.verification.outcome import Finding
 from visavis_export.verification.pipelines import Geometry, Pipeline
-from visavis_export.verification.stages import Case
 from visavis_server.card import Task
 
 # Answers are the same if scores and edges differ by no more; they are often rounded in JSON.

@@ -9,7 +9,7 @@ import numpy as np
 from visavis_export.errors import ExportError
 from visavis_export.families.original import Floats
 from visavis_export.proof.served import ServedFile
-from visavis_export.verification.layers import precision_of
+from visavis_export.verification.graph_layers import precision_of
 from visavis_export.verification.originals import Layout, Original
 from visavis_server.card import (
     METADATA_KEY,

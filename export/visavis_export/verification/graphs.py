@@ -9,17 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from visavis_export.families.original import Floats
+from visavis_export.verification.cases import Case
 from visavis_export.verification.foreign_file import ForeignFile
 from visavis_export.verification.layers import Comparison, Layer, compare_layers
 from visavis_export.verification.mistakes import finding
 from visavis_export.verification.originals import Original, probabilities
 from visavis_export.verification.outcome import Finding
+from visavis_export.verification.outputs import graph_difference, tolerance_of
 from visavis_export.verification.pipelines import IMAGENET_MEAN, IMAGENET_STD
-from visavis_export.verification.stages import (
-    Case,
-    graph_difference,
-    tolerance_of,
-)
 from visavis_server.card import ClassScores, Task
 
 Step = Callable[[Floats], Floats]

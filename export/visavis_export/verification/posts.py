@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from visavis.dataset.names import comparable
 
+from visavis_export.verification.cases import Case
 from visavis_export.verification.foreign_file import ForeignFile
 from visavis_export.verification.mistakes import finding
 from visavis_export.verification.originals import Original
 from visavis_export.verification.outcome import Finding, PictureOutcome, Stage
-from visavis_export.verification.stages import Case
 from visavis_server.card import ClassScores
 
 _IMAGENET, _IMAGENET_CLASSES = "imagenet-1k", 1000

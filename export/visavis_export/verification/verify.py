@@ -9,11 +9,12 @@ import numpy as np
 from visavis_export.families.original import Floats
 from visavis_export.verification import answers as given_answers
 from visavis_export.verification import graphs, inputs, posts
+from visavis_export.verification.cases import Case, case_of
 from visavis_export.verification.foreign_file import ForeignFile, read_file
 from visavis_export.verification.mistakes import finding
 from visavis_export.verification.originals import Original, read_original
 from visavis_export.verification.outcome import Finding, Outcome, PictureOutcome, Stage
-from visavis_export.verification.stages import Case, case_of, compare
+from visavis_export.verification.stages import compare
 from visavis_server.vision.families import family_of, preprocess_one
 
 # Pictures on which an explanation must hold.

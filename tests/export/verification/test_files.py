@@ -15,7 +15,7 @@ from visavis_export.errors import ExportError
 from visavis_export.exporter import Request as ExportRequest
 from visavis_export.exporter import export
 from visavis_export.families import random_weights
-from visavis_export.verification.layers import precision_of
+from visavis_export.verification.graph_layers import precision_of
 from visavis_export.verification.originals import read_original
 from visavis_export.verification.outcome import Outcome, Stage
 from visavis_export.verification.verify import Request, verify
