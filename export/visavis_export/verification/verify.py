@@ -21,6 +21,8 @@ from visavis_server.vision.families import family_of, preprocess_one
 _WITNESSES = 2
 # What int8 usually keeps; the recipe of docs/int8.md keeps 0.95.
 _USUAL_AGREEMENT = 0.8
+# What quantizing does to any graph: no sign of another network.
+_BY_QUANTIZING = ("other network", "operators", "before the first layer", "after the last layer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +103,10 @@ def _explained(
         if why and "NaN" not in why:
             found.append(finding("other outputs", why=why))
         else:
-            found += graphs.explain([case(one) for one in worst[:_WITNESSES]], file, original)
+            explained = graphs.explain([case(one) for one in worst[:_WITNESSES]], file, original)
+            if file.precision == "int8" and explained[0].mistake in _BY_QUANTIZING:
+                explained = (finding("lossy", share=_agreement(pictures)),)
+            found += explained
     elif file.precision == "int8" and (share := _agreement(pictures)) < _USUAL_AGREEMENT:
         found.append(finding("lossy", share=share))
     if worst := _worst(pictures, Stage.POSTPROCESSING):

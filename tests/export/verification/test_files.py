@@ -252,6 +252,25 @@ def test_the_precision_is_found_in_the_graph(classifier: tuple[Path, Path], tmp_
     assert precision_of(tmp_path / "int8.onnx") == "int8"
 
 
+def test_int8_that_loses_too_much_is_named(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    def crush(number: int, weights: np.ndarray) -> np.ndarray:
+        """Leave one weight so large that the others round to nothing."""
+        weights.flat[0] = 1000 * np.abs(weights).max()
+        return weights
+
+    checkpoint, file = classifier
+    model = onnx.load(file)
+    graphs.with_weights(model, crush)
+    onnx.save(model, tmp_path / "crushed.onnx")
+    quantize_dynamic(tmp_path / "crushed.onnx", tmp_path / "int8.onnx")
+    outcome = verify(Request(tmp_path / "int8.onnx", checkpoint, PICTURES), tmp_path)
+    assert outcome.precision == "int8" and not outcome.same
+    assert mistakes(outcome) == ["lossy"]
+    assert "of the answers are the original's" in outcome.findings[0].says
+
+
 def test_models_of_different_tasks_are_not_compared(
     exported: Exported, classifier: tuple[Path, Path], tmp_path: Path
 ) -> None:
