@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from visavis_export.checkpoints.pickled import shown
 from visavis_export.errors import ExportError
 from visavis_export.families.original import Floats
 from visavis_export.proof.served import ServedFile
-from visavis_export.verification.graph_layers import precision_of
+from visavis_export.verification.graph_layers import precision_of, require_float_input
 from visavis_export.verification.originals import Layout, Original
 from visavis_server.card import (
     METADATA_KEY,
@@ -26,7 +27,7 @@ from visavis_server.card import (
     ShorterSide,
     Task,
 )
-from visavis_server.errors import VisavisError
+from visavis_server.errors import ModelFailed, VisavisError
 from visavis_server.models.loader import read_document
 from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.runtime.cores import usable_cores
@@ -67,14 +68,23 @@ class ForeignFile:
         return self.document.input.width, self.document.input.height
 
     def run(self, tensor: Floats) -> list[Floats]:
-        """Return the outputs that the document names, for an input [3, H, W]."""
+        """Return the outputs that the document names, for an input [3, H, W].
+
+        Raises ExportError if the graph fails.
+        """
         names = None
         if not isinstance(self.document.output, ClassScores | CandidateRows):
             output = self.document.output
             names = [*output.objectness, *output.features, *output.weights]
         else:
             names = [self.document.output.tensor]
-        return self.served.session.run(np.ascontiguousarray(tensor[None]), names)
+        try:
+            return self.served.session.run(np.ascontiguousarray(tensor[None]), names)
+        except ModelFailed as error:
+            raise ExportError(
+                f"{self.path} can't be run on an input [1, {', '.join(map(str, tensor.shape))}]: "
+                f"{shown(str(error.__cause__ or error), 300)}"
+            ) from error
 
     def scores(self, outputs: list[Floats]) -> Floats:
         """Return outputs as [4 + classes, n] or [classes]; may contain NaN."""
@@ -92,6 +102,7 @@ def read_file(path: Path, original: Original, cache: Path) -> ForeignFile:
         raise ExportError(f"{path} does not exist; give the .onnx file")
     try:
         opened = VerifiedFile(path)
+        require_float_input(path)
         session = Session(path, CPU, SessionConfig(cache, threads=usable_cores()))
         metadata = opened.contents.metadata
         if METADATA_KEY in metadata:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from visavis_export.errors import ExportError
 from visavis_export.families.original import Floats
 from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
@@ -17,6 +18,7 @@ from visavis_server.runtime.session import Session
 # together would take gigabytes.
 _SAMPLES = 20_000
 _OUTPUTS_AT_ONCE = 12
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
 def precision_of(graph: Path) -> str:
@@ -32,6 +34,20 @@ def precision_of(graph: Path) -> str:
     if large.count(onnx.TensorProto.FLOAT16) > len(large) / 2:
         return "fp16"
     return "fp32"
+
+
+def require_float_input(graph: Path) -> None:
+    """Raise ExportError unless a graph takes numbers as the network does: float32 or float16."""
+    model = onnx.load(graph, load_external_data=False)
+    constants = {one.name for one in model.graph.initializer}
+    for one in model.graph.input:
+        kind = one.type.tensor_type.elem_type
+        if one.name not in constants and kind not in _FLOATS:
+            name = onnx.TensorProto.DataType.Name(kind).lower()
+            raise ExportError(
+                f"{graph}: its input {one.name} is {name}, so steps of the pre-processing are in "
+                "the graph; export the network alone, with a float input, and verify that"
+            )
 
 
 def graph_layers(model: onnx.ModelProto) -> Iterator[tuple[str, Floats, str]]:

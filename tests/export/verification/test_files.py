@@ -290,6 +290,24 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(
         verify(Request(exported.file, tmp_path / "none.pt", PICTURES), tmp_path)
 
 
+def test_a_graph_that_takes_pixels_is_refused_with_advice(
+    exported: Exported, tmp_path: Path
+) -> None:
+    def pixels(model: onnx.ModelProto) -> None:
+        name = model.graph.input[0].name
+        for node in model.graph.node:
+            node.input[:] = ["as_float" if one == name else one for one in node.input]
+        cast = onnx.helper.make_node("Cast", [name], ["as_float"], to=onnx.TensorProto.FLOAT)
+        model.graph.node.insert(0, cast)
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+    with pytest.raises(ExportError, match=r"is uint8, so steps of the pre-processing are in the"):
+        exported.verified(tmp_path, exported.changed(tmp_path / "pixels.onnx", pixels))
+    (tmp_path / "text.onnx").write_text("not a model")
+    with pytest.raises(ExportError, match="not an ONNX model, or truncated"):
+        exported.verified(tmp_path, tmp_path / "text.onnx")
+
+
 def test_a_file_whose_shapes_do_not_fit_is_refused_with_advice(
     exported: Exported, tmp_path: Path
 ) -> None:
