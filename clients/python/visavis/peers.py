@@ -74,9 +74,9 @@ def parse_peers(texts: Sequence[str]) -> tuple[Peer, ...]:
 
 
 class PeeredClient(Client):
-    """A client of one server whose comparisons include the models of its peers.
+    """A client of one server whose comparisons and cards include the models of its peers.
 
-    All other calls go to the main server.
+    `classify`, `detect` and `compare_stream` go to the main server.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class PeeredClient(Client):
         """
         asked = _asked(options)
         options["top_k"], options["baseline"] = merging.ALL_LABELS, None
+        options.pop("annotate", None)
 
         def ask(name: str, client: Client, names: list[str]) -> Outcome:
             mine: calls.CompareOptions = {**options, "models": names}
