@@ -1,32 +1,33 @@
 // The comparison table of all cards.
 
 import { element } from "./elements.js";
-import { known, moment, parameters, pixels, provider, RANDOM, TASKS, yesOrNo } from "./words.js";
+import { known, MISSING, moment, parameters, pixels, provider, RANDOM, TASKS, yesOrNo } from "./words.js";
 
 const VERIFIED = "verified";
 const NOT_VERIFIED = "not verified (the file has none)";
 
 // The facts of a card by row name.
 const FACTS = {
-  Task: ({ tasks }) => tasks.map((task) => TASKS[task]).join(", "),
-  Architecture: ({ facts }) => known(facts.architecture),
   Organization: ({ facts }) => known(facts.organization),
   Category: ({ facts }) => known(facts.category),
   Modality: ({ facts }) => known(facts.modality),
-  Released: ({ facts }) => known(facts.releaseDate),
-  Parameters: ({ facts }) => parameters(facts.parameterCount),
+  "Release date": ({ facts }) => known(facts.releaseDate),
   "Context window": ({ facts }) =>
-    facts.contextWindow === undefined ? "none" : `${facts.contextWindow} tokens`,
-  "Real-time": ({ facts }) => yesOrNo(facts.realTime),
-  "Licence of the code": ({ facts }) => known(facts.codeLicense),
+    facts.contextWindow === undefined ? MISSING : `${facts.contextWindow} tokens`,
+  Parameters: ({ facts }) => parameters(facts.parameterCount),
+  Licence: ({ facts }) => known(facts.codeLicense),
+  "Vision tasks": ({ tasks }) => tasks.map((task) => TASKS[task]).join(", ") || MISSING,
+  "Real-time vision": ({ facts }) => yesOrNo(facts.realTime),
+  // What our cards add.
+  Architecture: ({ facts }) => known(facts.architecture),
   "Licence of the weights": ({ facts }) => known(facts.weightsLicense),
   Precision: ({ precision }) => precision,
-  "Variant of": ({ variantOf }) => variantOf || "—",
+  "Variant of": ({ variantOf }) => variantOf || MISSING,
   Accuracy: ({ accuracy }) => (accuracy ? measured(accuracy) : "not measured"),
   Input: ({ input }) => `${pixels(input.width, input.height)}: ${input.resize}`,
   "Label set": ({ labelSet }) => `${labelSet.name} (${labelSet.size})`,
   Thresholds: ({ detectionDefaults: of }) =>
-    of ? `score ${of.scoreThreshold}, IoU ${of.iouThreshold}, at most ${of.maxDetections}` : "—",
+    of ? `score ${of.scoreThreshold}, IoU ${of.iouThreshold}, at most ${of.maxDetections}` : MISSING,
   Version: ({ version, versions }) =>
     versions.length > 1 ? `${version} of ${versions.join(", ")}` : String(version),
   "Runs on": ({ executionProvider }) => provider(executionProvider),
@@ -35,7 +36,7 @@ const FACTS = {
   "SHA-256 of the weights": ({ provenance }) => known(provenance.weightsSha256.slice(0, 12)),
   Exported: ({ provenance }) =>
     `${moment(provenance.exportedAt)}, by ${known(provenance.exporter)}`,
-  Conversion: ({ provenance }) => provenance.conversion || "—",
+  Conversion: ({ provenance }) => provenance.conversion || MISSING,
   Digest: ({ verification }) => (verification.digest ? VERIFIED : NOT_VERIFIED),
   "Golden sample": ({ verification }) => (verification.goldenSample ? VERIFIED : NOT_VERIFIED),
 };

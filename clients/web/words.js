@@ -10,12 +10,13 @@ export const MARKS = { both: "=", here: "+", baseline: "−" };
 
 export const RANDOM = "random weights";
 
-export const UNKNOWN = "unknown";
+/** A fact that is not known, or does not apply. */
+export const MISSING = "—";
 
 /** Return a server's message with a capital letter, as a sentence. */
 export const sentence = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
-export const known = (text) => text || UNKNOWN;
+export const known = (text) => text || MISSING;
 
 /** Return an execution provider's name: CPU, CUDA, Tensorrt. */
 export const provider = (name) => name.replace(/ExecutionProvider$/, "");
@@ -35,12 +36,12 @@ export function bytes(count) {
 }
 
 /** Return a time in UTC, RFC 3339, to the minute. */
-export const moment = (time) => (time ? `${time.slice(0, 16).replace("T", " ")} UTC` : UNKNOWN);
+export const moment = (time) => (time ? `${time.slice(0, 16).replace("T", " ")} UTC` : MISSING);
 
 /** Return the number of parameters: 25.6 M. count: a string, as all int64 are in JSON. */
 export function parameters(count) {
-  if (Number(count) <= 0) return UNKNOWN;
+  if (Number(count) <= 0) return MISSING;
   return count < 100_000 ? `${(count / 1e3).toFixed(1)} k` : `${(count / 1e6).toFixed(1)} M`;
 }
 
-export const yesOrNo = (value) => (value === undefined ? UNKNOWN : value ? "yes" : "no");
+export const yesOrNo = (value) => (value === undefined ? MISSING : value ? "yes" : "no");

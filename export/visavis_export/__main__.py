@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from visavis_export.arguments import read_names
 from visavis_server.command import complain, flowing, new_app, run
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _export(
             name=name,
             precisions=tuple(dict.fromkeys(part.strip() for part in precision.split(","))),
             transforms=transforms,
-            class_names=_read_names(class_names),
+            class_names=read_names(class_names),
             size=size,
             pictures=tuple(images or ()),
             calibration=calibration,
@@ -160,20 +161,6 @@ def _export_one(request: "Request") -> bool:
     for exported in made:
         typer.echo("\n".join(_report(exported)))
     return True
-
-
-def _read_names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise typer.BadParameter(f"--class-names {path} can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise typer.BadParameter(
-            f"--class-names {path} is not UTF-8 text; save it as UTF-8, one name per line"
-        ) from None
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _report(exported: "Exported") -> Iterator[str]:

@@ -335,7 +335,11 @@ def test_help_lists_the_exit_codes(capsys: Captured):
 
 @pytest.mark.parametrize(
     ("command", "requirement"),
-    [("serve", "pip install visavis-server"), ("export", "pip install 'visavis-server[export]'")],
+    [
+        ("serve", "pip install visavis-server"),
+        ("export", "pip install 'visavis-server[export]'"),
+        ("verify", "pip install 'visavis-server[export]'"),
+    ],
 )
 def test_missing_application_prints_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: str, requirement: str

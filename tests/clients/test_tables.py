@@ -42,7 +42,40 @@ def test_models_never_break_a_word(
     words = capsys.readouterr().out.split()
     assert words.count("classification") == 3
     assert words.count("Ultralytics") == 1
-    assert words.count("BSD-3-Clause") == 6
+    assert words.count("BSD-3-Clause") == 3
+
+
+def test_models_are_compared_by_the_rows_that_people_know_first(
+    visavis: Command, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    """The order and the words of the comparison page that the project began with."""
+    monkeypatch.setenv("COLUMNS", "160")
+    assert visavis("models") == 0
+    lines = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    start = lines.index("organization")
+    assert lines[start : start + 9] == [
+        "organization",
+        "category",
+        "modality",
+        "release date",
+        "context window",
+        "parameters",
+        "licence",
+        "vision tasks",
+        "real-time vision",
+    ]
+
+
+def test_a_comparison_ends_with_the_facts_of_its_models(
+    visavis: Command, pictures: list[Path], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert visavis("compare", pictures[0]) == 0
+    rows = {line.split("  ")[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    # resnet18, resnet50, yolov5n and yolov5n-cls; a vision model has no context window.
+    assert rows["context window"] == ["window", *"————"]
+    assert rows["category"] == ["open"] * 4
+    assert rows["licence"] == ["MIT", "MIT", "AGPL-3.0-only", "MIT"]
 
 
 @pytest.mark.parametrize(

@@ -472,6 +472,19 @@ def test_the_table_marks_what_differs(page: Page) -> None:
     (_, *models), *rows = page.evaluate(read)
     assert models == ["boxes", "boxes-other", "colors", "colors-fragile", "colors-soft"]
     facts = {name.removesuffix("≠"): values for name, *values in rows}
+    # The order and the words of the comparison page that the project began with.
+    assert list(facts)[:9] == [
+        "Organization",
+        "Category",
+        "Modality",
+        "Release date",
+        "Context window",
+        "Parameters",
+        "Licence",
+        "Vision tasks",
+        "Real-time vision",
+    ]
+    assert facts["Context window"] == ["—"] * 5
     assert facts["Label set"] == ["two-things (2)"] * 2 + ["three-colors (3)"] * 3
     assert facts["Thresholds"][0] == "score 0.25, IoU 0.45, at most 300"
     assert facts["Golden sample"] == ["verified"] * 5

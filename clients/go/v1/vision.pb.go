@@ -2683,9 +2683,9 @@ type ModelFacts struct {
 	Architecture string `protobuf:"bytes,1,opt,name=architecture,proto3" json:"architecture,omitempty"`
 	// Publisher of the model.
 	Organization string `protobuf:"bytes,2,opt,name=organization,proto3" json:"organization,omitempty"`
-	// Field of application, such as computer vision.
+	// Availability: open, if weights and code are published.
 	Category string `protobuf:"bytes,3,opt,name=category,proto3" json:"category,omitempty"`
-	// Input and output, such as image to labels.
+	// Kind of input, such as vision.
 	Modality string `protobuf:"bytes,4,opt,name=modality,proto3" json:"modality,omitempty"`
 	// Date of first publication: YYYY, YYYY-MM or YYYY-MM-DD.
 	ReleaseDate string `protobuf:"bytes,5,opt,name=release_date,json=releaseDate,proto3" json:"release_date,omitempty"`
@@ -2693,7 +2693,7 @@ type ModelFacts struct {
 	ContextWindow *int32 `protobuf:"varint,6,opt,name=context_window,json=contextWindow,proto3,oneof" json:"context_window,omitempty"`
 	// Number of trained parameters, counted in the PyTorch module. 0: unknown.
 	ParameterCount int64 `protobuf:"varint,7,opt,name=parameter_count,json=parameterCount,proto3" json:"parameter_count,omitempty"`
-	// Licence of the architecture's code, as an SPDX identifier if one exists.
+	// Licence of the original's code, as its authors released it: an SPDX identifier if one exists.
 	CodeLicense string `protobuf:"bytes,8,opt,name=code_license,json=codeLicense,proto3" json:"code_license,omitempty"`
 	// Licence of the weights.
 	WeightsLicense string `protobuf:"bytes,9,opt,name=weights_license,json=weightsLicense,proto3" json:"weights_license,omitempty"`

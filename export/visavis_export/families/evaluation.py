@@ -6,6 +6,7 @@ receipt fails.
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,14 +17,32 @@ from visavis_export.checkpoints.pickled import Inert, StoredTensor, shown
 from visavis_export.errors import CheckpointError
 
 Forward = Callable[[Inert, Any], Any]
+Watch = Callable[[Inert, Any], None]
+
+# Called with every module that has run and its output.
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
-def evaluate(model: Inert, images: Tensor) -> Tensor:
+def evaluate(model: Inert, images: Tensor, watch: Watch | None = None) -> Tensor:
     """Return a model's output for images [n, 3, height, width] in [0, 1].
 
     YOLOv5: rows [n, cells, 5 + classes] or logits [n, classes]; YOLOv5u: rows [n, 4 + classes,
-    cells]. Raises CheckpointError, naming the module, for an unknown module.
+    cells]. watch: called with every module that has run and its output. Raises CheckpointError,
+    naming the module, for an unknown module.
     """
+    token = _watch.set(watch)
+    try:
+        return _evaluated(model, images)
+    finally:
+        _watch.reset(token)
+
+
+def head_of(model: Inert) -> Inert:
+    """Return a model's last layer."""
+    return _children(_child(model, "model"))[-1]
+
+
+def _evaluated(model: Inert, images: Tensor) -> Tensor:
     with torch.inference_mode():
         outputs: list[Any] = []
         for layer in _children(_child(model, "model")):
@@ -42,7 +61,10 @@ def _forward(module: Inert, x: Any) -> Any:
     forward = _FORWARDS.get(kind)
     if forward is None:
         raise CheckpointError(f"the module {shown(module.class_path)} is unknown to the reference")
-    return forward(module, x)
+    output = forward(module, x)
+    if watch := _watch.get():
+        watch(module, output)
+    return output
 
 
 def _child(module: Inert, name: str) -> Inert:
@@ -56,14 +78,15 @@ def _children(module: Inert) -> list[Inert]:
     return [_child(module, name) for name in module.state["_modules"]]
 
 
-def _array(module: Inert, name: str) -> Tensor | None:
+def array_of(module: Inert, name: str) -> Tensor | None:
+    """Return a parameter or buffer of a module as float32; None if it has none of that name."""
     state = module.state
     stored = state["_parameters"].get(name, state["_buffers"].get(name))
     return stored.tensor().float() if isinstance(stored, StoredTensor) else None
 
 
 def _required(module: Inert, name: str) -> Tensor:
-    array = _array(module, name)
+    array = array_of(module, name)
     if array is None:
         raise CheckpointError(f"{shown(module)} has no tensor {name!r}")
     return array
@@ -80,7 +103,7 @@ def _conv2d(module: Inert, x: Tensor) -> Tensor:
     return F.conv2d(
         x,
         _required(module, "weight"),
-        _array(module, "bias"),
+        array_of(module, "bias"),
         state["stride"],
         state["padding"],
         state["dilation"],
@@ -102,6 +125,37 @@ def _bottleneck(module: Inert, x: Tensor) -> Tensor:
 
 def _c3(module: Inert, x: Tensor) -> Any:
     return _run(module, torch.cat((_run(module, x, "cv1", "m"), _run(module, x, "cv2")), 1), "cv3")
+
+
+def _c2f(module: Inert, x: Tensor) -> Any:
+    parts = list(_run(module, x, "cv1").chunk(2, 1))
+    for block in _children(_child(module, "m")):
+        parts.append(_forward(block, parts[-1]))
+    return _run(module, torch.cat(parts, 1), "cv2")
+
+
+def _c2psa(module: Inert, x: Tensor) -> Any:
+    kept, attended = _run(module, x, "cv1").chunk(2, 1)
+    return _run(module, torch.cat((kept, _run(module, attended, "m")), 1), "cv2")
+
+
+def _psa_block(module: Inert, x: Tensor) -> Tensor:
+    for part in ("attn", "ffn"):
+        y: Tensor = _run(module, x, part)
+        x = x + y if module.state["add"] else y
+    return x
+
+
+def _attention(module: Inert, x: Tensor) -> Any:
+    state = module.state
+    heads, key = state["num_heads"], state["key_dim"]
+    n, channels, height, width = x.shape
+    parts = _run(module, x, "qkv").reshape(n, heads, -1, height * width)
+    queries, keys, values = parts[:, :, :key], parts[:, :, key : 2 * key], parts[:, :, 2 * key :]
+    weights = torch.einsum("nhdq,nhdk->nhqk", queries * state["scale"], keys).softmax(3)
+    mixed = torch.einsum("nhdk,nhqk->nhdq", values, weights).reshape(n, channels, height, width)
+    placed = _run(module, values.reshape(n, channels, height, width), "pe")
+    return _run(module, mixed + placed, "proj")
 
 
 def _focus(module: Inert, x: Tensor) -> Any:
@@ -157,16 +211,19 @@ def _sequence(module: Inert, x: Any) -> Any:
 
 def _classify(module: Inert, x: Any) -> Tensor:
     x = torch.cat(x, 1) if isinstance(x, list) else x
-    x = _run(module, x, "conv").mean((2, 3))
-    linear = _child(module, "linear")
-    return x @ _required(linear, "weight").T + _required(linear, "bias")
+    logits: Tensor = _forward(_child(module, "linear"), _run(module, x, "conv").mean((2, 3)))
+    return logits
+
+
+def _linear(module: Inert, x: Tensor) -> Tensor:
+    return x @ _required(module, "weight").T + _required(module, "bias")
 
 
 def _detect(module: Inert, maps: Sequence[Tensor]) -> Tensor:
     if "dfl" in module.state["_modules"]:
         return _detect_without_anchors(module, maps)
     classes, rows = module.state["nc"], []
-    anchors, strides = _required(module, "anchors"), _strides(module)
+    anchors, strides = _required(module, "anchors"), strides_of(module)
     for conv, x, sides, stride in zip(
         _children(_child(module, "m")), maps, anchors, strides, strict=True
     ):
@@ -194,7 +251,7 @@ def _detect(module: Inert, maps: Sequence[Tensor]) -> Tensor:
 def _detect_without_anchors(module: Inert, maps: Sequence[Tensor]) -> Tensor:
     columns = []
     boxes, classes = _children(_child(module, "cv2")), _children(_child(module, "cv3"))
-    for box, scores, x, stride in zip(boxes, classes, maps, _strides(module), strict=True):
+    for box, scores, x, stride in zip(boxes, classes, maps, strides_of(module), strict=True):
         height, width = x.shape[2:]
         sides = _forward(box, x).flatten(2)  # [n, 4 * bins, h * w]
         bins = sides.unflatten(1, (4, -1)).softmax(2)
@@ -214,7 +271,8 @@ def _detect_without_anchors(module: Inert, maps: Sequence[Tensor]) -> Tensor:
     return torch.cat(columns, 2)
 
 
-def _strides(module: Inert) -> list[float]:
+def strides_of(module: Inert) -> list[float]:
+    """Return a head's strides, in pixels per cell; raises CheckpointError if it stores none."""
     stored = module.state.get("stride")
     if not isinstance(stored, StoredTensor):
         raise CheckpointError("the checkpoint's head has no strides")
@@ -232,11 +290,19 @@ _FORWARDS: dict[str, Forward] = {
     "MaxPool2d": _max_pool,
     "Upsample": _upsample,
     "Sequential": _sequence,
+    "Linear": _linear,
     "Conv": _conv,
+    "DWConv": _conv,
     "Focus": _focus,
     "Bottleneck": _bottleneck,
     "BottleneckCSP": _bottleneck_csp,
     "C3": _c3,
+    "C3k": _c3,
+    "C2f": _c2f,
+    "C3k2": _c2f,
+    "C2PSA": _c2psa,
+    "PSABlock": _psa_block,
+    "Attention": _attention,
     "SPP": _spp,
     "SPPF": _sppf,
     "Concat": lambda module, x: torch.cat(x, module.state["d"]),

@@ -37,6 +37,9 @@ NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 TRANSFORMS = ("V1", "V2")
 DEFAULT_TRANSFORMS = "V1"
 
+# Length of the shorter side before the crop, by version of the transforms.
+RESIZES = {"V1": 256, "V2": 232}
+
 _PAPER = "He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 
 
@@ -86,7 +89,7 @@ def build(
     else:
         _load(name, module, state)
     module.eval()
-    resize = 232 if transforms == "V2" else 256
+    resize = RESIZES[transforms]
     draft = ModelDocument(
         name=name,
         task=Task.CLASSIFICATION,
@@ -104,15 +107,13 @@ def build(
         facts=_facts(name, module, weights),
         provenance=provenance,
     )
-    reference = _torchvisions(name, classes, module.state_dict() if state is None else state)
+    # A second module, which shares only the tensors with the exported one.
+    reference = with_state(name, classes, module.state_dict() if state is None else state)
     return Original(draft, module, _Reference(reference, resize))
 
 
-def _torchvisions(name: str, classes: int, state: dict[str, Tensor]) -> nn.Module:
-    """Return a second instance of torchvision's module: the reference for the receipt.
-
-    It shares only the tensors with the exported module.
-    """
+def with_state(name: str, classes: int, state: dict[str, Tensor]) -> nn.Module:
+    """Return torchvision's module with these tensors, which it shares; ready for evaluation."""
     with torch.device("meta"):
         module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
     module.load_state_dict(state, strict=False, assign=True)
@@ -195,11 +196,11 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
     return Facts(
         architecture=f"ResNet-{name.removeprefix('resnet')} v1.5",
         organization="Microsoft Research",
-        category="computer vision",
-        modality="image to labels",
+        category="open",
+        modality="vision",
         release_date="2015-12-10",
         parameter_count=parameter_count(module),
-        code_license="BSD-3-Clause",
+        code_license="MIT",
         weights_license=license_id,
         real_time=False,
         sources={
@@ -207,7 +208,9 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
             "organization": f"authors' affiliation in {_PAPER}",
             "release_date": "first version of arXiv:1512.03385",
             "parameter_count": "counted from the PyTorch module",
-            "code_license": "pytorch/vision, LICENSE",
+            "category": "weights and code are published",
+            "code_license": "the authors' release, KaimingHe/deep-residual-networks, LICENSE; "
+            "these weights are trained with pytorch/vision, which is BSD-3-Clause",
             "weights_license": license_source,
             "real_time": f"no such claim in {_PAPER}",
         },

@@ -254,8 +254,8 @@ def facts(
             else name.replace("yolov5", "YOLOv5")
         ),
         organization="Ultralytics",
-        category="computer vision",
-        modality="image to labels" if classifies else "image to boxes with labels",
+        category="open",
+        modality="vision",
         release_date="2022-08-17" if classifies else "2020-06",
         parameter_count=parameter_count(module),
         code_license="AGPL-3.0-only",
@@ -264,6 +264,7 @@ def facts(
         sources={
             "architecture": "ultralytics/yolov5, models/",
             "organization": _README,
+            "category": "weights and code are published",
             "release_date": "ultralytics/yolov5, release v6.2, the first with classifiers"
             if classifies
             else "first release, v1.0, in June 2020; the repository's CITATION.cff says "

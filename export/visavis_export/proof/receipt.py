@@ -64,7 +64,7 @@ class _Unmoved(boxes.LetterboxPlacement):
         return boxes
 
 
-_UNMOVED = _Unmoved(1, 1, 1, 1, 0, 0, 1, 1)
+UNMOVED = _Unmoved(1, 1, 1, 1, 0, 0, 1, 1)
 Advance = Callable[[], None]
 
 
@@ -163,7 +163,7 @@ def _detect(
     score_threshold = _threshold(original, defaults.score_threshold, name)
     options = DetectOptions(score_threshold=score_threshold)
     ours = found(family.postprocess(outputs, geometry, options))
-    inside = found(family.postprocess(outputs, _UNMOVED, options)).boxes
+    inside = found(family.postprocess(outputs, UNMOVED, options)).boxes
     thresholds = score_threshold, defaults.iou_threshold
     steps = tolerance.score, tolerance.candidate_box_px, tolerance.box_px
     if difference := find_difference(ours, inside, original, thresholds, steps, moved):

@@ -270,7 +270,8 @@ def _facts(metadata: dict[str, str], architecture: str) -> Facts:
     return Facts(
         architecture=described[1] if described else architecture,
         organization=texts["author"] or "Ultralytics",
-        category="computer vision",
+        category="open",
+        modality="vision",
         code_license="AGPL-3.0-only",
         weights_license=texts["license"] or "AGPL-3.0-only",
         sources=sources,

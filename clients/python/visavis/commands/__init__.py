@@ -23,7 +23,8 @@ from visavis.commands.failures import EXIT_CODES
 _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
-    + ". serve, export, tune and token exit with 0 on success, 1 on failure, 2 for invalid "
+    + ". verify exits with 0 for the same, 1 for a difference, 2 if it could not compare; serve, "
+    "export, tune and token with 0 on success, 1 on failure, 2 for invalid "
     f"arguments, and {unexpected.FAULT} as above."
 )
 
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, type[TyperCommand]] = {
     "demo": TyperCommand,
     "serve": PassedOn,
     "export": PassedOn,
+    "verify": PassedOn,
     "tune": PassedOn,
     "token": PassedOn,
 }

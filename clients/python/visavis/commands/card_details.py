@@ -10,6 +10,7 @@ from visavis.cards import Accuracy, Model, Receipt, ReceiptPicture
 from visavis.commands import facts
 from visavis.commands.answer_tables import plain_table, provider
 from visavis.commands.console import plain, random_mark
+from visavis.fact_rows import COMPARED, fact_rows
 
 
 def card_details(card: Model) -> RenderableType:
@@ -32,7 +33,6 @@ def _facts(card: Model) -> Iterator[tuple[str, str]]:
     yield "precision", facts.known(card.precision)
     if card.variant_of:
         yield "variant of", plain(card.variant_of)
-    yield "task", facts.tasks(card)
     yield "labels", facts.label_set(card)
     yield "input", f"{facts.input_size(card)}: {facts.known(card.input.resize)}"
     if card.detection_defaults:
@@ -47,16 +47,11 @@ def _facts(card: Model) -> Iterator[tuple[str, str]]:
         yield "  measured on", plain(card.accuracy.source)
     yield "runs on", provider(card.execution_provider)
     yield "", ""
+    rows = fact_rows(card)
+    for row in list(rows)[:COMPARED]:
+        exact = f" ({about.parameter_count:,})" if row == "parameters" else ""
+        yield row, plain(rows[row]) + exact
     yield "architecture", facts.known(about.architecture)
-    yield "organization", facts.known(about.organization)
-    yield "released", facts.known(about.release_date)
-    yield "category", facts.known(about.category)
-    yield "modality", facts.known(about.modality)
-    window = about.context_window
-    yield "context window", "none" if window is None else f"{window} tokens"
-    yield "parameters", f"{facts.parameters(about.parameter_count)} ({about.parameter_count:,})"
-    yield "real-time", facts.yes_or_no(about.real_time)
-    yield "licence, code", facts.known(about.code_license)
     yield "licence, weights", facts.known(about.weights_license)
     for fact, source in sorted(about.sources.items()):
         yield f"  source, {plain(fact)}", plain(source)

@@ -1,79 +1,74 @@
-"""The cards of all models as one table."""
+"""The cards of models side by side: a row per fact, a column per model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from visavis.cards import Model
-from visavis.commands import facts
 from visavis.commands.answer_tables import plain_table, provider
 from visavis.commands.console import plain, random_mark
+from visavis.fact_rows import COMPARED, fact_rows
 
-# Each column holds two facts, one below the other, so that the table fits into 80 characters.
-_HEADERS = (
-    "model\nvariant, runs on",
-    "task\nlabels",
-    "parameters\nreal-time",
-    "organization\nreleased",
-    "licence: code\nweights",
-)
-
-# Rich measures a table only up to the available width.
-_ANY_WIDTH = 10_000
+# A column's padding and the space to the next one.
+_BETWEEN = 2
 
 
 def cards_table(cards: Sequence[Model]) -> RenderableType:
-    """Return a table of all models, or a block per model if the terminal is too narrow."""
+    """Return a table of the models, as many side by side as fit; a block each if only one does."""
     return _Cards(cards) if cards else Text("The server has no models.")
 
 
 @dataclass(frozen=True)
 class _Cards:
-    """All models in one table; in blocks if the table would break a word."""
-
     cards: Sequence[Model]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        table = _side_by_side(self.cards)
-        needed = Measurement.get(console, options.update(width=_ANY_WIDTH), table).minimum
-        if needed <= options.max_width:
-            yield table
-            return
-        for card in self.cards:
-            if card is not self.cards[0]:
+        left, room = list(self.cards), options.max_width
+        while left:
+            count = next((n for n in range(len(left), 0, -1) if _fits(left[:n], room)), 0)
+            shown, left = left[: count or 1], left[count or 1 :]
+            yield _side_by_side(shown) if count else _block(shown[0])
+            if left:
                 yield Text()
-            yield _name(card)
-            yield _block(card)
+
+
+def _fits(cards: Sequence[Model], room: int) -> bool:
+    """Return True if a table of the models would break no word."""
+    labels = max(map(cell_len, fact_rows(cards[0])))
+    return sum(width + _BETWEEN for width in (labels, *map(_widest_word, cards))) <= room
+
+
+def _widest_word(card: Model) -> int:
+    words = [_name(card).plain, *map(plain, fact_rows(card).values())]
+    return max(cell_len(word) for text in words for word in text.split())
 
 
 def _side_by_side(cards: Sequence[Model]) -> Table:
     table = plain_table()
-    columns = zip(*([_name(card), *map(_stacked, _pairs(card))] for card in cards), strict=True)
-    for header, cells in zip(_HEADERS, columns, strict=True):
-        words = " ".join([header, *(cell.plain for cell in cells)]).split()
-        # Without a minimum Rich makes columns narrower than their words.
-        table.add_column(header, min_width=max(map(cell_len, words)))
+    table.add_column("", style="dim", no_wrap=True)
+    columns = [fact_rows(card) for card in cards]
     for card in cards:
-        if card is not cards[0]:
-            table.add_row()
-        table.add_row(_name(card), *map(_stacked, _pairs(card)))
+        # Without a minimum Rich makes columns narrower than their words.
+        table.add_column(_name(card), overflow="fold", min_width=_widest_word(card))
+    for index, row in enumerate(columns[0]):
+        cells = [plain(column[row]) for column in columns]
+        table.add_row(row, *cells, end_section=index == COMPARED - 1)
     return table
 
 
 def _block(card: Model) -> Table:
-    grid = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 1))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for header, pair in zip(_HEADERS[1:], _pairs(card), strict=True):
-        for label, fact in zip(header.split("\n"), pair, strict=True):
-            grid.add_row(f"  {label}", fact)
+    grid.add_row("", _name(card))
+    for row, text in fact_rows(card).items():
+        grid.add_row(row, plain(text))
     return grid
 
 
@@ -82,22 +77,9 @@ def _name(card: Model) -> Text:
         (plain(card.name), "bold"),
         (
             f"\nv{card.version} · {plain(card.precision)} · {provider(card.execution_provider)}",
-            "dim",
+            "not bold dim",
         ),
     )
     if card.random_weights:
         name.append("\n").append_text(random_mark())
     return name
-
-
-def _pairs(card: Model) -> Iterator[tuple[str, str]]:
-    about = card.facts
-    yield facts.tasks(card), facts.known(card.label_set.name)
-    yield facts.parameters(about.parameter_count), facts.yes_or_no(about.real_time)
-    yield facts.known(about.organization), facts.known(about.release_date)
-    yield facts.known(about.code_license), facts.known(about.weights_license)
-
-
-def _stacked(pair: tuple[str, str]) -> Text:
-    above, below = pair
-    return Text.assemble(above, "\n", (below, "dim"))

@@ -8,8 +8,8 @@ from rich.text import Text
 from visavis.cards import Model
 from visavis.commands.answer_tables import score
 from visavis.commands.console import plain
-from visavis.commands.facts import parameters
 from visavis.commands.side_by_side import NOTHING, Column, SideBySide, model_header, time_cells
+from visavis.fact_rows import parameters
 from visavis.results import ClassificationAgreement, ModelAnswer, TaskComparison
 
 _MEASURES = ("same top-1", "labels shared", "divergence")

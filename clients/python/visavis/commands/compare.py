@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import typer
+
 from visavis.client import Client
 from visavis.commands import compare_options as own
 from visavis.commands import options
 from visavis.commands.comparison_tables import comparison_tables
+from visavis.commands.failures import exit_codes
 from visavis.commands.pictures import Job, answer
 from visavis.commands.study import compare_folder
+from visavis.peers import PeeredClient, parse_peers
 from visavis.results import Comparison
 
 
@@ -27,6 +31,7 @@ def compare(
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
+    peer: own.Peers = None,
     repository: own.Repository = None,
     answers: own.Answers = None,
     report: own.Report = None,
@@ -42,6 +47,8 @@ def compare(
 ) -> None:
     """Compare the answers of several models, side by side; count them for a folder."""
     names, task_names, kept = options.listed(models), own.parse_tasks(tasks), options.listed(labels)
+    with exit_codes():
+        peers = parse_peers(peer or [])
     of_folder = own.FolderOptions(
         models=names,
         tasks=task_names,
@@ -61,6 +68,7 @@ def compare(
         callers=callers,
         server=server,
         timeout=timeout,
+        peers=peers,
     )
     is_folder = any(name != "-" and Path(name).is_dir() for name in pictures)
     picture_by_picture = json or annotate is not None
@@ -78,7 +86,15 @@ def compare(
         compare_folder(pictures, of_folder)
         return
 
+    if peers and annotate is not None:
+        raise typer.BadParameter(
+            "a server draws its own models only; leave out --peer, or write a report",
+            param_hint="--annotate",
+        )
+
     def prepare(client: Client) -> Callable[[bytes], Comparison]:
+        if isinstance(client, PeeredClient):
+            client.learn()
         return lambda image: client.compare(
             image,
             tasks=task_names,
@@ -93,4 +109,4 @@ def compare(
             annotate=annotate is not None,
         )
 
-    answer(Job(pictures, server, timeout, json, annotate), prepare, comparison_tables)
+    answer(Job(pictures, server, timeout, json, annotate, peers), prepare, comparison_tables)

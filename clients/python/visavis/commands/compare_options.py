@@ -10,6 +10,7 @@ import typer
 from visavis.calls import task_values
 from visavis.commands.options import listed
 from visavis.errors import InvalidRequest
+from visavis.peers import Peer
 
 Models = Annotated[
     list[str] | None,
@@ -38,6 +39,15 @@ Labels = Annotated[
         metavar="LABEL,...|PATH",
         help="Labels to keep; may be repeated. For a folder, the truth: a CSV file, a folder per "
         "class, YOLO's text files, a COCO JSON file or VOC's XML files.",
+    ),
+]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peer",
+        metavar="NAME=HOST:PORT[,...]",
+        help="Another server, whose models become MODEL@NAME; repeatable. With tls, ca=FILE, "
+        "cert=FILE, key=FILE and token-file=FILE after a comma.",
     ),
 ]
 _FOLDER: Final = "For a folder of pictures"
@@ -132,6 +142,7 @@ class FolderOptions:
     callers: int
     server: str
     timeout: float
+    peers: tuple[Peer, ...] = ()
 
     @property
     def are_given(self) -> bool:

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from visavis.cards import Task
 from visavis.commands.answer_tables import milliseconds
+from visavis.commands.card_tables import cards_table
 from visavis.commands.classification_comparison import classification_tables
 from visavis.commands.console import plain
 from visavis.commands.detection_comparison import detection_tables
@@ -41,6 +42,12 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
                 )
         if task.nothing_to_compare:
             yield Text(f"\n{plain(task.nothing_to_compare)}", style="yellow")
+    compared = {a.served_by.model for task in comparison.comparisons for a in task.answers}
+    shown = [card for card in comparison.models if card.name in compared]
+    if len(shown) > 1:
+        yield Text("\nModels", style="bold underline")
+        yield Text()
+        yield cards_table(shown)
     if comparison.left_out:
         yield Text("\nLeft out", style="bold underline")
         for left in comparison.left_out:

@@ -2,8 +2,7 @@
 
 from visavis.cards import Model
 from visavis.commands.console import plain
-
-UNKNOWN = "unknown"
+from visavis.fact_rows import MISSING
 
 
 def version(card: Model) -> str:
@@ -13,28 +12,9 @@ def version(card: Model) -> str:
     return f"{card.version} (available: {', '.join(map(str, card.versions))})"
 
 
-def parameters(count: int) -> str:
-    """Return the number of parameters in short form: 25.6 M."""
-    if count <= 0:
-        return UNKNOWN
-    if count < 100_000:
-        return f"{count / 1e3:.1f} k"
-    return f"{count / 1e6:.1f} M"
-
-
-def tasks(card: Model) -> str:
-    """Return the tasks of a model."""
-    return ", ".join(card.tasks) or "none"
-
-
-def yes_or_no(value: bool | None) -> str:
-    """Return yes, no or unknown."""
-    return UNKNOWN if value is None else "yes" if value else "no"
-
-
 def known(text: str) -> str:
-    """Return a text from a card, or unknown if it is empty."""
-    return plain(text) or UNKNOWN
+    """Return a text from a card, or a dash if it is empty."""
+    return plain(text) or MISSING
 
 
 def label_set(card: Model) -> str:

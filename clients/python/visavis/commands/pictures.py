@@ -27,6 +27,7 @@ from visavis.errors import (
     VisavisError,
 )
 from visavis.images import file_bytes
+from visavis.peers import Peer, PeeredClient
 from visavis.results import ClassifyResult, Comparison, DetectResult
 
 Answer: TypeAlias = ClassifyResult | DetectResult | Comparison
@@ -45,6 +46,13 @@ class Job:
     timeout: float
     json: bool
     annotate: str | None
+    peers: tuple[Peer, ...] = ()
+
+    def client(self) -> Client:
+        """Return a client of the server, and of its peers if there are any."""
+        if self.peers:
+            return PeeredClient(self.server, self.peers, timeout=self.timeout)
+        return Client(self.server, timeout=self.timeout)
 
 
 def answer(
@@ -67,7 +75,7 @@ def answer(
         # executor's threads end at once.
         with (
             ThreadPoolExecutor(_WINDOW) as executor,
-            Client(job.server, timeout=job.timeout) as client,
+            job.client() as client,
             Progress(len(job.pictures)) as progress,
         ):
             send = _prepared(job, prepare, client)

@@ -25,6 +25,7 @@ from visavis.dataset import find_pictures, without_pictures
 from visavis.dataset.names import posix
 from visavis.dataset.truth import read_truth
 from visavis.errors import InvalidData, InvalidSettings, VisavisError
+from visavis.peers import PeeredClient
 
 if TYPE_CHECKING:
     from visavis.evaluation.answers import AnswersFile, PictureAnswers
@@ -47,7 +48,7 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         if most and previous is None:
             raise InvalidSettings("--max-drop needs --baseline FILE.json, an earlier comparison")
         folder, pictures = _pictures(given)
-        with _server(options) as server, Client(server, timeout=options.timeout) as client:
+        with _server(options) as server, _client(server, options) as client:
             result, answers = _studied(client, server, folder, pictures, options)
         checks = list(gate.fail_under(result, least)) if least else []
         if most and previous is not None:
@@ -81,7 +82,7 @@ def _studied(
     models = compared_models(client, options.models, options.tasks)
     truths = _truths(models, folder, pictures, options.labels)
     paths = {posix(path.relative_to(folder)): path for path in pictures}
-    source = Source(server, options.timeout, options.callers)
+    source = Source(server, options.timeout, options.callers, options.peers)
 
     async def ask(kept: "AnswersFile", progress: Progress) -> None:
         async for _ in collect(source, models, paths, kept):
@@ -160,6 +161,12 @@ def _server(options: FolderOptions) -> Iterator[str]:
         )
     with own_server(options.repository) as server:
         yield server.address
+
+
+def _client(server: str, options: FolderOptions) -> Client:
+    if options.peers:
+        return PeeredClient(server, options.peers, timeout=options.timeout)
+    return Client(server, timeout=options.timeout)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from visavis.cards import Model
 from visavis.client import Client
 from visavis.errors import InvalidData, InvalidRequest, Overloaded, Unavailable, VisavisError
 from visavis.evaluation.accuracy import MAX_DETECTIONS
+from visavis.peers import AsyncPeeredClient, Peer
 from visavis.results import Comparison, ModelAnswer, Timings
 
 # Low enough for the whole curve of precision.
@@ -130,11 +131,18 @@ class AnswersFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where answers come from. callers: requests at once."""
+    """Where answers come from. callers: requests at once. peers: servers that are asked too."""
 
     server: str
     timeout_s: float
     callers: int = 8
+    peers: tuple[Peer, ...] = ()
+
+    def client(self, models: Sequence[Model]) -> AsyncClient:
+        """Return a client of all servers; models: those that are compared."""
+        if self.peers:
+            return AsyncPeeredClient(self.server, self.peers, models, timeout=self.timeout_s)
+        return AsyncClient(self.server, timeout=self.timeout_s)
 
 
 async def collect(
@@ -168,7 +176,7 @@ async def collect(
                 return
             await done.put((digest, answers))
 
-    async with AsyncClient(source.server, timeout=source.timeout_s) as client:
+    async with source.client(models) as client:
         callers = [asyncio.create_task(caller(client)) for _ in range(source.callers)]
         try:
             with kept.open() as file:

@@ -1462,14 +1462,14 @@ export type ModelFacts = Message<"visavis.v1.ModelFacts"> & {
   organization: string;
 
   /**
-   * Field of application, such as computer vision.
+   * Availability: open, if weights and code are published.
    *
    * @generated from field: string category = 3;
    */
   category: string;
 
   /**
-   * Input and output, such as image to labels.
+   * Kind of input, such as vision.
    *
    * @generated from field: string modality = 4;
    */
@@ -1497,7 +1497,7 @@ export type ModelFacts = Message<"visavis.v1.ModelFacts"> & {
   parameterCount: bigint;
 
   /**
-   * Licence of the architecture's code, as an SPDX identifier if one exists.
+   * Licence of the original's code, as its authors released it: an SPDX identifier if one exists.
    *
    * @generated from field: string code_license = 8;
    */

@@ -1,0 +1,276 @@
+"""Clients that compare the models of several servers: one main server and its peers.
+
+A peer's model is called MODEL@PEER. A peer's error is the status of its models, never an error of
+the comparison.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Unpack
+
+from visavis import calls, connection, merging, reading
+from visavis.async_client import AsyncClient
+from visavis.card_reading import read_model
+from visavis.cards import Model
+from visavis.client import Client
+from visavis.errors import InvalidSettings, VisavisError
+from visavis.images import ImageSource
+from visavis.merging import MAIN, Asked, Outcome, asked_of
+from visavis.results import Comparison
+from visavis.v1 import vision_pb2 as pb
+
+_KEYS: Final = ("tls", "ca", "cert", "key", "token-file")
+_SYNTAX: Final = "NAME=HOST:PORT[,tls][,ca=FILE][,cert=FILE,key=FILE][,token-file=FILE]"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another server whose models are compared. name: what follows the @ in their names."""
+
+    name: str
+    address: str
+    tls: connection.TLS | None = None
+    token: str | None = None
+
+
+def parse_peer(text: str) -> Peer:
+    """Return the peer that a text names: NAME=HOST:PORT, then options, separated by commas.
+
+    tls: encrypt. ca, cert, key: PEM files, as in `connection.TLS`; they imply tls. token-file: a
+    file whose first line is the token. Raises InvalidSettings.
+    """
+    head, *options = text.split(",")
+    name, equals, address = head.partition("=")
+    if not (equals and _NAME.fullmatch(name) and address):
+        raise InvalidSettings(f"--peer {text!r} is not {_SYNTAX}")
+    given: dict[str, str] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in _KEYS or (key == "tls") == bool(value):
+            raise InvalidSettings(f"--peer {name}: {option!r} is unknown; the syntax is {_SYNTAX}")
+        given[key] = value
+    tls = None
+    if set(given) - {"token-file"}:
+        tls = connection.TLS(given.get("ca"), given.get("cert"), given.get("key"))
+    token = _token(given["token-file"]) if "token-file" in given else None
+    peer = Peer(name, address, tls, token)
+    connection.server(address, 1.0, tls, token)  # Raises InvalidSettings for an invalid address.
+    return peer
+
+
+def parse_peers(texts: Sequence[str]) -> tuple[Peer, ...]:
+    """Return several peers. Raises InvalidSettings, also for a name that is given twice."""
+    peers = tuple(map(parse_peer, texts))
+    names = [peer.name for peer in peers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidSettings(f"--peer {min(twice)} is given twice; give each server its own name")
+    return peers
+
+
+class PeeredClient(Client):
+    """A client of one server whose comparisons and cards include the models of its peers.
+
+    `classify`, `detect` and `compare_stream` go to the main server.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        peers: Sequence[Peer],
+        *,
+        timeout: float = connection.DEFAULT_TIMEOUT_S,
+        tls: connection.TLS | None = None,
+        token: str | None = None,
+    ) -> None:
+        super().__init__(address, timeout=timeout, tls=tls, token=token)
+        self._peers = {
+            peer.name: Client(peer.address, timeout=timeout, tls=peer.tls, token=peer.token)
+            for peer in peers
+        }
+        self._cards: dict[str, Sequence[pb.Model]] = {}
+        # Calls of several pictures wait for their peers at once.
+        self._pool = ThreadPoolExecutor(8 * len(peers) + 1)
+
+    def close(self) -> None:
+        """Close the connections to all servers."""
+        for peer in self._peers.values():
+            peer.close()
+        super().close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def compare(
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[calls.CompareOptions],
+    ) -> Comparison:
+        """Return the answers of all capable models of all servers, side by side.
+
+        Options are those of `Client.compare`; models and baseline may be MODEL@PEER. No picture
+        is annotated.
+        """
+        asked = _asked(options)
+        options["top_k"], options["baseline"] = merging.ALL_LABELS, None
+        options.pop("annotate", None)
+
+        def ask(name: str, client: Client, names: list[str]) -> Outcome:
+            mine: calls.CompareOptions = {**options, "models": names}
+            try:
+                found = Client.compare(client, image, timeout=timeout, **mine)
+            except VisavisError as error:
+                return Outcome(error, self._known(name, client))
+            return Outcome(found.message)
+
+        servers = {MAIN: self, **self._peers}
+        futures = {
+            name: self._pool.submit(ask, name, client, names)
+            for name, client in servers.items()
+            if (names := asked_of(name, asked.models)) is not None
+        }
+        outcomes = {name: future.result() for name, future in futures.items()}
+        _require_main(outcomes)
+        return reading.comparison(merging.merged(outcomes, asked))
+
+    def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+        """Return the cards of all models of all servers."""
+        found = list(super().list_models(timeout=timeout))
+        for name, client in self._peers.items():
+            with _naming(name):
+                found += [_renamed(card, name) for card in client.list_models(timeout=timeout)]
+        return tuple(found)
+
+    def get_model(
+        self, model: str, *, version: int | None = None, timeout: float | None = None
+    ) -> Model:
+        """Return one model's card; model: may be MODEL@PEER."""
+        own, _, name = model.rpartition("@")
+        if name not in self._peers:
+            return super().get_model(model, version=version, timeout=timeout)
+        with _naming(name):
+            card = self._peers[name].get_model(own, version=version, timeout=timeout)
+        return _renamed(card, name)
+
+    def _known(self, name: str, client: Client) -> Sequence[pb.Model]:
+        """Return a server's cards as far as they are known; asked for once."""
+        if name not in self._cards:
+            try:
+                found = Client.list_models(client)
+            except VisavisError:
+                return ()
+            self._cards[name] = [card.message for card in found]
+        return self._cards[name]
+
+    def learn(self) -> None:
+        """Ask every peer for its cards: so that its models have a status if it fails later."""
+        for name, client in self._peers.items():
+            self._known(name, client)
+
+
+class AsyncPeeredClient(AsyncClient):
+    """An asynchronous client whose comparisons include the models of its peers.
+
+    It computes no agreements, and passes the options on as they are. peers: their cards, so that
+    their models have a status if they fail.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        peers: Sequence[Peer],
+        cards: Sequence[Model],
+        *,
+        timeout: float = connection.DEFAULT_TIMEOUT_S,
+    ) -> None:
+        super().__init__(address, timeout=timeout)
+        self._peers = {
+            peer.name: AsyncClient(peer.address, timeout=timeout, tls=peer.tls, token=peer.token)
+            for peer in peers
+        }
+        self._cards = {
+            peer.name: [_own(card) for card in cards if card.name.endswith(f"@{peer.name}")]
+            for peer in peers
+        }
+
+    async def close(self) -> None:
+        """Close the connections to all servers."""
+        await asyncio.gather(*(peer.close() for peer in self._peers.values()))
+        await super().close()
+
+    async def compare(
+        self,
+        image: ImageSource,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[calls.CompareOptions],
+    ) -> Comparison:
+        """Return the answers of all models of all servers, without agreements."""
+        asked = _asked(options)
+        options["baseline"] = None
+
+        async def ask(name: str, call: Callable[..., Awaitable[Comparison]]) -> Outcome:
+            mine = {**options, "models": asked_of(name, asked.models)}
+            try:
+                return Outcome((await call(image, timeout=timeout, **mine)).message)
+            except VisavisError as error:
+                return Outcome(error, self._cards.get(name, ()))
+
+        called: dict[str, Callable[..., Awaitable[Comparison]]] = {MAIN: super().compare}
+        called |= {name: client.compare for name, client in self._peers.items()}
+        names = [name for name in called if asked_of(name, asked.models) is not None]
+        found = await asyncio.gather(*(ask(name, called[name]) for name in names))
+        outcomes = dict(zip(names, found, strict=True))
+        _require_main(outcomes)
+        return reading.comparison(merging.merged(outcomes, asked, agreements=False))
+
+
+def _asked(options: calls.CompareOptions) -> Asked:
+    """Return what a comparison asks for. Raises InvalidRequest."""
+    return Asked(
+        models=list(options.get("models", ())),
+        tasks=calls.task_values(options.get("tasks", ())),
+        baseline=options.get("baseline"),
+        top_k=options.get("top_k"),
+    )
+
+
+def _require_main(outcomes: Mapping[str, Outcome]) -> None:
+    """Raise the main server's error: without it, or for a bad picture, nothing is compared."""
+    main = outcomes.get(MAIN)
+    if main is not None and isinstance(main.answer, VisavisError):
+        raise main.answer
+
+
+@contextmanager
+def _naming(peer: str) -> Iterator[None]:
+    """Name the peer in an error's message."""
+    try:
+        yield
+    except VisavisError as error:
+        error.message = f"peer {peer}: {error.message}"
+        raise
+
+
+def _renamed(card: Model, peer: str) -> Model:
+    return read_model(merging.renamed(card.message, peer))
+
+
+def _own(card: Model) -> pb.Model:
+    """Return a peer's card under the name that it has there."""
+    copy = pb.Model()
+    copy.CopyFrom(card.message)
+    copy.name = card.name.rpartition("@")[0]
+    return copy
+
+
+def _token(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"can't read the token file {path}: {error}") from None
