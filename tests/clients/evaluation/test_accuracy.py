@@ -6,14 +6,9 @@ import io
 import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
-from visavis.evaluation.accuracy import (
-    SIZES,
-    Boxes,
-    detection_accuracy,
-    matched,
-    overlap,
-    top_k,
-)
+from visavis.evaluation.accuracy import detection_accuracy, top_k
+from visavis.evaluation.boxes import Boxes, matched, overlap
+from visavis.evaluation.matching import SIZES
 
 PICTURES, SIDE = 30, 400
 
@@ -79,7 +74,11 @@ def second_opinion(found: list[Boxes], truth: list[Boxes]) -> list[float]:
 def test_average_precision_is_what_another_library_says(seed: int, crowded: bool) -> None:
     found, truth = invented(seed, crowded)
     accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
-    figures = [accuracy.map50_95.value, accuracy.map50.value, *map(accuracy.of_size, SIZES)]
+    figures = [
+        accuracy.map50_95.value,
+        accuracy.map50.value,
+        *(accuracy.of_size(size).value for size in SIZES),
+    ]
     assert figures == pytest.approx(second_opinion(found, truth), abs=1e-6)
     assert 0.05 < figures[0] < 0.9
 

@@ -7,13 +7,8 @@ import pytest
 from google.rpc import code_pb2
 from visavis import Client
 from visavis.errors import InvalidData, Unavailable
-from visavis.evaluation.answers import (
-    AnswersFile,
-    PictureAnswers,
-    Source,
-    collect,
-    compared_models,
-)
+from visavis.evaluation.answers import AnswersFile, PictureAnswers
+from visavis.evaluation.collection import Source, collect, compared_models
 
 from ..fakes import FakeServer, bad_field, refusal
 

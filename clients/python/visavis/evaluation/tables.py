@@ -94,8 +94,9 @@ def pairs_table(task: TaskStudy) -> Table:
     """Return each model against the baseline."""
     header = ["model", "against", "agreement"]
     known = any(pair.difference for pair in task.pairs)
+    tested = any(pair.metric == "top1" for pair in task.pairs)
     if known:
-        header += ["difference", "fixed", "broke", "p", "verdict"]
+        header += ["difference", "fixed", "broke", *(["p"] if tested else []), "verdict"]
     rows = []
     for pair in task.pairs:
         row = [
@@ -109,9 +110,9 @@ def pairs_table(task: TaskStudy) -> Table:
                 Cell(points(pair.difference) if pair.difference else ""),
                 Cell(str(changed.fixed), Pictures(pair.model, "fixed")) if changed else Cell(""),
                 Cell(str(changed.broke), Pictures(pair.model, "broke")) if changed else Cell(""),
-                Cell(f"{changed.p_value:.3g}" if changed and pair.metric == "top1" else ""),
-                Cell(pair.verdict.value if pair.verdict else ""),
             ]
+            row += [Cell(f"{changed.p_value:.3g}" if changed else "")] if tested else []
+            row.append(Cell(pair.verdict.value if pair.verdict else ""))
         rows.append(row)
     return Table("Against the baseline", header, rows)
 
