@@ -20,7 +20,8 @@ from visavis.results import Comparison, ModelAnswer, Timings
 # Low enough for the whole curve of precision.
 _LEAST_SCORE: Final = 0.001
 _TOP_K: Final = 5
-_STAGES: Final = ("decode_ms", "preprocess_ms", "inference_ms", "postprocess_ms")
+# Of each model; decoding comes before them.
+_STAGES: Final = ("preprocess_ms", "inference_ms", "postprocess_ms")
 # A server that has too much to do says when to come again; else so many seconds, then more.
 _PAUSE_S: Final = 0.25
 _MOST_PAUSE_S: Final = 5.0
@@ -168,19 +169,23 @@ def _each(comparison: Comparison) -> Iterator[ModelAnswer]:
 
 def _picture_answers(path: str, comparison: Comparison) -> PictureAnswers:
     size = comparison.image_size
-    runs = {answer.served_by.model: _run(answer) for answer in _each(comparison)}
+    # The picture is decoded once, for all models.
+    decode_ms = comparison.timings.decode_ms
+    runs = {answer.served_by.model: _run(answer, decode_ms) for answer in _each(comparison)}
     return PictureAnswers(path, size.width, size.height, runs)
 
 
-def _run(answer: ModelAnswer) -> ModelRun:
+def _run(answer: ModelAnswer, decode_ms: float) -> ModelRun:
     if not answer.status.ok:
         return ModelRun(failure=f"{answer.status.code}: {answer.status.message}")
     return ModelRun(
         tuple(one.class_id for one in answer.classifications),
         box_rows([(*one.box.xyxy, one.class_id, one.score) for one in answer.detections]),
-        _stages(answer.timings),
+        _stages(answer.timings, decode_ms),
     )
 
 
-def _stages(timings: Timings | None) -> dict[str, float]:
-    return {name: getattr(timings, name) for name in _STAGES} if timings else {}
+def _stages(timings: Timings | None, decode_ms: float) -> dict[str, float]:
+    if timings is None:
+        return {}
+    return {"decode_ms": decode_ms} | {name: getattr(timings, name) for name in _STAGES}

@@ -1,6 +1,7 @@
 """A study as a dataset that FiftyOne opens: its own formats for labels, and pictures in place."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,9 @@ _TYPES: Final = {
     Task.CLASSIFICATION: "FiftyOneImageClassificationDataset",
     Task.DETECTION: "FiftyOneImageDetectionDataset",
 }
+_RESERVED: Final = frozenset(
+    {"id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "media_type"}
+)
 _OPEN: Final = '''"""Opens this comparison in FiftyOne: `pip install fiftyone`, `python open.py`."""
 
 import json
@@ -68,12 +72,18 @@ def write(
         for field, labels in _fields(task, answers, truths.get(task.task, {}), keys):
             file = f"{task.task.value}-{field}.json"
             _save(folder / file, labels)
-            name = "".join(c if c.isalnum() else "_" for c in field)
+            name = _field(field if len(study.tasks) == 1 else f"{field}_{task.task.value}")
             fields.append({"field": name, "type": _TYPES[task.task], "labels": file})
     _save(folder / "fields.json", fields)
     _save(folder / "data.json", {keys[path]: str(files[path].resolve()) for path in keys})
     _save(folder / "tags.json", {keys[path]: tags for path, tags in _tags(study).items()})
     (folder / "open.py").write_text(_OPEN, encoding="utf-8")
+
+
+def _field(name: str) -> str:
+    """Return a name as FiftyOne's fields may have it: an identifier that it does not use itself."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[0].isalpha() and plain not in _RESERVED else f"model_{plain}"
 
 
 def _save(file: Path, values: Any) -> None:

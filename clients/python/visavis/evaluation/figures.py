@@ -222,7 +222,7 @@ class Study:
 class Chance:
     """How many differences of slices were tested, and of how many the interval excludes zero.
 
-    by_chance: how many would do so on average if the models were equal.
+    by_chance: how many would do so on average, at most, if the models were equal.
     """
 
     tested: int
@@ -237,6 +237,8 @@ def chance(task: TaskStudy) -> Chance:
         for one in task.slices
         for difference in one.differences.values()
         if not math.isnan(difference.value)
+        # With an interval of all that is possible, as of one picture, nothing was tested.
+        and (difference.low > -1.0 or difference.high < 1.0)
     ]
     told = sum(one.verdict is not Verdict.CANNOT_TELL for one in tested)
     return Chance(len(tested), told, 0.05 * len(tested))

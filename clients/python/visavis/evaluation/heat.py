@@ -39,7 +39,8 @@ def heat(one: ModelStudy) -> Heat | None:
                 mistakes[name] += count * (NOTHING not in pair)
     if not any(truth != answer for truth, answer in one.matrix):
         return None
-    ranked = sorted(mistakes, key=lambda name: (-mistakes[name], -_nothing(one, name), name))
+    wrong = [name for name in mistakes if mistakes[name] or _nothing(one, name)]
+    ranked = sorted(wrong, key=lambda name: (-mistakes[name], -_nothing(one, name), name))
     classes = sorted(ranked[:MOST_CLASSES])
     if any(NOTHING in pair for pair in one.matrix):
         classes.append(NOTHING)
@@ -48,8 +49,7 @@ def heat(one: ModelStudy) -> Heat | None:
         default=1,
     )
     rows = [(truth, [_cell(one, truth, answer, most) for answer in classes]) for truth in classes]
-    every = {name for pair in one.matrix for name in pair} - {NOTHING}
-    return Heat(one.card.name, classes, rows, len(every) - len(ranked[:MOST_CLASSES]))
+    return Heat(one.card.name, classes, rows, max(0, len(ranked) - MOST_CLASSES))
 
 
 def _nothing(one: ModelStudy, name: str) -> int:

@@ -43,7 +43,7 @@ def chance_sentence(task: TaskStudy) -> str:
     of = f"Of {all_.tested} differences" if all_.tested > 1 else "Of 1 difference"
     return (
         f"{of} by slice, {all_.told} {'are' if all_.told != 1 else 'is'} told from zero; "
-        f"{all_.by_chance:.1f} would be by chance alone if the models were equal."
+        f"up to {all_.by_chance:.1f} would be by chance alone if the models were equal."
     )
 
 
