@@ -38,12 +38,15 @@ def average_precisions(found: Matches, weights: Ints) -> Floats:
 
 
 def _precisions(found: Matches, weights: Ints, total: Ints) -> Floats:
-    each = weights[:, found.picture]  # [rows, boxes]
+    # Boxes below the last right one change nothing, and most boxes are.
+    right_ones = np.flatnonzero((found.correct & found.counted).any(axis=0))
+    end = int(right_ones[-1]) + 1 if len(right_ones) else 0
+    each = weights[:, found.picture[:end]].astype(np.int32)  # [rows, boxes]
     figures = np.empty((len(weights), len(found.correct)))
     seen = np.zeros(0)
     for index, (correct, counted) in enumerate(zip(found.correct, found.counted, strict=True)):
         if index == 0 or not np.array_equal(counted, found.counted[index - 1]):
-            seen = np.cumsum(each * counted, axis=1)
+            seen = np.cumsum(each * counted[:end], axis=1, dtype=np.int32)
         # Precision falls between right boxes, so that its envelope depends on those alone.
         hits = np.flatnonzero(correct & counted)
         right = np.cumsum(each[:, hits], axis=1)
@@ -79,8 +82,7 @@ class DetectionAccuracy:
 
     def of_size(self, size: str) -> Statistic:
         """Return mAP50-95 on objects of one of SIZES; NaN without any."""
-        classes = self.by_size[size]
-        return _mean(_drawn(classes, self.pictures).mean(axis=2), _pictures_with(classes))
+        return self._of_sizes[size]
 
     def of_class(self, class_id: int) -> Statistic:
         """Return AP50-95 of one class; NaN if no picture has an object of it."""
@@ -97,6 +99,13 @@ class DetectionAccuracy:
         return DetectionAccuracy(int(chosen.sum()), classes, sizes)
 
     @cached_property
+    def _of_sizes(self) -> Mapping[str, Statistic]:
+        return {
+            size: _mean(_drawn(classes, self.pictures).mean(axis=2), _pictures_with(classes))
+            for size, classes in self.by_size.items()
+        }
+
+    @cached_property
     def _precisions(self) -> Floats:
         return _drawn(self.classes, self.pictures)
 
@@ -109,7 +118,8 @@ def detection_accuracy(
     found: at most 100 boxes on a picture, with scores from near 0 on, so that the whole curve of
     precision is seen. sizes: width and height of each picture in pixels.
     """
-    whole, *others = (matches(found, truth, sizes)[area] for area in MATCHED_SIZES)
+    matched = matches(found, truth, sizes)
+    whole, *others = (matched[area] for area in MATCHED_SIZES)
     return DetectionAccuracy(len(sizes), whole, dict(zip(SIZES, others, strict=True)))
 
 
