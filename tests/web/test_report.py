@@ -70,6 +70,22 @@ def test_every_figure_leads_to_its_pictures(page: Page) -> None:
     assert shown(page)["count"][0] == "2 of 2 pictures"
     page.do("select", selector="#pictures-classification select.kind", value="suspect")
     assert shown(page)["names"][:2] == ["03.png", "04.png"]
+    # Each part of a filter counts: model, kind, class, truth, answer, slice.
+    follow = """(filter) => { const link = document.querySelector("#classification a");
+      link.dataset.filter = filter; link.click(); }"""
+    first = page.evaluate("() => document.querySelector('figure').dataset.facts.split(' ')[0]")
+    model, kind, truth, answer = first.split(":")
+    for filter_, count in {
+        f"{model}:{kind}:{truth}:{truth}:{answer}:": 1,
+        f"9:{kind}::::": 0,
+        f"{model}:broke::::": 0,
+        f"{model}:{kind}:9:::": 0,
+        f"{model}:{kind}::{answer}::": 0 if answer != truth else 1,
+        f"{model}:{kind}:::9:": 0,
+        f"{model}:{kind}::::99": 0,
+    }.items():
+        page.evaluate(follow, filter_)
+        assert len(shown(page)["names"]) - 12 == count, filter_
     # The brightness of green is medium, of red and blue dark: two of four dark ones are wrong.
     page.do("click", selector="#classification a:text-is('medium')")
     assert shown(page)["names"][:1] == ["04.png"]

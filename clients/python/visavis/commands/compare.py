@@ -14,7 +14,7 @@ from visavis.results import Comparison
 
 
 def compare(
-    pictures: options.Pictures,
+    pictures: own.Pictures,
     models: own.Models = None,
     tasks: own.Tasks = None,
     baseline: own.Baseline = None,

@@ -11,6 +11,15 @@ from visavis.calls import task_values
 from visavis.commands.options import listed
 from visavis.errors import InvalidRequest
 
+Pictures = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PICTURE",
+        help="JPEG, PNG or WebP files; - reads stdin. Folders, patterns and text files that list "
+        "pictures are counted.",
+        show_default=False,
+    ),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(
