@@ -1,12 +1,16 @@
 """`visavis compare` of a folder, from the command to its files, with models made by hand."""
 
+import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
 import numpy as np
 import pytest
+from visavis.bench.own_server import own_server
 from visavis.commands import main
 
 from tests.server import graphs
@@ -33,6 +37,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[str]:
+    """The address of a server of these models: one for all tests that need no other."""
+    with own_server(models) as started:
+        yield started.address
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
@@ -46,18 +57,24 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+def _less(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
 def compare(*arguments: object) -> int:
     return main(["compare", *map(str, arguments)])
 
 
 def test_a_folder_is_counted_held_to_limits_and_reported(
-    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: Path, server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = {end: tmp_path / f"out.{end}" for end in ("json", "csv", "md", "xml", "html", "jsonl")}
+    ends = ("json", "csv", "slices.csv", "confusion.csv", "md", "xml", "html", "jsonl")
+    out = {end: tmp_path / f"out.{end}" for end in ends}
     code = compare(
         pictures, "--repository", models, "--models", "colors,inverted",
         "--json", out["json"], "--csv", out["csv"], "--markdown", out["md"], "--junit", out["xml"],
-        "--report", out["html"], "--answers", out["jsonl"],
+        "--report", out["html"], "--answers", out["jsonl"], "--cost", "0.5",
+        "--csv-slices", out["slices.csv"], "--csv-confusion", out["confusion.csv"],
         "--fail-under", "top1=0.5", "agreement=0.0",
     )  # fmt: skip
     assert code == 1  # inverted is surely below a half
@@ -71,7 +88,24 @@ def test_a_folder_is_counted_held_to_limits_and_reported(
     assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
     assert figures["inverted"]["top1"]["value"] == pytest.approx(2 / 30)
     assert figures["colors"]["confusions"] == [{"truth": "green", "answer": "red", "pictures": 2}]
-    assert figures["colors"]["latency_ms"]["p50"] > 0
+    latency, cost = figures["colors"]["latency_ms"], figures["colors"]["cost"]
+    assert latency["p50"] > latency["stages"]["decode"]["p50"] > 0
+    assert cost["pictures_per_s"] > 0 < cost["cpu_ms_per_picture"]
+    assert 20e6 < cost["memory_bytes"] < 2e9
+    assert figures["inverted"]["dominated_by"] in ([], ["colors"])
+    classes, cells = figures["colors"]["confusion_matrix"].values()
+    named = {(classes[truth], classes[answer]): count for truth, answer, count in cells}
+    diagonal = {("red", "red"): 8, ("green", "green"): 10, ("blue", "blue"): 10}
+    assert named == {**diagonal, ("green", "red"): 2}
+    slices = {(one["dimension"], one["slice"]): one for one in data["slices"]}
+    red = slices["class", "red"]
+    assert (red["pictures"], red["few"], red["models"]["colors"]["value"]) == (8, True, 1.0)
+    assert red["differences"]["inverted"]["difference"] == -1.0
+    assert {name for dimension, name in slices if dimension == "brightness"} == {"dark", "medium"}
+    (told,) = data["slice_differences"]
+    assert told["tested"] == len(data["slices"])
+    assert "class,green,12,top1,colors,0.833" in out["slices.csv"].read_text()
+    assert "colors,green,red,2\n" in out["confusion.csv"].read_text()
     (pair,) = data["pairs"]
     assert (pair["fixed"], pair["broke"], pair["agreement"]) == (2, 28, 0.0)
     assert pair["verdict"] == "worse"
@@ -87,17 +121,22 @@ def test_a_folder_is_counted_held_to_limits_and_reported(
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     # The same again asks nothing: the answers are there.
     before = out["jsonl"].read_bytes()
-    again = ("--repository", models, "--models", "colors,inverted", "--answers", out["jsonl"])
+    again = ("--server", server, "--models", "colors,inverted", "--answers", out["jsonl"])
     assert compare(pictures, *again, "--json", out["json"]) == 0
     assert out["jsonl"].read_bytes() == before
-    assert json.loads(out["json"].read_text())["models"] == data["models"]
+    without = [
+        {k: v for k, v in one.items() if k not in ("cost", "dominated_by")}
+        for one in data["models"]
+    ]
+    again = json.loads(out["json"].read_text())["models"]
+    assert [{k: v for k, v in one.items() if k != "dominated_by"} for one in again] == without
 
 
 def test_detectors_are_compared_by_their_boxes_without_truth(
-    models: Path, pictures: Path, tmp_path: Path
+    server: str, pictures: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "out.json"
-    arguments = ("--repository", models, "--tasks", "detection", "--json", file)
+    arguments = ("--server", server, "--tasks", "detection", "--json", file)
     assert compare(pictures, *arguments) == 0
     data = json.loads(file.read_text())
     jsonschema.validate(data, SCHEMA)
@@ -108,11 +147,11 @@ def test_detectors_are_compared_by_their_boxes_without_truth(
 
 
 def test_detectors_are_measured_against_truth_and_at_thresholds(
-    models: Path, pictures: Path, tmp_path: Path
+    server: str, pictures: Path, tmp_path: Path
 ) -> None:
     """The truth is what one of both finds: it is perfect, and the other is not."""
     answers, file, labels = tmp_path / "a.jsonl", tmp_path / "out.json", tmp_path / "coco.json"
-    asked = (pictures, "--repository", models, "--models", "boxes,other-boxes")
+    asked = (pictures, "--server", server, "--models", "boxes,other-boxes")
     assert compare(*asked, "--answers", answers) == 0
     lines = [json.loads(line) for line in answers.read_text().splitlines()[1:]]
     images = [
@@ -162,12 +201,12 @@ def test_models_of_other_label_sets_are_compared_by_name(pictures: Path, tmp_pat
     assert (pair["fixed"], pair["broke"], pair["difference"]) == (0, 0, 0.0)
 
 
-def test_labels_of_strangers_are_text_in_the_report(models: Path, tmp_path: Path) -> None:
+def test_labels_of_strangers_are_text_in_the_report(server: str, tmp_path: Path) -> None:
     folder = tmp_path / "<script>alert(1)"
     folder.mkdir()
     (folder / "<img src=x onerror=alert(2)>.png").write_bytes(plain(RED))
     report = tmp_path / "report.html"
-    arguments = ("--repository", models, "--models", "colors,inverted", "--report", report)
+    arguments = ("--server", server, "--models", "colors,inverted", "--report", report)
     assert compare(folder, *arguments) == 0
     page = report.read_text()
     assert "<img src=x" not in page
@@ -175,7 +214,7 @@ def test_labels_of_strangers_are_text_in_the_report(models: Path, tmp_path: Path
 
 
 def test_few_pictures_cannot_tell_and_only_strict_fails(
-    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     eight = tmp_path / "eight"
     eight.mkdir()
@@ -183,22 +222,22 @@ def test_few_pictures_cannot_tell_and_only_strict_fails(
         (eight / path.name).write_bytes(path.read_bytes())
     labels = pictures / "labels.csv"
     (eight / "labels.csv").write_text(labels.read_text())
-    limit = (eight, "--repository", models, "--models", "colors", "--fail-under", "top1=0.9")
+    limit = (eight, "--server", server, "--models", "colors", "--fail-under", "top1=0.9")
     assert compare(*limit) == 0
     assert "can't tell: colors: top1 is 1.000" in capsys.readouterr().out
     assert compare(*limit, "--strict") == 1
 
 
 def test_a_drop_since_an_earlier_comparison_fails(
-    models: Path, pictures: Path, tmp_path: Path
+    server: str, pictures: Path, tmp_path: Path
 ) -> None:
     before, swapped = tmp_path / "before.json", tmp_path / "swapped"
     arguments = (pictures, "--models", "colors")
-    assert compare(*arguments, "--repository", models, "--json", before) == 0
+    assert compare(*arguments, "--server", server, "--json", before) == 0
     contents, _ = graphs.export(graphs.classifier(-10.0), graphs.classifier_document())
     graphs.put(swapped, "colors", 1, contents)
     drop = ("--baseline", before, "--max-drop", "top1=0.05")
-    assert compare(*arguments, "--repository", models, *drop) == 0
+    assert compare(*arguments, "--server", server, *drop) == 0
     assert compare(*arguments, "--repository", swapped, *drop) == 1
 
 
@@ -215,23 +254,74 @@ def test_a_drop_since_an_earlier_comparison_fails(
     ],
 )
 def test_what_cannot_be_done_ends_with_2(
-    models: Path,
+    server: str,
     pictures: Path,
     arguments: list[str],
     why: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert compare(pictures, "--repository", models, *arguments) == 2
+    assert compare(pictures, "--server", server, *arguments) == 2
     assert why in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_picture_that_cannot_be_decoded_is_named_and_the_others_count(
-    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "29.png").write_bytes(np.zeros(100, np.uint8).tobytes())
     file = tmp_path / "out.json"
-    assert compare(pictures, "--repository", models, "--models", "colors", "--json", file) == 0
+    assert compare(pictures, "--server", server, "--models", "colors", "--json", file) == 0
     data = json.loads(file.read_text())
     assert list(data["failures"]) == ["29.png"]
     assert data["models"][0]["pictures"] == 29
     assert "29.png" in capsys.readouterr().err
+
+
+def test_patterns_and_lists_are_folders_of_other_names(
+    server: str, pictures: Path, tmp_path: Path
+) -> None:
+    file, listed = tmp_path / "out.json", tmp_path / "listed.txt"
+    asked = ("--server", server, "--models", "colors", "--labels", pictures / "labels.csv")
+    assert compare(f"{pictures}/0?.png", *asked, "--json", file) == 0
+    assert json.loads(file.read_text())["models"][0]["top1"]["value"] == pytest.approx(8 / 10)
+    listed.write_text("".join(f"pictures/{number}.png\n" for number in range(10, 15)))
+    assert compare(listed, pictures, *asked, "--json", file) == 0
+    assert json.loads(file.read_text())["pictures"] == 30
+
+
+def test_a_comparison_is_written_as_fiftyones_importers_read_it(
+    server: str, pictures: Path, tmp_path: Path
+) -> None:
+    """The formats: docs.voxel51.com, FiftyOneImageClassificationDataset and …Detection…."""
+    folder = tmp_path / "fiftyone"
+    asked = ("--server", server, "--models", "colors,inverted,boxes", "--fiftyone", folder)
+    assert compare(pictures, *asked) == 0
+    data = json.loads((folder / "data.json").read_text())
+    assert len(data) == 30
+    assert all(Path(path).is_file() for path in data.values())
+    by_path = {Path(path).name: key for key, path in data.items()}
+    fields = {one["field"]: one for one in json.loads((folder / "fields.json").read_text())}
+    assert set(fields) == {
+        "truth_classification",
+        "colors_classification",
+        "inverted_classification",
+        "boxes_detection",
+    }
+
+    def labels(field: str) -> dict[str, Any]:
+        return json.loads((folder / fields[field]["labels"]).read_text())["labels"]
+
+    assert labels("truth_classification")[by_path["00.png"]] == "green"
+    assert labels("colors_classification")[by_path["00.png"]] == "red"
+    (box, *_) = labels("boxes_detection")[by_path["00.png"]]
+    assert set(box) == {"label", "bounding_box", "confidence"}
+    assert all(0 <= edge <= 1 for edge in box["bounding_box"])
+    tags = json.loads((folder / "tags.json").read_text())
+    assert "wrong: colors" in tags[by_path["00.png"]]
+    ast.parse((folder / "open.py").read_text())
+
+
+def test_cost_is_measured_only_where_the_command_serves_the_models(
+    server: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(pictures, "--server", server, "--cost", "1") == 2
+    assert "--cost needs --repository" in capsys.readouterr().err

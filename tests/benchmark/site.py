@@ -86,6 +86,11 @@ class Site:
         """A repository with ResNet-50 and YOLOv5n. Raises ServerFailed."""
         return self._exported("fp32", {(*CLASSIFY, *DETECT): ()})
 
+    @cached_property
+    def small(self) -> Path:
+        """A repository with ResNet-18. Raises ServerFailed."""
+        return self._exported("small", {("resnet18",): ()})
+
     @property
     def int8(self) -> Path:
         """A repository with resnet50-int8 and yolov5n-int8. Raises NotRun."""

@@ -1,6 +1,7 @@
 """All trials, by name."""
 
 from tests.soak import attacks, load
+from tests.soak.folder import folder
 from tests.soak.report import Trial
 
 TRIALS: dict[str, Trial] = {
@@ -17,4 +18,5 @@ TRIALS: dict[str, Trial] = {
     "stalled-senders": attacks.stalled_senders,
     "checkpoints": attacks.forged_checkpoints,
     "labels": attacks.odd_folders,
+    "folder": folder,
 }

@@ -109,6 +109,7 @@ class PeeredClient(Client):
         image: ImageSource,
         *,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> Comparison:
         """Return the answers of all capable models of all servers, side by side.
@@ -123,7 +124,7 @@ class PeeredClient(Client):
         def ask(name: str, client: Client, names: list[str]) -> Outcome:
             mine: calls.CompareOptions = {**options, "models": names}
             try:
-                found = Client.compare(client, image, timeout=timeout, **mine)
+                found = Client.compare(client, image, timeout=timeout, headers=headers, **mine)
             except VisavisError as error:
                 return Outcome(error, self._known(name, client))
             return Outcome(found.message)
@@ -138,23 +139,35 @@ class PeeredClient(Client):
         _require_main(outcomes)
         return reading.comparison(merging.merged(outcomes, asked))
 
-    def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+    def list_models(
+        self, *, timeout: float | None = None, headers: connection.Headers | None = None
+    ) -> tuple[Model, ...]:
         """Return the cards of all models of all servers."""
-        found = list(super().list_models(timeout=timeout))
+        found = list(super().list_models(timeout=timeout, headers=headers))
         for name, client in self._peers.items():
             with _naming(name):
-                found += [_renamed(card, name) for card in client.list_models(timeout=timeout)]
+                found += [
+                    _renamed(card, name)
+                    for card in client.list_models(timeout=timeout, headers=headers)
+                ]
         return tuple(found)
 
     def get_model(
-        self, model: str, *, version: int | None = None, timeout: float | None = None
+        self,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+        headers: connection.Headers | None = None,
     ) -> Model:
         """Return one model's card; model: may be MODEL@PEER."""
         own, _, name = model.rpartition("@")
         if name not in self._peers:
-            return super().get_model(model, version=version, timeout=timeout)
+            return super().get_model(model, version=version, timeout=timeout, headers=headers)
         with _naming(name):
-            card = self._peers[name].get_model(own, version=version, timeout=timeout)
+            card = self._peers[name].get_model(
+                own, version=version, timeout=timeout, headers=headers
+            )
         return _renamed(card, name)
 
     def _known(self, name: str, client: Client) -> Sequence[pb.Model]:
@@ -208,6 +221,7 @@ class AsyncPeeredClient(AsyncClient):
         image: ImageSource,
         *,
         timeout: float | None = None,
+        headers: connection.Headers | None = None,
         **options: Unpack[calls.CompareOptions],
     ) -> Comparison:
         """Return the answers of all models of all servers, without agreements."""
@@ -217,7 +231,9 @@ class AsyncPeeredClient(AsyncClient):
         async def ask(name: str, call: Callable[..., Awaitable[Comparison]]) -> Outcome:
             mine = {**options, "models": asked_of(name, asked.models)}
             try:
-                return Outcome((await call(image, timeout=timeout, **mine)).message)
+                return Outcome(
+                    (await call(image, timeout=timeout, headers=headers, **mine)).message
+                )
             except VisavisError as error:
                 return Outcome(error, self._cards.get(name, ()))
 

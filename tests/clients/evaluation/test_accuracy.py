@@ -6,14 +6,12 @@ import io
 import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
-from visavis.evaluation.accuracy import (
-    SIZES,
-    Boxes,
-    detection_accuracy,
-    matched,
-    overlap,
-    top_k,
-)
+from scipy import stats
+from visavis.evaluation import matching
+from visavis.evaluation.accuracy import detection_accuracy, top_k
+from visavis.evaluation.boxes import Boxes, matched, overlap
+from visavis.evaluation.matching import SIZES
+from visavis.evaluation.statistics import Estimate, resamples
 
 PICTURES, SIDE = 30, 400
 
@@ -42,6 +40,11 @@ def invented(seed: int, crowded: bool = False) -> tuple[list[Boxes], list[Boxes]
 
 def second_opinion(found: list[Boxes], truth: list[Boxes]) -> list[float]:
     """Return mAP50-95, mAP50, and that of small, medium and large objects, by other code."""
+    evaluated = evaluated_elsewhere(found, truth)
+    return [float(evaluated.stats[index]) for index in (0, 1, 3, 4, 5)]
+
+
+def evaluated_elsewhere(found: list[Boxes], truth: list[Boxes]) -> COCOeval_faster:
     objects = [
         {
             "image_id": i,
@@ -65,13 +68,13 @@ def second_opinion(found: list[Boxes], truth: list[Boxes]) -> list[float]:
         for i, one in enumerate(found)
         for box, k, score in zip(one.xyxy, one.class_ids, one.scores, strict=True)
     ]
-    images = [{"id": i, "width": SIDE, "height": SIDE} for i in range(PICTURES)]
+    images = [{"id": i, "width": SIDE, "height": SIDE} for i in range(len(truth))]
     categories = [{"id": k + 1, "name": str(k)} for k in range(4)]
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO({"images": images, "annotations": objects, "categories": categories})
         evaluated = COCOeval_faster(known, known.loadRes(results), "bbox")
         evaluated.run()
-    return [float(evaluated.stats[index]) for index in (0, 1, 3, 4, 5)]
+    return evaluated
 
 
 @pytest.mark.parametrize("crowded", [False, True])
@@ -79,9 +82,60 @@ def second_opinion(found: list[Boxes], truth: list[Boxes]) -> list[float]:
 def test_average_precision_is_what_another_library_says(seed: int, crowded: bool) -> None:
     found, truth = invented(seed, crowded)
     accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
-    figures = [accuracy.map50_95.value, accuracy.map50.value, *map(accuracy.of_size, SIZES)]
+    figures = [
+        accuracy.map50_95.value,
+        accuracy.map50.value,
+        *(accuracy.of_size(size).value for size in SIZES),
+    ]
     assert figures == pytest.approx(second_opinion(found, truth), abs=1e-6)
     assert 0.05 < figures[0] < 0.9
+
+
+def test_a_class_has_the_precision_that_another_library_says() -> None:
+    found, truth = invented(5)
+    accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    # [thresholds, recalls, classes, areas, most boxes]
+    precision = evaluated_elsewhere(found, truth).eval["precision"][:, :, :, 0, 2]
+    for class_id in accuracy.classes:
+        expected = precision[:, :, class_id].mean()
+        assert accuracy.of_class(class_id).value == pytest.approx(expected, abs=1e-6)
+
+
+def test_some_of_the_pictures_have_the_precision_of_a_folder_of_them() -> None:
+    found, truth = invented(6, crowded=True)
+    accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    chosen = np.arange(PICTURES) % 3 == 1
+    few = ([each[k] for k in np.flatnonzero(chosen)] for each in (found, truth))
+    on = accuracy.on(chosen)
+    figures = [on.map50_95.value, on.map50.value, *(on.of_size(size).value for size in SIZES)]
+    assert figures == pytest.approx(second_opinion(*few), abs=1e-6)
+
+
+def test_pictures_are_matched_in_parts_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, truth = invented(7, crowded=True)
+    whole = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    monkeypatch.setattr(matching, "_PICTURES_AT_ONCE", 4)
+    parts = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    assert parts.map50_95.estimate == whole.map50_95.estimate
+    assert parts.of_size("small").value == whole.of_size("small").value
+
+
+def test_a_resample_has_the_precision_of_its_pictures_as_often_as_they_are_drawn() -> None:
+    found, truth = invented(8)
+    accuracy = detection_accuracy(found, truth, [(SIDE, SIDE)] * PICTURES)
+    drawn = np.repeat(np.arange(PICTURES), resamples(PICTURES)[3])
+    again = second_opinion([found[k] for k in drawn], [truth[k] for k in drawn])
+    assert accuracy.map50_95.resampled[3] == pytest.approx(again[0], abs=1e-6)
+    assert accuracy.map50.resampled[3] == pytest.approx(again[1], abs=1e-6)
+
+
+def test_a_class_on_one_picture_has_no_bounds() -> None:
+    truth = [Boxes.of([(0, 0, 50, 50, 1, 1.0)]), *[Boxes.of([(0, 0, 50, 50, 2, 1.0)])] * 9]
+    accuracy = detection_accuracy(truth, truth, [(SIDE, SIDE)] * 10)
+    assert accuracy.of_class(1).estimate.within(0.0, 1.0) == Estimate(1.0, 0.0, 1.0)
+    # Nine pictures without a mistake prove little, too: Wilson's bound for none of nine.
+    few = accuracy.of_class(2).estimate
+    assert few.low == pytest.approx(1 - stats.binomtest(0, 9).proportion_ci(method="wilson").high)
 
 
 def test_the_interval_holds_the_figure_and_shrinks_with_more_pictures() -> None:

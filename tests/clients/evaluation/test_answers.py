@@ -1,24 +1,23 @@
 """Answers kept in a file: each picture is asked about once, whatever happens in between."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2
 from visavis import Client
-from visavis.errors import InvalidData, Unavailable
-from visavis.evaluation.answers import (
-    AnswersFile,
-    PictureAnswers,
-    Source,
-    collect,
-    compared_models,
-)
+from visavis.errors import InvalidData, Overloaded, Unavailable
+from visavis.evaluation.answers import AnswersFile, PictureAnswers
+from visavis.evaluation.collection import Source, collect, compared_models
 
+from .. import canned
 from ..fakes import FakeServer, bad_field, refusal
 
 
-def asked(fake: FakeServer, pictures: list[Path], file: Path) -> list[PictureAnswers | None]:
+def asked(
+    fake: FakeServer, pictures: list[Path], file: Path, patience_s: float = 60.0
+) -> list[PictureAnswers | None]:
     """Collect the answers about some pictures; return what was new, in any order."""
     with Client(fake.address, timeout=20) as client:
         models = compared_models(client, [], [])
@@ -26,7 +25,8 @@ def asked(fake: FakeServer, pictures: list[Path], file: Path) -> list[PictureAns
 
     async def all_of_them() -> list[PictureAnswers | None]:
         kept = AnswersFile(file, models)
-        return [one async for one in collect(Source(fake.address, 20, 3), models, paths, kept)]
+        source = Source(fake.address, 20, 3, patience_s)
+        return [one async for one in collect(source, models, paths, kept)]
 
     return asyncio.run(all_of_them())
 
@@ -103,6 +103,55 @@ def test_a_server_that_is_busy_is_asked_again(
 
     fake.answers["Compare"] = sometimes
     assert len([one for one in asked(fake, pictures[:1], tmp_path / "a.jsonl") if one]) == 1
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    delay = error_details_pb2.RetryInfo()
+    delay.retry_delay.FromMilliseconds(700)
+    busy = refusal(code_pb2.RESOURCE_EXHAUSTED, "too much to do", delay)
+    times: list[float] = []
+
+    def once(request: object, context: object) -> object:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            return busy(request, context)  # type: ignore[arg-type]
+        return canned.comparison()
+
+    fake.answers["Compare"] = once
+    asked(fake, pictures[:1], tmp_path / "a.jsonl")
+    assert times[1] - times[0] >= 0.7
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["call", "models"])
+def test_a_server_that_stays_busy_is_not_asked_for_ever(
+    fake: FakeServer, pictures: list[Path], tmp_path: Path, whole: bool
+) -> None:
+    """Whether it refuses the call or answers that each model has too much to do."""
+    if whole:
+        fake.answers["Compare"] = refusal(code_pb2.RESOURCE_EXHAUSTED, "too much to do")
+    else:
+        busy = canned.comparison()
+        for task in busy.comparisons:
+            for answer in task.answers:
+                answer.status.code = code_pb2.RESOURCE_EXHAUSTED
+                answer.status.message = "too much to do"
+        fake.answers["Compare"] = lambda request, context: busy
+    began = time.monotonic()
+    with pytest.raises(Overloaded, match=r"too much to do for 1 s: too much to do"):
+        asked(fake, pictures[:2], tmp_path / "a.jsonl", patience_s=1.0)
+    assert time.monotonic() - began < 15
+    assert fake.calls["Compare"] < 12  # it backs off
+
+
+def test_a_file_is_continued_however_long_its_last_line_is(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    kept = AnswersFile(file, [])
+    heading = file.read_bytes()
+    file.write_bytes(heading + b"x" * 200_000)
+    kept.open().close()
+    assert file.read_bytes() == heading
 
 
 def test_a_server_that_is_gone_ends_the_run_and_keeps_what_it_answered(

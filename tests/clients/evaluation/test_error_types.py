@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from visavis.evaluation.accuracy import Boxes, average_precision, detection_accuracy
-from visavis.evaluation.error_types import KINDS, error_kinds
+from visavis.evaluation.accuracy import average_precision, detection_accuracy
+from visavis.evaluation.boxes import Boxes
+from visavis.evaluation.error_types import KINDS, ErrorKind, error_kinds, judged
 
 SIZE = (200, 200)
 TRUTH = Boxes.of([(x, 0, x + 20, 20, 1, 1.0) for x in (0, 40, 80, 120)])
@@ -17,9 +18,13 @@ WRONG = {
 }
 
 
+def kinds_of(found: Boxes, truth: Boxes) -> dict[str, ErrorKind]:
+    return error_kinds([judged(found, truth)])
+
+
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_box_is_of_its_kind(kind: str) -> None:
-    kinds = error_kinds([Boxes.of([RIGHT, WRONG[kind]])], [TRUTH])
+    kinds = kinds_of(Boxes.of([RIGHT, WRONG[kind]]), TRUTH)
     missed = 2 if kind in ("class", "place") else 3
     expected = {other: int(other == kind) for other in KINDS} | {"missed": missed}
     assert {name: error.count for name, error in kinds.items()} == expected
@@ -27,7 +32,7 @@ def test_a_wrong_box_is_of_its_kind(kind: str) -> None:
 
 def test_repairing_an_error_gains_what_the_figure_says() -> None:
     found = Boxes.of([WRONG["background"], (0, 0, 20, 20, 1, 0.5)])
-    lost = error_kinds([found], [TRUTH])
+    lost = kinds_of(found, TRUTH)
     without = Boxes.of([(0, 0, 20, 20, 1, 0.5)])
 
     def map50(boxes: Boxes) -> float:
@@ -37,19 +42,19 @@ def test_repairing_an_error_gains_what_the_figure_says() -> None:
     repaired = Boxes.of([RIGHT, (40, 0, 60, 20, 1, 0.8)])
     misplaced = Boxes.of([RIGHT, WRONG["place"]])
     gain = map50(repaired) - map50(misplaced)
-    assert error_kinds([misplaced], [TRUTH])["place"].lost == pytest.approx(gain)
+    assert kinds_of(misplaced, TRUTH)["place"].lost == pytest.approx(gain)
     assert gain > 0
 
 
 def test_two_wrong_boxes_of_one_object_are_repaired_once() -> None:
     twice = Boxes.of([WRONG["class"], (40, 0, 60, 20, 3, 0.7)])
-    kinds = error_kinds([twice], [TRUTH])
+    kinds = kinds_of(twice, TRUTH)
     assert kinds["class"].count == 2
     assert kinds["class"].lost == pytest.approx(average_precision([(0.8, True)], 4))
 
 
 def test_nothing_wrong_costs_nothing() -> None:
-    assert all(error == error.__class__(0, 0.0) for error in error_kinds([TRUTH], [TRUTH]).values())
+    assert all(error == error.__class__(0, 0.0) for error in kinds_of(TRUTH, TRUTH).values())
     nothing = Boxes.of([])
-    assert error_kinds([nothing], [nothing])["missed"].count == 0
+    assert kinds_of(nothing, nothing)["missed"].count == 0
     assert np.isnan(average_precision([], 0))

@@ -9,9 +9,9 @@ import pytest
 from visavis.cards import Task
 from visavis.errors import InvalidData, InvalidSettings
 from visavis.evaluation import gate
+from visavis.evaluation.figures import ModelStudy, Pair, Study, TaskStudy
 from visavis.evaluation.gate import Outcome
 from visavis.evaluation.statistics import Estimate
-from visavis.evaluation.study import ModelStudy, Pair, Study, TaskStudy
 
 
 def study(**figures: Estimate) -> Study:

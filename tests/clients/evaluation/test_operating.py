@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from visavis.evaluation.accuracy import Boxes
+from visavis.evaluation.boxes import Boxes
 from visavis.evaluation.operating import Curve, OperatingPoint, curve
 
 TRUTH = Boxes.of([(0, 0, 10, 10, 1, 1.0), (20, 0, 30, 10, 1, 1.0), (40, 0, 50, 10, 1, 1.0)])

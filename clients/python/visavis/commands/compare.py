@@ -12,12 +12,13 @@ from visavis.commands.comparison_tables import comparison_tables
 from visavis.commands.failures import exit_codes
 from visavis.commands.pictures import Job, answer
 from visavis.commands.study import compare_folder
+from visavis.dataset.given import are_many
 from visavis.peers import PeeredClient, parse_peers
 from visavis.results import Comparison
 
 
 def compare(
-    pictures: options.Pictures,
+    pictures: own.Pictures,
     models: own.Models = None,
     tasks: own.Tasks = None,
     baseline: own.Baseline = None,
@@ -37,13 +38,17 @@ def compare(
     report: own.Report = None,
     json_file: own.JsonFile = None,
     csv: own.Csv = None,
+    csv_slices: own.CsvSlices = None,
+    csv_confusion: own.CsvConfusion = None,
+    fiftyone: own.FiftyOne = None,
     markdown: own.Markdown = None,
     junit: own.Junit = None,
     fail_under: own.FailUnder = None,
     max_drop: own.MaxDrop = None,
     strict: own.Strict = False,
     within_ms: own.WithinMs = None,
-    callers: own.Callers = 8,
+    callers: own.Callers = 32,
+    cost: own.CostSeconds = 0.0,
 ) -> None:
     """Compare the answers of several models, side by side; count them for a folder."""
     names, task_names, kept = options.listed(models), own.parse_tasks(tasks), options.listed(labels)
@@ -59,6 +64,9 @@ def compare(
         report=report,
         json=json_file,
         csv=csv,
+        csv_slices=csv_slices,
+        csv_confusion=csv_confusion,
+        fiftyone=fiftyone,
         markdown=markdown,
         junit=junit,
         fail_under=fail_under or [],
@@ -66,11 +74,12 @@ def compare(
         strict=strict,
         within_ms=within_ms,
         callers=callers,
+        cost=cost,
         server=server,
         timeout=timeout,
         peers=peers,
     )
-    is_folder = any(name != "-" and Path(name).is_dir() for name in pictures)
+    is_folder = any(map(are_many, pictures))
     picture_by_picture = json or annotate is not None
     counts = of_folder.are_given or own.are_a_path(kept) or (is_folder and not picture_by_picture)
     if counts:

@@ -12,6 +12,15 @@ from visavis.commands.options import listed
 from visavis.errors import InvalidRequest
 from visavis.peers import Peer
 
+Pictures = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PICTURE",
+        help="JPEG, PNG or WebP files; - reads stdin. Folders, patterns and text files that list "
+        "pictures are counted.",
+        show_default=False,
+    ),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,6 +84,17 @@ Report = Annotated[
 ]
 JsonFile = Annotated[Path | None, _file("Write all figures as JSON; --json FILE.json is the same.")]
 Csv = Annotated[Path | None, _file("Write the models' figures as CSV.")]
+CsvSlices = Annotated[Path | None, _file("Write each model's figures on each slice as CSV.")]
+CsvConfusion = Annotated[Path | None, _file("Write the confusion matrices as CSV.")]
+FiftyOne = Annotated[
+    Path | None,
+    typer.Option(
+        "--fiftyone",
+        metavar="DIR",
+        help="Write a folder whose open.py shows the comparison in FiftyOne.",
+        rich_help_panel=_FOLDER,
+    ),
+]
 Markdown = Annotated[Path | None, _file("Write the verdict and the tables as Markdown.")]
 Junit = Annotated[Path | None, _file("Write the limits' outcomes as JUnit's XML.")]
 FailUnder = Annotated[
@@ -110,7 +130,23 @@ WithinMs = Annotated[
 ]
 Callers = Annotated[
     int,
-    typer.Option(min=1, max=256, help="Pictures at once.", rich_help_panel=_FOLDER),
+    typer.Option(
+        min=1,
+        max=256,
+        help="Pictures at once, at most; fewer if the server takes no more.",
+        rich_help_panel=_FOLDER,
+    ),
+]
+CostSeconds = Annotated[
+    float,
+    typer.Option(
+        "--cost",
+        min=0,
+        metavar="SECONDS",
+        help="Measure each model on its own for so long: throughput, CPU and memory; needs "
+        "--repository.",
+        rich_help_panel=_FOLDER,
+    ),
 ]
 
 # The name of the task in the protocol and in the literature.
@@ -121,7 +157,8 @@ _ALIASES: Final = {"object-detection": "detection", "object_detection": "detecti
 class FolderOptions:
     """The options of `visavis compare` of a folder.
 
-    labels: the truth. report, json, csv, markdown, junit: files to write.
+    labels: the truth. report, json, csv and the like: files to write. fiftyone: a folder to write.
+    cost: seconds for which each model is measured on its own.
     """
 
     models: list[str]
@@ -133,6 +170,9 @@ class FolderOptions:
     report: Path | None
     json: Path | None
     csv: Path | None
+    csv_slices: Path | None
+    csv_confusion: Path | None
+    fiftyone: Path | None
     markdown: Path | None
     junit: Path | None
     fail_under: list[str]
@@ -140,6 +180,7 @@ class FolderOptions:
     strict: bool
     within_ms: float | None
     callers: int
+    cost: float
     server: str
     timeout: float
     peers: tuple[Peer, ...] = ()
@@ -147,9 +188,10 @@ class FolderOptions:
     @property
     def are_given(self) -> bool:
         """True if an option that only folders have is among them."""
-        files = (self.answers, self.report, self.json, self.csv, self.markdown, self.junit)
-        limits = (self.fail_under, self.max_drop, self.strict, self.within_ms)
-        return any((self.repository, *files, *limits))
+        files = (self.answers, self.report, self.json, self.markdown, self.junit, self.fiftyone)
+        tables = (self.csv, self.csv_slices, self.csv_confusion)
+        limits = (self.fail_under, self.max_drop, self.strict, self.within_ms, self.cost)
+        return any((self.repository, *files, *tables, *limits))
 
 
 def parse_tasks(given: Sequence[str] | None) -> list[str]:

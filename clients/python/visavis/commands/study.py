@@ -3,43 +3,41 @@
 import asyncio
 import contextlib
 import importlib
-import json as jsonlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import typer
-from rich.table import Table
 
 from visavis.bench.own_server import own_server
 from visavis.cards import Model, Task
 from visavis.client import Client
 from visavis.commands.application import application_installed
 from visavis.commands.compare_options import FolderOptions
-from visavis.commands.console import complain, plain, stderr, stdout
+from visavis.commands.console import complain, stderr
 from visavis.commands.failures import sentence
 from visavis.commands.progress import Progress
-from visavis.dataset import find_pictures, without_pictures
+from visavis.dataset.given import given_pictures
 from visavis.dataset.names import posix
 from visavis.dataset.truth import read_truth
 from visavis.errors import InvalidData, InvalidSettings, VisavisError
 from visavis.peers import PeeredClient
 
 if TYPE_CHECKING:
-    from visavis.evaluation.answers import AnswersFile, PictureAnswers
-    from visavis.evaluation.gate import Check
-    from visavis.evaluation.study import Study, Truths
-
-_MANY_FAILURES = 5
+    from visavis.commands.study_files import Compared
+    from visavis.evaluation.answers import AnswersFile
+    from visavis.evaluation.collection import Source
+    from visavis.evaluation.figures import Cost, Truths
 
 
 def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
     """Compare models on all pictures. Exit codes: 0 passed, 1 a limit is broken, 2 not done."""
-    with _not_done():
+    with _not_done(options):
         _require_numpy()
         # Imported here: NumPy and pycocotools come with the extra `compare`.
+        from visavis.commands import study_files, study_tables
         from visavis.evaluation import gate
 
         previous = _previous(options)
@@ -47,25 +45,16 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         most = gate.limits(options.max_drop, "--max-drop")
         if most and previous is None:
             raise InvalidSettings("--max-drop needs --baseline FILE.json, an earlier comparison")
-        folder, pictures = _pictures(given)
+        if options.cost and options.repository is None:
+            raise InvalidSettings("--cost needs --repository: it serves each model on its own")
+        folder, pictures = given_pictures(given)
         with _server(options) as server, _client(server, options) as client:
-            result, answers = _studied(client, server, folder, pictures, options)
-        checks = list(gate.fail_under(result, least)) if least else []
+            compared = _compared(client, server, folder, pictures, options)
+        checks = list(gate.fail_under(compared.study, least)) if least else []
         if most and previous is not None:
-            checks += gate.max_drop(result, most, previous)
-        _print(result, checks)
-        if options.within_ms is not None:
-            from visavis.evaluation import choice
-
-            for task in result.tasks:
-                sentence_ = choice.sentence(task, options.within_ms)
-                stdout().print(plain(sentence_), style="bold", soft_wrap=True)
-        _write(result, checks, options)
-        if options.report is not None:
-            from visavis.evaluation import report
-
-            files = {posix(path.relative_to(folder)): path for path in pictures}
-            _save(options.report, report.html(result, answers, files, checks))
+            checks += gate.max_drop(compared.study, most, previous)
+        study_tables.show(compared.study, checks, options.within_ms)
+        study_files.write(compared, checks, options)
         outcome = gate.outcome(checks)
         if outcome is gate.Outcome.FAILED or (
             options.strict and outcome is gate.Outcome.CANNOT_TELL
@@ -73,28 +62,80 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             raise typer.Exit(1)
 
 
-def _studied(
+def _compared(
     client: Client, server: str, folder: Path, pictures: Sequence[Path], options: FolderOptions
-) -> "tuple[Study, list[PictureAnswers]]":
-    from visavis.evaluation.answers import AnswersFile, Source, collect, compared_models
+) -> "Compared":
+    from visavis.commands.study_files import Compared
+    from visavis.evaluation.answers import AnswersFile
+    from visavis.evaluation.brightness import brightness
+    from visavis.evaluation.collection import Source, compared_models
     from visavis.evaluation.study import study
 
     models = compared_models(client, options.models, options.tasks)
     truths = _truths(models, folder, pictures, options.labels)
     paths = {posix(path.relative_to(folder)): path for path in pictures}
-    source = Source(server, options.timeout, options.callers, options.peers)
-
-    async def ask(kept: "AnswersFile", progress: Progress) -> None:
-        async for _ in collect(source, models, paths, kept):
-            progress.advance()
-
+    source = Source(server, options.timeout, options.callers, peers=options.peers)
     with _answers_file(options) as file:
         kept = AnswersFile(file, models)
-        with Progress(len(paths)) as progress:
-            asyncio.run(ask(kept, progress))
-        answers = list(kept.read(set(paths)))
+        _ask(source, models, paths, kept)
+        with stderr().status("reading the answers"):
+            answers = list(kept.read(set(paths)))
+    costs = _costs(models, pictures, options)
     baseline = None if _is_file(options.baseline) else options.baseline
-    return study(models, answers, truths, baseline), answers
+    with stderr().status("measuring"):
+        bright = brightness(paths)
+        result = study(models, answers, truths, baseline, bright, costs)
+    return Compared(result, answers, paths, truths)
+
+
+def _ask(
+    source: "Source", models: Sequence[Model], paths: "dict[str, Path]", kept: "AnswersFile"
+) -> None:
+    """Ask about all pictures that have no answer yet, and say how long that took."""
+    from visavis.evaluation.collection import collect
+
+    asked = 0
+
+    async def ask(progress: Progress) -> None:
+        nonlocal asked
+        async for answers in collect(source, models, paths, kept):
+            asked += answers is not None
+            progress.advance()
+
+    began = time.monotonic()
+    with Progress(len(paths)) as progress:
+        asyncio.run(ask(progress))
+    seconds = time.monotonic() - began
+    if asked:
+        before = f"; {len(paths) - asked} were answered before" if asked < len(paths) else ""
+        stderr().print(
+            f"{asked} pictures in {seconds:.1f} s, {asked / seconds:.1f} per second{before}"
+        )
+
+
+def _costs(
+    models: Sequence[Model], pictures: Sequence[Path], options: FolderOptions
+) -> "dict[str, Cost]":
+    """Return what each model costs on a server of its own; nothing unless that is asked for."""
+    from visavis.bench.alone import measured_alone
+    from visavis.evaluation.figures import Cost
+
+    costs: dict[str, Cost] = {}
+    if not options.cost or options.repository is None:
+        return costs
+    # A peer's models are not in the repository.
+    own = [model for model in models if not (options.peers and "@" in model.name)]
+    for model in own:
+        with stderr().status(f"measuring {model.name} on its own"):
+            alone = measured_alone(options.repository, model, pictures, options.cost)
+        if alone.per_s:
+            memory = alone.server_rss_mib
+            costs[model.name] = Cost(
+                alone.per_s,
+                alone.server_cpu_ms,
+                None if memory is None else round(memory * (1 << 20)),
+            )
+    return costs
 
 
 def _truths(
@@ -113,40 +154,25 @@ def _truths(
     return truths
 
 
-def _pictures(given: Sequence[str]) -> tuple[Path, list[Path]]:
-    """Return the folder that paths are relative to, and the pictures."""
-    paths = [Path(name) for name in given]
-    if len(paths) == 1 and paths[0].is_dir():
-        pictures = find_pictures(paths[0])
-        if not pictures:
-            raise InvalidData(f"the folder {paths[0]} {without_pictures(paths[0])}")
-        return paths[0], pictures
-    chosen: list[Path] = []
-    for path in paths:
-        chosen += find_pictures(path) if path.is_dir() else [path]
-    if not chosen:
-        raise InvalidData("there is no picture to compare")
-    common = Path(*_common_parts([path.absolute().parent for path in chosen]))
-    return common, [path.absolute() for path in chosen]
-
-
-def _common_parts(folders: Sequence[Path]) -> Iterator[str]:
-    for parts in zip(*(folder.parts for folder in folders), strict=False):
-        if len(set(parts)) > 1:
-            return
-        yield parts[0]
-
-
 @contextlib.contextmanager
-def _not_done() -> Iterator[None]:
+def _not_done(options: FolderOptions) -> Iterator[None]:
     """End with exit code 2 where the comparison cannot be made: 1 is for a broken limit."""
     try:
         yield
     except VisavisError as error:
         complain(sentence(error))
+        _say_how_to_go_on(options)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
+        _say_how_to_go_on(options)
         raise typer.Exit(130) from None
+
+
+def _say_how_to_go_on(options: FolderOptions) -> None:
+    if options.answers is not None and options.answers.is_file():
+        stderr().print(
+            f"The answers so far are in {options.answers}: the same command goes on from there."
+        )
 
 
 @contextlib.contextmanager
@@ -184,84 +210,6 @@ def _previous(options: FolderOptions) -> Path | None:
 
 def _is_file(baseline: str | None) -> bool:
     return baseline is not None and baseline.endswith(".json")
-
-
-def _print(result: "Study", checks: "Sequence[Check]") -> None:
-    from visavis.evaluation.outputs import pairs_table, table, verdicts
-
-    console = stdout()
-    for line in verdicts(result):
-        console.print(plain(line), style="bold", soft_wrap=True)
-    for task in result.tasks:
-        console.print(
-            f"\n{task.task.value.capitalize()}, {result.pictures} pictures"
-            f" ({task.labelled} with truth)"
-        )
-        for header, rows in (table(task), pairs_table(task)):
-            if rows:
-                shown = Table()
-                for name in header:
-                    shown.add_column(name, overflow="fold")
-                for row in rows:
-                    shown.add_row(*map(plain, row))
-                console.print(shown)
-        suspects = [one for one in task.disagreements if one.suspect]
-        if suspects:
-            console.print(f"{len(suspects)} labels look wrong: all models agree on another class")
-            for one in suspects[:_MANY_FAILURES]:
-                said = next(iter(one.answers.values()))
-                console.print(plain(f"  {one.path}: {one.truth}, the models say {said}"))
-    for path, why in list(result.failures.items())[:_MANY_FAILURES]:
-        complain(why, about=path)
-    if len(result.failures) > _MANY_FAILURES:
-        stderr().print(f"… and {len(result.failures) - _MANY_FAILURES} more pictures failed")
-    for check in checks:
-        console.print(plain(f"{check.outcome.value}: {check.model}: {check.why}"), soft_wrap=True)
-
-
-def _write(result: "Study", checks: "Sequence[Check]", options: FolderOptions) -> None:
-    from visavis.evaluation import outputs
-
-    texts: dict[Path | None, Callable[[], str]] = {
-        options.json: lambda: jsonlib.dumps(outputs.to_json(result, checks), indent=1) + "\n",
-        options.csv: lambda: outputs.to_csv(result),
-        options.markdown: lambda: outputs.to_markdown(result, checks),
-        options.junit: lambda: _junit(checks),
-    }
-    for path, text in texts.items():
-        if path is not None:
-            _save(path, text())
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InvalidSettings(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _junit(checks: "Sequence[Check]") -> str:
-    """Return the checks as JUnit's XML, as pipelines read it."""
-    from visavis.evaluation.gate import Outcome
-
-    failed = [check for check in checks if check.outcome is Outcome.FAILED]
-    skipped = [check for check in checks if check.outcome is Outcome.CANNOT_TELL]
-    suite = ElementTree.Element(
-        "testsuite",
-        name="visavis compare",
-        tests=str(len(checks)),
-        failures=str(len(failed)),
-        skipped=str(len(skipped)),
-    )
-    for check in checks:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=check.model, name=f"{check.model}: {check.metric}"
-        )
-        if check in failed:
-            ElementTree.SubElement(case, "failure", message=check.why)
-        elif check in skipped:
-            ElementTree.SubElement(case, "skipped", message=f"can't tell: {check.why}")
-    return ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 
 def _require_numpy() -> None:

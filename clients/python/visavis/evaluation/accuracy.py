@@ -1,55 +1,19 @@
 """How often models are right, against the truth of each picture."""
 
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from visavis.evaluation.boxes import Booleans, Boxes, Ints
+from visavis.evaluation.matching import MATCHED_SIZES, SIZES, Matches, matches
 from visavis.evaluation.statistics import Floats, Statistic, resamples
 
-Ints = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
-
-MAX_DETECTIONS: Final = 100
-"""Boxes of a picture that count, as COCO has it."""
-
-SIZES: Final = ("small", "medium", "large")
-"""Objects of up to 32² and 96² pixels, and above; COCO's words."""
-
 _RECALLS: Final = np.linspace(0.0, 1.0, 101)
-
-
-@dataclass(frozen=True, slots=True)
-class Boxes:
-    """Boxes on one picture: xyxy [n, 4] in pixels, class ids [n], scores [n] (1 for truth).
-
-    crowds [n]: areas of the truth in which boxes are neither right nor wrong.
-    """
-
-    xyxy: Floats
-    class_ids: Ints
-    scores: Floats
-    crowds: Booleans
-
-    @classmethod
-    def of(cls, rows: npt.ArrayLike, crowds: Sequence[bool] = ()) -> "Boxes":
-        """Return boxes from rows of x_min, y_min, x_max, y_max, class id and score."""
-        table = np.array(rows, np.float64).reshape(-1, 6)
-        flags = np.array(crowds or np.zeros(len(table)), np.bool_)
-        return cls(table[:, :4], table[:, 4].astype(np.int64), table[:, 5], flags)
-
-    def where(self, chosen: Booleans) -> "Boxes":
-        """Return some of them."""
-        return Boxes(
-            self.xyxy[chosen], self.class_ids[chosen], self.scores[chosen], self.crowds[chosen]
-        )
+# Numbers that are held at once for the resamples of one class.
+_CELLS: Final = 2_000_000
 
 
 def top_k(ranked: Sequence[Sequence[int]], truth: Sequence[int], k: int) -> Booleans:
@@ -57,73 +21,93 @@ def top_k(ranked: Sequence[Sequence[int]], truth: Sequence[int], k: int) -> Bool
     return np.array([one in best[:k] for best, one in zip(ranked, truth, strict=True)], np.bool_)
 
 
-@dataclass(frozen=True, slots=True)
-class _Class:
-    """All detections of one class on all pictures, highest score first.
+def average_precisions(found: Matches, weights: Ints) -> Floats:
+    """Return one class's average precision at each threshold, as COCO's own code accumulates it.
 
-    correct, counted [thresholds, n]: whether a detection found an object, and whether it counts.
-    picture [n]: where it is. objects [pictures]: how many there are to find.
+    weights [rows, pictures]: how often each picture counts. The result is [rows, thresholds]; NaN
+    in rows without an object.
     """
+    total = weights @ found.objects
+    figures = np.full((len(weights), len(found.correct)), np.nan)
+    rows = np.flatnonzero(total)
+    step = max(1, _CELLS // max(1, len(found.picture)))
+    for start in range(0, len(rows), step):
+        chosen = rows[start : start + step]
+        figures[chosen] = _precisions(found, weights[chosen], total[chosen])
+    return figures
 
-    correct: Booleans
-    counted: Booleans
-    picture: Ints
-    objects: Ints
 
-    def precision(self, weights: Ints) -> float:
-        """Return the average precision over all thresholds; NaN without an object.
-
-        weights [pictures]: how often each picture counts. As COCO's own code accumulates it.
-        """
-        total = int(self.objects @ weights)
-        if not total:
-            return float("nan")
-        each = weights[self.picture]
-        right = np.cumsum(self.correct * self.counted * each, axis=1)
-        wrong = np.cumsum(~self.correct * self.counted * each, axis=1)
-        recall = right / total
-        precision = right / np.maximum(right + wrong, np.spacing(1))
+def _precisions(found: Matches, weights: Ints, total: Ints) -> Floats:
+    # Boxes below the last right one change nothing, and most boxes are.
+    right_ones = np.flatnonzero((found.correct & found.counted).any(axis=0))
+    end = int(right_ones[-1]) + 1 if len(right_ones) else 0
+    each = weights[:, found.picture[:end]].astype(np.int32)  # [rows, boxes]
+    figures = np.empty((len(weights), len(found.correct)))
+    seen = np.zeros(0)
+    for index, (correct, counted) in enumerate(zip(found.correct, found.counted, strict=True)):
+        if index == 0 or not np.array_equal(counted, found.counted[index - 1]):
+            seen = np.cumsum(each * counted[:end], axis=1, dtype=np.int32)
+        # Precision falls between right boxes, so that its envelope depends on those alone.
+        hits = np.flatnonzero(correct & counted)
+        right = np.cumsum(each[:, hits], axis=1)
+        precision = right / np.maximum(seen[:, hits], np.spacing(1))
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        padded = np.pad(envelope, ((0, 0), (0, 1)))
-        at = [np.searchsorted(row, _RECALLS, side="left") for row in recall]
-        return float(np.mean([row[index] for row, index in zip(padded, at, strict=True)]))
+        reached = np.searchsorted(_RECALLS, right / total[:, None], side="right")
+        gained = np.diff(reached, axis=1, prepend=0)
+        figures[:, index] = (envelope * gained).sum(axis=1) / len(_RECALLS)
+    return figures
 
 
 @dataclass(frozen=True)
 class DetectionAccuracy:
     """A detector's boxes, matched with the truth by COCO's rules.
 
-    Classes are those with an object on any picture; figures are means over them.
+    classes: those with an object on any picture; figures are means over them. by_size: the same
+    for objects of each of SIZES.
     """
 
     pictures: int
-    classes: dict[int, _Class]
-    by_size: dict[str, dict[int, _Class]] = field(repr=False)
+    classes: Mapping[int, Matches]
+    by_size: Mapping[str, Mapping[int, Matches]] = field(repr=False)
 
     @cached_property
     def map50_95(self) -> Statistic:
         """Mean average precision over IoU 0.50 to 0.95."""
-        return self._statistic(self.classes)
+        return _mean(self._precisions.mean(axis=2), self.pictures)
 
     @cached_property
     def map50(self) -> Statistic:
         """Mean average precision at IoU 0.50."""
-        return self._statistic({k: _first_threshold(c) for k, c in self.classes.items()})
+        return _mean(self._precisions[:, :, 0], self.pictures)
 
-    def of_size(self, size: str) -> float:
+    def of_size(self, size: str) -> Statistic:
         """Return mAP50-95 on objects of one of SIZES; NaN without any."""
-        return _mean_precision(self.by_size[size], np.ones(self.pictures, np.int64))
+        return self._of_sizes[size]
 
-    def of_class(self, class_id: int) -> float:
+    def of_class(self, class_id: int) -> Statistic:
         """Return AP50-95 of one class; NaN if no picture has an object of it."""
-        one = self.classes.get(class_id)
-        return one.precision(np.ones(self.pictures, np.int64)) if one else float("nan")
+        figures = self._precisions[:, list(self.classes).index(class_id)].mean(axis=1)
+        return _mean(figures[:, None], _pictures_with({0: self.classes[class_id]}))
 
-    def _statistic(self, classes: dict[int, _Class]) -> Statistic:
-        once = np.ones(self.pictures, np.int64)
-        drawn = resamples(self.pictures)
-        moved = np.array([_mean_precision(classes, weights) for weights in drawn])
-        return Statistic(_mean_precision(classes, once), moved, self.pictures)
+    def on(self, chosen: Booleans) -> "DetectionAccuracy":
+        """Return the accuracy on some of the pictures."""
+        sizes = {
+            size: {k: one.on(chosen) for k, one in classes.items()}
+            for size, classes in self.by_size.items()
+        }
+        classes = {k: one.on(chosen) for k, one in self.classes.items()}
+        return DetectionAccuracy(int(chosen.sum()), classes, sizes)
+
+    @cached_property
+    def _of_sizes(self) -> Mapping[str, Statistic]:
+        return {
+            size: _mean(_drawn(classes, self.pictures).mean(axis=2), _pictures_with(classes))
+            for size, classes in self.by_size.items()
+        }
+
+    @cached_property
+    def _precisions(self) -> Floats:
+        return _drawn(self.classes, self.pictures)
 
 
 def detection_accuracy(
@@ -131,119 +115,42 @@ def detection_accuracy(
 ) -> DetectionAccuracy:
     """Match a detector's boxes with the truth, picture by picture.
 
-    found: with scores from near 0 on, so that the whole curve of precision is seen. sizes: width
-    and height of each picture in pixels. The matching is pycocotools' own.
+    found: at most 100 boxes on a picture, with scores from near 0 on, so that the whole curve of
+    precision is seen. sizes: width and height of each picture in pixels.
     """
-    evaluated = _evaluated(found, truth, sizes)
-    pictures = len(sizes)
-    each = np.array(evaluated.evalImgs, dtype=object).reshape(
-        len(evaluated.params.catIds), len(evaluated.params.areaRng), pictures
-    )
-    ids = [int(one) for one in evaluated.params.catIds]
-    areas = [
-        {k: _gathered(list(each[index, area])) for index, k in enumerate(ids)} for area in range(4)
-    ]
-    whole, *others = areas
-    return DetectionAccuracy(pictures, whole, dict(zip(SIZES, others, strict=True)))
-
-
-def _evaluated(
-    found: Sequence[Boxes], truth: Sequence[Boxes], sizes: Sequence[tuple[int, int]]
-) -> Any:
-    objects: list[dict[str, Any]] = [
-        {"image_id": index, "category_id": int(k), "bbox": _xywh(box), "iscrowd": int(crowd)}
-        for index, one in enumerate(truth)
-        for box, k, crowd in zip(one.xyxy, one.class_ids, one.crowds, strict=True)
-    ]
-    for number, one in enumerate(objects, 1):
-        one |= {"id": number, "area": one["bbox"][2] * one["bbox"][3]}
-    results = [
-        {"image_id": index, "category_id": int(k), "bbox": _xywh(box), "score": float(score)}
-        for index, one in enumerate(found)
-        for box, k, score in zip(one.xyxy, one.class_ids, one.scores, strict=True)
-    ]
-    known = COCO()
-    known.dataset = {
-        "info": {},
-        "images": [{"id": i, "width": w, "height": h} for i, (w, h) in enumerate(sizes)],
-        "annotations": objects,
-        "categories": [{"id": k} for k in sorted({one["category_id"] for one in objects})],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
-        known.createIndex()
-        evaluation = COCOeval(known, known.loadRes(results) if results else COCO(), "bbox")
-        evaluation.params.imgIds = list(range(len(sizes)))
-        evaluation.params.catIds = [one["id"] for one in known.dataset["categories"]]
-        evaluation.evaluate()
-    return evaluation
-
-
-def _gathered(images: list[Any]) -> _Class:
-    """Return one class from what pycocotools says of each picture; None: nothing of it there."""
-    scores, correct, counted, where, objects = [], [], [], [], []
-    for index, one in enumerate(images):
-        if one is None:
-            objects.append(0)
-            continue
-        scores.append(np.asarray(one["dtScores"], np.float64))
-        correct.append(np.asarray(one["dtMatches"]) > 0)
-        counted.append(~np.asarray(one["dtIgnore"], np.bool_))
-        where.append(np.full(len(one["dtScores"]), index))
-        objects.append(int((np.asarray(one["gtIgnore"]) == 0).sum()))
-    if not scores:
-        none = np.zeros((10, 0), np.bool_)
-        return _Class(none, none, np.zeros(0, np.int64), np.array(objects))
-    order = np.argsort(-np.concatenate(scores), kind="mergesort")  # stable, as COCO sorts
-    return _Class(
-        np.concatenate(correct, axis=1)[:, order],
-        np.concatenate(counted, axis=1)[:, order],
-        np.concatenate(where)[order],
-        np.array(objects),
-    )
-
-
-def _first_threshold(one: _Class) -> _Class:
-    return _Class(one.correct[:1], one.counted[:1], one.picture, one.objects)
-
-
-def _mean_precision(classes: dict[int, _Class], weights: Ints) -> float:
-    each = np.array([one.precision(weights) for one in classes.values()])
-    known = each[~np.isnan(each)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _xywh(box: Floats) -> list[float]:
-    return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+    matched = matches(found, truth, sizes)
+    whole, *others = (matched[area] for area in MATCHED_SIZES)
+    return DetectionAccuracy(len(sizes), whole, dict(zip(SIZES, others, strict=True)))
 
 
 def average_precision(rows: Sequence[tuple[float, bool]], objects: int) -> float:
     """Return COCO's average precision of one class from score and correctness of each box."""
     order = sorted(range(len(rows)), key=lambda index: -rows[index][0])
     correct = np.array([[rows[index][1] for index in order]], np.bool_).reshape(1, -1)
-    one = _Class(
-        correct, np.ones_like(correct), np.zeros(correct.shape[1], np.int64), np.array([objects])
-    )
-    return one.precision(np.ones(1, np.int64))
+    there = np.zeros(correct.shape[1], np.int64)
+    one = Matches(correct, np.ones_like(correct), there, np.array([objects]))
+    return float(average_precisions(one, np.ones((1, 1), np.int64))[0, 0])
 
 
-def matched(found: Boxes, truth: Boxes, iou: float = 0.5) -> tuple[Booleans, Booleans]:
-    """Return which boxes found an object, and which objects were found; same class, best first."""
-    overlaps = overlap(found.xyxy, truth.xyxy)
-    overlaps[found.class_ids[:, None] != truth.class_ids[None, :]] = 0
-    right, seen = np.zeros(len(found.scores), np.bool_), np.zeros(len(truth.scores), np.bool_)
-    for index in np.argsort(-found.scores, kind="stable"):
-        free = np.where(seen, 0.0, overlaps[index])
-        if len(free) and free.max() >= iou:
-            seen[int(free.argmax())] = right[index] = True
-    return right, seen
+def _drawn(classes: Mapping[int, Matches], pictures: int) -> Floats:
+    """Return all precisions, of the pictures and of each resample: [1 + n, classes, thresholds]."""
+    weights = np.vstack([np.ones((1, pictures), np.int64), resamples(pictures)])
+    if not classes:
+        return np.full((len(weights), 1, 1), np.nan)
+    return np.stack([average_precisions(one, weights) for one in classes.values()], axis=1)
 
 
-def overlap(one: Floats, other: Floats) -> Floats:
-    """Return the intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
-    top_left = np.maximum(one[:, None, :2], other[None, :, :2])
-    bottom_right = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    inside = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
-    union = areas[0][:, None] + areas[1][None, :] - inside
-    shared: Floats = inside / np.maximum(union, np.spacing(1))
-    return shared
+def _mean(figures: Floats, pictures: int) -> Statistic:
+    """Return the mean over classes of [1 + n, classes]; those without objects do not count."""
+    known = ~np.isnan(figures)
+    count = known.sum(axis=1)
+    total = np.where(known, figures, 0.0).sum(axis=1)
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return Statistic(float(means[0]), means[1:], pictures)
+
+
+def _pictures_with(classes: Mapping[int, Matches]) -> int:
+    """Return how many pictures have an object of any of these classes."""
+    if not classes:
+        return 0
+    return int((np.sum([one.objects for one in classes.values()], axis=0) > 0).sum())

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visavis.cards import Task
-from visavis.evaluation.statistics import Estimate
-from visavis.evaluation.study import ModelStudy, TaskStudy
+from visavis.evaluation.figures import ModelStudy, TaskStudy
+from visavis.evaluation.statistics import Estimate, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +23,35 @@ def accuracy_of(model: ModelStudy, task: Task) -> Estimate | None:
     return model.map50_95 if task is Task.DETECTION else model.top1
 
 
-def dominated(model: ModelStudy, task: TaskStudy) -> bool:
-    """Return True if another model is at least as accurate and as fast, and better in one of both.
+def worth_of(model: ModelStudy, task: TaskStudy) -> Estimate | None:
+    """Return a model's accuracy; without truth, its agreement with the baseline."""
+    accuracy = accuracy_of(model, task.task)
+    if accuracy is not None or any(accuracy_of(one, task.task) for one in task.models):
+        return accuracy
+    agreements = {pair.model: pair.agreement for pair in task.pairs}
+    if task.pairs and model.card.name == task.pairs[0].baseline:
+        return Estimate(1.0, 1.0, 1.0)
+    return agreements.get(model.card.name)
 
-    False where either figure is unknown.
+
+def dominated_by(model: ModelStudy, task: TaskStudy) -> tuple[str, ...]:
+    """Return the models that are worse than this one in nothing, and better in something.
+
+    By accuracy, or agreement without truth, by median latency and, if it is known of both, by
+    memory. Empty where accuracy or latency is unknown.
     """
-    mine = _both(model, task.task)
-    others = [_both(other, task.task) for other in task.models if other is not model]
-    return mine is not None and any(
-        other is not None and other != mine and other[0] >= mine[0] and other[1] <= mine[1]
-        for other in others
+    return tuple(
+        other.card.name
+        for other in task.models
+        if other is not model and _beats(_figures(other, task), _figures(model, task))
     )
 
 
 def best_within(task: TaskStudy, most_ms: float) -> Choice | None:
     """Return the most accurate model whose median latency is at most so many milliseconds.
 
-    None if no model is that fast, or without truth.
+    Rivals are those whose difference to it, on the same pictures, may be zero. None if no model is
+    that fast, or without truth.
     """
     fast = [
         (model, accuracy, model.latency.p50)
@@ -51,10 +63,13 @@ def best_within(task: TaskStudy, most_ms: float) -> Choice | None:
     if not fast:
         return None
     best, accuracy, p50_ms = max(fast, key=lambda each: (each[1].value, -each[2]))
+    name = best.card.name
     rivals = tuple(
-        model.card.name for model, own, _ in fast if model is not best and own.high >= accuracy.low
+        model.card.name
+        for model, _, _ in fast
+        if model is not best and _may_be_as_good(task.difference(model.card.name, name))
     )
-    return Choice(best.card.name, accuracy, p50_ms, rivals)
+    return Choice(name, accuracy, p50_ms, rivals)
 
 
 def sentence(task: TaskStudy, most_ms: float) -> str:
@@ -71,8 +86,25 @@ def sentence(task: TaskStudy, most_ms: float) -> str:
     )
 
 
-def _both(model: ModelStudy, task: Task) -> tuple[float, float] | None:
-    accuracy = accuracy_of(model, task)
-    if accuracy is None or model.latency is None:
+def _may_be_as_good(difference: Estimate | None) -> bool:
+    """Return False only where a model is surely worse on the pictures that both answered."""
+    return difference is None or difference.verdict is not Verdict.WORSE
+
+
+def _figures(model: ModelStudy, task: TaskStudy) -> tuple[float, float, float | None] | None:
+    """Return worth, speed and thrift of a model; of each, more is better."""
+    worth = worth_of(model, task)
+    if worth is None or model.latency is None:
         return None
-    return accuracy.value, model.latency.p50
+    memory = model.cost.memory_bytes if model.cost else None
+    return worth.value, -model.latency.p50, None if memory is None else -memory
+
+
+def _beats(
+    one: tuple[float, float, float | None] | None,
+    other: tuple[float, float, float | None] | None,
+) -> bool:
+    if one is None or other is None:
+        return False
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

@@ -4,20 +4,24 @@ Source of the kinds and of how they are repaired: D. Bolya and others, TIDE: A G
 Identifying Object Detection Errors, ECCV 2020, https://arxiv.org/abs/2008.08115.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from visavis.evaluation.accuracy import Booleans, Boxes, average_precision, matched, overlap
+from visavis.evaluation.accuracy import average_precision
+from visavis.evaluation.boxes import Booleans, Boxes, matched, overlap
 from visavis.evaluation.statistics import Floats
 
 KINDS: Final = ("class", "place", "both", "duplicate", "background", "missed")
 """Wrong class; wrong place; both; an object found twice; no object there; an object missed."""
 
 _FOUND, _NEAR = 0.5, 0.1
-_RIGHT: Final = "right"
+RIGHT: Final = "right"
+# Kinds whose boxes are of an object, and right once they are repaired.
+_REPAIRED: Final = frozenset({"class", "place"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +33,65 @@ class ErrorKind:
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
-    """A box; becomes: the class it has once it is repaired, None if it is removed then."""
+class JudgedBox:
+    """A box and what it is: RIGHT, or one of KINDS.
+
+    becomes: the class that it has once it is repaired; None if it is removed then. truth: the class
+    of the object that it touches, if any.
+    """
 
     class_id: int
     score: float
     kind: str
     becomes: int | None = None
+    truth: int | None = None
 
 
-def error_kinds(found: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, ErrorKind]:
-    """Return each of KINDS for a detector; boxes are those above its score threshold."""
-    boxes: list[_Box] = []
-    objects: dict[int, int] = {}
-    missed: dict[int, int] = {}
-    for here, known in zip(found, truth, strict=True):
-        real = known.where(~known.crowds)
-        judged, unseen = _judged(here, real)
-        boxes += judged
-        for class_id in real.class_ids.tolist():
-            objects[class_id] = objects.get(class_id, 0) + 1
-        for class_id in unseen:
-            missed[class_id] = missed.get(class_id, 0) + 1
+@dataclass(frozen=True, slots=True)
+class JudgedPicture:
+    """All boxes on a picture, and the classes of its objects: of all, and of those missed."""
+
+    boxes: tuple[JudgedBox, ...]
+    objects: tuple[int, ...]
+    missed: tuple[int, ...]
+
+
+def judged(found: Boxes, truth: Boxes) -> JudgedPicture:
+    """Return what is right and wrong on a picture; found: those above the score threshold."""
+    truth = truth.real
+    right, seen = matched(found, truth)
+    overlaps = overlap(found.xyxy, truth.xyxy)
+    same = found.class_ids[:, None] == truth.class_ids[None, :]
+    covered = seen.copy()
+    boxes = []
+    for index in np.argsort(-found.scores, kind="stable"):
+        class_id, score = int(found.class_ids[index]), float(found.scores[index])
+        if right[index]:
+            boxes.append(JudgedBox(class_id, score, RIGHT, truth=class_id))
+            continue
+        kind, target = _kind(overlaps[index], same[index])
+        becomes = None
+        if target is not None and kind in _REPAIRED and not covered[target]:
+            # Only the first box of an unfound object becomes right; a second would be a duplicate.
+            becomes = int(truth.class_ids[target])
+            covered[target] = True
+        touched = None if target is None else int(truth.class_ids[target])
+        boxes.append(JudgedBox(class_id, score, kind, becomes, touched))
+    missed = tuple(int(k) for k in truth.class_ids[~covered])
+    return JudgedPicture(tuple(boxes), tuple(int(k) for k in truth.class_ids), missed)
+
+
+def error_kinds(pictures: Sequence[JudgedPicture]) -> dict[str, ErrorKind]:
+    """Return each of KINDS for a detector."""
+    boxes = [box for picture in pictures for box in picture.boxes]
+    objects = Counter(k for picture in pictures for k in picture.objects)
+    missed = Counter(k for picture in pictures for k in picture.missed)
     before = _map50(boxes, objects)
     kinds = {}
     for kind in KINDS:
         if kind == "missed":
-            left = {k: n - missed.get(k, 0) for k, n in objects.items()}
-            after, count = _map50(boxes, left), sum(missed.values())
+            left = {k: n - missed[k] for k, n in objects.items()}
+            after, count = _map50(boxes, left), missed.total()
         else:
             after = _map50(boxes, objects, repaired=kind)
             count = sum(box.kind == kind for box in boxes)
@@ -64,47 +99,26 @@ def error_kinds(found: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, Err
     return kinds
 
 
-def _judged(found: Boxes, truth: Boxes) -> tuple[list[_Box], list[int]]:
-    """Return a picture's boxes with what is wrong with each, and the classes of missed objects."""
-    right, seen = matched(found, truth)
-    overlaps = overlap(found.xyxy, truth.xyxy)
-    same = found.class_ids[:, None] == truth.class_ids[None, :]
-    covered = seen.copy()
-    judged = []
-    for index in np.argsort(-found.scores, kind="stable"):
-        class_id, score = int(found.class_ids[index]), float(found.scores[index])
-        kind, target = _RIGHT, None
-        if not right[index]:
-            kind, target = _kind(overlaps[index], same[index])
-        becomes = None
-        if target is not None:
-            # Only the first box of an unfound object becomes right; a second would be a duplicate.
-            becomes = None if covered[target] else int(truth.class_ids[target])
-            covered[target] = True
-        judged.append(_Box(class_id, score, kind, becomes))
-    return judged, truth.class_ids[~covered].tolist()
-
-
 def _kind(overlaps: Floats, same: Booleans) -> tuple[str, int | None]:
-    """Return what is wrong with a box, and the object that it should have been."""
+    """Return what is wrong with a box, and the object that it touches."""
     own = np.where(same, overlaps, 0.0)
     others = np.where(same, 0.0, overlaps)
     if own.size and own.max() >= _FOUND:
-        return "duplicate", None
+        return "duplicate", int(own.argmax())
     if others.size and others.max() >= _FOUND:
         return "class", int(others.argmax())
     if own.size and own.max() >= _NEAR:
         return "place", int(own.argmax())
     if others.size and others.max() >= _NEAR:
-        return "both", None
+        return "both", int(others.argmax())
     return "background", None
 
 
-def _map50(boxes: Sequence[_Box], objects: dict[int, int], repaired: str = "") -> float:
+def _map50(boxes: Sequence[JudgedBox], objects: Mapping[int, int], repaired: str = "") -> float:
     """Return mAP50 over the classes that occur; repaired: a kind of error that is not made."""
     rows: dict[int, list[tuple[float, bool]]] = {}
     for box in boxes:
-        class_id, is_right = box.class_id, box.kind == _RIGHT
+        class_id, is_right = box.class_id, box.kind == RIGHT
         if box.kind == repaired:
             if box.becomes is None:
                 continue

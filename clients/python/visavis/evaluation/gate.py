@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from visavis.errors import InvalidData, InvalidSettings
+from visavis.evaluation.figures import ModelStudy, Study
 from visavis.evaluation.statistics import Estimate, independent_difference
-from visavis.evaluation.study import ModelStudy, Study
 
 METRICS: Final = {"top1": "top1", "top5": "top5", "map": "map50_95", "map50": "map50"}
 """The metrics that limits may name beside `agreement`, with their names in results."""

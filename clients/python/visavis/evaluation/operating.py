@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visavis.evaluation.accuracy import Booleans, Boxes, matched
+from visavis.evaluation.boxes import Booleans, Boxes, matched
 from visavis.evaluation.statistics import Floats
 
 
@@ -68,7 +68,7 @@ def curve(found: Sequence[Boxes], truth: Sequence[Boxes]) -> Curve:
     """Return a detector's curve. Crowds are left out: they are neither right nor wrong."""
     scores, correct, objects = [], [], 0
     for boxes, known in zip(found, truth, strict=True):
-        real = known.where(~known.crowds)
+        real = known.real
         # From the best box on, so that a threshold changes no match above it.
         scores.append(boxes.scores)
         correct.append(matched(boxes, real)[0])

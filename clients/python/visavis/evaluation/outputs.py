@@ -1,4 +1,4 @@
-"""A study as JSON, CSV and Markdown, and as sentences."""
+"""A study as JSON, CSV and Markdown."""
 
 import csv
 import io
@@ -6,25 +6,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from visavis.cards import Task
-from visavis.evaluation.choice import accuracy_of, dominated
-from visavis.evaluation.error_types import KINDS
+from visavis.evaluation.choice import dominated_by, worth_of
+from visavis.evaluation.figures import ModelStudy, Pair, Slice, Spread, Study, TaskStudy, chance
 from visavis.evaluation.gate import Check
 from visavis.evaluation.operating import OperatingPoint
 from visavis.evaluation.statistics import Estimate, Verdict
-from visavis.evaluation.study import ModelStudy, Pair, Study, TaskStudy
+from visavis.evaluation.tables import (
+    COLUMNS,
+    Table,
+    errors_table,
+    models_table,
+    pairs_table,
+    slice_tables,
+    stages_table,
+    thresholds_table,
+)
+from visavis.evaluation.words import DIMENSIONS, chance_sentence, points, verdicts
 
 SCHEMA_VERSION: Final = 1
-METRIC_NAMES: Final = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "agreement": "agreement",
-}
-_COLUMNS: Final = ("top1", "top5", "map50_95", "map50")
-# A difference of latency below this factor is not worth a sentence.
-_NOTABLE: Final = 1.05
+# Classes that a summary lists, of those told from zero.
+_MOST_CLASSES: Final = 20
 
 
 def to_json(study: Study, checks: Sequence[Check] = ()) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def to_json(study: Study, checks: Sequence[Check] = ()) -> dict[str, Any]:
         "verdict": list(verdicts(study)),
         "models": [_model(task, model) for task in study.tasks for model in task.models],
         "pairs": [_pair(pair) for task in study.tasks for pair in task.pairs],
+        "slices": [_slice(task, one) for task in study.tasks for one in task.slices],
+        "slice_differences": [_chance(task) for task in study.tasks],
         "suspect_labels": [
             {"picture": one.path, "truth": one.truth, "models": dict(one.answers)}
             for task in study.tasks
@@ -51,167 +54,92 @@ def to_json(study: Study, checks: Sequence[Check] = ()) -> dict[str, Any]:
 
 def to_csv(study: Study) -> str:
     """Return the models as CSV, a row each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    spread = [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
-    writer.writerow(
-        [
-            *("model", "version", "precision", "provider", "task", "pictures"),
-            *(*spread, "p50_ms", "p95_ms", "p99_ms"),
-        ]
+    spread = [f"{name}{end}" for name in COLUMNS for end in ("", "_low", "_high")]
+    header = ["model", "version", "precision", "provider", "task", "pictures", *spread]
+    header += ["p50_ms", "p95_ms", "p99_ms", "pictures_per_s", "cpu_ms", "memory_bytes"]
+    return _csv(header, (_row(task, one) for task in study.tasks for one in task.models))
+
+
+def _row(task: TaskStudy, one: ModelStudy) -> list[Any]:
+    card = one.card
+    row: list[Any] = [card.name, card.version, card.precision, card.execution_provider]
+    row += [task.task.value, one.pictures]
+    for name in COLUMNS:
+        row += _ends(getattr(one, name))
+    timed, cost = one.latency, one.cost
+    row += [timed.p50, timed.p95, timed.p99] if timed else ["", "", ""]
+    row += [cost.pictures_per_s, cost.cpu_ms, cost.memory_bytes] if cost else ["", "", ""]
+    return row
+
+
+def slices_to_csv(study: Study) -> str:
+    """Return the slices as CSV, a row for each model on each."""
+    header = ["task", "dimension", "slice", "pictures", "metric", "model"]
+    header += ["value", "low", "high", "difference", "difference_low", "difference_high"]
+    return _csv(
+        header,
+        (
+            [
+                *(task.task.value, one.dimension, one.name, len(one.paths), one.metric, model),
+                *_ends(one.figures.get(model)),
+                *_ends(one.differences.get(model)),
+            ]
+            for task in study.tasks
+            for one in task.slices
+            for model in one.figures
+        ),
     )
-    for task in study.tasks:
-        for one in task.models:
-            card = one.card
-            row: list[Any] = [card.name, card.version, card.precision, card.execution_provider]
-            row += [task.task.value, one.pictures]
-            for name in _COLUMNS:
-                estimate: Estimate | None = getattr(one, name)
-                row += [estimate.value, estimate.low, estimate.high] if estimate else ["", "", ""]
-            timed = one.latency
-            row += [timed.p50, timed.p95, timed.p99] if timed else ["", "", ""]
-            writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in row])
-    return text.getvalue()
+
+
+def confusion_to_csv(study: Study) -> str:
+    """Return the confusion matrices as CSV, a row for each class that was answered for each."""
+    return _csv(
+        ["model", "truth", "answer", "count"],
+        (
+            [model.card.name, truth, answer, count]
+            for task in study.tasks
+            for model in task.models
+            for (truth, answer), count in sorted(model.matrix.items())
+        ),
+    )
 
 
 def to_markdown(study: Study, checks: Sequence[Check] = ()) -> str:
     """Return the verdict and the tables as Markdown, for a pull request or a job summary."""
     lines = [f"**{line}**  " for line in verdicts(study)]
     for task in study.tasks:
-        lines += ["", f"### {task.task.value.capitalize()}", ""]
-        header, rows = table(task)
-        lines += _markdown_table(header, rows)
-        for header, rows in (pairs_table(task), thresholds_table(task), errors_table(task)):
-            if rows:
-                lines += ["", *_markdown_table(header, rows)]
+        lines += ["", f"### {task.task.value.capitalize()}"]
+        tables = (models_table, pairs_table, thresholds_table, errors_table, stages_table)
+        for table in tables:
+            lines += _markdown(table(task))
+        for slices in slice_tables(task):
+            if not slices.heading.startswith(DIMENSIONS["class"]):
+                lines += _markdown(slices)
+        lines += _told_classes(task)
+        if note := chance_sentence(task):
+            lines += ["", note]
     if checks:
         rows = [[c.outcome.value, c.model, c.why] for c in checks]
         lines += ["", "### Limits", "", *_markdown_table(["outcome", "model", "why"], rows)]
     return "\n".join(lines).strip() + "\n"
 
 
-def table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
-    """Return the models of a task as a table of texts: its header and its rows."""
-    shown = [name for name in _COLUMNS if any(getattr(one, name) for one in task.models)]
-    header = ["model", "runs as", *(METRIC_NAMES[name] for name in shown), "p50 ms", "p99 ms"]
-    rows = []
-    for one in task.models:
-        provider = one.card.execution_provider.removesuffix("ExecutionProvider")
-        timed = one.latency
-        rows.append(
-            [
-                one.card.name + (f" ({one.failures} failed)" if one.failures else ""),
-                f"{one.card.precision}, {provider}",
-                *(interval(getattr(one, name)) for name in shown),
-                *(f"{ms:.1f}" for ms in ((timed.p50, timed.p99) if timed else ())),
-            ]
-        )
-    return header, rows
-
-
-def pairs_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
-    """Return each model against the baseline as a table of texts."""
-    header = ["model", "against", "agreement"]
-    known = any(pair.difference for pair in task.pairs)
-    if known:
-        header += ["difference", "fixed", "broke", "p", "verdict"]
-    rows = []
-    for pair in task.pairs:
-        row = [pair.model, pair.baseline, interval(pair.agreement)]
-        if known:
-            changed = pair.changes
-            row += [
-                points(pair.difference) if pair.difference else "",
-                str(changed.fixed) if changed else "",
-                str(changed.broke) if changed else "",
-                f"{changed.p_value:.3g}" if changed and pair.metric == "top1" else "",
-                pair.verdict.value if pair.verdict else "",
-            ]
-        rows.append(row)
-    return header, rows
-
-
-def thresholds_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
-    """Return detectors at score thresholds as a table of texts; no rows without truth."""
-    header = ["model", "threshold", "precision", "recall", "F1", "suggested", "its F1"]
-    header.append("recall at equal precision")
-    rows = []
-    for one in task.models:
-        at, best, equal = one.operating, one.suggested, one.equal_precision
-        if at is not None and best is not None:
-            rows.append(
-                [
-                    one.card.name,
-                    f"{at.threshold:g}",
-                    *(f"{figure:.3f}" for figure in (at.precision, at.recall, at.f1)),
-                    f"{best.threshold:.3f}",
-                    f"{best.f1:.3f}",
-                    f"{equal.recall:.3f}" if equal else "",
-                ]
-            )
-    return header, rows
-
-
-def errors_table(task: TaskStudy) -> tuple[list[str], list[list[str]]]:
-    """Return why detectors' boxes are wrong as a table of texts; no rows without truth."""
-    rows = [
-        [
-            one.card.name,
-            *(f"{error.count} ({100 * error.lost:.1f})" for error in one.errors.values()),
-        ]
-        for one in task.models
-        if one.errors
+def _told_classes(task: TaskStudy) -> Iterator[str]:
+    told = [
+        (one, model, difference)
+        for one in task.slices
+        if one.dimension == "class"
+        for model, difference in one.differences.items()
+        if difference.verdict is not Verdict.CANNOT_TELL
     ]
-    return ["model", *KINDS], rows
-
-
-def verdicts(study: Study) -> Iterator[str]:
-    """Yield a sentence for each model against its baseline."""
-    for task in study.tasks:
-        models = {one.card.name: one for one in task.models}
-        for pair in task.pairs:
-            speed = _speed(models[pair.model], models[pair.baseline])
-            yield f"{pair.model} {speed}{_accuracy(pair, task)}."
-
-
-def _speed(model: ModelStudy, baseline: ModelStudy) -> str:
-    if not (model.latency and baseline.latency and model.latency.p50):
-        return ""
-    factor = baseline.latency.p50 / model.latency.p50
-    if factor >= _NOTABLE:
-        return f"is {factor:.2f} times as fast as {baseline.card.name} and "
-    if factor <= 1 / _NOTABLE:
-        return f"takes {1 / factor:.2f} times as long as {baseline.card.name} and "
-    return f"is as fast as {baseline.card.name} and "
-
-
-def _accuracy(pair: Pair, task: TaskStudy) -> str:
-    if pair.difference is None:
-        share = 100 * pair.agreement.value
-        classifies = task.task is Task.CLASSIFICATION
-        same = "names the same class" if classifies else "finds the same boxes"
-        return f"{same} in {share:.1f} % (no truth: accuracy is unknown)"
-    name, size = METRIC_NAMES[pair.metric], abs(100 * pair.difference.value)
-    on = f"on {task.labelled} pictures"
-    if pair.verdict is Verdict.CANNOT_TELL:
-        moved = "gains" if pair.difference.value > 0 else "loses"
-        if size < 0.05:
-            return f"has the same {name} {on}, as far as they can tell"
-        return f"{moved} {size:.1f} points of {name} {on}, which are too few to confirm it"
-    return f"{'gains' if pair.difference.value > 0 else 'loses'} {size:.1f} points of {name} {on}"
-
-
-def interval(estimate: Estimate | None) -> str:
-    """Return a share as `0.784 (0.72-0.84)`; empty for none."""
-    if estimate is None or math.isnan(estimate.value):
-        return ""
-    return f"{estimate.value:.3f} ({estimate.low:.2f}-{estimate.high:.2f})"
-
-
-def points(estimate: Estimate) -> str:
-    """Return a difference in points, with its interval: `-0.4 (-1.9 to +1.1)`."""
-    value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    if not told:
+        return
+    told.sort(key=lambda each: -abs(each[2].value))
+    yield from ("", "Classes whose difference is told from zero:", "")
+    for one, model, difference in told[:_MOST_CLASSES]:
+        yield f"- {one.name}, {model}: {points(difference)} on {len(one.paths)} pictures"
+    if len(told) > _MOST_CLASSES:
+        yield f"- and {len(told) - _MOST_CLASSES} more"
 
 
 def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
@@ -226,7 +154,7 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
         "failures": one.failures,
         "labelled": task.labelled,
     }
-    fields |= {name: _estimate(getattr(one, name)) for name in _COLUMNS if getattr(one, name)}
+    fields |= {name: _estimate(getattr(one, name)) for name in COLUMNS if getattr(one, name)}
     for name in ("operating", "suggested", "equal_precision"):
         point: OperatingPoint | None = getattr(one, name)
         if point is not None:
@@ -236,9 +164,10 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
                 "recall": point.recall,
                 "f1": point.f1,
             }
-    if one.latency and accuracy_of(one, task.task):
-        fields["dominated"] = dominated(one, task)
-    if one.confusions:
+    if one.latency and worth_of(one, task):
+        fields["dominated_by"] = list(dominated_by(one, task))
+    if one.matrix:
+        fields["confusion_matrix"] = _matrix(one)
         fields["confusions"] = [
             {"truth": c.truth, "answer": c.answer, "pictures": c.pictures} for c in one.confusions
         ]
@@ -251,15 +180,36 @@ def _model(task: TaskStudy, one: ModelStudy) -> dict[str, Any]:
         fields["map50_95_by_size"] = _numbers(one.per_size)
     if one.per_class:
         fields["ap50_95_by_class"] = _numbers(one.per_class)
+    return fields | _costs(one)
+
+
+def _matrix(one: ModelStudy) -> dict[str, Any]:
+    """Return a matrix as its classes and its cells: [index of truth, index of answer, count]."""
+    classes = sorted({name for pair in one.matrix for name in pair})
+    index = {name: k for k, name in enumerate(classes)}
+    cells = [[index[t], index[a], count] for (t, a), count in sorted(one.matrix.items())]
+    return {"classes": classes, "cells": cells}
+
+
+def _costs(one: ModelStudy) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     if one.latency:
-        stages = {name.removesuffix("_ms"): ms for name, ms in one.latency.stages_p50.items()}
-        fields["latency_ms"] = {
-            "p50": one.latency.p50,
-            "p95": one.latency.p95,
-            "p99": one.latency.p99,
-            "stages_p50": stages,
+        stages = {
+            name.removesuffix("_ms"): _spread(spread) for name, spread in one.latency.stages.items()
+        }
+        whole = Spread(one.latency.p50, one.latency.p95, one.latency.p99)
+        fields["latency_ms"] = {**_spread(whole), "stages": stages}
+    if one.cost:
+        fields["cost"] = {
+            "pictures_per_s": one.cost.pictures_per_s,
+            "cpu_ms_per_picture": one.cost.cpu_ms,
+            "memory_bytes": one.cost.memory_bytes,
         }
     return fields
+
+
+def _spread(spread: Spread) -> dict[str, float]:
+    return {"p50": spread.p50, "p95": spread.p95, "p99": spread.p99}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -280,27 +230,69 @@ def _pair(pair: Pair) -> dict[str, Any]:
             "metric": pair.metric,
             "fixed": pair.changes.fixed,
             "broke": pair.changes.broke,
-            **_numbers(
-                {
-                    "difference": pair.difference.value,
-                    "low": pair.difference.low,
-                    "high": pair.difference.high,
-                }
-            ),
-            "verdict": str(pair.verdict),
+            **_difference(pair.difference),
         }
         if pair.metric == "top1":
             fields["p_value"] = pair.changes.p_value
     return fields
 
 
+def _slice(task: TaskStudy, one: Slice) -> dict[str, Any]:
+    return {
+        "task": task.task.value,
+        "dimension": one.dimension,
+        "slice": one.name,
+        "metric": one.metric,
+        "pictures": len(one.paths),
+        "few": one.few,
+        "models": {name: _estimate(estimate) for name, estimate in one.figures.items()},
+        "differences": {name: _difference(own) for name, own in one.differences.items()},
+    }
+
+
+def _chance(task: TaskStudy) -> dict[str, Any]:
+    all_ = chance(task)
+    return {
+        "task": task.task.value,
+        "tested": all_.tested,
+        "told": all_.told,
+        "by_chance": all_.by_chance,
+        "folders_left_out": task.folders_left_out,
+    }
+
+
+def _difference(difference: Estimate) -> dict[str, Any]:
+    ends = {"difference": difference.value, "low": difference.low, "high": difference.high}
+    return {**_numbers(ends), "verdict": str(difference.verdict)}
+
+
 def _estimate(estimate: Estimate) -> dict[str, float | None]:
     return _numbers({"value": estimate.value, "low": estimate.low, "high": estimate.high})
+
+
+def _ends(estimate: Estimate | None) -> list[Any]:
+    return [estimate.value, estimate.low, estimate.high] if estimate else ["", "", ""]
 
 
 def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Return figures without NaN and infinities, which JSON does not have."""
     return {name: x if math.isfinite(x) else None for name, x in figures.items()}
+
+
+def _csv(header: Sequence[str], rows: Iterator[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in row])
+    return text.getvalue()
+
+
+def _markdown(table: Table) -> Iterator[str]:
+    if table.rows:
+        if table.heading:
+            yield from ("", f"#### {table.heading}")
+        yield from ("", *_markdown_table(table.header, table.texts))
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

