@@ -26,6 +26,8 @@ _log = structlog.get_logger()
 # Instruction sets that multiply uint8 by int8 without saturation, and that compute in bfloat16.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _BF16 = {"avx512_bf16", "amx_bf16"}
+# Of a device's memory, for the sessions of all workers: the rest is for CUDA's contexts.
+_USABLE_OF_DEVICE = 0.9
 # Grow the arena by what a run needs (1), not by the next power of two (0).
 _ARENA = {"arena_extend_strategy": 1}
 
@@ -35,7 +37,8 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16.
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the part
+    of the device's memory that the session may take.
     """
 
     cache_dir: Path
@@ -43,6 +46,7 @@ class SessionConfig:
     runs: int = 1
     spin: bool = False
     bf16: bool = False
+    device_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,14 @@ def _options_for_openvino(config: SessionConfig) -> dict[str, Any]:
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
 
 
+def _options_for_cuda(config: SessionConfig) -> dict[str, Any]:
+    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    if config.device_share < 1 and (total := _device_bytes()):
+        options["gpu_mem_limit"] = str(int(total * _USABLE_OF_DEVICE * config.device_share))
+    return options
+
+
 CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda config: {})
 OPENVINO = Provider(
     "openvino",
@@ -122,8 +134,7 @@ CUDA = Provider(
     "cuda",
     "CUDAExecutionProvider",
     _missing_for_cuda,
-    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
-    lambda config: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    _options_for_cuda,
     on_device=True,
 )
 TENSORRT = Provider(
@@ -271,6 +282,18 @@ def _missing_driver() -> list[str]:
     if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):
         return [f"the NVIDIA driver reports error {status}; run nvidia-smi"]
     return [] if count.value else ["the NVIDIA driver finds no GPU"]
+
+
+def _device_bytes() -> int:
+    """Return the memory of the first GPU that CUDA_VISIBLE_DEVICES leaves; 0: unknown."""
+    size = ctypes.c_size_t(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), 0):
+            return 0
+    except (OSError, AttributeError):
+        return 0
+    return size.value
 
 
 def _missing_libraries(name: str, library: str) -> list[str]:
