@@ -226,7 +226,12 @@ class App:
         """The gRPC address, with the actual port where the settings have port 0."""
         if self.settings.grpc.startswith("unix:"):
             return self.settings.grpc
-        return f"{self.settings.grpc.rpartition(':')[0]}:{self._grpc.port}"
+        return f"{self.settings.grpc.rpartition(':')[0]}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The gRPC port; 0 on a Unix socket."""
+        return self._grpc.port
 
     @property
     def http_address(self) -> str | None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import sys
 from contextlib import suppress
 
 from visavis_server import process
@@ -49,4 +48,4 @@ async def _serve(settings: Settings, assignment: Assignment, end: socket.socket)
 
 
 if __name__ == "__main__":
-    sys.exit(fork_workers(work))
+    fork_workers(work)

@@ -37,8 +37,8 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the part
-    of the device's memory that the session may take.
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the
+    part of the device's memory that the session may take.
     """
 
     cache_dir: Path

@@ -93,7 +93,7 @@ class Channel:
             answer = await self._handlers[message["name"]](**message["arguments"])
         except Closed:
             answer = None
-        except Exception:
+        except Exception:  # noqa: BLE001  one message must not end the others
             _log.exception("a message between processes failed", name=message["name"])
             answer = None
         if "id" in message:

@@ -157,9 +157,9 @@ class Membership:
             raise Unavailable(f"can't reach the other workers: {error}; retry") from None
         if failure:
             kind = _ERRORS.get(failure["kind"], CannotLoad)
-            error = kind(failure["why"])
-            error.field = "model_name"
-            raise error
+            failed = kind(failure["why"])
+            failed.field = "model_name"
+            raise failed
 
     async def leave(self) -> None:
         """Tell the last metrics, and close the channel."""

@@ -1,8 +1,8 @@
 """The template: a process that has imported the server, and forks workers from itself.
 
-Such a worker is there within milliseconds and shares the memory of the modules with the others. It
-runs the code that the server was started with, even if another version has been installed since. The
-template starts no thread and uses neither gRPC nor ONNX Runtime, which do not survive a fork.
+Such a worker exists within milliseconds, and shares the memory of the modules with the others. It
+runs the code that the server was started with, even if another version has been installed since.
+The template starts no thread and uses neither gRPC nor ONNX Runtime, which do not survive a fork.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class Template:
                 # a terminal reaches the supervisor alone.
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self._module],
-                    stdin=its_end,
+                    stdin=its_end.fileno(),
                     env={n: value for n, value in os.environ.items() if n not in _OF_SYSTEMD},
                     process_group=0,
                 )
@@ -89,19 +89,16 @@ class Template:
                 raise StartupError(f"can't start a process for workers ({error})") from None
 
 
-def fork_workers(work: Work) -> int:
-    """Fork a worker for each order, until the supervisor has gone; returns the exit code.
-
-    It returns in each worker too, when the worker has done its work.
-    """
+def fork_workers(work: Work) -> None:
+    """Fork a worker for each order, until the supervisor has gone; in a worker, do its work."""
     gc.collect()
-    # The objects of the modules stay: no collection in a worker touches, and so copies, their pages.
+    # The modules' objects stay: no collection in a worker touches their pages, and so copies them.
     gc.freeze()
     with socket.socket(fileno=os.dup(_ORDERS)) as orders:
         while True:
             order, descriptors, _, _ = socket.recv_fds(orders, _MOST_ORDER_BYTES, 2)
             if not order:
-                return 0
+                return
             process = _fork()
             if not process:
                 break
@@ -112,7 +109,8 @@ def fork_workers(work: Work) -> int:
     os.dup2(log, 2)
     os.close(log)
     _leave_standard_input()
-    return work(pickle.loads(order), socket.socket(fileno=channel))
+    # At once: gRPC takes a second to end its threads, and the rest is the template's.
+    os._exit(work(pickle.loads(order), socket.socket(fileno=channel)))
 
 
 def _fork() -> int:

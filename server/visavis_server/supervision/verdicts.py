@@ -1,8 +1,8 @@
 """Trials of model files, once for all workers, and which worker loads a file first.
 
 A file that passes its trial may still end the process that loads it: on a GPU, or by a fault that
-shows only with more threads. One worker therefore loads each file first, and the others wait: a file
-that ends two workers is refused, and the rest live on.
+shows only with more threads. One worker therefore loads each file first while the others wait. A
+file that ends two workers is refused, and the rest live on.
 """
 
 import asyncio

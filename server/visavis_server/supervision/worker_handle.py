@@ -14,7 +14,7 @@ from visavis_server.supervision.channel import Channel, Handlers
 from visavis_server.supervision.division import Assignment
 from visavis_server.supervision.log_pipe import LogPipe
 from visavis_server.supervision.template import Template
-from visavis_server.telemetry.samples import Family
+from visavis_server.telemetry.samples import Family, Samples
 
 # A worker that ends within this time of becoming ready has ended early.
 _EARLY_S: Final = 10.0
@@ -131,13 +131,13 @@ def processes(workers: Sequence[WorkerHandle]) -> list[Family]:
 
     def family(name: str, kind: str, about: str, read: str) -> Family:
         sample = f"{name}_total" if kind == "counter" else name
-        samples = {
+        samples: Samples = {
             (sample, (("worker", str(worker.number)),)): float(getattr(worker, read))
             for worker in workers
         }
         return Family(name, kind, about, "each", samples)
 
-    up = {
+    up: Samples = {
         ("visavis_worker_up", (("worker", str(w.number)),)): float(w.ready_at is not None)
         for w in workers
     }

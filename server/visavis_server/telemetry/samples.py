@@ -1,7 +1,7 @@
 """Metrics as plain samples, which processes exchange and add up.
 
-A worker sends its samples as JSON; the supervisor adds those of all workers. Imports no library: the
-supervisor is small.
+A worker sends its samples as JSON; the supervisor adds those of all workers. This module imports
+little: the supervisor is small.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,9 @@ from typing import Any, Final
 
 Labels = tuple[tuple[str, str], ...]
 """Names and values of labels, in their order."""
+
+Samples = dict[tuple[str, Labels], float]
+"""Values by the name and the labels of each sample."""
 
 WORKER: Final = "worker"
 """The label that tells workers apart."""
@@ -30,7 +33,7 @@ class Family:
     kind: str
     help: str
     combined: str = "sum"
-    samples: dict[tuple[str, Labels], float] = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
 
     def to_json(self) -> list[Any]:
         """Return the family in a form that JSON can hold."""
@@ -40,12 +43,12 @@ class Family:
     @classmethod
     def from_json(cls, data: list[Any]) -> "Family":
         """Return a family from its form in JSON."""
-        *about, rows = data
+        name, kind, about, combined, rows = data
         samples = {
-            (name, tuple((key, text) for key, text in labels)): value
-            for name, labels, value in rows
+            (sample, tuple((key, text) for key, text in labels)): value
+            for sample, labels, value in rows
         }
-        return cls(*about, samples)
+        return cls(name, kind, about, combined, samples)
 
 
 def combined(

@@ -112,15 +112,15 @@ class _Writer:
         while running:
             running = self._write_waiting()
             self._report(at_once=not running)
-        self._write_waiting()
+        self._write_waiting(0.0)  # what was reported just now
 
-    def _write_waiting(self) -> bool:
+    def _write_waiting(self, wait_s: float = _REPORT_S) -> bool:
         """Wait for entries and write them; return False once the writer is closed."""
         entries: list[bytes] = []
         events: list[threading.Event] = []
         running = True
         try:
-            item = self._queue.get(timeout=_REPORT_S)
+            item = self._queue.get(timeout=wait_s)
             while True:
                 if item is None:
                     running = False

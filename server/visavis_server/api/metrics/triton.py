@@ -12,7 +12,7 @@ from typing import Final
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.scheduling.scheduler import Statistics
 from visavis_server.telemetry.histograms import Histogram, StageHistograms
-from visavis_server.telemetry.samples import Family
+from visavis_server.telemetry.samples import Family, Samples
 
 PREFIX: Final = "nv_"
 """The beginning of every name in here."""
@@ -114,7 +114,7 @@ def triton_families(measured: Sequence[Measured]) -> list[Family]:
         for name, kind, about, read in _METRICS
     ]
     failure = "nv_inference_request_failure"
-    failures = {
+    failures: Samples = {
         (failure, (*labels, ("reason", why))): read(row)
         for labels, row in rows
         for why, read in _FAILURES
