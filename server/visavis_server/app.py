@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from grpc_reflection.v1alpha import reflection
 from visavis.v1 import vision_pb2
 
 from visavis_server import log, process
@@ -37,13 +38,13 @@ from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.settings import Settings
 from visavis_server.supervision.membership import Member, Membership
 from visavis_server.telemetry import systemd
-from visavis_server.transport import listeners
+from visavis_server.transport import listeners, shared_listener
 from visavis_server.transport.calls import Calls
 from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.grpc.authentication import Authentication
 from visavis_server.transport.grpc.handlers import handlers_of
+from visavis_server.transport.grpc.health import Health
 from visavis_server.transport.grpc.interceptors import CallInterceptor
-from visavis_server.transport.grpc.listener import GrpcListener
 from visavis_server.transport.intake import Intake
 from visavis_server.transport.tokens import Tokens
 
@@ -141,17 +142,12 @@ class App:
         )
         self._certificates = certificates = Certificates.of(settings)
         self._watched_files = [each.files for each in (tokens, certificates) if each]
-        self._grpc = GrpcListener(
-            settings,
-            certificates,
-            self._interceptors(),
-            (
-                handlers_of(_VISION, self._service),
-                handlers_of(_INFERENCE, self._inference, {"ModelInferRequest": tensors.Request}),
-            ),
-            (_VISION.full_name, _INFERENCE.full_name),
-        )
-        self._health = self._grpc.health
+        self._server = self._grpc_server()
+        self._health = Health(self._server)
+        if settings.reflection:
+            names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        self.port = 0
         self._http: HttpServer | None = None
         self._metrics_listener: HttpServer | None = None
         if not self._is_late:
@@ -165,7 +161,7 @@ class App:
     def _bind(self) -> None:
         """Listen on all addresses; raises StartupError."""
         settings = self.settings
-        self._grpc.bind()
+        self.port = listeners.bind(self._server, settings, self._certificates)
         self._http = self._http_listener() if settings.http else None
         self._metrics_listener = self._new_metrics_listener() if settings.metrics else None
 
@@ -173,7 +169,7 @@ class App:
     def _http_servers(self) -> "list[HttpServer]":
         return [each for each in (self._http, self._metrics_listener) if each]
 
-    def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    def _grpc_server(self) -> grpc.aio.Server:
         settings = self.settings
         # Messages of health checks are small: one at a time is enough, and a short turn keeps a
         # stalled one from blocking the others.
@@ -197,7 +193,16 @@ class App:
         if self._tokens:
             # First, so that unauthenticated calls learn nothing else.
             interceptors.insert(0, Authentication(self._tokens, settings.open_health))
-        return interceptors
+        server = grpc.aio.server(
+            interceptors=interceptors, options=listeners.grpc_options(settings)
+        )
+        server.add_generic_rpc_handlers(
+            (
+                handlers_of(_VISION, self._service),
+                handlers_of(_INFERENCE, self._inference, {"ModelInferRequest": tensors.Request}),
+            )
+        )
+        return server
 
     def _http_listener(self) -> "HttpServer":
         try:
@@ -227,11 +232,6 @@ class App:
         if self.settings.grpc.startswith("unix:"):
             return self.settings.grpc
         return f"{self.settings.grpc.rpartition(':')[0]}:{self.port}"
-
-    @property
-    def port(self) -> int:
-        """The gRPC port; 0 on a Unix socket."""
-        return self._grpc.port
 
     @property
     def http_address(self) -> str | None:
@@ -344,7 +344,7 @@ class App:
 
     async def _listen(self) -> None:
         """Answer calls, if only to say that the models are being loaded."""
-        await self._grpc.start()
+        await self._server.start()
         for listener in self._http_servers:
             await listener.start()
 
@@ -408,7 +408,7 @@ class App:
         return Member(
             request_stop=self._stop_requested.set,
             reload=self._reload,
-            reconnect=self._grpc.reconnect,
+            steer=lambda weights: shared_listener.steer(self.port, weights),
             families=self._metrics.families,
             administration=lambda: self._watcher,
             busy_connections=self._intake.busy_connections,
@@ -479,7 +479,7 @@ class App:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LISTENERS_S):
                 await asyncio.gather(
-                    self._grpc.stop(_FLUSH_S),
+                    self._server.stop(_FLUSH_S),
                     *(listener.stop() for listener in self._http_servers),
                 )
 

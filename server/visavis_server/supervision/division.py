@@ -20,6 +20,8 @@ _LEAST_CORES: Final = 8
 # Of a worker without models, as measured, and the messages and pictures of a few calls.
 _WORKER_BYTES: Final = 128 << 20
 _LEAST_MESSAGES: Final = 6
+# Connections are evened out when clients connect anew. That costs a handshake a minute.
+_MOST_AGE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def settings_of(settings: Settings, number: int, workers: int) -> Settings:
         update={
             "workers": workers,
             "cores": max(1, own_cores),
+            "max_connection_age_s": min(settings.max_connection_age_s, _MOST_AGE_S),
             # 0 stands for what is left; a share of nothing is 1.
             "memory_budget_bytes": settings.memory_budget_bytes
             and max(1, settings.memory_budget_bytes // workers),

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from visavis_server.supervision.channel import Channel, Closed
 from visavis_server.supervision.division import Assignment
 from visavis_server.telemetry.samples import Family
 
-BEAT_S: Final = 1.0
+BEAT_S: Final = 0.5
 """How often a worker tells the supervisor about itself."""
 
 _ERRORS: Final[dict[str, type[ModelNotFound | CannotLoad]]] = {
@@ -46,15 +46,15 @@ class Administration(Protocol):
 class Member:
     """What the supervisor may ask of the server in this worker.
 
-    request_stop: drains and ends. reload: reads tokens, certificates and the repository. reconnect:
-    asks all clients to connect anew. families: its metrics. administration: None until it is ready.
+    request_stop: drains and ends. reload: reads tokens, certificates and the repository. steer:
+    spreads new connections by weights. families: its metrics. administration: None until it serves.
     busy_connections: those with calls since the last question. trouble: why it can't work, or "".
     proves_alive: True if a model answers within so many seconds.
     """
 
     request_stop: Callable[[], None]
     reload: Callable[[], Awaitable[None]]
-    reconnect: Callable[[], Awaitable[None]]
+    steer: Callable[[Sequence[int]], bool]
     families: Callable[[], list[Family]]
     administration: Callable[[], Administration | None]
     busy_connections: Callable[[], int]
@@ -78,7 +78,7 @@ class Membership:
         """Return the membership over a worker's end of the channel."""
         handlers: dict[str, Callable[..., Awaitable[Any]]] = {}
         new = cls(assignment, await Channel.over(end, handlers))
-        for name in ("stop", "reload", "reconnect", "samples", "load", "unload"):
+        for name in ("stop", "reload", "steer", "samples", "load", "unload"):
             handlers[name] = getattr(new, f"_{name}")
         return new
 
@@ -178,8 +178,8 @@ class Membership:
     async def _reload(self) -> None:
         await (await self._member).reload()
 
-    async def _reconnect(self) -> None:
-        await (await self._member).reconnect()
+    async def _steer(self, weights: list[int]) -> bool:
+        return (await self._member).steer(weights)
 
     async def _samples(self) -> list[Any]:
         families = await asyncio.to_thread((await self._member).families)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -19,10 +19,10 @@ from visavis_server.errors import StartupError
 from visavis_server.models.trial import Verdicts
 from visavis_server.runtime.budget import usable_bytes
 from visavis_server.settings import Settings
-from visavis_server.supervision.balance import crowded
+from visavis_server.supervision import balance
 from visavis_server.supervision.channel import Channel, Closed, Handlers
 from visavis_server.supervision.division import Assignment, core_ids, settings_of
-from visavis_server.supervision.membership import file_of
+from visavis_server.supervision.membership import BEAT_S, file_of
 from visavis_server.supervision.reservation import Reservation
 from visavis_server.supervision.template import Template
 from visavis_server.supervision.verdicts import SharedVerdicts, Verdict
@@ -34,8 +34,6 @@ _log = structlog.get_logger()
 
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _CHECK_S: Final = 1.0
-# Between two looks at how connections are spread; doubled after each that found them uneven.
-_BALANCE_S, _MOST_BALANCE_S = 5.0, 300.0
 # A worker stops by itself within the grace period and 2 s; then it is killed.
 _REST_S: Final = 3.0
 _SAMPLES_S: Final = 2.0
@@ -234,18 +232,36 @@ class Supervisor:
                     worker.kill()
 
     async def _balance(self) -> None:
-        """Spread connections anew when one worker has too many."""
-        wait_s = _BALANCE_S
+        """Steer new connections to the workers that have the fewest."""
+        order: list[int] = []
+        steered: list[int] = []
+        numbered: dict[int, int] = {}
         while True:
-            await asyncio.sleep(wait_s)
-            busy = {worker.number: worker.busy for worker in self._workers if worker.ready_at}
-            number = crowded(busy)
-            if number is None:
-                wait_s = _BALANCE_S
+            await asyncio.sleep(BEAT_S)
+            pids = {worker.number: worker.pid for worker in self._workers if worker.ready_at}
+            if len(pids) < len(self._workers):  # the kernel spreads them until all are there
                 continue
-            wait_s = min(_MOST_BALANCE_S, wait_s * 2)
-            _log.info("connections are spread anew", worker=number, connections=busy)
-            self._workers[number - 1].tell("reconnect")
+            if pids != numbered:
+                order, numbered, steered = await self._numbered(pids), pids, []
+            busy = {worker.number: worker.busy for worker in self._workers}
+            if order and (weights := balance.weights(busy, order)) != steered:
+                steered = weights if await self._steer(weights) else []
+
+    async def _numbered(self, pids: dict[int, int]) -> list[int]:
+        order = await balance.numbered(self._reservation.settings.grpc, pids, self._steer)
+        if not order:
+            await self._steer([])
+            _log.warning("connections are spread at random", why="they can't be steered here")
+        return order
+
+    async def _steer(self, weights: Sequence[int]) -> bool:
+        channel = self._workers[0].channel
+        if channel is None:
+            return False
+        try:
+            return bool(await channel.ask("steer", _SAMPLES_S, weights=list(weights)))
+        except Closed:
+            return False
 
     async def _drain(self) -> None:
         """Stop all workers; kill those that do not end in time."""

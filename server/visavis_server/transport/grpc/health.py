@@ -57,14 +57,14 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
 
 
 class Health:
-    """The health service. All statuses are NOT_SERVING at first. handlers: of its methods."""
+    """The health service. All statuses are NOT_SERVING at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = _Servicer()
         self._models: set[str] = set()
         self._sound = True
         service = health_pb2.DESCRIPTOR.services_by_name["Health"]
-        self.handlers = handlers_of(service, self._servicer)
+        server.add_generic_rpc_handlers((handlers_of(service, self._servicer),))
 
     async def loading(self) -> None:
         """Report that the server runs and is not ready."""
