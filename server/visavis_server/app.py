@@ -340,7 +340,8 @@ class App:
         loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())
         if self._membership is None:
             return loader
-        return replace(loader, ended=self._membership.load_ended)
+        shared_dir = self._membership.assignment.shared_dir
+        return replace(loader, ended=self._membership.load_ended, shared_dir=shared_dir)
 
     async def _listen(self) -> None:
         """Answer calls, if only to say that the models are being loaded."""

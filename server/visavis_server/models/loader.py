@@ -34,13 +34,14 @@ class Loader:
     """Loads model files.
 
     cache_dir: the folder where providers may keep engines. ended: called after each load, whether
-    it succeeded or not.
+    it succeeded or not. shared_dir: the folder in which workers share weights.
     """
 
     planner: Planner
     scheduler: Scheduler
     cache_dir: Path
     ended: Callable[[ModelFile], None] = lambda file: None
+    shared_dir: Path | None = None
 
     def load(self, file: ModelFile, tried: Future[str] | None = None) -> ServedModel:
         """Return the model, verified against its digest and golden sample, and warmed up.
@@ -74,6 +75,7 @@ class Loader:
             self.cache_dir / contents.digest,
             bf16=planner.bf16,
             device_share=planner.device_share,
+            shared=self.shared_dir and self.shared_dir / opened.identity,
         )
         sessions = Sessions(opened, planner.provider, plan, config)
         if sessions.first.input_shape[0] is not None:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from visavis_server.errors import ProviderUnavailable
 from visavis_server.runtime.cores import instructions
 from visavis_server.runtime.plan import Device
 from visavis_server.runtime.private_copy import PrivateCopy
+from visavis_server.runtime.shared_weights import shared_model
 
 _log = structlog.get_logger()
 
@@ -38,7 +39,8 @@ class SessionConfig:
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
     runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the
-    part of the device's memory that the session may take.
+    part of the device's memory that the session may take. shared: the folder in which processes
+    share the model's weights.
     """
 
     cache_dir: Path
@@ -47,6 +49,7 @@ class SessionConfig:
     spin: bool = False
     bf16: bool = False
     device_share: float = 1.0
+    shared: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,23 @@ def create(
         model = file.read() if provider is TENSORRT else file.model
     if provider is TENSORRT:
         config.cache_dir.mkdir(parents=True, exist_ok=True)
+    options = _options(provider, config)
+    if provider is CPU and config.shared is not None:
+        optimized = shared_model(model, partial(_options, provider, config), config.shared)
+        if optimized is not None:
+            model = str(optimized)
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if provider is OPENVINO and (devices := _openvino_devices()):
+        provider_options = provider.options(config)
+        del provider_options["device_type"]  # given by `devices`
+        options.add_provider_for_devices(devices, provider_options)
+        return ort.InferenceSession(model, options)
+    chain = (provider, *_FALLBACKS[provider.device])
+    providers = [(each.name, each.options(config)) for each in chain]
+    return ort.InferenceSession(model, options, providers=providers)
+
+
+def _options(provider: Provider, config: SessionConfig) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
@@ -212,14 +232,7 @@ def create(
     if provider is CPU:
         _share_memory(options)
     options.log_severity_level = 3
-    if provider is OPENVINO and (devices := _openvino_devices()):
-        provider_options = provider.options(config)
-        del provider_options["device_type"]  # given by `devices`
-        options.add_provider_for_devices(devices, provider_options)
-        return ort.InferenceSession(model, options)
-    chain = (provider, *_FALLBACKS[provider.device])
-    providers = [(each.name, each.options(config)) for each in chain]
-    return ort.InferenceSession(model, options, providers=providers)
+    return options
 
 
 def never_saturate(options: ort.SessionOptions) -> None:

@@ -29,15 +29,17 @@ class Assignment:
     """What the supervisor assigns to a worker when it starts.
 
     number: 1 to `workers`. settings: the values of all settings. cores: those that it may use, by
-    the kernel's numbers; None: all. usable_bytes: its part of the memory; None: unknown. late: the
-    other workers serve already, so it listens only when it can serve too. colors: of the log.
-    watchdog_s: systemd's timeout. unloaded: the models that clients have unloaded.
+    the kernel's numbers; None: all. usable_bytes: its part of the memory; None: unknown.
+    shared_dir: the folder for weights; None: there is none. late: the other workers serve already,
+    so it listens only when it can serve too. colors: of the log. watchdog_s: systemd's timeout.
+    unloaded: the models that clients have unloaded.
     """
 
     number: int
     settings: dict[str, Any]
     cores: frozenset[int] | None
     usable_bytes: int | None
+    shared_dir: Path | None
     late: bool
     colors: bool
     watchdog_s: float | None

@@ -3,13 +3,16 @@
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import structlog
@@ -44,8 +47,8 @@ _MOST_EARLY_ENDS: Final = 3
 class Supervisor:
     """Runs workers until a signal stops them.
 
-    trial: has begun to try the models. template: the process that workers are forked from. colors:
-    of the log.
+    trial: has begun to try the models. template: the process that workers are forked from.
+    shared_dir: an empty folder for weights; None: there is none. colors: of the log.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Supervisor:
         settings: Settings,
         trial: Verdicts,
         template: Template,
+        shared_dir: Path | None,
         *,
         colors: bool,
     ) -> None:
@@ -62,6 +66,7 @@ class Supervisor:
         self._colors = colors
         self._trial = trial
         self._template = template
+        self._shared_dir = shared_dir
         self._workers = [WorkerHandle(number) for number in range(1, count + 1)]
         self._ended: list[Family] = []
         self._unloaded: set[str] = set()
@@ -84,7 +89,9 @@ class Supervisor:
         _adopt_orphans()
         self._handle_signals()
         self._reservation = Reservation(self._settings)
-        self._verdicts = SharedVerdicts(self._trial, self._settings.load_timeout_s)
+        self._verdicts = SharedVerdicts(
+            self._trial, self._settings.load_timeout_s, self._drop_weights
+        )
         self._in_background(self._reap())
         started = time.monotonic()
         try:
@@ -106,6 +113,8 @@ class Supervisor:
                 _log.warning("ended at once", signal=number.name)
                 for worker in self._workers:
                     worker.kill()
+                if self._shared_dir is not None:
+                    shutil.rmtree(self._shared_dir, ignore_errors=True)
                 log.flush()
                 os._exit(128 + number)
             self._stop.set()
@@ -177,6 +186,7 @@ class Supervisor:
             settings=dict(settings_of(self._reservation.settings, number, count)),
             cores=core_ids(number, count),
             usable_bytes=self._share_bytes,
+            shared_dir=self._shared_dir,
             late=self._all_loaded.is_set(),
             colors=self._colors,
             watchdog_s=self._watchdog_s,
@@ -216,6 +226,13 @@ class Supervisor:
             self._fail(f"worker {worker.number} ended {how}, {worker.early_ends} times in a row")
             return
         self._in_background(self._start(worker, delay_s))
+
+    def _drop_weights(self, identity: str) -> None:
+        """Remove the shared weights of a file; sessions that have mapped them keep them."""
+        if self._shared_dir is None:
+            return
+        folder = self._shared_dir / identity
+        self._in_background(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
     def _fail(self, why: str) -> None:
         """End the server, unless it is ready."""
@@ -389,9 +406,23 @@ async def supervise(settings: Settings, trial: Verdicts, why: str, *, colors: bo
         )
         for note in settings.notes:
             _log.warning("settings", why=note)
-        await Supervisor(settings, trial, template, colors=colors).run()
+        with _folder_for_weights() as folder:
+            await Supervisor(settings, trial, template, folder, colors=colors).run()
     finally:
         template.stop()
+
+
+@contextmanager
+def _folder_for_weights() -> Iterator[Path | None]:
+    """Yield a temporary folder for this user alone; None if there can't be one."""
+    with ExitStack() as stack:
+        folder = None
+        try:
+            temporary = TemporaryDirectory(prefix="visavis-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(temporary))
+        except OSError as error:
+            _log.warning("each worker holds the weights", why=f"no temporary folder: {error}")
+        yield folder
 
 
 async def _refresh(worker: WorkerHandle) -> None:

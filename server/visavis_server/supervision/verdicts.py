@@ -6,6 +6,7 @@ file that ends two workers is refused, and the rest live on.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,12 +43,20 @@ class _Case:
 
 
 class SharedVerdicts:
-    """Gives each worker the verdict on a file. first: the trial of the files at the start."""
+    """Gives each worker the verdict on a file.
 
-    def __init__(self, first: Verdicts, load_timeout_s: float) -> None:
+    first: the trial of the files at the start. replaced: called with the identity of a file when
+    another has been loaded in its place.
+    """
+
+    def __init__(
+        self, first: Verdicts, load_timeout_s: float, replaced: Callable[[str], None]
+    ) -> None:
         self._first: Verdicts | None = first
         self._load_timeout_s = load_timeout_s
+        self._replaced = replaced
         self._cases: dict[ModelFile, _Case] = {}
+        self._loaded: dict[ModelFile, str] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def verdict(self, worker: int, file: ModelFile) -> Verdict:
@@ -73,6 +82,10 @@ class SharedVerdicts:
         if case is not None and case.loading == worker:
             case.loading, case.loaded = None, True
             case.change()
+            identity = case.trial.result()["identity"]
+            if (before := self._loaded.get(file)) not in (None, identity):
+                self._replaced(str(before))
+            self._loaded[file] = identity
 
     def ended(self, worker: int) -> None:
         """Count the end of a worker against the file that it was loading first, if any."""
