@@ -135,7 +135,12 @@ def reloads(soak: Soak) -> Sequence[Row]:
             f"{len(report['versions'])} versions answered",
             not (report["failures"] or report["mixed"]),
         ),
-        Row("memory after these reloads", "grows by less than 50 MiB", f"{grown:+.0f} MiB", grown < 50),
+        Row(
+            "memory after these reloads",
+            "grows by less than 50 MiB",
+            f"{grown:+.0f} MiB",
+            grown < 50,
+        ),
     ]
 
 
@@ -177,7 +182,12 @@ def memory(soak: Soak) -> Sequence[Row]:
         grown = server.rss_mib - half
     seen = f"{grown:+.1f} MiB ({half:.0f} at half)"
     return [
-        Row(f"second half of {count:,} mixed requests", "grows by less than 20 MiB", seen, grown < 20)
+        Row(
+            f"second half of {count:,} mixed requests",
+            "grows by less than 20 MiB",
+            seen,
+            grown < 20,
+        )
     ]
 
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+# The sum of the weights must fit in 32 bits.
+_MOST_ROOM: Final = 1000
 _CONNECT_S: Final = 1.0
 _LOOKS, _LOOK_S = 50, 0.01
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -29,7 +31,7 @@ def weights(busy: Mapping[int, int], order: Sequence[int]) -> list[int]:
     """
     most = max(busy.values())
     # Squared, since most go to the emptiest; not only to that, since many may come at once.
-    room = [(most - busy[worker]) ** 2 for worker in order]
+    room = [min(most - busy[worker], _MOST_ROOM) ** 2 for worker in order]
     return room if any(room) else [1] * len(order)
 
 
