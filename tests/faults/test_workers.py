@@ -1,6 +1,7 @@
 """Several workers on one address: they answer as one server, and each may die alone."""
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import grpc
 import psutil
 import pytest
 from visavis import Client
+from visavis.v1 import vision_pb2 as pb
 
 from tests.surroundings import VISAVIS, Surroundings
 from visavis_server.api.inference import grpc_service_pb2 as inference_pb
@@ -114,6 +116,41 @@ async def test_metrics_are_those_of_all_workers_whichever_is_asked(shared: Worke
     assert [metrics[f'visavis_worker_up{{worker="{n}"}}'] for n in (1, 2)] == [1, 1]
     both = [metrics[f'visavis_worker_resident_bytes{{worker="{n}"}}'] for n in (1, 2)]
     assert min(both) > 10 << 20
+
+
+async def test_every_protocol_is_served_by_all_workers(shared: WorkersServer) -> None:
+    picture = pb.Image(encoded=COLORS["red"])
+    body = json.dumps(
+        {"model": "colors", "image": {"encoded": base64.b64encode(COLORS["red"]).decode()}}
+    )
+
+    def over_http() -> str:
+        request = urllib.request.Request(
+            f"http://{shared.http}/visavis.v1.VisionService/Classify",
+            body.encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return str(json.load(answer)["classifications"][0]["label"])
+
+    for _ in range(8):
+        assert await asyncio.to_thread(over_http) == "red"
+        async with channel(shared.address) as one:
+            models = ["colors", "boxes"]
+            compare = pb.CompareStreamRequest(image=picture, models=models)
+            stream = stub_of(one).CompareStream(compare, timeout=PATIENCE_S)
+            events = [event async for event in stream]
+            arrived = [e.answer.answer.served_by.model for e in events if e.HasField("answer")]
+            assert sorted(arrived) == sorted(models)
+            infer = inference_pb.ModelInferRequest(model_name="colors_image")
+            tensor = infer.inputs.add(name="IMAGE", datatype="BYTES", shape=[1])
+            tensor.contents.bytes_contents.append(COLORS["red"])
+            call = one.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                inference_pb.ModelInferRequest.SerializeToString,
+                inference_pb.ModelInferResponse.FromString,
+            )
+            assert (await call(infer, timeout=PATIENCE_S)).model_name == "colors_image"
 
 
 async def test_counters_do_not_fall_when_a_worker_is_killed(shared: WorkersServer) -> None:
