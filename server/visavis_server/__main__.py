@@ -125,6 +125,8 @@ def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
 
 def _serve(trial: "Trial", flags: dict[str, Any], config: Path | None) -> None:
     """Load the settings and serve; prints errors and raises typer.Exit."""
+    import structlog
+
     from visavis_server.settings import load_settings
     from visavis_server.supervision.division import worker_count
     from visavis_server.telemetry.standard_error import captured
@@ -133,27 +135,30 @@ def _serve(trial: "Trial", flags: dict[str, Any], config: Path | None) -> None:
         settings = load_settings(flags, config)
         trial.begin(_model_files(settings.models), settings.load_timeout_s)
         count, why = worker_count(settings)
-        if count != settings.workers:  # auto
+        is_auto = settings.workers == "auto"
+        if is_auto:
             settings = settings.model_copy(update={"workers": count})
         colors = os.isatty(2)
         with captured(settings.log_format, settings.log_level, colors=colors):
-            _run(settings, trial, why, colors=colors)
+            if is_auto:
+                structlog.get_logger().info("workers chosen", workers=count, why=why)
+            _run(settings, trial, colors=colors)
     except StartupError as error:
         complain(str(error))
         raise typer.Exit(1) from None
 
 
-def _run(settings: "Settings", trial: "Trial", why_workers: str, *, colors: bool) -> None:
+def _run(settings: "Settings", trial: "Trial", *, colors: bool) -> None:
     """Serve; raises errors for a person to read, or logs them for a machine and exits.
 
-    why_workers: of their number. colors: of the log.
+    colors: of the log.
     """
     import structlog
 
     log = structlog.get_logger()
     try:
         if settings.has_workers:
-            _supervise(settings, trial, why_workers, colors=colors)
+            _supervise(settings, trial, colors=colors)
         else:
             _serve_alone(settings, trial)
     except StartupError as error:
@@ -179,13 +184,13 @@ def _serve_alone(settings: "Settings", trial: "Trial") -> None:
         runner.run(serve(settings, trial))
 
 
-def _supervise(settings: "Settings", trial: "Trial", why: str, *, colors: bool) -> None:
+def _supervise(settings: "Settings", trial: "Trial", *, colors: bool) -> None:
     """Serve in workers, which this process starts and replaces. It does not import the server."""
     import asyncio
 
     from visavis_server.supervision.supervisor import supervise
 
-    asyncio.run(supervise(settings, trial, why, colors=colors))
+    asyncio.run(supervise(settings, trial, colors=colors))
 
 
 def _model_files(folder: Path) -> "list[ModelFile]":

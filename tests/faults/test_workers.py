@@ -21,7 +21,7 @@ import pytest
 from visavis import Client
 from visavis.v1 import vision_pb2 as pb
 
-from tests.surroundings import VISAVIS, Surroundings
+from tests.surroundings import VISAVIS, Surroundings, can_unshare
 from visavis_server.api.inference import grpc_service_pb2 as inference_pb
 
 from .calls import COLORS, OK, channel, classify, ended, health, stub_of
@@ -351,6 +351,67 @@ def test_systemd_hears_of_one_server_and_a_hanging_worker_is_replaced(
             assert heard == b"STOPPING=1"
             assert server.wait() == 0
     assert "no model has answered for 3 s" in server.log
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_workers_that_cannot_start_end_the_server_with_the_reason(
+    tmp_path: Path, log_format: str
+) -> None:
+    found = Surroundings.under(tmp_path)
+    serve = [VISAVIS, "serve", "--models", tmp_path, "--device", "cpu", "--workers", "2"]
+    done = subprocess.run(
+        [*serve, "--grpc", "127.0.0.1:0", "--log-format", log_format],
+        cwd=found.elsewhere,
+        env=found.environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "export one with `visavis export" in last, done.stderr
+    assert last.startswith("error: ") if log_format == "console" else json.loads(last)
+
+
+def test_auto_says_what_it_chose_and_why(models: Path, tmp_path: Path) -> None:
+    with ServerProcess(models, tmp_path, "--workers", "auto", "--cores", "2") as server:
+        (chosen, *_) = map(json.loads, server.log.splitlines())
+    assert (chosen["event"], chosen["workers"]) == ("workers chosen", 1)
+    assert "2 usable cores" in chosen["why"]
+
+
+@pytest.mark.skipif(not can_unshare(), reason="namespaces for processes take root")
+def test_as_process_1_all_workers_end_and_leave_no_zombies(models: Path, tmp_path: Path) -> None:
+    log_file = tmp_path / "log"
+    options = f"--models {models} --device cpu --workers 2 --grpc 127.0.0.1:0 --log-format json"
+    with log_file.open("wb") as log:
+        outer = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--mount-proc", VISAVIS, "serve", *options.split()],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env=Surroundings.under(tmp_path).environment(),
+        )
+    try:
+        until(lambda: "all workers ready" in log_file.read_text(), "it is not ready")
+        (first,) = psutil.Process(outer.pid).children()
+        (supervisor,) = first.children()
+        victim = next(filter(_is_worker, supervisor.children()))
+        victim.kill()
+        until(lambda: "worker replaced" in log_file.read_text(), log_file.read_text())
+        family = first.children(recursive=True)
+        assert [each.pid for each in family if each.status() == psutil.STATUS_ZOMBIE] == []
+        first.send_signal(signal.SIGTERM)
+        assert outer.wait(PATIENCE_S) == 0
+        assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1]
+    finally:
+        outer.kill()
+        outer.wait()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    return any(each.status == "LISTEN" for each in process.net_connections())
 
 
 async def test_it_is_ready_only_when_all_workers_are(models: Path, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ class Supervisor:
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child_ended = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._error: BaseException | None = None
         self._watchdog_s = systemd.watchdog_s()
         usable = usable_bytes()
         # What they have now is shared; the share of each is the same whenever it starts.
@@ -104,6 +105,8 @@ class Supervisor:
                 await self._stop.wait()
         finally:
             await self._drain()
+        if self._error is not None:
+            raise self._error
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -304,7 +307,14 @@ class Supervisor:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._after_background)
+
+    def _after_background(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A supervisor that replaces no workers any more must not seem well.
+            self._error = error
+            self._stop.set()
 
     # What workers tell and ask.
 
@@ -346,7 +356,8 @@ class Supervisor:
 
     async def _worker_failed(self, worker: WorkerHandle, why: str) -> None:
         self._fail(why)
-        _log.error("a worker can't start", why=why, worker=worker.number)
+        if self._all_ready.is_set():
+            _log.error("a worker can't start", why=why, worker=worker.number)
 
     async def _beat(
         self,
@@ -394,16 +405,12 @@ class Supervisor:
         return failures[0] if failures else {}
 
 
-async def supervise(settings: Settings, trial: Verdicts, why: str, *, colors: bool) -> None:
-    """Serve in workers until a signal stops them; raises StartupError if they can't start.
-
-    why: there are so many.
-    """
+async def supervise(settings: Settings, trial: Verdicts, *, colors: bool) -> None:
+    """Serve in workers until a signal stops them; raises StartupError if they can't start."""
     template = Template("visavis_server.worker")
     try:
-        _log.info(
-            "starting workers", visavis=version("visavis-server"), workers=settings.workers, why=why
-        )
+        about = {"visavis": version("visavis-server"), "workers": settings.workers}
+        _log.info("starting workers", **about)
         for note in settings.notes:
             _log.warning("settings", why=note)
         with _folder_for_weights() as folder:
