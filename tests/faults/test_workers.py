@@ -79,6 +79,12 @@ def _listens(process: psutil.Process, port: int) -> bool:
         return False
 
 
+def _connected(process: psutil.Process, port: int) -> int:
+    """Return how many connections at a port a process has accepted."""
+    ends = process.net_connections()
+    return sum(each.laddr.port == port and each.status == "ESTABLISHED" for each in ends)
+
+
 @pytest.fixture(scope="module")
 def shared(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkersServer]:
     """One server for the tests that leave it as it was."""
@@ -224,12 +230,16 @@ async def test_without_retries_only_the_killed_workers_calls_fail_and_may_be_ret
     calls = [
         asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow")))) for one in channels
     ]
-    await asyncio.sleep(0.2)
-    killed = shared.kill_one()
+    await asyncio.sleep(0.3)
+    victim = max(shared.workers, key=lambda worker: _connected(worker, shared.port))
+    its_calls = _connected(victim, shared.port)
+    victim.kill()
     codes = Counter(call.code for call in await asyncio.gather(*calls))
     await asyncio.gather(*(one.close() for one in channels))
-    assert set(codes) == {OK, UNAVAILABLE}
-    await asyncio.to_thread(shared.until_replaced, killed)
+    # Those of its calls that had their answers are not lost.
+    assert 0 < codes[UNAVAILABLE] <= its_calls
+    assert codes[UNAVAILABLE] + codes[OK] == CONNECTIONS
+    await asyncio.to_thread(shared.until_replaced, victim.pid)
 
 
 async def test_models_are_loaded_and_unloaded_in_all_workers(shared: WorkersServer) -> None:

@@ -27,12 +27,11 @@ def weights(busy: Mapping[int, int], order: Sequence[int]) -> list[int]:
     """Return the weights of new connections, by the kernel's numbers.
 
     busy: the connections with calls, by worker. order: the worker of each number. The emptier a
-    worker, the more it gets; the fullest gets none, unless all have the same.
+    worker, the more it gets.
     """
     most = max(busy.values())
-    # Squared, since most go to the emptiest; not only to that, since many may come at once.
-    room = [min(most - busy[worker], _MOST_ROOM) ** 2 for worker in order]
-    return room if any(room) else [1] * len(order)
+    # Squared, so that most go to the emptiest. None gets nothing: many may come at once.
+    return [min(most - busy[worker] + 1, _MOST_ROOM) ** 2 for worker in order]
 
 
 async def numbered(address: str, pids: Mapping[int, int], steer: Steer) -> list[int]:

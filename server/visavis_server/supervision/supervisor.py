@@ -69,7 +69,8 @@ class Supervisor:
         self._shared_dir = shared_dir
         self._workers = [WorkerHandle(number) for number in range(1, count + 1)]
         self._ended: list[Family] = []
-        self._unloaded: set[str] = set()
+        # What clients loaded and unloaded last, and when, by model.
+        self._administered: dict[str, tuple[str, float]] = {}
         self._stop = asyncio.Event()
         self._all_loaded = asyncio.Event()
         self._all_ready = asyncio.Event()
@@ -193,7 +194,9 @@ class Supervisor:
             late=self._all_loaded.is_set(),
             colors=self._colors,
             watchdog_s=self._watchdog_s,
-            unloaded=tuple(sorted(self._unloaded)),
+            unloaded=tuple(
+                model for model, (action, _) in self._administered.items() if action == "unload"
+            ),
         )
 
     async def _reap(self) -> None:
@@ -258,7 +261,7 @@ class Supervisor:
         numbered: dict[int, int] = {}
         while True:
             await asyncio.sleep(BEAT_S)
-            pids = {worker.number: worker.pid for worker in self._workers if worker.ready_at}
+            pids = self._serving()
             if len(pids) < len(self._workers):  # the kernel spreads them until all are there
                 continue
             if pids != numbered:
@@ -267,9 +270,13 @@ class Supervisor:
             if order and (weights := balance.weights(busy, order)) != steered:
                 steered = weights if await self._steer(weights) else []
 
+    def _serving(self) -> dict[int, int]:
+        """Return the processes of the workers that serve."""
+        return {worker.number: worker.pid for worker in self._workers if worker.ready_at}
+
     async def _numbered(self, pids: dict[int, int]) -> list[int]:
         order = await balance.numbered(self._reservation.settings.grpc, pids, self._steer)
-        if not order:
+        if not order and self._serving() == pids:
             await self._steer([])
             _log.warning("connections are spread at random", why="they can't be steered here")
         return order
@@ -349,6 +356,10 @@ class Supervisor:
 
     async def _ready(self, worker: WorkerHandle) -> None:
         worker.ready()
+        # What clients have changed since it was started, and so has passed it by.
+        for model, (action, when) in self._administered.items():
+            if when > worker.started_at and worker.channel is not None:
+                await _asked(worker.channel, action, model)
         if self._all_ready.is_set():
             _log.info("worker replaced", worker=worker.number, pid=worker.pid)
         elif all(each.ready_at is not None for each in self._workers):
@@ -398,10 +409,8 @@ class Supervisor:
         channels = [each.channel for each in self._workers if each.channel and each.ready_at]
         outcomes = await asyncio.gather(*(_asked(channel, action, model) for channel in channels))
         failures = [outcome for outcome in outcomes if outcome]
-        if action == "load":
-            self._unloaded.discard(model)
-        elif not failures:
-            self._unloaded.add(model)
+        if not failures:
+            self._administered[model] = action, time.monotonic()
         return failures[0] if failures else {}
 
 

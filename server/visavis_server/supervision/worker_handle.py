@@ -35,6 +35,7 @@ class WorkerHandle:
     pid: int = 0
     channel: Channel | None = None
     starts: int = 0
+    started_at: float = 0.0
     early_ends: int = 0
     loaded: bool = False
     ready_at: float | None = None
@@ -55,6 +56,7 @@ class WorkerHandle:
         """Fork its process. Raises StartupError."""
         ours, its_end = socket.socketpair()
         self._log = LogPipe(self.number, is_json=json_log)
+        self.started_at = time.monotonic()
         with its_end:
             try:
                 self.pid = await template.fork(assignment, (its_end, self._log.writing))

@@ -20,9 +20,9 @@ from visavis_server.transport.shared_listener import program
         # All the same, or nobody there yet: at random.
         ({1: 0, 2: 0, 3: 0}, [3, 1, 2], [1, 1, 1]),
         ({1: 4, 2: 4}, [2, 1], [1, 1]),
-        # In the order of the kernel's numbers, and none to the fullest.
-        ({1: 4, 2: 2, 3: 1}, [3, 1, 2], [9, 0, 4]),
-        ({1: 0, 2: 5}, [1, 2], [25, 0]),
+        # In the order of the kernel's numbers, and few to the fullest.
+        ({1: 4, 2: 2, 3: 1}, [3, 1, 2], [16, 1, 9]),
+        ({1: 0, 2: 5}, [1, 2], [36, 1]),
     ],
 )
 def test_the_emptiest_worker_gets_most(
