@@ -1,6 +1,8 @@
 """The surroundings in which a user starts a command, apart from the process of the tests."""
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -67,3 +69,9 @@ class Surroundings:
     def environment_of_tests(self) -> dict[str, str]:
         """Return the variables for a program of the tests, `python -m tests.NAME`."""
         return self.environment({"PYTHONPATH": str(_CHECKOUT)})
+
+
+def can_unshare() -> bool:
+    """Return True if processes can be started in a namespace of their own, as containers are."""
+    tried = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    return bool(shutil.which("unshare")) and not subprocess.run(tried, check=False).returncode

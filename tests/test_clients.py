@@ -135,6 +135,18 @@ def run(program: Path | str, *arguments: str | Path) -> "subprocess.CompletedPro
         )
 
 
+def test_several_workers_answer_as_one_process_does(
+    models: Path, servers: Servers, images: Path, expected: list[str], tmp_path: Path
+) -> None:
+    program = built("python")
+    with ServerProcess(models, tmp_path, "--workers", "4") as server:
+        # On several connections, and so in several workers.
+        for _ in range(3):
+            done = run(program, server.address, images / "bus.jpg")
+            assert done.returncode == 0, done.stderr
+            assert_same(done.stdout.splitlines(), expected[:-1])
+
+
 def test_a_client_prints_what_the_contract_says(
     scenario: Path, servers: Servers, images: Path, expected: list[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """`python -m visavis_server`, and `visavis serve`."""
 
+import os
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature
@@ -17,8 +18,6 @@ from visavis_server.command import complain, flowing, new_app, run
 from visavis_server.errors import StartupError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from visavis_server.models.model_files import ModelFile
     from visavis_server.models.trial import Trial
     from visavis_server.settings import Settings
@@ -33,6 +32,7 @@ FLAGS: Final = (
     "device",
     "bf16",
     "cores",
+    "workers",
     "streams",
     "low_memory",
     "queue_size",
@@ -60,6 +60,7 @@ _METAVARS: Final = {
     "http": "HOST:PORT",
     "metrics": "HOST:PORT",
     "device": "DEVICE",
+    "workers": "N|auto",
     "trace": "URL",
     "log_format": "FORMAT",
     "log_level": "LEVEL",
@@ -135,31 +136,42 @@ def _app(serve: Callable[[dict[str, Any], Path | None], None]) -> typer.Typer:
 
 def _serve(trial: "Trial", flags: dict[str, Any], config: Path | None) -> None:
     """Load the settings and serve; prints errors and raises typer.Exit."""
+    import structlog
+
     from visavis_server.settings import load_settings
+    from visavis_server.supervision.division import worker_count
     from visavis_server.telemetry.standard_error import captured
 
     try:
         settings = load_settings(flags, config)
         trial.begin(_model_files(settings.models), settings.load_timeout_s)
-        with captured(settings.log_format, settings.log_level):
-            _run(settings, trial)
+        count, why = worker_count(settings)
+        is_auto = settings.workers == "auto"
+        if is_auto:
+            settings = settings.model_copy(update={"workers": count})
+        colors = os.isatty(2)
+        with captured(settings.log_format, settings.log_level, colors=colors):
+            if is_auto:
+                structlog.get_logger().info("workers chosen", workers=count, why=why)
+            _run(settings, trial, colors=colors)
     except StartupError as error:
         complain(str(error))
         raise typer.Exit(1) from None
 
 
-def _run(settings: "Settings", trial: "Trial") -> None:
-    """Serve; raises errors for a person to read, or logs them for a machine and exits."""
-    import asyncio
+def _run(settings: "Settings", trial: "Trial", *, colors: bool) -> None:
+    """Serve; raises errors for a person to read, or logs them for a machine and exits.
 
+    colors: of the log.
+    """
     import structlog
-
-    from visavis_server.app import serve
 
     log = structlog.get_logger()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
-            runner.run(serve(settings, trial))
+        if settings.has_workers:
+            _supervise(settings, trial, colors=colors)
+        else:
+            _serve_alone(settings, trial)
     except StartupError as error:
         if settings.log_format == "console":
             raise
@@ -172,6 +184,26 @@ def _run(settings: "Settings", trial: "Trial") -> None:
         raise typer.Exit(1) from None
 
 
+def _serve_alone(settings: "Settings", trial: "Trial") -> None:
+    """Serve in this process."""
+    import asyncio
+
+    from visavis_server.app import serve
+    from visavis_server.event_loop import loop_factory
+
+    with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
+        runner.run(serve(settings, trial))
+
+
+def _supervise(settings: "Settings", trial: "Trial", *, colors: bool) -> None:
+    """Serve in workers, which this process starts and replaces. It does not import the server."""
+    import asyncio
+
+    from visavis_server.supervision.supervisor import supervise
+
+    asyncio.run(supervise(settings, trial, colors=colors))
+
+
 def _model_files(folder: Path) -> "list[ModelFile]":
     """Return the files to try; none if the folder is unusable, which the server reports itself."""
     from visavis_server.models.model_files import scan
@@ -180,17 +212,6 @@ def _model_files(folder: Path) -> "list[ModelFile]":
         return scan(folder)
     except StartupError:
         return []
-
-
-def _loop_factory(settings: "Settings") -> "Callable[[], asyncio.AbstractEventLoop]":
-    # uvloop reads ahead before the TLS handshake of an HTTP connection can begin.
-    if settings.http and settings.tls_certificate:
-        import asyncio
-
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -85,12 +85,22 @@ def numbered(address: str) -> str:
     return re.sub(r"%([^]]+)]", number, address)
 
 
-def listen(address: str) -> list[socket.socket]:
+def listen(address: str, *, shared: bool = False) -> list[socket.socket]:
     """Return sockets that listen at HOST:PORT, on all addresses of the host, with one port.
 
-    `[::]` includes IPv4; on a machine without IPv6 it means IPv4 alone, as in gRPC. Raises OSError;
-    see `why`.
+    `[::]` includes IPv4; on a machine without IPv6 it means IPv4 alone, as in gRPC. shared: other
+    processes of this user may listen there too, if theirs are shared as well; the kernel spreads
+    the connections. Raises OSError; see `why`.
     """
+    return _opened(address, shared, socket.SOMAXCONN)
+
+
+def reserve(address: str) -> list[socket.socket]:
+    """Return sockets that hold HOST:PORT for shared ones. They do not listen. Raises OSError."""
+    return _opened(address, shared=True, backlog=None)
+
+
+def _opened(address: str, shared: bool, backlog: int | None) -> list[socket.socket]:
     host, _, port = numbered(address).rpartition(":")
     results = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -100,10 +110,10 @@ def listen(address: str) -> list[socket.socket]:
         places = [(socket.AF_INET, ("0.0.0.0", int(port)))]
     for _ in range(_ATTEMPTS - 1):
         with suppress(OSError):
-            return _listening(places)
+            return _sockets(places, shared, backlog)
         if int(port):
             break
-    return _listening(places)
+    return _sockets(places, shared, backlog)
 
 
 def why(error: OSError) -> str:
@@ -126,8 +136,13 @@ def why_not(address: str) -> str:
     return ""
 
 
-def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
-    """Return a socket for each address that this machine has; raises OSError."""
+def _sockets(
+    places: Sequence[tuple[int, tuple[Any, ...]]], shared: bool, backlog: int | None
+) -> list[socket.socket]:
+    """Return a socket for each address that this machine has; raises OSError.
+
+    backlog: None: they do not listen.
+    """
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
@@ -136,12 +151,15 @@ def _listening(places: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.soc
             try:
                 new = socket.socket(family, socket.SOCK_STREAM)
                 new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if shared:
+                    new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     takes_ipv4 = host == "::" or str(host).startswith("::ffff:")
                     new.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not takes_ipv4))
                 # Port 0: all sockets share the port that the first one gets.
                 new.bind((host, port or (sockets and sockets[0].getsockname()[1]) or 0, *rest))
-                new.listen(socket.SOMAXCONN)
+                if backlog is not None:
+                    new.listen(backlog)
                 sockets.append(new)
             except OSError as error:
                 if new is not None:

@@ -23,21 +23,22 @@ from visavis_server.api.inference.service import InferenceService
 from visavis_server.api.inference.views import IMAGE_VIEW
 from visavis_server.api.metrics.prometheus import Metrics
 from visavis_server.api.vision.service import VisionService
-from visavis_server.errors import StartupError
+from visavis_server.errors import ModelNotFound, StartupError
 from visavis_server.models.current import Models
 from visavis_server.models.loader import Loader
-from visavis_server.models.memory_plan import expected_bytes, health_bytes, plan_here
+from visavis_server.models.memory_plan import MemoryPlan, expected_bytes, health_bytes, plan_here
 from visavis_server.models.planning import planner_of
 from visavis_server.models.repository import Repository
 from visavis_server.models.startup import Startup, first_look
-from visavis_server.models.trial import Trial
+from visavis_server.models.trial import Verdicts, try_one
 from visavis_server.models.watcher import Watcher, reasons
 from visavis_server.runtime import memory
 from visavis_server.runtime.budget import Budget, peak_bytes
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.settings import Settings
+from visavis_server.supervision.membership import Member, Membership
 from visavis_server.telemetry import systemd
-from visavis_server.transport import listeners
+from visavis_server.transport import listeners, shared_listener
 from visavis_server.transport.calls import Calls
 from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.grpc.authentication import Authentication
@@ -71,12 +72,19 @@ class App:
     """One server, from its start to its stop.
 
     Call `run`, which handles signals, or `start` and `stop`. trial: tries the models before they
-    are loaded; without it, a model that hangs or crashes takes the server with it.
+    are loaded; without it, a model that hangs or crashes takes the server with it. membership: of
+    this worker; None: the server is one process.
     """
 
-    def __init__(self, settings: Settings, trial: Trial | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        trial: Verdicts | None = None,
+        membership: Membership | None = None,
+    ) -> None:
         """Build the server and bind its addresses. Raises StartupError."""
         self.settings = settings
+        self._membership = membership
         memory.keep_little(settings.low_memory)
         self._planner, self._why_provider = planner_of(settings)
         self._look = first_look(settings.models)
@@ -88,17 +96,20 @@ class App:
             settings.max_queue_wait_s,
             settings.stuck_s,
         )
-        plan = plan_here(settings, expected_bytes(file.path for file in self._look.files))
+        plan = self._memory_plan(expected_bytes(file.path for file in self._look.files))
         self._budget = Budget(plan.budget_bytes, plan.working_bytes)
         self._build_telemetry()
         self._build_services()
         self._build_listeners()
         self._watcher: Watcher | None = None
+        self._stop_requested = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
     def _build_telemetry(self) -> None:
         settings = self.settings
         self._metrics = Metrics(self.scheduler, self._budget, settings.triton_metrics)
+        if self._membership is not None:
+            self._metrics.together = self._membership.together
         self._tracing = _tracing(settings.trace) if settings.trace else None
         self._calls = Calls(
             self._metrics.record,
@@ -121,27 +132,44 @@ class App:
 
     def _build_listeners(self) -> None:
         settings = self.settings
-        tokens = Tokens(settings.tokens) if settings.tokens else None
-        intake = Intake(
+        self._tokens = tokens = Tokens(settings.tokens) if settings.tokens else None
+        self._intake = Intake(
             self._budget,
             settings.message_timeout_s,
             settings.max_arriving,
             settings.max_arriving_per_connection,
             settings.contended_turn_s,
         )
-        self._server = self._grpc_server(intake, tokens)
+        self._certificates = certificates = Certificates.of(settings)
+        self._watched_files = [each.files for each in (tokens, certificates) if each]
+        self._server = self._grpc_server()
         self._health = Health(self._server)
         if settings.reflection:
             names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
-        certificates = Certificates.of(settings)
-        self._watched_files = [each.files for each in (tokens, certificates) if each]
-        self.port = listeners.bind(self._server, settings, certificates)
-        self._http = self._http_listener(intake, tokens, certificates) if settings.http else None
-        self._metrics_listener = self._new_metrics_listener() if settings.metrics else None
-        self._http_servers = [each for each in (self._http, self._metrics_listener) if each]
+        self.port = 0
+        self._http: HttpServer | None = None
+        self._metrics_listener: HttpServer | None = None
+        if not self._is_late:
+            self._bind()
 
-    def _grpc_server(self, intake: Intake, tokens: Tokens | None) -> grpc.aio.Server:
+    @property
+    def _is_late(self) -> bool:
+        """True if other workers serve already: this one listens once it can serve as well."""
+        return self._membership is not None and self._membership.assignment.late
+
+    def _bind(self) -> None:
+        """Listen on all addresses; raises StartupError."""
+        settings = self.settings
+        self.port = listeners.bind(self._server, settings, self._certificates)
+        self._http = self._http_listener() if settings.http else None
+        self._metrics_listener = self._new_metrics_listener() if settings.metrics else None
+
+    @property
+    def _http_servers(self) -> "list[HttpServer]":
+        return [each for each in (self._http, self._metrics_listener) if each]
+
+    def _grpc_server(self) -> grpc.aio.Server:
         settings = self.settings
         # Messages of health checks are small: one at a time is enough, and a short turn keeps a
         # stalled one from blocking the others.
@@ -155,16 +183,16 @@ class App:
         interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
             CallInterceptor(
                 self._calls,
-                intake,
+                self._intake,
                 health_intake,
                 self._service.admission(),
                 settings.max_message_bytes,
                 settings.message_limits,
             )
         ]
-        if tokens:
+        if self._tokens:
             # First, so that unauthenticated calls learn nothing else.
-            interceptors.insert(0, Authentication(tokens, settings.open_health))
+            interceptors.insert(0, Authentication(self._tokens, settings.open_health))
         server = grpc.aio.server(
             interceptors=interceptors, options=listeners.grpc_options(settings)
         )
@@ -176,9 +204,7 @@ class App:
         )
         return server
 
-    def _http_listener(
-        self, intake: Intake, tokens: Tokens | None, certificates: Certificates | None
-    ) -> "HttpServer":
+    def _http_listener(self) -> "HttpServer":
         try:
             from visavis_server.api.inference.rest.door import InferenceDoor, weigh
             from visavis_server.transport.http.listener import Inference, http_listener
@@ -193,9 +219,9 @@ class App:
             self._service,
             Inference(door, weigh),
             self._calls,
-            intake,
-            tokens,
-            certificates,
+            self._intake,
+            self._tokens,
+            self._certificates,
             self._metrics.rendered,
         )
 
@@ -239,7 +265,10 @@ class App:
         SIGHUP reloads tokens, certificates and the repository. stopping: called with the exit code
         when the stop begins.
         """
-        stop = self._handle_signals()
+        stop = self._stop_requested
+        self._handle_signals(stop)
+        if self._membership is not None:
+            self._membership.attend(self._member())
         starting = asyncio.create_task(self.start())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -253,9 +282,8 @@ class App:
             starting.cancel()
             await self.stop()
 
-    def _handle_signals(self) -> asyncio.Event:
-        """Install the signal handlers; returns the event that the first SIGTERM or SIGINT sets."""
-        stop = asyncio.Event()
+    def _handle_signals(self, stop: asyncio.Event) -> None:
+        """Install the signal handlers; stop: the event that the first SIGTERM or SIGINT sets."""
         loop = asyncio.get_running_loop()
 
         def stop_or_end(number: signal.Signals) -> None:
@@ -270,7 +298,6 @@ class App:
         for name in process.HARMLESS:
             loop.add_signal_handler(name, partial(_log.info, "signal ignored", signal=name.name))
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
-        return stop
 
     async def start(self) -> None:
         """Listen at once; return when every servable model is loaded and verified.
@@ -280,20 +307,30 @@ class App:
         started = time.monotonic()
         self._log_start()
         await self._health.loading()
-        await self._server.start()
-        for listener in self._http_servers:
-            await listener.start()
-        loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())
+        if not self._is_late:
+            await self._listen()
+        loader = self._loader()
         models, refused = await self._startup.load_all(loader)
+        if self._membership is not None:
+            await self._membership.all_loaded()
         why = reasons(refused, self.settings.models)
         await self._publish(Repository((model for _, model in models), why))
         self._metrics.loaded_at_start = len(models)
         self._resize_budget()
-        self._watch(
+        await self._watch(
             Watcher(
-                self._look, loader, models, self._publish, self.settings.load_timeout_s, refused
+                self._look,
+                loader,
+                models,
+                self._publish,
+                self.settings.load_timeout_s,
+                refused,
+                try_one if self._membership is None else self._membership.try_one,
             )
         )
+        if self._is_late:
+            self._bind()
+            await self._listen()
         self._report_life()
         _log.info(
             "ready",
@@ -305,6 +342,19 @@ class App:
             seconds=round(time.monotonic() - started, 2),
         )
 
+    def _loader(self) -> Loader:
+        loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())
+        if self._membership is None:
+            return loader
+        shared_dir = self._membership.assignment.shared_dir
+        return replace(loader, ended=self._membership.load_ended, shared_dir=shared_dir)
+
+    async def _listen(self) -> None:
+        """Answer calls, if only to say that the models are being loaded."""
+        await self._server.start()
+        for listener in self._http_servers:
+            await listener.start()
+
     def _log_start(self) -> None:
         _log.info(
             "starting",
@@ -313,7 +363,7 @@ class App:
             why=self._why_provider,
             cores=self.scheduler.cores,
         )
-        for note in self.settings.notes:
+        for note in self.settings.notes if self._membership is None else ():
             _log.warning("settings", why=note)
 
     async def _publish(self, repository: Repository) -> None:
@@ -327,27 +377,51 @@ class App:
         self._metrics.models = repository.all()
         await self._health.ready(repository.names())
 
+    def _memory_plan(self, taken_bytes: int) -> MemoryPlan:
+        share = self._membership.assignment.usable_bytes if self._membership else None
+        return plan_here(self.settings, taken_bytes, share)
+
     def _resize_budget(self) -> None:
         """Give calls the memory that the loaded models have left."""
-        plan = plan_here(self.settings, peak_bytes())
+        plan = self._memory_plan(peak_bytes())
         self._budget.resize(plan.budget_bytes, plan.working_bytes)
         write = _log.warning if plan.is_short else _log.info
         write("memory for calls", mib=plan.budget_bytes >> 20, why=plan.why)
 
-    def _watch(self, watcher: Watcher) -> None:
+    async def _watch(self, watcher: Watcher) -> None:
         """Let the watcher serve reloads, administration, and checks of the folder."""
         self._watcher = self._metrics.watcher = watcher
+        membership = self._membership
         if self.settings.admin:
-            self._inference.administration = watcher
+            self._inference.administration = watcher if membership is None else membership
+        for name in membership.assignment.unloaded if membership else ():
+            with suppress(ModelNotFound):
+                await watcher.unload(name)
         if self.settings.watch_interval_s:
             self._in_background(watcher.watch(self.settings.watch_interval_s))
 
     def _report_life(self) -> None:
         """Report to systemd that the server is ready, and its health from now on."""
         self._in_background(self._watch_scheduler())
+        if self._membership is not None:
+            self._membership.ready()
+            return
         systemd.notify("READY=1")
         if (timeout_s := systemd.watchdog_s()) is not None:
             self._in_background(self._ping_watchdog(timeout_s / _PINGS_PER_TIMEOUT))
+
+    def _member(self) -> Member:
+        """Return what the supervisor may ask of this worker."""
+        return Member(
+            request_stop=self._stop_requested.set,
+            reload=self._reload,
+            steer=lambda weights: shared_listener.steer(self.port, weights),
+            families=self._metrics.families,
+            administration=lambda: self._watcher,
+            busy_connections=self._intake.busy_connections,
+            trouble=self.scheduler.trouble,
+            proves_alive=self._service.proves_alive,
+        )
 
     async def _watch_scheduler(self) -> None:
         """Report to health when a core is stuck or its thread dead, and when that has passed."""
@@ -398,6 +472,8 @@ class App:
                     await asyncio.sleep(0.01)
                 if self._tracing:
                     await asyncio.to_thread(self._tracing.close)
+        if self._membership is not None:
+            await self._membership.leave()
         _log.info("stopped")
 
     async def _drain(self) -> None:
@@ -420,9 +496,11 @@ class App:
         task.add_done_callback(self._background.discard)
 
 
-async def serve(settings: Settings, trial: Trial | None) -> None:
-    """Serve until a signal stops it; raises StartupError if it can't start. trial: as in App."""
-    app = App(listeners.within_descriptors(settings), trial)
+async def serve(
+    settings: Settings, trial: Verdicts | None, membership: Membership | None = None
+) -> None:
+    """Serve until a signal stops it; raises StartupError if it can't start. The rest: as in App."""
+    app = App(listeners.within_descriptors(settings), trial, membership)
     # Objects that exist by now stay: exempt them from garbage collections.
     gc.freeze()
 

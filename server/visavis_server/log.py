@@ -45,11 +45,13 @@ def configure_logging(
     output: Output | None = None,
     limit: "RateLimit | None" = None,
     colors: bool | None = None,
+    worker: int | None = None,
 ) -> None:
     """Write logs for people ("console") or machines ("json").
 
     output: None: standard error. limit: on repeated warnings and errors. colors: None: if standard
-    error is a terminal.
+    error is a terminal. worker: the number of this process, for every entry; None: it is the only
+    one.
     """
     global _output
     _output = output or _StandardError()
@@ -69,6 +71,7 @@ def configure_logging(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([_Worker(worker)] if worker is not None else []),
             structlog.processors.add_log_level,
             *([limit] if limit else []),
             structlog.processors.format_exc_info,
@@ -85,6 +88,23 @@ def configure_logging(
 def flush(timeout_s: float = 1.0) -> None:
     """Return when every entry is written, or after the timeout; call it before os._exit."""
     _output.flush(timeout_s)
+
+
+def relay(text: str) -> None:
+    """Write entries that another process of the server has rendered."""
+    _output.write(text)
+
+
+class _Worker:
+    """Adds the worker's number to entries."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, logger: Any, method: str, entry: Entry) -> Entry:
+        """Return the entry; structlog calls this."""
+        entry["worker"] = self._number
+        return entry
 
 
 class _Logger:

@@ -46,6 +46,8 @@ _DEMO = Path("demo", "models")  # where `visavis demo` exports to
 RENAMED_SETTINGS: Final = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
 """New names by old ones. The next release accepts only the new ones."""
 
+MAX_WORKERS: Final = 256
+
 _RENAMED_TUNING = {"alone_threads": "exclusive_threads"}
 _PREFIX = "VISAVIS_"
 # How similar a variable and a setting must be to report a misspelling. Kubernetes sets VISAVIS_PORT
@@ -158,6 +160,11 @@ class Settings(BaseSettings):
         0,
         description="Cores for decoding and running models. 0: all usable cores, by affinity and "
         "cgroup quota.",
+    )
+    workers: int | Literal["auto"] = Field(
+        1,
+        description="Processes that share the address, the cores and the memory, up to 256. `auto` "
+        "chooses from the cores, and logs why. See docs/workers.md.",
     )
     streams: Annotated[int, Field(ge=1)] = Field(
         2, description="Concurrent runs on a GPU: one copies while another computes."
@@ -332,6 +339,17 @@ class Settings(BaseSettings):
             return path and path.expanduser()
         return path
 
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _worker_count(cls, value: object) -> object:
+        """Parse "auto" or a number."""
+        text = str(value).strip().lower()
+        if text == "auto":
+            return text
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_WORKERS:
+            raise ValueError(f"it must be auto or a number from 1 to {MAX_WORKERS}")
+        return int(text)
+
     @field_validator("http_hosts", "cors_origins", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
@@ -407,6 +425,11 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{one} and {other} are both {address}; use a different port for each"
                 )
+        if self.workers not in (1, "auto") and self.grpc.startswith(UNIX):
+            raise ValueError(
+                f"{self.workers} workers can't share a Unix socket, which has one listener; set "
+                "grpc to a loopback address such as 127.0.0.1:8001, or workers to 1"
+            )
         if self.insecure:
             return self
         authenticated = self.tls_client_ca is not None or self.tokens is not None
@@ -428,6 +451,11 @@ class Settings(BaseSettings):
     def core_count(self) -> int:
         """The number of cores that decode images and run models."""
         return self.cores or usable_cores()
+
+    @property
+    def has_workers(self) -> bool:
+        """True if several processes share the addresses."""
+        return self.workers != 1
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -589,7 +617,7 @@ def option_type(name: str) -> Any:
     annotation = Settings.model_fields[name].annotation
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
     # Keywords are validated with the other settings.
-    return kinds[0] if kinds[0] in (bool, int, float, Path) else str
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float, Path) else str
 
 
 def default_text(name: str) -> str:

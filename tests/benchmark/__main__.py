@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from visavis.errors import VisavisError
 
-from . import accelerator, accuracy, cost, speed, tensor_view
+from . import accelerator, accuracy, cost, speed, tensor_view, workers
 from .document import Line, document
 from .growth import Growth, grown
 from .site import CACHE, ROOT, NotRun, Site, data_folder
@@ -22,6 +22,7 @@ _MEASUREMENTS = (
     *tensor_view.MEASUREMENTS,
     *accelerator.MEASUREMENTS,
     *cost.MEASUREMENTS,
+    *workers.MEASUREMENTS,
     *accuracy.MEASUREMENTS,
 )
 _GROWTH = "growth"

@@ -1,6 +1,9 @@
 import itertools
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,6 +236,48 @@ def test_own_process_can_be_watched_and_found_by_its_address(fake: FakeServer):
     assert (watched.cpu_s() or 0) > 0
     assert (watched.rss_bytes() or 0) > 1 << 20
     assert listener(fake.address) == os.getpid()
+
+
+def test_of_workers_at_one_address_the_parent_is_watched():
+    sharing = (
+        "import socket, sys, time\n"
+        "s = socket.socket()\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+        "s.bind(('127.0.0.1', int(sys.argv[1])))\n"
+        "s.listen()\n"
+        "print(s.getsockname()[1], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    workers = []
+    try:
+        port = "0"
+        for _ in range(2):
+            command = [sys.executable, "-c", sharing, port]
+            workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            port = workers[-1].stdout.readline().strip()
+        assert listener(f"127.0.0.1:{port}") == os.getpid()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def test_the_ceiling_is_what_calls_without_a_picture_reach(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    assert visavis("bench", pictures[0], *CLASSIFY, "--ceiling") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    found = re.fullmatch(
+        r"without picture and model: ([\d,]+) calls per s, ([\d.]+) ms of the server's CPU each; "
+        r"so one process answers at most ([\d,]+) per s, .*",
+        last,
+    )
+    assert found, last
+    per_s, cpu_ms, most = (float(figure.replace(",", "")) for figure in found.groups())
+    assert per_s > 10
+    assert most == pytest.approx(1e3 / cpu_ms, rel=0.05)
+    # The warm-up is a fifth of what is counted and measured.
+    assert fake.calls["GetModel"] == pytest.approx(per_s * 2.5, rel=0.5)
 
 
 def test_missing_process_is_named():

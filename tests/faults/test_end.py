@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.server import graphs
+from tests.surroundings import can_unshare
 
 from .calls import OK, channel, classify, ended, stub_of
 from .conftest import Serve
@@ -106,11 +107,6 @@ async def test_sighup_reads_the_repository_again(models: Path, tmp_path: Path) -
 # As process 1, as in a container.
 
 
-def _can_unshare() -> bool:
-    tried = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
-    return bool(shutil.which("unshare")) and not subprocess.run(tried, check=False).returncode
-
-
 class FirstProcess:
     """A server that is process 1, behind some shell commands."""
 
@@ -156,7 +152,7 @@ def as_process_1(models: Path, tmp_path: Path) -> Iterator[Callable[..., FirstPr
             server.outer.wait(60)
 
 
-@pytest.mark.skipif(not _can_unshare(), reason="namespaces for processes take root")
+@pytest.mark.skipif(not can_unshare(), reason="namespaces for processes take root")
 @pytest.mark.parametrize("later_s", [0.0, 0.2, 0.6, 1.5])
 def test_as_process_1_it_ends_in_its_first_second_too(
     as_process_1: Callable[..., FirstProcess], later_s: float
@@ -169,7 +165,7 @@ def test_as_process_1_it_ends_in_its_first_second_too(
     assert server.end() == 0, server.log()
 
 
-@pytest.mark.skipif(not _can_unshare(), reason="namespaces for processes take root")
+@pytest.mark.skipif(not can_unshare(), reason="namespaces for processes take root")
 def test_as_process_1_it_leaves_no_zombies(as_process_1: Callable[..., FirstProcess]) -> None:
     # Children of a shell that has ended before they do are process 1's.
     server = as_process_1(before="sh -c 'for i in 1 2 3; do sleep 2 & done';")

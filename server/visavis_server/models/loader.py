@@ -1,7 +1,7 @@
 """Turns model files into served models: opens, verifies, loads and warms them up."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,11 +31,17 @@ from visavis_server.runtime.session import Session, Sessions
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads model files; cache_dir: the folder where providers may keep engines."""
+    """Loads model files.
+
+    cache_dir: the folder where providers may keep engines. ended: called after each load, whether
+    it succeeded or not. shared_dir: the folder in which workers share weights.
+    """
 
     planner: Planner
     scheduler: Scheduler
     cache_dir: Path
+    ended: Callable[[ModelFile], None] = lambda file: None
+    shared_dir: Path | None = None
 
     def load(self, file: ModelFile, tried: Future[str] | None = None) -> ServedModel:
         """Return the model, verified against its digest and golden sample, and warmed up.
@@ -44,13 +50,16 @@ class Loader:
         hashed meanwhile, and must have that identity. Raises StartupError, naming the file, if any
         step fails.
         """
-        with _named(file):
-            opened = _opened(file, tried) if tried else VerifiedFile(file.path)
-            try:
-                return self._load(file, opened)
-            finally:
-                opened.release()
-                memory.give_back()
+        try:
+            with _named(file):
+                opened = _opened(file, tried) if tried else VerifiedFile(file.path)
+                try:
+                    return self._load(file, opened)
+                finally:
+                    opened.release()
+                    memory.give_back()
+        finally:
+            self.ended(file)
 
     def _load(self, file: ModelFile, opened: VerifiedFile) -> ServedModel:
         planner, contents = self.planner, opened.contents
@@ -62,7 +71,12 @@ class Loader:
             )
         plan = planner.plan(document)
         # A folder per digest: TensorRT would reuse an engine that holds other weights.
-        config = SessionConfig(self.cache_dir / contents.digest, bf16=planner.bf16)
+        config = SessionConfig(
+            self.cache_dir / contents.digest,
+            bf16=planner.bf16,
+            device_share=planner.device_share,
+            shared=self.shared_dir and self.shared_dir / opened.identity,
+        )
         sessions = Sessions(opened, planner.provider, plan, config)
         if sessions.first.input_shape[0] is not None:
             plan = one_at_a_time(plan)

@@ -70,9 +70,12 @@ def expected_bytes(models: Iterable[Path]) -> int:
     return peak_bytes() + _LOADING * sum(file.stat().st_size for file in models)
 
 
-def plan_here(settings: Settings, taken_bytes: int) -> MemoryPlan:
-    """Return the plan for this process and the limits of this machine."""
-    return plan_memory(settings, taken_bytes, usable_bytes())
+def plan_here(settings: Settings, taken_bytes: int, share_bytes: int | None = None) -> MemoryPlan:
+    """Return the plan for this process and the limits of this machine.
+
+    share_bytes: the part of the usable memory that is this worker's; None: all of it.
+    """
+    return plan_memory(settings, taken_bytes, share_bytes or usable_bytes())
 
 
 def _mib(size_bytes: int) -> str:

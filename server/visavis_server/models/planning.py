@@ -24,7 +24,8 @@ class Planner:
 
     cores: usable by this process. cache_bytes: of each core's private cache. streams: of the
     device, if the provider has one. low_memory: prefer less memory to speed. bf16: compute in
-    bfloat16. tuning: the plans measured on this machine, by model.
+    bfloat16. tuning: the plans measured on this machine, by model. device_share: the part of the
+    device's memory that this process may take.
     """
 
     provider: Provider
@@ -34,6 +35,7 @@ class Planner:
     bf16: bool = False
     cache_bytes: int = _LARGE_CACHE_BYTES
     tuning: Mapping[str, TunedPlan] = field(default_factory=dict)
+    device_share: float = 1.0
 
     def plan(self, document: ModelDocument) -> Plan:
         """Return the plan for a model on this machine."""
@@ -90,6 +92,7 @@ def planner_of(settings: Settings) -> tuple[Planner, str]:
         settings.bf16,
         cache_bytes() or _LARGE_CACHE_BYTES,
         settings.tuning,
+        1.0 if settings.workers == "auto" else 1.0 / settings.workers,
     )
     return planner, why
 

@@ -11,7 +11,7 @@ from visavis_server.errors import StartupError
 from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import Look, ModelFile, look_at, within_a_model
 from visavis_server.models.served_model import ServedModel
-from visavis_server.models.trial import Trial
+from visavis_server.models.trial import Verdicts
 from visavis_server.models.watcher import Refusal
 
 _log = structlog.get_logger()
@@ -46,7 +46,7 @@ class Startup:
     file can't be served.
     """
 
-    def __init__(self, look: Look, trial: Trial | None, *, require_all: bool) -> None:
+    def __init__(self, look: Look, trial: Verdicts | None, *, require_all: bool) -> None:
         self._look = look
         self._trial = trial
         self._require_all = require_all

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Protocol
 
 from visavis_server.errors import CannotLoadNow, ModelFileError
 from visavis_server.models.model_files import ModelFile
@@ -26,6 +27,18 @@ _END_S = 1.0
 # A verdict is one line; longer lines are invalid.
 _MOST_LINE_BYTES = 1 << 16
 _KILLED = -9
+
+
+class Verdicts(Protocol):
+    """What trials found."""
+
+    def verdict(self, file: ModelFile) -> Future[str]:
+        """Return a future of the identity of the file that was tried, or of the error."""
+        ...
+
+    def stop(self) -> None:
+        """Try no more files."""
+        ...
 
 
 class Trial:
@@ -119,7 +132,7 @@ class Trial:
             verdict_fields = json.loads(line)
             identity, error = verdict_fields.get("identity"), None
             if identity is None:
-                error = _KINDS[verdict_fields["kind"]](verdict_fields["why"])
+                error = KINDS[verdict_fields["kind"]](verdict_fields["why"])
         except (ValueError, KeyError, AttributeError):
             self._refuse(ModelFileError("the trial process wrote an invalid verdict"))
             return False
@@ -151,7 +164,15 @@ class Trial:
         return CannotLoadNow(f"it did not load and warm up within {self._timeout_s:g} s")
 
 
-_KINDS = {kind.__name__: kind for kind in (ModelFileError, CannotLoadNow)}
+def try_one(file: ModelFile, timeout_s: float) -> Trial:
+    """Return a trial of one file, at a low priority. Raises CannotLoadNow."""
+    trial = Trial(polite=True)
+    trial.begin([file], timeout_s)
+    return trial
+
+
+KINDS = {kind.__name__: kind for kind in (ModelFileError, CannotLoadNow)}
+"""The errors of a verdict, by the names that are sent for them."""
 
 
 class _Lines:

@@ -22,7 +22,7 @@ from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import Look, ModelFile, Stamp, look_at, stamp
 from visavis_server.models.repository import Repository
 from visavis_server.models.served_model import ServedModel
-from visavis_server.models.trial import Trial
+from visavis_server.models.trial import Verdicts, try_one
 from visavis_server.runtime import memory
 
 _log = structlog.get_logger()
@@ -34,6 +34,7 @@ _SETTLES_S = 1.0
 _RETRY_S, _MAX_RETRY_S = 30.0, 3600.0
 
 Publish = Callable[[Repository], Awaitable[None]]
+NewTrial = Callable[[ModelFile, float], Verdicts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,13 @@ class Watcher:
         publish: Publish,
         load_timeout_s: float,
         refused: Mapping[ModelFile, Refusal] | None = None,
+        new_trial: NewTrial = try_one,
     ) -> None:
         self._folder = look.root
         self._loader = loader
         self._publish = publish
         self._load_timeout_s = load_timeout_s
+        self._new_trial = new_trial
         self._served = dict(models)
         self._refused = dict(refused or {})
         self._last_look: Mapping[ModelFile, Stamp] = {}
@@ -252,9 +255,8 @@ class Watcher:
 
     async def _load(self, file: ModelFile) -> ServedModel:
         """Return the model of a file once its trial has passed; raises StartupError."""
-        trial = await asyncio.to_thread(Trial, polite=True)
+        trial = await asyncio.to_thread(self._new_trial, file, self._load_timeout_s)
         try:
-            trial.begin([file], self._load_timeout_s)
             return await asyncio.to_thread(self._loader.load, file, trial.verdict(file))
         finally:
             trial.stop()

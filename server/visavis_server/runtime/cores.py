@@ -6,7 +6,8 @@ from pathlib import Path
 
 from visavis_server.runtime.cgroups import CGROUPS, MEMBERSHIP, files
 
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPUS = Path("/sys/devices/system/cpu")
+_CACHES = _CPUS / "cpu0" / "cache"
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -17,6 +18,25 @@ def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, int(min([cores or 1, *_quotas(cgroups, membership)])))
+
+
+def usable_ids(topology: Path = _CPUS) -> list[int]:
+    """Return the numbers of the cores that the affinity allows; empty if the system has none.
+
+    Threads of one core, and cores of one package, are neighbours in the list.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+
+    def place(number: int) -> tuple[int, ...]:
+        folder = topology / f"cpu{number}" / "topology"
+        try:
+            names = "physical_package_id", "core_id"
+            return *(int((folder / name).read_text("ascii")) for name in names), number
+        except (OSError, ValueError):
+            return 0, 0, number
+
+    return sorted(os.sched_getaffinity(0), key=place)
 
 
 def cache_bytes(caches: Path = _CACHES) -> int | None:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from visavis_server.errors import ProviderUnavailable
 from visavis_server.runtime.cores import instructions
 from visavis_server.runtime.plan import Device
 from visavis_server.runtime.private_copy import PrivateCopy
+from visavis_server.runtime.shared_weights import shared_model
 
 _log = structlog.get_logger()
 
 # Instruction sets that multiply uint8 by int8 without saturation, and that compute in bfloat16.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _BF16 = {"avx512_bf16", "amx_bf16"}
+# Of a device's memory, for the sessions of all workers: the rest is for CUDA's contexts.
+_USABLE_OF_DEVICE = 0.9
 # Grow the arena by what a run needs (1), not by the next power of two (0).
 _ARENA = {"arena_extend_strategy": 1}
 
@@ -35,7 +38,9 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16.
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the
+    part of the device's memory that the session may take. shared: the folder in which processes
+    share the model's weights.
     """
 
     cache_dir: Path
@@ -43,6 +48,8 @@ class SessionConfig:
     runs: int = 1
     spin: bool = False
     bf16: bool = False
+    device_share: float = 1.0
+    shared: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,14 @@ def _options_for_openvino(config: SessionConfig) -> dict[str, Any]:
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
 
 
+def _options_for_cuda(config: SessionConfig) -> dict[str, Any]:
+    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    if config.device_share < 1 and (total := _device_bytes()):
+        options["gpu_mem_limit"] = str(int(total * _USABLE_OF_DEVICE * config.device_share))
+    return options
+
+
 CPU = Provider("cpu", "CPUExecutionProvider", _missing_for_cpu, lambda config: {})
 OPENVINO = Provider(
     "openvino",
@@ -122,8 +137,7 @@ CUDA = Provider(
     "cuda",
     "CUDAExecutionProvider",
     _missing_for_cuda,
-    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
-    lambda config: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    _options_for_cuda,
     on_device=True,
 )
 TENSORRT = Provider(
@@ -189,6 +203,23 @@ def create(
         model = file.read() if provider is TENSORRT else file.model
     if provider is TENSORRT:
         config.cache_dir.mkdir(parents=True, exist_ok=True)
+    options = _options(provider, config)
+    if provider is CPU and config.shared is not None:
+        optimized = shared_model(model, partial(_options, provider, config), config.shared)
+        if optimized is not None:
+            model = str(optimized)
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if provider is OPENVINO and (devices := _openvino_devices()):
+        provider_options = provider.options(config)
+        del provider_options["device_type"]  # given by `devices`
+        options.add_provider_for_devices(devices, provider_options)
+        return ort.InferenceSession(model, options)
+    chain = (provider, *_FALLBACKS[provider.device])
+    providers = [(each.name, each.options(config)) for each in chain]
+    return ort.InferenceSession(model, options, providers=providers)
+
+
+def _options(provider: Provider, config: SessionConfig) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.threads
     options.inter_op_num_threads = 1
@@ -201,14 +232,7 @@ def create(
     if provider is CPU:
         _share_memory(options)
     options.log_severity_level = 3
-    if provider is OPENVINO and (devices := _openvino_devices()):
-        provider_options = provider.options(config)
-        del provider_options["device_type"]  # given by `devices`
-        options.add_provider_for_devices(devices, provider_options)
-        return ort.InferenceSession(model, options)
-    chain = (provider, *_FALLBACKS[provider.device])
-    providers = [(each.name, each.options(config)) for each in chain]
-    return ort.InferenceSession(model, options, providers=providers)
+    return options
 
 
 def never_saturate(options: ort.SessionOptions) -> None:
@@ -271,6 +295,18 @@ def _missing_driver() -> list[str]:
     if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):
         return [f"the NVIDIA driver reports error {status}; run nvidia-smi"]
     return [] if count.value else ["the NVIDIA driver finds no GPU"]
+
+
+def _device_bytes() -> int:
+    """Return the memory of the first GPU that CUDA_VISIBLE_DEVICES leaves; 0: unknown."""
+    size = ctypes.c_size_t(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), 0):
+            return 0
+    except (OSError, AttributeError):
+        return 0
+    return size.value
 
 
 def _missing_libraries(name: str, library: str) -> list[str]:

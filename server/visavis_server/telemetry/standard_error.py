@@ -34,9 +34,12 @@ _MAX_LINE_BYTES = 4096
 
 
 @contextmanager
-def captured(log_format: str, log_level: str) -> Iterator[None]:
+def captured(
+    log_format: str, log_level: str, worker: int | None = None, colors: bool | None = None
+) -> Iterator[None]:
     """Log to standard error, and log everything else written to it, Python's reports included.
 
+    worker, colors: as in configure_logging.
     A closed standard stream is opened as /dev/null, so that no other file gets its number. Output
     of native code that crashes is lost: the process ends before it is read.
     """
@@ -44,7 +47,9 @@ def captured(log_format: str, log_level: str) -> Iterator[None]:
     limit = RateLimit()
     real = os.dup(2)
     writer = _Writer(real, limit)
-    configure_logging(log_format, log_level, writer, limit, colors=os.isatty(real))
+    if colors is None:
+        colors = os.isatty(real)
+    configure_logging(log_format, log_level, writer, limit, colors, worker)
     reading, writing = os.pipe()
     # A library must not block on a full pipe: its thread may hold Python's global lock, which the
     # pipe's reader needs.
@@ -107,15 +112,15 @@ class _Writer:
         while running:
             running = self._write_waiting()
             self._report(at_once=not running)
-        self._write_waiting()
+        self._write_waiting(0.0)  # what was reported just now
 
-    def _write_waiting(self) -> bool:
+    def _write_waiting(self, wait_s: float = _REPORT_S) -> bool:
         """Wait for entries and write them; return False once the writer is closed."""
         entries: list[bytes] = []
         events: list[threading.Event] = []
         running = True
         try:
-            item = self._queue.get(timeout=_REPORT_S)
+            item = self._queue.get(timeout=wait_s)
             while True:
                 if item is None:
                     running = False

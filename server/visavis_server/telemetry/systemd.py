@@ -6,6 +6,9 @@ Protocol: sd_notify(3), datagrams to the socket named in the environment.
 import os
 import socket
 
+# The event loop waits so long for systemd to read.
+_SEND_S = 0.5
+
 
 def notify(state: str) -> None:
     """Send a state, such as READY=1, if systemd listens."""
@@ -15,10 +18,11 @@ def notify(state: str) -> None:
     if address.startswith("@"):  # a name in Linux's abstract namespace
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.settimeout(_SEND_S)
         try:
             out.connect(address)
             out.send(state.encode())
-        except OSError:  # systemd is gone
+        except OSError:  # systemd is gone, or does not read
             return
 
 

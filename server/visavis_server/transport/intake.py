@@ -27,6 +27,10 @@ CALL_BYTES: Final = 64 << 10
 _GIVE_BACK_BYTES: Final = 64 << 20
 _LARGE_BYTES: Final = 4 << 20
 
+# The most connections that are told apart between two reports, and the peers that gRPC names.
+_MOST_SEEN: Final = 4096
+_GRPC: Final = ("ipv4:", "ipv6:")
+
 # The message, its bytes, and gRPC's copy of them.
 _ANSWER_COPIES: Final = 2
 
@@ -164,6 +168,7 @@ class Intake:
         self.turns = Turns(at_once, per_connection, turn_s, self._connections)
         # Of large messages since memory was last returned to the system.
         self._left_bytes = 0
+        self._seen: set[str] = set()
 
     def enter(self, peer: str) -> Place:
         """Return a place for a call of a connection; raises Overloaded if there is no room."""
@@ -176,7 +181,14 @@ class Intake:
             place.held.become(CALL_BYTES)
         self._connections[peer] = connection
         connection.calls += 1
+        if len(self._seen) < _MOST_SEEN:
+            self._seen.add(peer)
         return place
+
+    def busy_connections(self) -> int:
+        """Return how many gRPC connections have had calls since this was last asked."""
+        busy, self._seen = self._seen | self._connections.keys(), set()
+        return sum(peer.startswith(_GRPC) for peer in busy)
 
     def leave(self, place: Place) -> None:
         """Release all memory of a call."""

@@ -77,8 +77,9 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(settings.min_ping_interval_s)),
         ("grpc.http2.max_ping_strikes", _MAX_PING_STRIKES),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Otherwise a second server on the port would silently take half of the calls.
-        ("grpc.so_reuseport", 0),
+        # For workers only: otherwise a second server on the port would silently take half of the
+        # calls.
+        ("grpc.so_reuseport", int(settings.has_workers)),
     ]
 
 
@@ -90,8 +91,9 @@ def bind(server: grpc.aio.Server, settings: Settings, certificates: Certificates
         raise StartupError(
             f"can't listen on {address}: it is in use by another server; choose another path"
         )
-    # gRPC succeeds if it can listen on one of a host's addresses, even if others are in use.
-    if not is_unix and (trouble := why_not(address)):
+    # gRPC succeeds if it can listen on one of a host's addresses, even if others are in use. A
+    # worker must not try: its socket would get connections meanwhile. Its supervisor has.
+    if not (is_unix or settings.has_workers) and (trouble := why_not(address)):
         raise _cannot_listen(address, trouble)
     try:
         target = address if is_unix else numbered(address)

@@ -40,7 +40,7 @@ class Watched:
 def listener(address: str) -> int | None:
     """Return the ID of the local process that listens at an address; None if unknown.
 
-    address: HOST:PORT or unix:PATH.
+    address: HOST:PORT or unix:PATH. If several listen there, they are workers: it is their parent.
     """
     psutil = _psutil()
     unix = address.startswith("unix:")
@@ -48,14 +48,17 @@ def listener(address: str) -> int | None:
         connections = psutil.net_connections("unix" if unix else "tcp")
     except psutil.AccessDenied:
         return None
+    found_pids = set()
     for item in connections:
         if unix:
             found = item.laddr == address.removeprefix("unix:")
         else:
             found = item.status == "LISTEN" and str(item.laddr.port) == address.rpartition(":")[2]
         if found and item.pid:
-            return int(item.pid)
-    return None
+            found_pids.add(int(item.pid))
+    if len(found_pids) > 1:
+        return int(psutil.Process(min(found_pids)).ppid())
+    return min(found_pids, default=None)
 
 
 def _psutil() -> Any:

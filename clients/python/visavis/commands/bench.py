@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import typer
 from rich import progress
 
+from visavis.bench.ceiling import Ceiling
+from visavis.bench.ceiling import ceiling as measured_ceiling
 from visavis.bench.limit import Limit
 from visavis.bench.own_server import own_server
 from visavis.bench.plot import write_plot
@@ -26,6 +29,7 @@ from visavis.commands.console import plain, stderr, stdout
 from visavis.commands.failures import exit_codes
 from visavis.dataset import chosen_pictures
 from visavis.errors import InvalidSettings, ServerFailed
+from visavis.statuses import from_rpc_error
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def bench(
     limit: own.WithLimit = False,
     limit_model: own.LimitModels = None,
     limit_graph: own.LimitGraphs = None,
+    ceiling: own.WithCeiling = False,
     pid: own.Pid = None,
     seed: own.Seed = 0,
     json: own.JsonFile = None,
@@ -91,7 +96,10 @@ def bench(
                 limit_models=options.listed(limit_model) or calls[0][0].models,
             )
             rows = _run(benchmark)
+            most = _ceiling(target, calls, timeout) if ceiling else None
         _report(rows, calls, json, plot)
+        if most:
+            stdout().print(plain(str(most)), soft_wrap=True)
         _raise_failure(rows, benchmark.limit_difference)
 
 
@@ -151,6 +159,15 @@ def _run(benchmark: Benchmark) -> list[Row]:
 
         benchmark.on_step = show
         return asyncio.run(benchmark.run())
+
+
+def _ceiling(target: _Target, calls: Sequence[Sequence[Call]], timeout_s: float) -> Ceiling:
+    """Return what the server answers when no picture and no model is involved."""
+    (model, *_) = calls[0][0].models
+    try:
+        return asyncio.run(measured_ceiling(target.address, model, target.watched, timeout_s))
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, target.address, timeout_s) from None
 
 
 def _require_writable(*files: Path | None) -> None:

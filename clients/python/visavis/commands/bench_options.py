@@ -51,6 +51,12 @@ Methods = Annotated[
         show_default="classify",
     ),
 ]
+WithCeiling = Annotated[
+    bool,
+    typer.Option(
+        "--ceiling", help="Also measure calls without picture and model: what a process can do."
+    ),
+]
 Callers = Annotated[
     list[str] | None,
     typer.Option(

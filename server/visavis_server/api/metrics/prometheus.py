@@ -1,11 +1,11 @@
 """Metrics for Prometheus: calls, memory, and the plan and statistics of each model."""
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -14,16 +14,16 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from visavis_server.api.metrics.triton import Measured, triton_text
+from visavis_server.api.metrics.triton import PREFIX, Measured, triton_families, triton_text
 from visavis_server.models.served_model import ServedModel
 from visavis_server.models.watcher import Watcher
 from visavis_server.runtime.budget import KINDS, Budget
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.scheduling.scheduler import Scheduler, Statistics
 from visavis_server.telemetry.histograms import Histogram
+from visavis_server.telemetry.samples import Family
 
 _MODEL = ("model", "version")
 
@@ -50,18 +50,33 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 )
 
 
-class Metrics(Collector):
+Together = Callable[[list[Family]], Awaitable[list[Family]]]
+"""Returns the metrics of all workers, given those of this one."""
+
+# How the metrics of several workers become one, if not by their sum.
+_COMBINED = {
+    "visavis_stuck": "each",
+    "visavis_memory_budget_bytes": "each",
+    "visavis_memory_reserved_bytes": "each",
+    "visavis_memory_refusals": "each",
+    "visavis_model_batch_size_limit": "max",
+    "visavis_model_threads": "max",
+    "visavis_model_alone_threads": "max",
+}
+
+
+class Metrics:
     """Counts calls, and reads the scheduler and the budget when it is scraped.
 
     models: the models to report on. triton: also report Triton's metrics, under its names.
+    together: set if this process is one of several workers.
     """
 
     def __init__(self, scheduler: Scheduler, budget: Budget, triton: bool = False) -> None:
         self.models: Sequence[ServedModel] = ()
         self.watcher: Watcher | None = None
         self.loaded_at_start = 0
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
+        self.together: Together | None = None
         self._triton = triton
         self._scheduler = scheduler
         self._budget = budget
@@ -73,28 +88,35 @@ class Metrics(Collector):
         self._calls[listener, method, code] += 1
         self._call_s[listener, method].add(seconds)
 
-    def rendered(self, accept: str) -> tuple[bytes, str]:
+    async def rendered(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics as text, and its content type.
 
         accept: the request's `accept` header. It is ignored with Triton's names, which OpenMetrics
         does not allow: the text then has Triton's format.
         """
-        encode, kind = choose_encoder("" if self._triton else accept)
-        text: bytes = encode(self._registry)
-        if self._triton:
-            statistics = self._scheduler.statistics()
-            text += triton_text(
-                Measured(
-                    model,
-                    statistics.get(model.engine, Statistics()),
-                    self._scheduler.waiting(model.engine),
-                )
-                for model in self.models
-            ).encode()
-        return text, kind
+        families = await asyncio.to_thread(self.families)
+        if self.together is not None:
+            families = await self.together(families)
+        return await asyncio.to_thread(_text, families, "" if self._triton else accept)
+
+    def families(self) -> list[Family]:
+        """Return the current metrics of this process."""
+        own = [_family(metric) for metric in self.collect()]
+        if not self._triton:
+            return own
+        statistics = self._scheduler.statistics()
+        measured = [
+            Measured(
+                model,
+                statistics.get(model.engine, Statistics()),
+                self._scheduler.waiting(model.engine),
+            )
+            for model in self.models
+        ]
+        return [*own, *triton_families(measured)]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current metrics; prometheus_client calls this."""
+        """Yield our current metrics."""
         statistics = self._scheduler.statistics()
         rows = [
             ((m.name, str(m.version)), m, statistics.get(m.engine, Statistics()))
@@ -181,6 +203,34 @@ class Metrics(Collector):
         for where, histogram in sorted(self._call_s.items()):
             _add(seconds, where, histogram)
         yield seconds
+
+
+def _family(metric: Metric) -> Family:
+    samples = {(s.name, tuple(s.labels.items())): s.value for s in metric.samples}
+    combined = _COMBINED.get(metric.name, "sum")
+    return Family(metric.name, metric.type, metric.documentation, combined, samples)
+
+
+def _text(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
+    """Return metrics as text, and its content type; Triton's come last, in Triton's format."""
+    encode, kind = choose_encoder(accept)
+    text: bytes = encode(_Scrape([f for f in families if not f.name.startswith(PREFIX)]))
+    return text + triton_text(f for f in families if f.name.startswith(PREFIX)).encode(), kind
+
+
+class _Scrape:
+    """Gives metrics to prometheus_client's encoders."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; the encoders call this."""
+        for family in self._families:
+            metric = Metric(family.name, family.help, family.kind)
+            for (name, labels), value in family.samples.items():
+                metric.add_sample(name, dict(labels), value)
+            yield metric
 
 
 def _outcomes(rows: _Rows) -> Iterator[Metric]:

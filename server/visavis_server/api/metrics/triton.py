@@ -5,13 +5,17 @@ which Triton's lack. Names, labels, units and meaning: Triton's docs/user_guide/
 durations are those of ModelStatistics.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.scheduling.scheduler import Statistics
 from visavis_server.telemetry.histograms import Histogram, StageHistograms
+from visavis_server.telemetry.samples import Family, Samples
+
+PREFIX: Final = "nv_"
+"""The beginning of every name in here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +106,29 @@ _METRICS: Final[tuple[tuple[str, str, str, Read], ...]] = (
 )
 
 
-def triton_text(measured: Iterable[Measured]) -> str:
-    """Return the metrics in Prometheus' text format 0.0.4."""
-    rows = [(f'model="{m.model.name}",version="{m.model.version}"', m) for m in measured]
-    lines: list[str] = []
-
-    def begin(name: str, kind: str, about: str) -> None:
-        lines.extend((f"# HELP {name} {about}", f"# TYPE {name} {kind}"))
-
-    for name, kind, about, read in _METRICS:
-        begin(name, kind, about)
-        lines.extend(f"{name}{{{labels}}} {read(row)}" for labels, row in rows)
+def triton_families(measured: Sequence[Measured]) -> list[Family]:
+    """Return the metrics of some models."""
+    rows = [((("model", m.model.name), ("version", str(m.model.version))), m) for m in measured]
+    families = [
+        Family(name, kind, about, samples={(name, labels): read(row) for labels, row in rows})
+        for name, kind, about, read in _METRICS
+    ]
     failure = "nv_inference_request_failure"
-    begin(failure, "counter", "Failed requests, by reason.")
-    for labels, row in rows:
-        lines.extend(f'{failure}{{{labels},reason="{why}"}} {read(row)}' for why, read in _FAILURES)
-    return "\n".join((*lines, ""))
+    failures: Samples = {
+        (failure, (*labels, ("reason", why))): read(row)
+        for labels, row in rows
+        for why, read in _FAILURES
+    }
+    about = "Failed requests, by reason."
+    return [*families, Family(failure, "counter", about, samples=failures)]
+
+
+def triton_text(families: Iterable[Family]) -> str:
+    """Return metrics in Prometheus' text format 0.0.4. No value of a label needs escaping."""
+    lines: list[str] = []
+    for family in families:
+        lines += (f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}")
+        for (name, labels), value in family.samples.items():
+            pairs = ",".join(f'{label}="{text}"' for label, text in labels)
+            lines.append(f"{name}{{{pairs}}} {value}")
+    return "\n".join((*lines, "")) if lines else ""

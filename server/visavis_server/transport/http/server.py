@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,7 +25,7 @@ from visavis_server.transport.listeners import METRICS_CONNECTIONS
 
 _log = structlog.get_logger()
 
-Rendered = Callable[[str], tuple[bytes, str]]
+Rendered = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Returns the metrics for an `accept` header, and their content type."""
 
 
@@ -46,7 +46,7 @@ class HttpServer:
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         address: str = getattr(settings, setting)
-        self._sockets = _listening(address, setting)
+        self._sockets = _listening(address, setting, settings.has_workers)
         self.address = f"{address.rpartition(':')[0]}:{self._sockets[0].getsockname()[1]}"
         self._open: set[Connection] = set()
         config = uvicorn.Config(
@@ -114,19 +114,19 @@ def metrics_listener(settings: Settings, rendered: Rendered) -> HttpServer:
     return HttpServer(gateway, settings, "metrics", METRICS_CONNECTIONS)
 
 
-def metrics_of(rendered: Rendered) -> Callable[[Request], Response]:
+def metrics_of(rendered: Rendered) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of /metrics."""
 
-    def metrics(request: Request) -> Response:
-        text, kind = rendered(request.headers.get("accept", ""))
+    async def metrics(request: Request) -> Response:
+        text, kind = await rendered(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
 
     return metrics
 
 
-def _listening(address: str, setting: str) -> list[socket.socket]:
+def _listening(address: str, setting: str, shared: bool) -> list[socket.socket]:
     try:
-        return listen(address)
+        return listen(address, shared=shared)
     except OSError as error:
         served = "HTTP" if setting == "http" else setting
         raise StartupError(
