@@ -21,11 +21,12 @@ END
 }
 
 function python({ url, file, options, needsToken }) {
-  const { tasks, ...others } = options;
+  const { tasks, explain, ...others } = options;
   const named = tasks ? { tasks: tasks.map((task) => TASK_NAMES[task]), ...others } : others;
+  if (explain) named.explain = true;
   const args = [
     json(file),
-    ...Object.entries(named).map(([name, value]) => `${snakeCase(name)}=${json(value)}`),
+    ...Object.entries(named).map(([name, value]) => `${snakeCase(name)}=${value === true ? "True" : json(value)}`),
   ];
   const secure = new URL(url).protocol === "https:";
   const client = [
@@ -57,6 +58,7 @@ function go({ url, file, options, needsToken }) {
     topK: (k) => `proto.Int32(${k})`,
     scoreThreshold: (threshold) => `proto.Float32(${threshold})`,
     iouThreshold: (threshold) => `proto.Float32(${threshold})`,
+    explain: () => "&pb.Explain{}",
   };
   const fields = [
     ["Image", "&pb.Image{Source: &pb.Image_Encoded{Encoded: encoded}}"],
@@ -68,7 +70,8 @@ function go({ url, file, options, needsToken }) {
   // Aligned, as gofmt has it.
   const longest = Math.max(...fields.map(([name]) => name.length));
   const literal = fields.map(([name, value]) => `\t\t${`${name}:`.padEnd(longest + 2)}${value},\n`);
-  const hasOptionals = Object.keys(options).some((name) => name !== "tasks" && name !== "models");
+  const plain = ["tasks", "models", "explain"];
+  const hasOptionals = Object.keys(options).some((name) => !plain.includes(name));
   const imports = [
     '"google.golang.org/grpc"',
     ...(secure ? ['"google.golang.org/grpc/credentials"'] : []),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Comparison,
         Detection,
         DetectResult,
+        HeatMap,
         ModelAnswer,
         StreamedAnswer,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "DeadlineExceeded",
     "DetectResult",
     "Detection",
+    "HeatMap",
     "ImageSource",
     "InvalidRequest",
     "InvalidSettings",

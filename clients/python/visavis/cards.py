@@ -111,6 +111,7 @@ class ReceiptPicture:
     same_top1: bool | None
     only_here: int
     only_in_original: int
+    max_heat_map_difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,10 @@ class Receipt:
     made_at: str
     score_tolerance: float
     box_tolerance_px: float
+    heat_map_tolerance: float
     max_score_difference: float
     max_box_difference_px: float | None
+    max_heat_map_difference: float | None
     rows: RowComparison | None
     pictures: tuple[ReceiptPicture, ...]
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import typer
+
 from visavis.client import Client
 from visavis.commands import compare_options as own
 from visavis.commands import options
@@ -24,6 +26,8 @@ def compare(
     labels: own.Labels = None,
     class_agnostic: options.ClassAgnostic = False,
     annotate: options.Annotate = None,
+    explain: options.Explain = None,
+    difference: own.Difference = False,
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
@@ -73,10 +77,17 @@ def compare(
             max_detections=max_detections,
             class_agnostic=class_agnostic or None,
             annotate=annotate,
+            explain=explain,
+            difference=difference or None,
             json=json or None,
         )
         compare_folder(pictures, of_folder)
         return
+    if difference and annotate is None:
+        raise typer.BadParameter(
+            "it draws into the picture of --annotate; add --annotate FILE.jpg",
+            param_hint="--difference",
+        )
 
     def prepare(client: Client) -> Callable[[bytes], Comparison]:
         return lambda image: client.compare(
@@ -91,6 +102,8 @@ def compare(
             labels=kept,
             class_agnostic=class_agnostic,
             annotate=annotate is not None,
+            annotate_difference=difference,
+            explain=options.explained(explain),
         )
 
     answer(Job(pictures, server, timeout, json, annotate), prepare, comparison_tables)

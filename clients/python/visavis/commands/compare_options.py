@@ -40,6 +40,14 @@ Labels = Annotated[
         "class, YOLO's text files, a COCO JSON file or VOC's XML files.",
     ),
 ]
+Difference = Annotated[
+    bool,
+    typer.Option(
+        "--difference",
+        help="Draw the boxes of --annotate in three colours: as in the baseline, only here, only "
+        "in the baseline.",
+    ),
+]
 _FOLDER: Final = "For a folder of pictures"
 
 
