@@ -54,7 +54,7 @@ export class Heat {
       "Heat map of ",
       element("strong", {}, label),
       ": ",
-      element("span", { className: "range" }, short(min), ramp, short(max)),
+      element("span", { className: "range" }, short(min, map), ramp, short(max, map)),
     );
   }
 }
@@ -68,4 +68,9 @@ function color(share) {
   );
 }
 
-const short = (value) => Number(value.toPrecision(3)).toString();
+/** Return a value with as many decimals as the largest magnitude needs for three digits. */
+function short(value, { min, max }) {
+  const largest = Math.max(Math.abs(min), Math.abs(max), 1e-9);
+  const decimals = 2 - Math.floor(Math.log10(largest));
+  return String(Math.round(value * 10 ** decimals) / 10 ** decimals + 0);
+}

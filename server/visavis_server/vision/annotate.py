@@ -30,6 +30,8 @@ _PAPER, _INK, _BAR = "#16181d", "#f4f5f7", "#4c8dff"
 
 RANDOM_MARK = "RANDOM WEIGHTS"
 _KINDS_HEIGHT = 26
+# Below a heat map, labels take at most this part of the height.
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,9 @@ def _draw_labels(picture: PillowImage.Image, result: Classified) -> None:
     """Draw the labels as bars, over a darkened strip at the bottom."""
     size = font_size(picture)
     font, line = font_for(size), round(size * 1.5)
-    shown = result.classifications[: max(1, picture.height // line)]
+    # A heat map should be seen: labels may hide little of it.
+    most = picture.height if result.heat_map is None else picture.height // _FEW
+    shown = result.classifications[: max(1, most // line)]
     height = line * len(shown) + size // 2
     top = picture.height - height
     shade = PillowImage.new("RGBA", (picture.width, height), (16, 18, 22, 200))

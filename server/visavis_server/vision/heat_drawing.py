@@ -57,7 +57,7 @@ def draw_legend(picture: PillowImage.Image, heat_map: HeatMap, top: int, size: i
     name = name_of(heat_map.label, heat_map.class_id)
     font, numbers = font_for(size, name), font_for(size)
     pad, bar = size // 2, size * 6
-    texts = [f"{value:.3g}" for value in (heat_map.values.min(), heat_map.values.max())]
+    texts = scale_of(heat_map)
     widths = [round(draw.textlength(text, numbers)) for text in texts]
     room = picture.width - sum(widths) - bar - 5 * pad
     name = clip(draw, name, font, max(room, 0))
@@ -71,6 +71,14 @@ def draw_legend(picture: PillowImage.Image, heat_map: HeatMap, top: int, size: i
     ramp = PillowImage.fromarray(_COLORS[None].repeat(max(size - 2, 1), axis=0))
     picture.paste(ramp.resize((bar, max(size - 2, 1))), (left, top + size // 3))
     draw.text((left + bar + pad, top + size // 6), texts[1], _INK, numbers)
+
+
+def scale_of(heat_map: HeatMap) -> tuple[str, str]:
+    """Return the smallest and the largest value with as many decimals as the larger one needs."""
+    low, high = float(heat_map.values.min()), float(heat_map.values.max())
+    largest = max(abs(low), abs(high), 1e-9)
+    decimals = 2 - math.floor(math.log10(largest))
+    return f"{round(low, decimals) + 0:g}", f"{round(high, decimals) + 0:g}"
 
 
 def _weights(start: float, end: float, cells: int, size: int) -> tuple[range, Tensor]:

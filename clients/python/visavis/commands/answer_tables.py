@@ -1,5 +1,7 @@
 """The answer of one model as a table."""
 
+import math
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -44,8 +46,14 @@ def heat_map_line(heat_map: HeatMap) -> Text:
     """Return what a heat map is of, and its scale."""
     return Text(
         f"heat map of {plain(heat_map.label)}: {heat_map.width} × {heat_map.height} cells, "
-        f"{heat_map.min:.3g} to {heat_map.max:.3g}"
+        f"{_rounded(heat_map.min, heat_map)} to {_rounded(heat_map.max, heat_map)}"
     )
+
+
+def _rounded(value: float, heat_map: HeatMap) -> str:
+    """Return a value with as many decimals as the largest magnitude needs for three digits."""
+    largest = max(abs(heat_map.min), abs(heat_map.max), 1e-9)
+    return f"{round(value, 2 - math.floor(math.log10(largest))) + 0:g}"
 
 
 def plain_table() -> Table:
