@@ -47,7 +47,7 @@ def _with_label(args: Sequence[str]) -> list[str]:
     An option or an existing file after it is no label: `--explain bus.jpg`.
     """
     plain: list[str] = []
-    for argument, following in zip(args, [*args[1:], "-"], strict=True):
+    for argument, following in zip(args, [*args[1:], "-"], strict=False):
         plain.append(argument)
         if argument == "--explain" and (following.startswith("-") or Path(following).exists()):
             plain.append("")
