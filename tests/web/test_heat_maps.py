@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from visavis import Client
 from visavis.results import HeatMap
 
@@ -55,11 +56,19 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
         yield server
 
 
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A picture, wider than high, whose quarters differ."""
+    path = tmp_path / "quarters.png"
+    pixels = np.kron([[0, 90], [170, 255]], np.ones((240, 320)))
+    Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(path)
+    return path
+
+
 def switch(page: Page) -> Any:
     """Click the switch; return what is seen once all models have answered again."""
     before = len(page.asked)
     page.do("click", selector="#explain")
-    page.until("!document.querySelector('.panel[aria-busy=\"true\"]')")
     for _ in range(200):
         if len(page.asked) > before:
             break
@@ -110,9 +119,11 @@ def test_the_switch_shows_each_models_map_on_the_picture(
     panel = seen["tasks"]["TASK_CLASSIFICATION"]["panels"]["old"]
     assert panel["state"] == "failed"
     assert old.status.message in panel["text"]
-    assert "explain=True," in page.do("text", selector="#snippet") or "explain" in page.do(
-        "text", selector="#snippet"
-    )
+    assert '"explain": {}' in page.do("text", selector="#snippet")
+    page.do("click", selector="#languages >> text=Python")
+    assert "explain=True," in page.do("text", selector="#snippet")
+    page.do("click", selector="#languages >> text=Go")
+    assert "&pb.Explain{}," in page.do("text", selector="#snippet")
     seen = switch(page)
     assert "explain" not in page.asked[-1]
     assert page.evaluate(DRAWN, "heads") is None

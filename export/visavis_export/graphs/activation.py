@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import onnx
-from onnx.helper import get_node_attr_value
 
 from visavis_export.errors import ExportError
 from visavis_server.card import ClassScores, ModelDocument
@@ -23,7 +22,8 @@ def with_activation(document: ModelDocument, path: Path) -> ModelDocument:
     layer = producers[output.tensor]
     while layer.op_type == "Cast":
         layer = producers[layer.input[0]]
-    if layer.op_type != "Gemm" or not get_node_attr_value(layer, "transB"):
+    transposed = any(each.name == "transB" and each.i for each in layer.attribute)
+    if layer.op_type != "Gemm" or not transposed:
         raise ExportError(f"the last layer of {document.name} is a {layer.op_type}, not linear")
     weights, scales = layer.input[1], ""
     if dequantized := producers.get(weights):

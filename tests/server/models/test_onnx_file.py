@@ -259,7 +259,9 @@ def test_initializers_are_what_the_onnx_package_reads(tmp_path: Path, raw: bool)
         numpy_helper.from_array(np.array(2.5, np.float32), "scalar"),
     )
     found = constants_of(path, "whole", "floats", "scalar", "half")
-    expected = {each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
+    expected = {
+        each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer
+    }
     for name, values in zip(("whole", "floats", "scalar", "half"), found, strict=True):
         assert values.dtype == expected[name].dtype
         np.testing.assert_array_equal(values, expected[name])

@@ -38,6 +38,8 @@ def test_an_unknown_label_is_refused_by_field() -> None:
     Explain().require_label("m", labels)
     Explain("dog").require_label("m", labels)
     assert Explain("cat").class_ids(labels) == [0, 2]
-    with pytest.raises(InvalidRequest, match="m has no label 'bus'; its labels are cat, cat, dog") as e:
+    with pytest.raises(
+        InvalidRequest, match="m has no label 'bus'; its labels are cat, cat, dog"
+    ) as e:
         Explain("bus").require_label("m", labels)
     assert e.value.field == "explain.label"

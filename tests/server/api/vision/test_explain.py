@@ -50,7 +50,9 @@ async def served(models: Path) -> AsyncIterator[Served]:
 
 
 def textured(seed: int = 0, width: int = 64, height: int = 64) -> pb.Image:
-    return pb.Image(encoded=pictures.encoded(Image.fromarray(noise(height, width, 3, seed=seed)), "PNG"))
+    return pb.Image(
+        encoded=pictures.encoded(Image.fromarray(noise(height, width, 3, seed=seed)), "PNG")
+    )
 
 
 def classify(**fields: object) -> pb.ClassifyRequest:
@@ -110,9 +112,7 @@ async def test_the_area_is_in_the_upright_picture(served: Served) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     data = pictures.encoded(Image.new("RGB", (128, 64)), "JPEG", exif=exif)
-    answer = await served.stub.Classify(
-        classify(image=pb.Image(encoded=data), explain=EXPLAIN)
-    )
+    answer = await served.stub.Classify(classify(image=pb.Image(encoded=data), explain=EXPLAIN))
     assert (answer.image_size.width, answer.image_size.height) == (64, 128)
     # Resized to 10 x 20, of which columns 1 to 9 and rows 6 to 14 are seen.
     area = answer.heat_map.area
@@ -165,9 +165,7 @@ async def test_a_streamed_comparison_has_maps_at_once(served: Served) -> None:
     *answers, last = [event async for event in served.stub.CompareStream(request)]
     maps = {e.answer.answer.served_by.model: e.answer.answer.heat_map for e in answers}
     assert {name: of.width for name, of in maps.items()} == {"explained": 2, "heads": 8}
-    summed = {
-        a.served_by.model: a.heat_map for c in last.summary.comparisons for a in c.answers
-    }
+    summed = {a.served_by.model: a.heat_map for c in last.summary.comparisons for a in c.answers}
     assert summed == maps
 
 

@@ -76,9 +76,7 @@ def test_without_a_label_the_best_one_is_explained() -> None:
 def test_of_two_classes_with_one_name_the_better_one_is_explained() -> None:
     twins = LabelSet(name="birds", labels=("crane", "crow", "crane"))
     image = noise(20, 20, 3)
-    heat_map, logits = classified(
-        image, ClassifyOptions(explain=Explain("crane")), label_set=twins
-    )
+    heat_map, logits = classified(image, ClassifyOptions(explain=Explain("crane")), label_set=twins)
     assert heat_map.class_id == (0 if logits[0] > logits[2] else 2)
 
 
