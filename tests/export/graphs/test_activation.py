@@ -38,7 +38,7 @@ BIAS = RANDOM.normal(0, 0.5, CLASSES).astype(np.float32)
 
 
 def write_fp32(path: Path, last: str = "Gemm") -> Path:
-    """Write a graph as a ResNet's end: convolutions with Relu, mean over the image, linear layer."""
+    """Write a graph like a ResNet: convolutions with Relu, mean over the image, linear layer."""
     nodes, constants, name, channels = [], [], "image", 3
     for index in range(3):
         kernel = RANDOM.normal(0, 0.3, (CHANNELS, channels, 3, 3)).astype(np.float32)
