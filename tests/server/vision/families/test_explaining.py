@@ -136,7 +136,7 @@ def test_a_classifiers_area_lies_in_the_picture_and_has_the_crops_shape(
 
 
 def test_a_file_without_features_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InvalidRequest, match="colors has no heat maps: .*export the model again"):
+    with pytest.raises(InvalidRequest, match=r"colors has no heat maps: .*export the model again"):
         Classifier(graphs.classifier_document()).require_explainable(Explain())
     with pytest.raises(InvalidRequest, match="no label 'bus'"):
         Classifier(graphs.explained_document()).require_explainable(Explain("bus"))
