@@ -10,13 +10,14 @@ import pytest
 import torch
 import torchvision
 from PIL import Image as PillowImage
+from PIL import ImageOps
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from visavis import Client
 
 from visavis_export.checkpoints.checkpoint import read_state_dict, read_yolo_checkpoint
 from visavis_export.families.original import DetectorReference
-from visavis_export.families.yolov5 import build_yolov5, letterboxed
+from visavis_export.families.yolov5 import build_yolov5, evaluation, letterboxed
 from visavis_server.card import Provenance
 
 # ultralytics/yolov5's own detections with the fixed-square letterbox at 640, score 0.25, IoU
@@ -175,3 +176,123 @@ def _map(truth: COCO, predictions: list[dict[str, object]]) -> float:
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, 0, 2]
     return float(precision[precision > -1].mean())
+
+
+def turned(path: Path, folder: Path) -> Path:
+    """Write a picture turned by a quarter, with the EXIF orientation that undoes it."""
+    target, exif = folder / f"turned-{path.stem}.jpg", PillowImage.Exif()
+    exif[0x0112] = 6
+    with PillowImage.open(path) as picture:
+        picture.rotate(90, expand=True).save(target, quality=95, exif=exif)
+    return target
+
+
+@pytest.fixture(scope="session")
+def mapped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return pictures: wide, tall, and one that EXIF turns; a dog is on "wide" and "turned"."""
+    dog = images / "coco" / "images" / "train2017" / "000000000074.jpg"
+    folder = tmp_path_factory.mktemp("turned")
+    return {"wide": dog, "tall": images / "bus.jpg", "turned": turned(dog, folder)}
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "turned"])
+def test_resnets_heat_maps_are_those_of_hooks_on_torchvisions_module(
+    name: str, weights: Path, mapped: dict[str, Path], real_client: Client
+) -> None:
+    module = torchvision.models.resnet50()
+    module.load_state_dict(read_state_dict(weights / "resnet50.pth"))
+    module.eval().requires_grad_(False)
+    features: list[torch.Tensor] = []
+    module.avgpool.register_forward_hook(lambda layer, inputs, output: features.append(inputs[0]))
+    picture = ImageOps.exif_transpose(PillowImage.open(mapped[name])).convert("RGB")
+    transform = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()
+    with torch.no_grad():
+        (logits,) = module(transform(picture)[None])
+    labels = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    for label in (None, "tench"):
+        answer = real_client.classify(mapped[name], model="resnet50", explain=label or True)
+        heat_map = answer.heat_map
+        assert heat_map is not None
+        class_id = int(logits.argmax()) if label is None else labels.index(label)
+        assert heat_map.class_id == class_id
+        expected = torch.einsum("c,chw->hw", module.fc.weight[class_id], features[0][0])
+        assert np.abs(np.asarray(heat_map.array()) - expected.numpy()).max() < 1e-3
+        mean = sum(heat_map.values) / len(heat_map.values)
+        assert mean + float(module.fc.bias[class_id]) == pytest.approx(
+            float(logits[class_id]), abs=1e-3
+        )
+    # The area is what torchvision's crop keeps: 224 of 256 pixels of the short side.
+    width, height = picture.size
+    short = min(width, height) * 224 / 256
+    area = heat_map.area
+    assert (area.width, area.height) == pytest.approx((short, short), rel=0.005)
+    assert (area.x_min + area.x_max) / 2 == pytest.approx(width / 2, abs=2)
+    assert (area.y_min + area.y_max) / 2 == pytest.approx(height / 2, abs=2)
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "turned"])
+def test_yolov5s_heat_maps_are_those_of_the_originals_rows(
+    name: str, weights: Path, mapped: dict[str, Path], real_client: Client
+) -> None:
+    checkpoint = read_yolo_checkpoint(weights / "yolov5n.pt")
+    upright = ImageOps.exif_transpose(PillowImage.open(mapped[name])).convert("RGB")
+    picture = letterboxed(np.asarray(upright), 640).transpose(2, 0, 1)
+    rows = evaluation(checkpoint)(torch.from_numpy(picture.copy())[None].float() / 255)[0]
+    label = "person" if name == "tall" else "dog"
+    scores = rows[:, 4] * rows[:, 5 + checkpoint.names.index(label)]
+    expected, start = torch.zeros(80, 80), 0
+    for side in (80, 40, 20):
+        best = scores[start : start + 3 * side * side].reshape(3, side, side).amax(0)
+        expected = torch.maximum(
+            expected, best.repeat_interleave(80 // side, 0).repeat_interleave(80 // side, 1)
+        )
+        start += 3 * side * side
+    answer = real_client.detect(mapped[name], model="yolov5n", explain=label)
+    heat_map = answer.heat_map
+    assert heat_map is not None
+    # The padding is left out: rows or columns that show nothing of the picture.
+    width, height = upright.size
+    cells = {
+        dimension: 80 * size / max(width, height)
+        for dimension, size in (("width", width), ("height", height))
+    }
+    first = [int((80 - cells[name]) / 2) for name in ("height", "width")]
+    values = np.asarray(heat_map.array())
+    assert values.shape == tuple(80 - 2 * margin for margin in first)
+    part = expected[first[0] : 80 - first[0], first[1] : 80 - first[1]]
+    assert np.abs(values - part.numpy()).max() < 1e-3
+    assert heat_map.max == pytest.approx(
+        max(d.score for d in answer.detections if d.label == label), abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("model", ["resnet50", "yolov5n"])
+@pytest.mark.parametrize("name", ["wide", "turned"])
+def test_the_dog_is_on_the_dog(
+    model: str, name: str, images: Path, mapped: dict[str, Path], real_client: Client
+) -> None:
+    labels = images / "coco" / "labels" / "train2017" / "000000000074.txt"
+    (dog,) = (
+        [float(number) for number in line.split()[1:]]
+        for line in labels.read_text().splitlines()
+        if line.startswith("16 ")
+    )
+    if model == "resnet50":
+        answer = real_client.classify(mapped[name], model=model, explain=True)
+        assert 151 <= answer.classifications[0].class_id <= 268  # breeds of dogs
+    else:
+        answer = real_client.detect(mapped[name], model=model, explain="dog")
+    heat_map, size = answer.heat_map, answer.image_size
+    assert heat_map is not None
+    column = heat_map.values.index(heat_map.max) % heat_map.width + 0.5
+    row = heat_map.values.index(heat_map.max) // heat_map.width + 0.5
+    x = heat_map.area.x_min + column * heat_map.area.width / heat_map.width
+    y = heat_map.area.y_min + row * heat_map.area.height / heat_map.height
+    assert heat_map.value_at(x, y) == heat_map.max
+    center_x, center_y, width, height = dog
+    assert abs(x / size.width - center_x) < width / 2
+    assert abs(y / size.height - center_y) < height / 2
+    # Far from it there is nothing.
+    far = heat_map.value_at(heat_map.area.x_max - 1, max(heat_map.area.y_min, 0) + 1)
+    assert far is not None
+    assert far - heat_map.min < 0.2 * (heat_map.max - heat_map.min)

@@ -1,7 +1,8 @@
 // Labels for the whole picture, as bars.
 
 import { classificationAgreement } from "./agreement.js";
-import { element } from "./elements.js";
+import { element, setStyle } from "./elements.js";
+import { Heat } from "./heat.js";
 import { Section } from "./section.js";
 import { Slider } from "./slider.js";
 import { MARKS, percent, thousandths } from "./words.js";
@@ -49,11 +50,28 @@ export class Classification extends Section {
 }
 
 class Bars {
+  #image = element("img");
+  #heat = new Heat();
+  #frame = element("div", { className: "frame", hidden: true }, this.#image, this.#heat.canvas);
   #bars = element("ol", { className: "bars" });
   #agreement = element("div", { className: "agreement" });
-  element = element("div", { className: "body" }, this.#bars, this.#agreement);
+  element = element(
+    "div",
+    { className: "body" },
+    this.#frame,
+    this.#heat.legend,
+    this.#bars,
+    this.#agreement,
+  );
 
-  draw({ items, agreement }, { baseline }) {
+  draw({ items, agreement }, { picture, baseline, heatMap }) {
+    this.#frame.hidden = !heatMap;
+    if (heatMap && this.#image.src !== picture.url) {
+      this.#image.src = picture.url;
+      setStyle(this.#frame, { "--ratio": picture.width / picture.height });
+      this.#image.alt = picture.name;
+    }
+    this.#heat.draw(heatMap, picture);
     this.#bars.replaceChildren(...items.map(bar));
     this.#agreement.replaceChildren(...(agreement ? summary(items, agreement, baseline) : []));
   }

@@ -2,6 +2,7 @@
 
 import { detectionAgreement } from "./agreement.js";
 import { element, setStyle } from "./elements.js";
+import { Heat } from "./heat.js";
 import { Section } from "./section.js";
 import { Slider } from "./slider.js";
 import { MARKS, plural, thousandths } from "./words.js";
@@ -83,12 +84,21 @@ function own(thresholds) {
 class Boxes {
   #image = element("img");
   #layer = element("div", { className: "layer", ariaHidden: "true" });
-  #frame = element("div", { className: "frame" }, this.#image, this.#layer);
+  #heat = new Heat();
+  #frame = element("div", { className: "frame" }, this.#image, this.#heat.canvas, this.#layer);
   #agreement = element("div", { className: "agreement" });
   #list = element("div", { className: "found" });
-  element = element("div", { className: "body" }, this.#frame, this.#agreement, this.#list);
+  element = element(
+    "div",
+    { className: "body" },
+    this.#frame,
+    this.#heat.legend,
+    this.#agreement,
+    this.#list,
+  );
 
-  draw({ items, missing, agreement }, { picture, baseline }) {
+  draw({ items, missing, agreement }, { picture, baseline, heatMap }) {
+    this.#heat.draw(heatMap, picture);
     if (this.#image.src !== picture.url) {
       this.#image.src = picture.url;
       setStyle(this.#frame, { "--ratio": picture.width / picture.height });

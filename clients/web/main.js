@@ -111,6 +111,7 @@ async function ask() {
     const request = {
       image: { encoded: picture.encoded },
       ...selection(chosen),
+      ...explained(),
       ...Object.assign({}, ...[...chosen.keys()].map((task) => sections.get(task).asked)),
     };
     for await (const event of server.stream("CompareStream", request, signal)) {
@@ -132,6 +133,10 @@ function baselinesFirst(chosen) {
     }
   }
   return chosen;
+}
+
+function explained() {
+  return page.explain.checked ? { explain: {} } : {};
 }
 
 function selection(chosen) {
@@ -254,6 +259,7 @@ function showCodeOf() {
     options: Object.assign(
       {},
       choice.isEverything && !baselines.size ? {} : selection(chosen),
+      explained(),
       ...options,
     ),
     needsToken: server.token !== "",
@@ -262,6 +268,7 @@ function showCodeOf() {
 
 listen(take);
 page.again.addEventListener("click", ask);
+page.explain.addEventListener("change", askSoon);
 page.answers.addEventListener("input", showCodeOf);
 page.answers.addEventListener("click", showCodeOf); // a slider may have been reset
 page["only-differences"].addEventListener("change", ({ target }) => {

@@ -52,7 +52,7 @@ export class Panel {
     this.element.dataset.state = failed ? "failed" : answer ? "answered" : "waiting";
     this.#problem.textContent = failed ? `Failed: ${answer.status.message}` : "";
     this.#body.element.hidden = failed;
-    this.#body.draw(content, view);
+    this.#body.draw(content, { ...view, heatMap: failed ? undefined : answer?.heatMap });
     this.#timings.replaceChildren(...(answer?.timings ? stages(answer.timings, longestMs) : []));
   }
 }

@@ -25,11 +25,12 @@ END
 }
 
 function python({ url, file, options, needsToken }) {
-  const { tasks, ...others } = options;
+  const { tasks, explain, ...others } = options;
   const named = tasks ? { tasks: tasks.map((task) => TASK_NAMES[task]), ...others } : others;
+  if (explain) named.explain = true;
   const args = [
     json(file),
-    ...Object.entries(named).map(([name, value]) => `${snakeCase(name)}=${json(value)}`),
+    ...Object.entries(named).map(([name, value]) => `${snakeCase(name)}=${value === true ? "True" : json(value)}`),
   ];
   const secure = new URL(url).protocol === "https:";
   const client = [
@@ -60,6 +61,7 @@ function go({ url, file, options, needsToken }) {
     topK: (k) => `TopK(${k})`,
     scoreThreshold: (threshold) => `ScoreThreshold(${threshold})`,
     iouThreshold: (threshold) => `IoUThreshold(${threshold})`,
+    explain: () => "Explain()",
   };
   const args = [
     "context.Background()",

@@ -194,6 +194,8 @@ def _summary(receipt: "Receipt") -> str:
     differences = f"scores within {receipt.max_score_difference:.1g}"
     if (boxes := receipt.max_box_difference_px) is not None:
         differences += f", boxes within {boxes:.1g} px"
+    if (maps := receipt.max_heat_map_difference) is not None:
+        differences += f", heat maps within {maps:.1g}"
     if receipt.score_tolerance is not None:
         same = f"same answers as PyTorch on {count} pictures, {differences}"
         return same if receipt.rows is None else f"{same}; {_suppression(receipt)}"

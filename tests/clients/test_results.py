@@ -7,6 +7,7 @@ from visavis.v1 import vision_pb2 as pb
 PAIRS = [
     (results.Box, pb.BoundingBox),
     (results.Classification, pb.Classification),
+    (results.HeatMap, pb.HeatMap),
     (results.Detection, pb.Detection),
     (results.ServedBy, pb.ServedBy),
     (results.Timings, pb.Timings),

@@ -19,6 +19,7 @@ from tests.server import graphs
 from visavis_export import exporter, repository
 from visavis_export.errors import AccuracyFailed, ExportError, ReceiptFailed
 from visavis_export.exporter import NAMES, Request, export
+from visavis_export.families import resnet
 from visavis_export.pictures.files import read_pictures
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof.accuracy_limits import AccuracyLimits
@@ -26,6 +27,7 @@ from visavis_export.repository import Exported
 from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
 from visavis_server.models.model_files import ModelFile, scan
 from visavis_server.models.onnx_file import read_onnx_file
+from visavis_server.vision.families.heads import Heads
 
 # One of each family; large models are exported manually before each release.
 SMALL = ("resnet18", "yolov5n", "yolov5n-cls", "yolov5nu")
@@ -59,6 +61,10 @@ def test_random_weights_pass_their_receipt_and_are_marked(
     assert len(document.receipt.pictures) >= 8
     assert all(picture.compared for picture in document.receipt.pictures)
     assert document.receipt.max_score_difference < 1e-3
+    assert document.receipt.heat_map_tolerance == 1e-3
+    assert all(p.max_heat_map_difference is not None for p in document.receipt.pictures)
+    assert document.receipt.max_heat_map_difference is not None
+    assert document.receipt.max_heat_map_difference < 1e-4
     millions = document.facts.parameter_count / 1e6
     assert millions == pytest.approx(PUBLISHED_PARAMETERS[name], abs=0.06)
 
@@ -116,15 +122,43 @@ def test_exporting_again_adds_a_version_only_if_something_changed(tmp_path: Path
 def test_a_file_that_differs_from_pytorch_fails_with_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Logits 1 % larger in the exported module alone move scores beyond the tolerance.
-    forward = torchvision.models.ResNet.forward
+    # Means 1 % larger in the exported module alone move scores beyond the tolerance.
+    def slightly_off(self: resnet._Explained, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.layers(self.stem(x))
+        return self.fc(self.pool(features * 1.01).flatten(1)), features
 
-    def slightly_off(self: torchvision.models.ResNet, x: torch.Tensor) -> torch.Tensor:
-        return forward(self, x) * (1.01 if torch.compiler.is_exporting() else 1.0)
-
-    monkeypatch.setattr(torchvision.models.ResNet, "forward", slightly_off)
+    monkeypatch.setattr(resnet._Explained, "forward", slightly_off)
     with pytest.raises(ReceiptFailed, match=r"scores differ by 0\.\d+; the limit is 0\.001"):
         run(Request("resnet18", tmp_path, weights="random"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_whose_heat_maps_differ_fails_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = resnet._Explained.forward
+
+    def slightly_off(self: resnet._Explained, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits, features = forward(self, x)
+        return logits, features * 1.01
+
+    monkeypatch.setattr(resnet._Explained, "forward", slightly_off)
+    with pytest.raises(ReceiptFailed, match=r"heat maps differ by 0\.0\d+; the limit is 0\.001"):
+        run(Request("resnet18", tmp_path, weights="random"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_detector_whose_heat_maps_are_a_cell_off_fails_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_maps = Heads.class_maps
+
+    def a_cell_off(self: Heads, outputs: list[Any], class_id: int) -> list[Any]:
+        return [np.roll(each, 1, axis=0) for each in class_maps(self, outputs, class_id)]
+
+    monkeypatch.setattr(Heads, "class_maps", a_cell_off)
+    with pytest.raises(ReceiptFailed, match=r"heat maps differ by 0\.\d+; the limit is 0\.001"):
+        run(Request("yolov5n", tmp_path, weights="random", size=160))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from visavis_server.card import (
     METADATA_KEY,
     CandidateRows,
+    ClassActivation,
     ClassScores,
     DetectionDefaults,
     Facts,
@@ -25,7 +26,7 @@ from visavis_server.card import (
     ShorterSide,
     Task,
     Yolov5Heads,
-    output_names,
+    graph_outputs,
 )
 from visavis_server.models import golden
 from visavis_server.vision.families import family_of, preprocess_one
@@ -43,6 +44,32 @@ def classifier(gain: float = 10.0, size: int = 8, elem_type: int = TensorProto.F
         helper.make_node("MatMul", ["means", "weights"], ["logits"]),
     ]
     return _model(nodes, {"weights": weights, "axes": np.array([2, 3])}, size, size, elem_type)
+
+
+def explained_classifier(side: int = 8) -> bytes:
+    """Features are the picture's quarters, 4 channels; logits are a linear layer of their means."""
+    random = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel"], ["features"], strides=[side // 2] * 2),
+        helper.make_node("ReduceMean", ["features", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gemm", ["means", "weights", "bias"], ["logits"], transB=1),
+    ]
+    kernel = np.einsum("ck,ij->ckij", random.normal(size=(4, 3)), np.ones((side // 2, side // 2)))
+    constants = {
+        "kernel": (kernel / (side // 2) ** 2).astype(np.float32),
+        "axes": np.array([2, 3]),
+        "weights": random.normal(size=(3, 4)).astype(np.float32),
+        "bias": np.array([0.3, -0.2, 0.1], np.float32),
+    }
+    outputs: dict[str, list[int | str]] = {"logits": ["batch", 3], "features": ["batch", 4, 2, 2]}
+    return _model(nodes, constants, side, side, outputs=outputs)
+
+
+def explained_document(**changes: Any) -> ModelDocument:
+    """Return a document for `explained_classifier`, with some fields changed."""
+    activation = ClassActivation(features="features", weights="weights")
+    output = ClassScores(layout="logits", tensor="logits", activation=activation)
+    return classifier_document(**{"output": output, **changes})
 
 
 def classifier_of(classes: int) -> bytes:
@@ -242,7 +269,7 @@ ROWS = yolov5_rows(
 def export(graph: bytes, document: ModelDocument) -> tuple[bytes, ModelDocument]:
     """Return a file with its document; digest and golden sample come from other code than ours."""
     tensor, _ = preprocess_one(family_of(document), golden.picture())
-    names = output_names(document)
+    names = graph_outputs(document)
     reference = ReferenceEvaluator(onnx.load_from_string(graph))
     outputs = reference.run(names, {"images": tensor})
     document = document.model_copy(

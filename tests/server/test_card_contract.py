@@ -38,7 +38,7 @@ ADDED: dict[type[BaseModel], set[str]] = {
         "verification",
     },
     card.LabelSet: {"size"},
-    card.Receipt: {"max_score_difference", "max_box_difference_px"},
+    card.Receipt: {"max_score_difference", "max_box_difference_px", "max_heat_map_difference"},
 }
 # Fields that the card shows in another form.
 CONVERTED = {(card.ModelInput, "resize")}
@@ -80,6 +80,7 @@ RECEIPT = card.Receipt(
     made_at=datetime(2026, 11, 23, 12, tzinfo=UTC),
     score_tolerance=1e-3,
     box_tolerance_px=0.5,
+    heat_map_tolerance=2e-3,
     rows=card.RowComparison(count=7, max_score_difference=1e-6, max_box_difference_px=2e-3),
     pictures=(
         card.ReceiptPicture(
@@ -94,6 +95,7 @@ RECEIPT = card.Receipt(
             same_top1=True,
             only_here=2,
             only_in_original=3,
+            max_heat_map_difference=5e-7,
         ),
     ),
 )
@@ -189,3 +191,4 @@ def test_every_value_of_the_document_reaches_the_sdk() -> None:
     assert shown.receipt is not None
     assert shown.receipt.max_score_difference == RECEIPT.max_score_difference
     assert shown.receipt.max_box_difference_px == RECEIPT.max_box_difference_px
+    assert shown.receipt.max_heat_map_difference == RECEIPT.max_heat_map_difference == 5e-7

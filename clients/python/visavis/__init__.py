@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Comparison,
         Detection,
         DetectResult,
+        HeatMap,
         ModelAnswer,
         StreamedAnswer,
     )
@@ -48,6 +49,7 @@ __all__ = [
     "DeadlineExceeded",
     "DetectResult",
     "Detection",
+    "HeatMap",
     "ImageSource",
     "InvalidRequest",
     "InvalidSettings",

@@ -23,13 +23,14 @@ class ClassifyOptions(TypedDict, total=False):
 
     channels: colour order of an array: "RGB" (the default), or "BGR" for OpenCV. version: 1 or
     above. top_k: number of labels, 1 or above. annotate: True to receive the picture with the
-    answer drawn on it.
+    answer drawn on it. explain: True to receive a heat map of the best label, or a label.
     """
 
     channels: Channels
     version: int | None
     top_k: int | None
     annotate: bool
+    explain: bool | str
 
 
 class _DetectorOptions(TypedDict, total=False):
@@ -40,6 +41,7 @@ class _DetectorOptions(TypedDict, total=False):
     labels: Sequence[str]
     class_agnostic: bool
     annotate: bool
+    explain: bool | str
 
 
 class DetectOptions(_DetectorOptions, total=False):
@@ -57,13 +59,15 @@ class CompareOptions(_DetectorOptions, total=False):
     """Options of `compare`: those of both tasks, and the models to compare.
 
     tasks: empty for all tasks. models: empty for all capable models. baseline: the model that
-    the others are compared with.
+    the others are compared with. annotate_difference: True to receive the answers drawn side by
+    side, with the boxes in the colours of what they share with the baseline's.
     """
 
     tasks: Sequence[Task | str]
     models: Sequence[str]
     baseline: str | None
     top_k: int | None
+    annotate_difference: bool
 
 
 def classify_request(
@@ -127,10 +131,23 @@ def task_values(tasks: Sequence[Task | str]) -> list[pb.Task]:
 def _built(kind: type[_Request], **fields: object) -> _Request:
     for name in ("labels", "models"):
         _refuse_text(name, fields.get(name))
+    if "explain" in fields:
+        fields["explain"] = _explain(fields["explain"])
     try:
         return kind(**fields)
     except (TypeError, ValueError):  # No such field, or a value of the wrong type.
         raise _invalid_field(kind, fields) from None
+
+
+def _explain(wanted: object) -> pb.Explain | None:
+    """Return the request for a heat map: True for the best label, or a label."""
+    if wanted is None or wanted is False:
+        return None
+    if wanted is True:
+        return pb.Explain()
+    if not isinstance(wanted, str):
+        raise _invalid("explain", f"explain is {wanted!r}; give True, or a label as a string")
+    return pb.Explain(label=wanted)
 
 
 def _invalid_field(kind: type[Message], fields: Mapping[str, object]) -> InvalidRequest:

@@ -76,9 +76,13 @@ def _receipt(message: pb.Receipt) -> Receipt:
         made_at=message.made_at,
         score_tolerance=message.score_tolerance,
         box_tolerance_px=message.box_tolerance_px,
+        heat_map_tolerance=message.heat_map_tolerance,
         max_score_difference=message.max_score_difference,
         max_box_difference_px=message.max_box_difference_px
         if message.HasField("max_box_difference_px")
+        else None,
+        max_heat_map_difference=message.max_heat_map_difference
+        if message.HasField("max_heat_map_difference")
         else None,
         rows=RowComparison(rows.count, rows.max_score_difference, rows.max_box_difference_px)
         if message.HasField("rows")
@@ -102,6 +106,9 @@ def _receipt_picture(message: pb.ReceiptPicture) -> ReceiptPicture:
         same_top1=message.same_top1 if message.HasField("same_top1") else None,
         only_here=message.only_here,
         only_in_original=message.only_in_original,
+        max_heat_map_difference=message.max_heat_map_difference
+        if message.HasField("max_heat_map_difference")
+        else None,
     )
 
 

@@ -112,6 +112,7 @@ class ReceiptPicture(Convertible):
     same_top1: bool | None
     only_here: int
     only_in_original: int
+    max_heat_map_difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,10 @@ class Receipt(Convertible):
     made_at: str
     score_tolerance: float
     box_tolerance_px: float
+    heat_map_tolerance: float
     max_score_difference: float
     max_box_difference_px: float | None
+    max_heat_map_difference: float | None
     rows: RowComparison | None
     pictures: tuple[ReceiptPicture, ...]
 

@@ -19,6 +19,7 @@ def classify_result(message: pb.ClassifyResponse) -> results.ClassifyResult:
         timings=_timings(message.timings),
         image_size=_image_size(message.image_size),
         annotated_image=_annotated_image(message),
+        heat_map=_heat_map(message),
         message=message,
     )
 
@@ -31,6 +32,7 @@ def detect_result(message: pb.DetectResponse) -> results.DetectResult:
         timings=_timings(message.timings),
         image_size=_image_size(message.image_size),
         annotated_image=_annotated_image(message),
+        heat_map=_heat_map(message),
         message=message,
     )
 
@@ -93,13 +95,17 @@ def _classifications(
 def _detections(messages: Sequence[pb.Detection]) -> tuple[results.Detection, ...]:
     return tuple(
         results.Detection(
-            box=results.Box(item.box.x_min, item.box.y_min, item.box.x_max, item.box.y_max),
+            box=_box(item.box),
             class_id=item.class_id,
             label=item.label,
             score=item.score,
         )
         for item in messages
     )
+
+
+def _box(message: pb.BoundingBox | pb.HeatMapArea) -> results.Box:
+    return results.Box(message.x_min, message.y_min, message.x_max, message.y_max)
 
 
 def _served_by(message: pb.ServedBy) -> results.ServedBy:
@@ -137,6 +143,24 @@ def _annotated_image(
     return results.AnnotatedImage(image.encoded, image.media_type, size)
 
 
+def _heat_map(
+    message: pb.ClassifyResponse | pb.DetectResponse | pb.ModelAnswer,
+) -> results.HeatMap | None:
+    if not message.HasField("heat_map"):
+        return None
+    heat_map = message.heat_map
+    return results.HeatMap(
+        class_id=heat_map.class_id,
+        label=heat_map.label,
+        width=heat_map.width,
+        height=heat_map.height,
+        values=tuple(heat_map.values),
+        min=heat_map.min,
+        max=heat_map.max,
+        area=_box(heat_map.area),
+    )
+
+
 def _answer(message: pb.ModelAnswer) -> results.ModelAnswer:
     code = message.status.code
     name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else f"status {code}"
@@ -147,6 +171,7 @@ def _answer(message: pb.ModelAnswer) -> results.ModelAnswer:
         detections=_detections(message.detections),
         timings=_timings(message.timings) if message.HasField("timings") else None,
         agreement=_agreement(message),
+        heat_map=_heat_map(message),
         message=message,
     )
 

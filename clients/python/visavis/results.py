@@ -3,6 +3,10 @@
 `protos/visavis/v1/vision.proto` documents each field. `message` holds the original message.
 """
 
+import math
+import struct
+import zlib
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -112,6 +116,59 @@ class AnnotatedImage(Convertible):
 
 
 @dataclass(frozen=True, slots=True)
+class HeatMap(Convertible):
+    """How much each cell of a grid over a part of the picture speaks for a label.
+
+    values: row by row, from the top. area: the part of the picture; may exceed it by a part of a
+    cell. Classifiers: the class activation map, of any range. Detectors: scores in [0, 1].
+    """
+
+    class_id: int
+    label: str
+    width: int
+    height: int
+    values: tuple[float, ...] = field(repr=False)
+    min: float
+    max: float
+    area: Box
+
+    def array(self) -> "memoryview[float]":
+        """Return the values as float32 [height, width]; `numpy.asarray` takes them as they are."""
+        return memoryview(array("f", self.values)).cast("B").cast("f", (self.height, self.width))
+
+    def value_at(self, x: float, y: float) -> float | None:
+        """Return the value of the cell at a point of the picture; None outside the area.
+
+        x, y: in pixels of the upright picture.
+        """
+        column = math.floor((x - self.area.x_min) / self.area.width * self.width)
+        row = math.floor((y - self.area.y_min) / self.area.height * self.height)
+        if not (0 <= column < self.width and 0 <= row < self.height):
+            return None
+        return self.values[row * self.width + column]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a grey PNG with one pixel per cell, black for `min`, white for `max`.
+
+        Raises OSError.
+        """
+        scale = 255 / (self.max - self.min) if self.max > self.min else 0.0
+        levels = bytes(round((value - self.min) * scale) for value in self.values)
+        rows = (levels[start : start + self.width] for start in range(0, len(levels), self.width))
+        header = struct.pack(">IIBBBBB", self.width, self.height, 8, 0, 0, 0, 0)
+        pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+        chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+        Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, chunks)))
+
+
+def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
+    """Return a chunk of a PNG file."""
+    name, contents = chunk
+    check = zlib.crc32(name + contents)
+    return struct.pack(">I", len(contents)) + name + contents + struct.pack(">I", check)
+
+
+@dataclass(frozen=True, slots=True)
 class ClassifyResult(Convertible):
     """One model's labels for the whole image, highest score first."""
 
@@ -120,6 +177,7 @@ class ClassifyResult(Convertible):
     timings: Timings
     image_size: ImageSize
     annotated_image: AnnotatedImage | None
+    heat_map: HeatMap | None
     message: pb.ClassifyResponse = field(repr=False, compare=False)
 
     def to_supervision(self) -> "supervision.Classifications":
@@ -140,6 +198,7 @@ class DetectResult(Convertible):
     timings: Timings
     image_size: ImageSize
     annotated_image: AnnotatedImage | None
+    heat_map: HeatMap | None
     message: pb.DetectResponse = field(repr=False, compare=False)
 
     def to_coco(
@@ -215,6 +274,7 @@ class ModelAnswer(Convertible):
     detections: tuple[Detection, ...]
     timings: Timings | None
     agreement: ClassificationAgreement | DetectionAgreement | None
+    heat_map: HeatMap | None
     message: pb.ModelAnswer = field(repr=False, compare=False)
 
     def to_coco(

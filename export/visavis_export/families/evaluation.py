@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  the customary name
 from torch import Tensor
@@ -44,16 +46,37 @@ def head_of(model: Inert) -> Inert:
 
 def _evaluated(model: Inert, images: Tensor) -> Tensor:
     with torch.inference_mode():
-        outputs: list[Any] = []
-        for layer in _children(_child(model, "model")):
-            source = layer.state.get("f", -1)
-            if isinstance(source, list | tuple):
-                inputs: Any = [outputs[one] for one in source]
-            else:
-                inputs = outputs[source] if outputs else images
-            outputs.append(_forward(layer, inputs))
-        result: Tensor = outputs[-1]
+        result: Tensor = _outputs(_children(_child(model, "model")), images)[-1]
         return result
+
+
+def evaluate_map(model: Inert, images: Tensor, class_id: int) -> npt.NDArray[np.float32]:
+    """Return a classifier's class activation map of an image [1, 3, height, width]: [h, w].
+
+    The features before the mean over the image, weighted by the linear layer's row of the class.
+    """
+    with torch.inference_mode():
+        *layers, head = _children(_child(model, "model"))
+        inputs = _inputs(head, _outputs(layers, images), images)
+        features = _run(head, torch.cat(inputs, 1) if isinstance(inputs, list) else inputs, "conv")
+        row = _required(_child(head, "linear"), "weight")[class_id]
+        mapped: npt.NDArray[np.float32] = (features[0] * row[:, None, None]).sum(0).numpy()
+        return mapped
+
+
+def _outputs(layers: Sequence[Inert], images: Tensor) -> list[Any]:
+    """Return the output of each layer."""
+    outputs: list[Any] = []
+    for layer in layers:
+        outputs.append(_forward(layer, _inputs(layer, outputs, images)))
+    return outputs
+
+
+def _inputs(layer: Inert, outputs: Sequence[Any], images: Tensor) -> Any:
+    source = layer.state.get("f", -1)
+    if isinstance(source, list | tuple):
+        return [outputs[one] for one in source]
+    return outputs[source] if outputs else images
 
 
 def _forward(module: Inert, x: Any) -> Any:

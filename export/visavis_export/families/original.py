@@ -95,6 +95,15 @@ class DetectorReference(Protocol):
         ...
 
 
+@runtime_checkable
+class MapReference(Protocol):
+    """An original whose heat maps can be compared."""
+
+    def heat_map(self, encoded: bytes, class_id: int) -> Floats:
+        """Return the map of a class for an encoded picture: [rows, columns] of cells."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
     """A PyTorch model to export, and the reference to compare the exported file with.
@@ -146,6 +155,24 @@ def candidates(boxes: Tensor, scores: Tensor) -> Candidates:
         best[:, 1].numpy(),
         class_ids[:, 1].numpy(),
     )
+
+
+def activation_map(
+    module: nn.Module, layer: nn.Module, linear: nn.Module, images: Tensor, class_id: int
+) -> Floats:
+    """Return the class activation map of an image [1, 3, height, width]: [h, w].
+
+    layer: the one whose output is averaged over the image; a hook reads it. linear: the last layer.
+    """
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda *call: seen.append(call[-1]))
+    try:
+        module(images)
+    finally:
+        hook.remove()
+    assert isinstance(linear, nn.Linear)
+    mapped: Floats = torch.tensordot(linear.weight[class_id], seen[0][0], dims=1).numpy()
+    return mapped
 
 
 def first_mismatch(error: RuntimeError) -> str:

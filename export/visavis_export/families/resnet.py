@@ -16,12 +16,14 @@ from visavis_export.families import random_weights
 from visavis_export.families.original import (
     Floats,
     Original,
+    activation_map,
     first_mismatch,
     parameter_count,
     upright,
     weights_license,
 )
 from visavis_server.card import (
+    ClassActivation,
     ClassScores,
     Facts,
     LabelSet,
@@ -103,19 +105,41 @@ def build(
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),
-        output=ClassScores(layout="logits", tensor="logits"),
+        output=ClassScores(
+            layout="logits",
+            tensor="logits",
+            activation=ClassActivation(features="features", weights=""),
+        ),
         facts=_facts(name, module, weights),
         provenance=provenance,
     )
-    # A second module, which shares only the tensors with the exported one.
     reference = with_state(name, classes, module.state_dict() if state is None else state)
-    return Original(draft, module, _Reference(reference, resize))
+    return Original(draft, _Explained(module), _Reference(reference, resize))
 
 
-def with_state(name: str, classes: int, state: dict[str, Tensor]) -> nn.Module:
-    """Return torchvision's module with these tensors, which it shares; ready for evaluation."""
+class _Explained(nn.Module):
+    """A ResNet that returns, beside its logits, the features before the mean over the image."""
+
+    def __init__(self, module: ResNet) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(module.conv1, module.bn1, module.relu, module.maxpool)
+        self.layers = nn.Sequential(module.layer1, module.layer2, module.layer3, module.layer4)
+        self.pool = module.avgpool
+        self.fc = module.fc
+        self.eval()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.layers(self.stem(x))
+        return self.fc(self.pool(features).flatten(1)), features
+
+
+def with_state(name: str, classes: int, state: dict[str, Tensor]) -> ResNet:
+    """Return a second instance of torchvision's module: the reference for the receipt.
+
+    It shares only the tensors with the exported module.
+    """
     with torch.device("meta"):
-        module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        module: ResNet = torchvision.models.get_model(name, weights=None, num_classes=classes)
     module.load_state_dict(state, strict=False, assign=True)
     return module.eval()
 
@@ -129,17 +153,26 @@ def imagenet_labels() -> tuple[str, ...]:
 class _Reference:
     """torchvision's pipeline: Pillow, its transforms, the module, softmax."""
 
-    module: nn.Module
+    module: ResNet
     resize: int
 
     @torch.inference_mode()
     def probabilities(self, encoded: bytes) -> Floats:
+        probabilities: Floats = self.module(self._input(encoded)).softmax(1)[0].numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def heat_map(self, encoded: bytes, class_id: int) -> Floats:
+        return activation_map(
+            self.module, self.module.layer4, self.module.fc, self._input(encoded), class_id
+        )
+
+    def _input(self, encoded: bytes) -> Tensor:
         transform = torchvision.transforms._presets.ImageClassification(
             crop_size=224, resize_size=self.resize
         )
-        logits = self.module(transform(upright(encoded))[None])
-        probabilities: Floats = logits.softmax(1)[0].numpy()
-        return probabilities
+        tensor: Tensor = transform(upright(encoded))
+        return tensor[None]
 
 
 def _enum(name: str, transforms: str) -> Any:

@@ -19,13 +19,14 @@ from visavis_export.checkpoints.published import SIZES, describe
 from visavis_export.checkpoints.weights import Weights
 from visavis_export.errors import CheckpointError, ExportError
 from visavis_export.families import random_weights
-from visavis_export.families.evaluation import evaluate
+from visavis_export.families.evaluation import evaluate, evaluate_map
 from visavis_export.families.original import (
     Candidates,
     Floats,
     Found,
     Original,
     Seen,
+    activation_map,
     candidates,
     first_mismatch,
     parameter_count,
@@ -36,6 +37,7 @@ from visavis_export.families.resnet import imagenet_labels
 from visavis_export.families.yolov5_modules import (
     Classify,
     Detect,
+    ExplainedClassify,
     Network,
     SplitDetect,
     build_classifier,
@@ -44,6 +46,7 @@ from visavis_export.families.yolov5_modules import (
 )
 from visavis_server.card import (
     CenterSquare,
+    ClassActivation,
     ClassScores,
     DetectionDefaults,
     Facts,
@@ -117,7 +120,8 @@ def build_yolov5(
     )
     # Random weights have no checkpoint to evaluate independently.
     rows = evaluation(checkpoint) if checkpoint else lambda x: head.decode(network(x))
-    reference = YoloReference(rows, side, _candidates, unletterbox)
+    cells = Cells(head.strides, head.anchors.shape[1], _scores)
+    reference = YoloReference(rows, side, _candidates, unletterbox, cells)
     return Original(draft, network.with_head(SplitDetect(head)), reference)
 
 
@@ -165,12 +169,25 @@ def build_yolov5_classifier(
             mean=_MEAN,
             std=_STD,
         ),
-        output=ClassScores(layout="logits", tensor="logits"),
+        output=ClassScores(
+            layout="logits",
+            tensor="logits",
+            activation=ClassActivation(features="features", weights=""),
+        ),
         facts=facts(name, checkpoint, network, weights, real_time=None),
         provenance=provenance,
     )
     logits = evaluation(checkpoint) if checkpoint else network
-    return Original(draft, network, _ClassifierReference(logits, side))
+    head = network.head
+    assert isinstance(head, Classify)
+
+    def mapped(images: Tensor, class_id: int) -> Floats:
+        if checkpoint:
+            return evaluate_map(checkpoint.model, images, class_id)
+        return activation_map(network, head.conv, head.linear, images, class_id)
+
+    graph = network.with_head(ExplainedClassify(head))
+    return Original(draft, graph, _ClassifierReference(logits, mapped, side))
 
 
 def require_names(labels: tuple[str, ...], classes: int) -> None:
@@ -292,26 +309,67 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Cells:
+    """What a detector's rows are: for each scale and anchor one for each cell, line by line.
+
+    strides: pixels per cell, by scale. scores: rows to the scores of all classes, [n, classes].
+    """
+
+    strides: tuple[int, ...]
+    anchors: int
+    scores: Callable[[Tensor], Tensor]
+
+    def map(self, scores: Tensor, side: int) -> Tensor:
+        """Return the largest of the scores [n] of one class for each of the smallest cells."""
+        sides = [side // stride for stride in self.strides]
+        parts = torch.split(scores, [self.anchors * cells * cells for cells in sides])
+        maps = [
+            part.reshape(1, self.anchors, cells, cells).amax(1, keepdim=True)
+            for part, cells in zip(parts, sides, strict=True)
+        ]
+        scaled = [torch.nn.functional.interpolate(one, (max(sides),) * 2) for one in maps]
+        return torch.stack(scaled).amax(0)[0, 0]
+
+
+@dataclass(frozen=True, slots=True)
 class YoloReference:
     """An original detector: letterbox, network, suppression, conversion to the picture's pixels.
 
     network: images [1, 3, side, side] to rows. candidates: rows to candidates. unletterbox:
-    boxes [n, 4] in pixels of the input to pixels of the picture.
+    boxes [n, 4] in pixels of the input to pixels of the picture. cells: what the rows are.
     """
 
     network: Callable[[Tensor], Tensor]
     side: int
     candidates: Callable[[Tensor], Candidates]
     unletterbox: Callable[[Floats, Place], Floats]
+    cells: Cells
 
     @torch.inference_mode()
     def look(self, encoded: bytes) -> Seen:
         """Return the network's output for an encoded picture."""
+        rows, place = self._rows(encoded)
+        return _Seen(self.candidates(rows), place, self.unletterbox)
+
+    @torch.inference_mode()
+    def heat_map(self, encoded: bytes, class_id: int) -> Floats:
+        """Return the best score of a class in each of the smallest cells that show the picture."""
+        rows, place = self._rows(encoded)
+        values = self.cells.map(self.cells.scores(rows)[:, class_id], self.side)
+        cell = min(self.cells.strides)
+        height, width = (max(round(n * place.scale), 1) for n in (place.height, place.width))
+        top, left = (round((self.side - n) / 2 - 0.1) for n in (height, width))
+        shown: Floats = values[
+            top // cell : math.ceil((top + height) / cell),
+            left // cell : math.ceil((left + width) / cell),
+        ].numpy()
+        return shown
+
+    def _rows(self, encoded: bytes) -> tuple[Tensor, Place]:
         picture = np.asarray(upright(encoded))
         place = Place(picture.shape[0], picture.shape[1], self.side)
         image = torch.from_numpy(letterboxed(picture, self.side).transpose(2, 0, 1).copy())
-        rows = self.network(image[None].float() / 255)[0]
-        return _Seen(self.candidates(rows), place, self.unletterbox)
+        return self.network(image[None].float() / 255)[0], place
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +438,12 @@ def unletterbox(boxes: Floats, place: Place) -> Floats:
 def _candidates(rows: Tensor) -> Candidates:
     """Convert rows [n, 5 + classes] to candidates: score = objectness * class score."""
     boxes = torchvision.ops.box_convert(rows[:, :4], "cxcywh", "xyxy")
-    return candidates(boxes, rows[:, 5:] * rows[:, 4:5])
+    return candidates(boxes, _scores(rows))
+
+
+def _scores(rows: Tensor) -> Tensor:
+    """Return the scores [n, classes] of rows [n, 5 + classes]."""
+    return rows[:, 5:] * rows[:, 4:5]
 
 
 def _spreads(network: Network) -> list[random_weights.Spread]:
@@ -419,10 +482,19 @@ class _ClassifierReference:
     """YOLOv5's classification pipeline: centre square, OpenCV's resize, ImageNet's mean."""
 
     network: Callable[[Tensor], Tensor]
+    map: Callable[[Tensor, int], Floats]
     side: int
 
     @torch.inference_mode()
     def probabilities(self, encoded: bytes) -> Floats:
+        probabilities: Floats = self.network(self._input(encoded)).softmax(1)[0].numpy()
+        return probabilities
+
+    @torch.inference_mode()
+    def heat_map(self, encoded: bytes, class_id: int) -> Floats:
+        return self.map(self._input(encoded), class_id)
+
+    def _input(self, encoded: bytes) -> Tensor:
         picture = np.asarray(upright(encoded))
         height, width = picture.shape[:2]
         short = min(height, width)
@@ -431,5 +503,4 @@ class _ClassifierReference:
         resized = cv2.resize(square, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
         image = torchvision.transforms.functional.to_tensor(resized)
         image = torchvision.transforms.functional.normalize(image, list(_MEAN), list(_STD))
-        probabilities: Floats = self.network(image[None]).softmax(1)[0].numpy()
-        return probabilities
+        return image[None]

@@ -211,6 +211,20 @@ class Classify(nn.Module):
         return self.linear(self.conv(x).mean((2, 3)))
 
 
+class ExplainedClassify(nn.Module):
+    """A classification head that returns, beside the logits, the features before the mean."""
+
+    def __init__(self, head: Classify) -> None:
+        super().__init__()
+        self.conv = head.conv
+        self.linear = head.linear
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the features [batch, channels, h, w]."""
+        features = self.conv(x)
+        return self.linear(features.mean((2, 3))), features
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     """The sources of a layer: indices of earlier layers; -1: the previous layer."""

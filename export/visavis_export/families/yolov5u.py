@@ -19,6 +19,7 @@ from visavis_export.errors import CheckpointError, ExportError
 from visavis_export.families import random_weights
 from visavis_export.families.original import Candidates, Floats, Original, candidates
 from visavis_export.families.yolov5 import (
+    Cells,
     Place,
     YoloReference,
     check_yaml,
@@ -103,7 +104,8 @@ def build_yolov5u(
         provenance=provenance,
     )
     rows = evaluation(checkpoint) if checkpoint else module
-    return Original(draft, module, YoloReference(rows, side, _candidates, _unletterbox))
+    cells = Cells((8, 16, 32), 1, lambda rows: rows[4:].T)
+    return Original(draft, module, YoloReference(rows, side, _candidates, _unletterbox, cells))
 
 
 def _facts(

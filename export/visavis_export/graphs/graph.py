@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from visavis_export.errors import ExportError
-from visavis_server.card import METADATA_KEY, ModelDocument, output_names
+from visavis_server.card import METADATA_KEY, ModelDocument, graph_outputs
 from visavis_server.models.onnx_file import metadata_bytes, read_onnx_file
 
 # The newest opset that every execution provider supports: CUDA's lacks Resize-19.
@@ -38,7 +38,7 @@ def write_graph(module: nn.Module, document: ModelDocument, path: Path) -> None:
                 opset_version=OPSET,
                 external_data=False,
                 input_names=[document.input.tensor],
-                output_names=output_names(document),
+                output_names=graph_outputs(document),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 verbose=False,
             )

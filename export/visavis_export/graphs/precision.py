@@ -81,7 +81,7 @@ def _decoding(model: onnx.ModelProto) -> set[str]:
     """
     outputs = {output.name for output in model.graph.output}
     ends = {node.op_type for node in model.graph.node if outputs & set(node.output)}
-    return set() if ends <= {"Conv", "Gemm"} else _head(model)
+    return set() if "Gemm" in ends or ends <= {"Conv"} else _head(model)
 
 
 def write_int8(graph: Path, inputs: Iterable[Tensor], target: Path) -> int:

@@ -16,6 +16,7 @@ from visavis_export.families.original import (
     DetectorReference,
     Floats,
     Found,
+    MapReference,
     Seen,
 )
 from visavis_export.pictures.files import read_image
@@ -40,18 +41,23 @@ from visavis_server.vision.results import (
 class Tolerance:
     """The largest allowed difference of a score and of a box's edge, in pixels of the picture.
 
-    candidate_box_px: for boxes before suppression, in pixels of the input.
+    candidate_box_px: for boxes before suppression, in pixels of the input. heat_map: of two values,
+    divided by the largest magnitude in the original's map if that is more than 1.
     """
 
     score: float
     box_px: float
     candidate_box_px: float
+    heat_map: float
 
 
-EXACT = Tolerance(score=1e-3, box_px=1.0, candidate_box_px=1.0)
+EXACT = Tolerance(score=1e-3, box_px=1.0, candidate_box_px=1.0, heat_map=1e-3)
 # By precision. fp16 has eleven bits: 0.002 and 1.3 px were measured, and 5.8 px among candidates,
 # most of which are background. int8 has no tolerance: its accuracy is limited instead.
-TOLERANCES = {"fp32": EXACT, "fp16": Tolerance(score=5e-3, box_px=2.0, candidate_box_px=10.0)}
+TOLERANCES = {
+    "fp32": EXACT,
+    "fp16": Tolerance(score=5e-3, box_px=2.0, candidate_box_px=10.0, heat_map=2e-2),
+}
 # Score thresholds to try after the model's default, until a picture has enough candidates.
 _ENOUGH_CANDIDATES = 10
 _THRESHOLDS = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-4, 1e-5, 1e-6)
@@ -79,8 +85,8 @@ def prove(
     file: its precision decides the tolerance. pictures: encoded, by name. Raises ReceiptFailed,
     with the figures, if labels differ, or scores or box edges differ by more than the tolerance,
     unless the original is that close to a tie or a threshold. For a detector, all candidates are
-    compared, and `suppression` checks the boxes after suppression. Without a tolerance,
-    differences are only recorded.
+    compared, and `suppression` checks the boxes after suppression. Heat maps are compared, too, if
+    the original has them. Without a tolerance, differences are only recorded.
     """
     document = file.document
     tolerance = TOLERANCES.get(document.precision)
@@ -91,18 +97,24 @@ def prove(
     for name, encoded in pictures.items():
         image = read_image(name, encoded)
         if isinstance(reference, ClassifierReference):
-            made.append(_classify(reference, file, tolerance, name, encoded, image))
+            picture = _classify(reference, file, tolerance, name, encoded, image)
         elif tolerance is None:
-            made.append(_record_boxes(reference, file, name, encoded, image))
+            picture = _record_boxes(reference, file, name, encoded, image)
         else:
             picture, compared = _detect(reference, file, tolerance, name, encoded, image)
-            made.append(picture)
             rows.append(compared)
+        if isinstance(reference, MapReference):
+            difference = _compare_maps(reference, file, tolerance, name, encoded, image)
+            picture = picture.model_copy(update={"max_heat_map_difference": difference})
+        made.append(picture)
         advance()
     return Receipt(
         made_at=datetime.now(UTC).replace(microsecond=0),
         score_tolerance=tolerance.score if tolerance else None,
         box_tolerance_px=tolerance.box_px if tolerance else None,
+        heat_map_tolerance=(
+            tolerance.heat_map if tolerance and isinstance(reference, MapReference) else None
+        ),
         rows=_summed(rows) if rows else None,
         pictures=tuple(made),
     )
@@ -220,6 +232,29 @@ def _record_boxes(
             "only_in_original": agreement.only_in_baseline,
         }
     )
+
+
+def _compare_maps(
+    reference: MapReference,
+    file: ServedFile,
+    tolerance: Tolerance | None,
+    name: str,
+    encoded: bytes,
+    image: Image,
+) -> float:
+    """Return the largest difference of the heat maps for the file's best label."""
+    ours = file.explain(image)
+    theirs = reference.heat_map(encoded, ours.class_id)
+    if ours.values.shape != theirs.shape:
+        raise _failure(
+            name, f"its heat map has the shape {ours.values.shape}, PyTorch's {theirs.shape}"
+        )
+    difference = float(np.abs(ours.values - theirs).max() / max(1.0, np.abs(theirs).max()))
+    if tolerance and not difference <= tolerance.heat_map:
+        raise _failure(
+            name, f"heat maps differ by {difference:.2g}; the limit is {tolerance.heat_map:g}"
+        )
+    return difference
 
 
 def _require_finite(theirs: Floats, name: str) -> None:

@@ -1,29 +1,46 @@
 """Runs an exported file through the server's own code."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from visavis_export.families.original import Found
 from visavis_server.arrays import Image, Tensor
-from visavis_server.card import ModelDocument, output_names
+from visavis_server.card import ModelDocument, graph_outputs, output_names
 from visavis_server.runtime.session import Session
 from visavis_server.vision.families import family_of, preprocess_one
-from visavis_server.vision.results import Classified, Detected, Options
+from visavis_server.vision.heat_maps import Explain, HeatMap
+from visavis_server.vision.results import (
+    Classified,
+    ClassifyOptions,
+    Detected,
+    DetectOptions,
+    Options,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedFile:
-    """A graph in a session, with the document that describes its input and output."""
+    """A graph in a session, with the document that describes its input and output.
+
+    constants: the graph's initializers that heat maps need.
+    """
 
     document: ModelDocument
     session: Session
+    constants: Sequence[Tensor] = field(default=(), repr=False)
 
     def run(self, image: Image) -> tuple[list[Tensor], Any]:
         """Return the raw outputs and the geometry that the family's postprocess needs."""
         tensor, geometry = preprocess_one(family_of(self.document), image)
         return self.session.run(tensor, output_names(self.document)), geometry
+
+    def run_all(self, image: Image) -> tuple[list[Tensor], Any]:
+        """Return all outputs of the graph, those for heat maps last, and the geometry."""
+        tensor, geometry = preprocess_one(family_of(self.document), image)
+        return self.session.run(tensor, graph_outputs(self.document)), geometry
 
     def answer(self, image: Image, options: Options) -> Classified | Detected:
         """Return the answer for an image, uint8 RGB [H, W, 3]."""
@@ -31,6 +48,15 @@ class ServedFile:
         return family_of(self.document).postprocess(
             outputs, geometry, options.of(self.document.task)
         )
+
+    def explain(self, image: Image) -> HeatMap:
+        """Return the heat map of the best label for an image, uint8 RGB [H, W, 3]."""
+        explain = Explain()
+        options = Options(ClassifyOptions(explain=explain), DetectOptions(explain=explain))
+        chosen, family = options.of(self.document.task), family_of(self.document)
+        outputs, geometry = self.run_all(image)
+        answer = family.postprocess(outputs[: len(output_names(self.document))], geometry, chosen)
+        return family.explain([*outputs, *self.constants], geometry, answer, chosen)
 
 
 def found(answer: Detected) -> Found:

@@ -7,7 +7,7 @@ from pathlib import Path
 from visavis_export.errors import ExportError
 from visavis_export.pictures.files import read_image
 from visavis_export.verification.outcome import Outcome, PictureOutcome
-from visavis_server.vision.annotate import side_by_side
+from visavis_server.vision.annotate import Panel, side_by_side
 
 _MAX_BYTES = 4_000_000
 
@@ -37,8 +37,16 @@ def _drawn(one: PictureOutcome, encoded: bytes) -> bytes:
         (f"the {stage.value}" for stage, it in one.stages.items() if not it.same), "the answer"
     )
     panels = [
-        ("file", f"{answers.only_file} only here; the difference begins in {begins}", answers.file),
-        ("PyTorch", f"{answers.only_original} only here, {answers.both} in both", answers.original),
+        Panel(
+            "file",
+            f"{answers.only_file} only here; the difference begins in {begins}",
+            answers.file,
+        ),
+        Panel(
+            "PyTorch",
+            f"{answers.only_original} only here, {answers.both} in both",
+            answers.original,
+        ),
     ]
     return side_by_side(read_image(one.name, encoded), panels, _MAX_BYTES)
 

@@ -10,6 +10,9 @@ from visavis_server.card.document import (
     LabelSet,
     ModelDocument,
     Provenance,
+    explanation_constants,
+    explanation_outputs,
+    graph_outputs,
     output_names,
 )
 from visavis_server.card.fields import Precision, Task
@@ -22,6 +25,7 @@ from visavis_server.card.inputs import (
 )
 from visavis_server.card.outputs import (
     CandidateRows,
+    ClassActivation,
     ClassScores,
     DetectionDefaults,
     ModelOutput,
@@ -51,6 +55,7 @@ __all__ = [
     "Accuracy",
     "CandidateRows",
     "CenterSquare",
+    "ClassActivation",
     "ClassScores",
     "DetectionDefaults",
     "Facts",
@@ -71,6 +76,9 @@ __all__ = [
     "Task",
     "WholeOutput",
     "Yolov5Heads",
+    "explanation_constants",
+    "explanation_outputs",
+    "graph_outputs",
     "json_schema",
     "output_names",
     "parse_document",

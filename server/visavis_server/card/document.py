@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from visavis_server.card.fields import Count, Name, Part, Positive, Precision, Sha256, Task
 from visavis_server.card.inputs import Letterbox, ModelInput
-from visavis_server.card.outputs import ClassScores, DetectionDefaults, ModelOutput, Yolov5Heads
+from visavis_server.card.outputs import (
+    ClassActivation,
+    ClassScores,
+    DetectionDefaults,
+    ModelOutput,
+    Yolov5Heads,
+)
 from visavis_server.card.proof import Accuracy, GoldenSample, Receipt
 
 
@@ -92,3 +98,25 @@ def output_names(document: ModelDocument) -> list[str]:
     if isinstance(output, Yolov5Heads):
         return [*output.objectness, *output.features, *output.weights]
     return [output.tensor]
+
+
+def explanation_outputs(document: ModelDocument) -> list[str]:
+    """Return the names of the graph's outputs that only heat maps need."""
+    activation = _activation(document)
+    return [activation.features] if activation else []
+
+
+def graph_outputs(document: ModelDocument) -> list[str]:
+    """Return the names of all the graph's outputs, those that only heat maps need last."""
+    return [*output_names(document), *explanation_outputs(document)]
+
+
+def explanation_constants(document: ModelDocument) -> list[str]:
+    """Return the names of the graph's initializers that heat maps need, in the family's order."""
+    activation = _activation(document)
+    return [name for name in (activation.weights, activation.scales) if name] if activation else []
+
+
+def _activation(document: ModelDocument) -> ClassActivation | None:
+    output = document.output
+    return output.activation if isinstance(output, ClassScores) else None

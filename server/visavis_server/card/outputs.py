@@ -7,11 +7,28 @@ from pydantic import Field, model_validator
 from visavis_server.card.fields import Part, Probability
 
 
+class ClassActivation(Part):
+    """What class activation maps are computed from: Zhou et al., arXiv:1512.04150.
+
+    features: the output [batch, channels, h, w] whose mean over h and w the last layer reads.
+    weights: that layer's initializer, [classes, channels]. scales: the step of each class, an
+    initializer [classes], if the weights are integers; empty: they are floats.
+    """
+
+    features: str
+    weights: str
+    scales: str = ""
+
+
 class ClassScores(Part):
-    """One tensor [batch, classes]: logits, or probabilities that sum to 1."""
+    """One tensor [batch, classes]: logits, or probabilities that sum to 1.
+
+    activation: None if the file has no class activation maps.
+    """
 
     layout: Literal["logits", "probabilities"]
     tensor: str
+    activation: ClassActivation | None = None
 
 
 class Yolov5Heads(Part):

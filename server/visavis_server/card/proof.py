@@ -90,6 +90,7 @@ class ReceiptPicture(Part):
     excused: labels or boxes that a near-tie decided differently than in the original; for boxes,
     only_here and only_in_original say which side has them. Without tolerances, boxes are compared
     that share a label and overlap by half, and these two fields count the others.
+    max_heat_map_difference: see Receipt; None if no maps were compared.
     """
 
     name: str
@@ -103,17 +104,21 @@ class ReceiptPicture(Part):
     same_top1: bool | None = None
     only_here: Count = 0
     only_in_original: Count = 0
+    max_heat_map_difference: float | None = None
 
 
 class Receipt(Part):
     """How closely the file follows the PyTorch original, from encoded image to answer.
 
     With tolerances it is a proof. Without, as for int8, it is a record, and the accuracy decides.
+    Differences of heat maps are divided by the largest magnitude in the original's map if that is
+    more than 1. heat_map_tolerance: None if no maps were compared, too.
     """
 
     made_at: datetime
     score_tolerance: float | None
     box_tolerance_px: float | None
+    heat_map_tolerance: float | None = None
     rows: RowComparison | None = None
     pictures: Annotated[tuple[ReceiptPicture, ...], Field(min_length=1)]
 
@@ -126,6 +131,12 @@ class Receipt(Part):
     def max_box_difference_px(self) -> float | None:
         """The largest difference of two box edges in any picture; None for classifiers."""
         differences = [p.max_box_difference_px for p in self.pictures]
+        return max((d for d in differences if d is not None), default=None)
+
+    @property
+    def max_heat_map_difference(self) -> float | None:
+        """The largest difference of two heat maps for any picture; None: none were compared."""
+        differences = [p.max_heat_map_difference for p in self.pictures]
         return max((d for d in differences if d is not None), default=None)
 
 

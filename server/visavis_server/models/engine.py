@@ -1,13 +1,14 @@
 """The scheduler's engine for one model: from pictures or tensors to batches, and to results."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from visavis_server.arrays import Tensor
-from visavis_server.card import ModelDocument, output_names
+from visavis_server.card import ModelDocument, graph_outputs, output_names
 from visavis_server.runtime.buffers import Buffers
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.scheduling.work import Stop
@@ -47,6 +48,11 @@ class PictureJob(_Job):
     options: ClassifyOptions | DetectOptions
     geometry: Any = None
 
+    @property
+    def explained(self) -> bool:
+        """True if the job needs the outputs for heat maps."""
+        return self.options.explain is not None
+
     def prepare(self, family: Family) -> None:
         """Decode the picture and write the model's input."""
         self.decode_ms = self.picture.decode()
@@ -56,9 +62,17 @@ class PictureJob(_Job):
         if not self.picture.keep:
             self.picture.drop()
 
-    def finish(self, family: Family, output: list[Tensor]) -> Classified | Detected:
-        """Return labels or boxes."""
-        return family.postprocess(output, self.geometry, self.options)
+    def finish(
+        self, family: Family, outputs: list[Tensor], for_maps: Sequence[Tensor]
+    ) -> Classified | Detected:
+        """Return labels or boxes, with a heat map if one is asked for."""
+        answer = family.postprocess(outputs, self.geometry, self.options)
+        if not self.explained:
+            return answer
+        explained = [*outputs, *for_maps]
+        return replace(
+            answer, heat_map=family.explain(explained, self.geometry, answer, self.options)
+        )
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -66,6 +80,7 @@ class TensorJob(_Job):
     """Turns a ready-made input [3, height, width] into the family's tensor."""
 
     tensor: Tensor
+    explained = False
 
     def prepare(self, family: Family) -> None:
         """Copy the input into the batch."""
@@ -73,26 +88,36 @@ class TensorJob(_Job):
         self.input[...] = self.tensor
         self.preprocess_ms = ms_since(started)
 
-    def finish(self, family: Family, output: list[Tensor]) -> Tensor:
+    def finish(self, family: Family, outputs: list[Tensor], for_maps: Sequence[Tensor]) -> Tensor:
         """Return the family's tensor."""
-        return family.as_tensor(output)
+        return family.as_tensor(outputs)
 
 
 Job = PictureJob | TensorJob
 
 
 class Engine:
-    """Runs one model's jobs for the scheduler; its methods are called on several threads."""
+    """Runs one model's jobs for the scheduler; its methods are called on several threads.
+
+    constants: the graph's initializers that heat maps need.
+    """
 
     def __init__(
-        self, document: ModelDocument, sessions: Sessions, plan: Plan, buffers: Buffers
+        self,
+        document: ModelDocument,
+        sessions: Sessions,
+        plan: Plan,
+        buffers: Buffers,
+        constants: Sequence[Tensor] = (),
     ) -> None:
         self.name = document.name
         self.family: Family = family_of(document)
         self.sessions = sessions
         self.plan = plan
         self._buffers = buffers
+        self._constants = constants
         self._output_names = output_names(document)
+        self._all_output_names = graph_outputs(document)
 
     def allocate(self, jobs: list[Job]) -> None:
         """Allocate one batch for the jobs and give each its row."""
@@ -107,14 +132,17 @@ class Engine:
     def run(self, jobs: list[Job], exclusive: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, each a batch of 1. Raises as Session.run does."""
         batch = _gathered(jobs)
-        outputs = self.sessions.run(batch, self._output_names, exclusive, stop)
+        explained = any(job.explained for job in jobs)
+        names = self._all_output_names if explained else self._output_names
+        outputs = self.sessions.run(batch, names, exclusive, stop)
         images = min(len(output) for output in outputs)
         return [[output[i : i + 1] for output in outputs] for i in range(images)]
 
     def finish(self, job: Job, output: list[Tensor]) -> Any:
         """Return the job's labels or boxes, or the family's tensor."""
         started = time.perf_counter()
-        result = job.finish(self.family, output)
+        count = len(self._output_names)
+        result = job.finish(self.family, output[:count], (*output[count:], *self._constants))
         job.postprocess_ms = ms_since(started)
         return result
 

@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from visavis_server.card import METADATA_KEY, ModelDocument, parse_document
+from visavis_server.card import (
+    METADATA_KEY,
+    ModelDocument,
+    explanation_constants,
+    parse_document,
+)
 from visavis_server.errors import (
     CannotLoadNow,
     ModelFileError,
@@ -80,12 +85,14 @@ class Loader:
         sessions = Sessions(opened, planner.provider, plan, config)
         if sessions.first.input_shape[0] is not None:
             plan = one_at_a_time(plan)
-        warm_up(document, sessions, plan.batch, str(file.path), bf16=planner.bf16)
+        constants = opened.constants(explanation_constants(document))
+        where = str(file.path)
+        warm_up(document, sessions, plan.batch, where, constants, bf16=planner.bf16)
         buffers = Buffers(0 if planner.low_memory else plan.instances)
         return ServedModel(
             file.version,
             document,
-            Engine(document, sessions, plan, buffers),
+            Engine(document, sessions, plan, buffers, constants),
             self.scheduler,
             Origin(opened.identity, opened.stamp),
             bf16=planner.bf16,

@@ -1,21 +1,25 @@
 """Reads what the server must know about an .onnx file before it runs the model.
 
-Reads the metadata, a digest of everything else, and whether tensors are stored in other files,
-directly from the protobuf: without the onnx package, and without a parsed model in memory.
+Reads the metadata, a digest of everything else, whether tensors are stored in other files, and
+chosen initializers, directly from the protobuf: without the onnx package, and without a parsed
+model in memory.
 """
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from visavis_server.arrays import Tensor
 from visavis_server.errors import ModelFileError
 
 # ModelProto.metadata_props, a repeated StringStringEntryProto: onnx/onnx.proto.
 _METADATA_PROPS = 14
-_GRAPH = 7
+_GRAPH, _INITIALIZER = 7, 5
 _CHUNK_BYTES = 1 << 20
 # A document with a thousand labels and a receipt takes 60 KB.
 _MAX_METADATA_BYTES = 16 << 20
@@ -34,6 +38,9 @@ _NESTED = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+# The fields of a tensor that hold its shape, type, name and numbers, and the types that are read.
+_DIMS, _DATA_TYPE, _FLOAT_DATA, _TENSOR_NAME, _RAW_DATA = 1, 2, 4, 8, 9
+_DTYPES = {1: "<f4", 3: "i1", 10: "<f2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,30 @@ def parse_onnx_file(file: BinaryIO, path: Path) -> OnnxFile:
     return OnnxFile(metadata, digest.hexdigest())
 
 
+def read_constants(file: BinaryIO, names: Sequence[str], path: Path) -> list[Tensor]:
+    """Return initializers of an open .onnx file, as they are stored: float32, float16 or int8.
+
+    path: for errors. Raises ModelFileError if one is missing, or stored in another form.
+    """
+    found: dict[str, Tensor] = {}
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        for field, graph in _parts(file, end):
+            if field == _GRAPH and isinstance(graph, range):
+                for number, tensor in _parts(file, graph.stop):
+                    if number == _INITIALIZER and isinstance(tensor, range):
+                        found |= _tensor(file, tensor.stop, names)
+    except (ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: its initializers can't be read ({error})") from None
+    if missing := [name for name in names if name not in found]:
+        raise ModelFileError(
+            f"{path}: its document names the initializer {missing[0]!r}, which the graph lacks; "
+            "export the model again"
+        )
+    return [found[name] for name in names]
+
+
 def metadata_bytes(metadata: dict[str, str]) -> bytes:
     """Return the bytes that add key-value pairs to an .onnx file when appended to it."""
     encoded = b""
@@ -140,6 +171,47 @@ def _has_external_data(file: BinaryIO, message: str, end: int) -> bool:
             return True
         file.seek(after)
     return False
+
+
+def _parts(file: BinaryIO, end: int) -> Iterator[tuple[int, int | range]]:
+    """Yield the fields of a message that ends at `end`: number, and value or extent in the file.
+
+    The file is at the beginning of the extent, and may be moved within it.
+    """
+    while file.tell() < end:
+        tag = _read_varint(file)
+        if tag & 7 == 0:
+            yield tag >> 3, _read_varint(file)
+            continue
+        size = _read_varint(file) if tag & 7 == 2 else {1: 8, 5: 4}[tag & 7]
+        extent = range(file.tell(), file.tell() + size)
+        yield tag >> 3, extent
+        file.seek(extent.stop)
+
+
+def _tensor(file: BinaryIO, end: int, names: Container[str]) -> dict[str, Tensor]:
+    """Return the tensor whose message ends at `end`, by its name; empty if it is not wanted."""
+    shape: list[int] = []
+    name, data_type, data = "", 0, range(0)
+    for field, part in _parts(file, end):
+        if isinstance(part, int):
+            if field == _DIMS:
+                shape.append(part)
+            elif field == _DATA_TYPE:
+                data_type = part
+        elif field == _DIMS:
+            while file.tell() < part.stop:
+                shape.append(_read_varint(file))
+        elif field == _TENSOR_NAME:
+            name = _read_exactly(file, len(part)).decode()
+        elif field in (_RAW_DATA, _FLOAT_DATA):
+            data = part
+    if name not in names:
+        return {}
+    if data_type not in _DTYPES:
+        raise ValueError(f"{name!r} has the type {data_type}; float32, float16 and int8 are read")
+    file.seek(data.start)
+    return {name: np.frombuffer(file.read(len(data)), _DTYPES[data_type]).reshape(shape)}
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

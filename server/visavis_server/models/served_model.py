@@ -94,8 +94,8 @@ class ServedModel:
     async def answer(self, picture: Picture, options: Options, caller: Caller) -> Answer:
         """Return the model's answer for a picture.
 
-        Raises InvalidRequest if the picture can't be decoded; Overloaded, DeadlineExceeded,
-        ModelFailed.
+        Raises InvalidRequest if the picture can't be decoded, or the answer not explained;
+        Overloaded, DeadlineExceeded, ModelFailed.
         """
         (answer,) = await self.answers([picture], options, caller)
         return answer
@@ -104,7 +104,10 @@ class ServedModel:
         self, pictures: Sequence[Picture], options: Options, caller: Caller
     ) -> list[Answer]:
         """Return the answers for the pictures of one request. Raises as answer does."""
-        jobs = [PictureJob(picture=picture, options=options.of(self.task)) for picture in pictures]
+        chosen = options.of(self.task)
+        if chosen.explain is not None:
+            self.engine.family.require_explainable(chosen.explain)
+        jobs = [PictureJob(picture=picture, options=chosen) for picture in pictures]
         return [Answer(result, self.served_by, t) for result, t in await self._do(jobs, caller)]
 
     async def infer(self, batch: Tensor, caller: Caller) -> list[Tensor]:

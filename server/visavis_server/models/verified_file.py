@@ -9,14 +9,15 @@ import hashlib
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from visavis_server.arrays import Tensor
 from visavis_server.errors import ModelFileError
 from visavis_server.models.model_files import Stamp, stamp_of
-from visavis_server.models.onnx_file import parse_onnx_file
+from visavis_server.models.onnx_file import parse_onnx_file, read_constants
 from visavis_server.runtime.private_copy import PrivateCopy, read_bytes, unreadable
 
 # A document with a thousand labels and a receipt takes 60 KB.
@@ -67,6 +68,13 @@ class VerifiedFile:
             yield copy
         finally:
             copy.close()
+
+    def constants(self, names: Sequence[str]) -> list[Tensor]:
+        """Return initializers of the graph by name. Raises ModelFileError if one is missing."""
+        if not names:
+            return []
+        with self.copy() as copy, copy.open() as file:
+            return read_constants(file, names, self.path)
 
     def release(self) -> None:
         """Release the memory of the first copy; the file stays open."""

@@ -1,11 +1,18 @@
 """Verifies at load that a graph and its document match, and that every session computes right."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from visavis_server.arrays import Tensor
-from visavis_server.card import ClassScores, ModelDocument, Yolov5Heads, output_names
+from visavis_server.card import (
+    ClassScores,
+    ModelDocument,
+    Yolov5Heads,
+    graph_outputs,
+    output_names,
+)
 from visavis_server.errors import ModelFileError
 from visavis_server.models import golden
 from visavis_server.runtime.session import Session, Sessions
@@ -14,16 +21,23 @@ from visavis_server.vision.results import Options
 
 
 def warm_up(
-    document: ModelDocument, sessions: Sessions, batch: int, where: str, *, bf16: bool = False
+    document: ModelDocument,
+    sessions: Sessions,
+    batch: int,
+    where: str,
+    constants: Sequence[Tensor] = (),
+    *,
+    bf16: bool = False,
 ) -> None:
     """Run a batch of golden pictures through every session and verify the outputs.
 
-    batch: the plan's largest batch. where: the file, for errors. bf16: the sessions compute in
-    bfloat16, so the tolerance is wider. Raises ModelFileError if the graph and the document don't
-    match, or if an output differs from the golden sample.
+    batch: the plan's largest batch. where: the file, for errors. constants: the initializers that
+    heat maps need. bf16: the sessions compute in bfloat16, so the tolerance is wider. Raises
+    ModelFileError if the graph and the document don't match, or if an output differs from the
+    golden sample.
     """
     session, family = sessions.first, family_of(document)
-    if missing := set(output_names(document)) - set(session.output_shapes):
+    if missing := set(graph_outputs(document)) - set(session.output_shapes):
         raise ModelFileError(f"{where}: the graph has no output {', '.join(missing)}")
     tensor, _ = preprocess_one(family, golden.picture())
     for expected, actual in zip(session.input_shape, tensor.shape, strict=True):
@@ -35,12 +49,13 @@ def warm_up(
     tolerance = golden.BF16_TOLERANCE if bf16 else 0.0
     # The sessions keep this check. It must not hold the engine, which holds the sessions: the
     # cycle would keep the weights in memory until a garbage collection.
-    sessions.check(partial(_check, document, family, tolerance, where), batch)
+    sessions.check(partial(_check, document, family, constants, tolerance, where), batch)
 
 
 def _check(
     document: ModelDocument,
     family: Family,
+    constants: Sequence[Tensor],
     tolerance: float,
     where: str,
     session: Session,
@@ -50,7 +65,7 @@ def _check(
 
     images: the number of pictures in the batch.
     """
-    names = output_names(document)
+    names, count = graph_outputs(document), len(output_names(document))
     tensor, geometry = preprocess_one(family, golden.picture())
     # give_back: an idle model keeps little more than its weights in memory.
     outputs = session.run(np.repeat(tensor, images, axis=0), names, give_back=True)
@@ -66,11 +81,27 @@ def _check(
         raise ModelFileError(
             f"{where}: the graph has {classes} classes, but its document has {labels} labels"
         )
+    if constants:
+        _require_activation(outputs[-1], constants, labels, where)
     for image in range(images):
         own = [output[image : image + 1] for output in outputs]
         if document.golden_sample is not None:
             golden.check(document.golden_sample, names, own, where, tolerance)
-        family.postprocess(own, geometry, Options().of(document.task))
+        family.postprocess(own[:count], geometry, Options().of(document.task))
+
+
+def _require_activation(
+    features: Tensor, constants: Sequence[Tensor], labels: int, where: str
+) -> None:
+    """Raise ModelFileError unless the features and the weights of the last layer fit together."""
+    weights, *scales = constants
+    channels = features.shape[1] if features.ndim == 4 else None
+    if weights.shape != (labels, channels) or any(each.shape != (labels,) for each in scales):
+        raise ModelFileError(
+            f"{where}: its class activation maps don't fit together: features "
+            f"{list(features.shape)}, weights {list(weights.shape)}, {labels} labels; export the "
+            "model again"
+        )
 
 
 def _class_count(document: ModelDocument, outputs: list[Tensor]) -> int | None:

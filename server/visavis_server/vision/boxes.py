@@ -44,6 +44,11 @@ class LetterboxPlacement:
 
     def to_original(self, boxes: Boxes, unpad: Literal["exact", "rounded"]) -> Boxes:
         """Return boxes [n, 4] of the input in pixels of the original picture, clipped to it."""
+        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip(self.unclipped(boxes, unpad), np.float32(0), limit)
+
+    def unclipped(self, boxes: Boxes, unpad: Literal["exact", "rounded"]) -> Boxes:
+        """Return boxes [n, 4] of the input in pixels of the original picture, also beyond it."""
         if unpad == "exact":
             scale = min(self.input_height / self.height, self.input_width / self.width)
             scale_x = scale_y = scale
@@ -55,8 +60,8 @@ class LetterboxPlacement:
             pad_x, pad_y = self.left, self.top
         pad = np.array([pad_x, pad_y, pad_x, pad_y], np.float32)
         scales = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
-        return np.clip((boxes - pad) / scales, np.float32(0), limit)
+        moved: Boxes = (boxes - pad) / scales
+        return moved
 
 
 def letterbox(width: int, height: int, input_width: int, input_height: int) -> LetterboxPlacement:

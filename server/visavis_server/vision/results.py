@@ -9,6 +9,7 @@ from visavis_server.arrays import Image, Tensor
 from visavis_server.card import Task
 from visavis_server.runtime.budget import Held
 from visavis_server.telemetry.timings import Timings
+from visavis_server.vision.heat_maps import Explain, HeatMap
 
 
 class Picture:
@@ -95,6 +96,7 @@ class Classified:
 
     classifications: tuple[Classification, ...]
     probabilities: Tensor = field(repr=False, compare=False)
+    heat_map: HeatMap | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Detected:
     """A detector's answer, highest score first."""
 
     detections: tuple[Detection, ...]
+    heat_map: HeatMap | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +140,11 @@ class InvalidOption(ValueError):
 class ClassifyOptions:
     """Options of classification. Raises InvalidOption if one is out of range.
 
-    top_k: the number of labels to return, at least 1.
+    top_k: the number of labels to return, at least 1. explain: the heat map to return; None: none.
     """
 
     top_k: int = 5
+    explain: Explain | None = None
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -152,7 +156,8 @@ class DetectOptions:
     """Options of detection; None selects the model's default. Raises InvalidOption.
 
     score_threshold, iou_threshold: in [0, 1]. max_detections: 1 to 1000. labels: the labels to
-    keep; empty keeps all. class_agnostic: suppress boxes across labels.
+    keep; empty keeps all. class_agnostic: suppress boxes across labels. explain: as in
+    ClassifyOptions.
     """
 
     score_threshold: float | None = None
@@ -160,6 +165,7 @@ class DetectOptions:
     max_detections: int | None = None
     labels: tuple[str, ...] = ()
     class_agnostic: bool = False
+    explain: Explain | None = None
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):

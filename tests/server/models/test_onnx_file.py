@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from visavis_server.errors import ModelFileError
-from visavis_server.models.onnx_file import metadata_bytes, read_onnx_file
+from visavis_server.models.onnx_file import metadata_bytes, read_constants, read_onnx_file
 
 from .. import graphs
 
@@ -231,3 +231,56 @@ def test_the_largest_metadata_is_read_and_none_that_is_larger(tmp_path: Path) ->
     path.write_bytes(graphs.classifier() + metadata_bytes({"k": value + "x"}))
     with pytest.raises(ModelFileError, match=f"a metadata entry takes {(16 << 20) + 1} bytes"):
         read_onnx_file(path)
+
+
+def constants_of(path: Path, *names: str) -> list[np.ndarray[Any, Any]]:
+    with path.open("rb") as file:
+        return [*read_constants(file, names, path)]
+
+
+def with_initializers(path: Path, *tensors: onnx.TensorProto) -> Path:
+    model = onnx.load_from_string(graphs.with_metadata(graphs.classifier(), METADATA))
+    model.graph.initializer.extend(tensors)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_initializers_are_what_the_onnx_package_reads(tmp_path: Path, raw: bool) -> None:
+    random = np.random.default_rng(0)
+    floats = random.normal(size=(3, 5)).astype(np.float32)
+    half, whole = floats.astype(np.float16), random.integers(-128, 127, (2, 2)).astype(np.int8)
+    values = floats.tobytes() if raw else floats.ravel()
+    path = with_initializers(
+        tmp_path / "model.onnx",
+        helper.make_tensor("floats", TensorProto.FLOAT, floats.shape, values, raw=raw),
+        numpy_helper.from_array(half, "half"),
+        numpy_helper.from_array(whole, "whole"),
+        numpy_helper.from_array(np.array(2.5, np.float32), "scalar"),
+    )
+    found = constants_of(path, "whole", "floats", "scalar", "half")
+    expected = {
+        each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer
+    }
+    for name, values in zip(("whole", "floats", "scalar", "half"), found, strict=True):
+        assert values.dtype == expected[name].dtype
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_missing_initializer_is_named(file: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"names the initializer 'nothing', which the graph"):
+        constants_of(file, "weights", "nothing")
+
+
+def test_an_initializer_in_another_form_is_refused(tmp_path: Path) -> None:
+    odd = with_initializers(
+        tmp_path / "odd.onnx", helper.make_tensor("odd", TensorProto.DOUBLE, [1], [1.0])
+    )
+    with pytest.raises(ModelFileError, match="'odd' has the type 11"):
+        constants_of(odd, "odd")
+    torn = with_initializers(
+        tmp_path / "torn.onnx",
+        onnx.TensorProto(name="torn", data_type=1, dims=[7], raw_data=b"\0" * 8),
+    )
+    with pytest.raises(ModelFileError, match="its initializers can't be read"):
+        constants_of(torn, "torn")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visavis_server.vision.annotate import MEDIA_TYPE, annotate, side_by_side, size_of
+from visavis_server.vision.annotate import MEDIA_TYPE, Panel, annotate, side_by_side, size_of
 from visavis_server.vision.results import Box, Classification, Classified, Detected, Detection
 
 from ..pictures import noise
@@ -71,7 +71,7 @@ def test_the_picture_itself_is_not_drawn_on() -> None:
     image = noise(60, 80, 3)
     before = image.copy()
     annotate(image, detected((5, 5, 50, 50)))
-    side_by_side(image, [("a", "", detected((5, 5, 50, 50))), ("b", "", classified("x"))])
+    side_by_side(image, [Panel("a", "", detected((5, 5, 50, 50))), Panel("b", "", classified("x"))])
     np.testing.assert_array_equal(image, before)
 
 
@@ -84,7 +84,7 @@ def test_boxes_fit_on_pictures_of_any_shape(height: int, width: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3000), (3000, 1), (3, 5), (2000, 1500)])
 def test_panels_fit_pictures_of_any_shape(height: int, width: int) -> None:
     answers = [detected((0, 0, width, height)), classified("a", "b", "c", "d", "e"), NOTHING, None]
-    panels = [(f"model {i}", "a note", answer) for i, answer in enumerate(answers)]
+    panels = [Panel(f"model {i}", "a note", answer) for i, answer in enumerate(answers)]
     assert pixels(side_by_side(black(height, width), panels)).shape[1] >= 2 * 320
 
 
@@ -124,7 +124,7 @@ def test_a_file_over_its_limit_is_shrunk_no_more_than_necessary() -> None:
 
 
 def test_a_sheet_of_answers_respects_the_limit_too() -> None:
-    panels = [(f"model {i}", "a note", NOTHING) for i in range(6)]
+    panels = [Panel(f"model {i}", "a note", NOTHING) for i in range(6)]
     assert len(side_by_side(noise(900, 900, 3), panels)) > 1_000_000
     assert len(side_by_side(noise(900, 900, 3), panels, max_bytes=300_000)) <= 300_000
 
@@ -144,14 +144,14 @@ def test_labels_may_be_long_empty_of_another_script_or_of_several_lines(label: s
     assert pixels(annotate(image, detected((250, 0, 300, 10), label=label))).shape == image.shape
     assert pixels(annotate(image, classified(label, label))).shape == image.shape
     panels = [
-        (label, label, classified(label)),
-        (label, label, detected((1, 1, 2, 2), label=label)),
+        Panel(label, label, classified(label)),
+        Panel(label, label, detected((1, 1, 2, 2), label=label)),
     ]
     assert pixels(side_by_side(image, panels)).ndim == 3
 
 
 def test_a_large_picture_is_shown_small_beside_others() -> None:
-    panels = [("a", "", NOTHING), ("b", "", NOTHING)]
+    panels = [Panel("a", "", NOTHING), Panel("b", "", NOTHING)]
     sheet = pixels(side_by_side(black(1500, 3000), panels))
     assert sheet.shape[1] == 2 * 960 + 3 * 16
     assert sheet.shape[0] == 480 + 64 + 2 * 16
@@ -159,7 +159,7 @@ def test_a_large_picture_is_shown_small_beside_others() -> None:
 
 def test_boxes_shrink_with_the_picture_beside_others() -> None:
     found = detected((1000, 500, 1800, 1400))
-    sheet = pixels(side_by_side(black(1920, 1920), [("a", "", found)]))
+    sheet = pixels(side_by_side(black(1920, 1920), [Panel("a", "", found)]))
     top, left = 16 + 64, 16
     for y, x in ((475, 500), (475, 900), (700, 700)):  # left, right, bottom, at half the size
         assert sheet[top + y - 2 : top + y + 3, left + x - 2 : left + x + 3].max() > 180
@@ -167,13 +167,13 @@ def test_boxes_shrink_with_the_picture_beside_others() -> None:
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (4, 4, 1), (5, 4, 2), (9, 4, 3)])
 def test_a_row_holds_four_panels(count: int, columns: int, rows: int) -> None:
-    sheet = pixels(side_by_side(black(400, 320), [("a", "b", NOTHING)] * count))
+    sheet = pixels(side_by_side(black(400, 320), [Panel("a", "b", NOTHING)] * count))
     assert sheet.shape[:2] == (rows * (400 + 64 + 16) + 16, columns * (320 + 16) + 16)
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 2, 2)])
 def test_a_row_holds_two_panels_of_a_wide_picture(count: int, columns: int, rows: int) -> None:
-    sheet = pixels(side_by_side(black(100, 320), [("a", "b", NOTHING)] * count))
+    sheet = pixels(side_by_side(black(100, 320), [Panel("a", "b", NOTHING)] * count))
     assert sheet.shape[:2] == (rows * (100 + 64 + 16) + 16, columns * (320 + 16) + 16)
 
 
@@ -202,7 +202,7 @@ def test_a_label_that_no_font_can_draw_becomes_its_class_id(label: str) -> None:
 def test_right_to_left_labels_are_drawn_only_with_a_shaping_engine(
     monkeypatch: pytest.MonkeyPatch, label: str, can_shape: bool
 ) -> None:
-    monkeypatch.setattr("visavis_server.vision.annotate._can_shape", lambda: can_shape)
+    monkeypatch.setattr("visavis_server.vision.lettering._can_shape", lambda: can_shape)
     image, box = black(200, 300), (10, 50, 200, 150)
     is_id = annotate(image, detected(box, label=label)) == annotate(
         image, detected(box, label="class 0")

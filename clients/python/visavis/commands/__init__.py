@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from visavis.commands import unexpected
 from visavis.commands.application import PassedOn
-from visavis.commands.arguments import Compare
+from visavis.commands.arguments import Compare, Explained
 from visavis.commands.failures import EXIT_CODES
 
 _EPILOG = (
@@ -41,8 +41,8 @@ visavis serves vision models, and compares them on your own pictures. To begin:
 # In the order of the help. Each name is both the module and the function in it.
 _COMMANDS: dict[str, type[TyperCommand]] = {
     "models": TyperCommand,
-    "classify": TyperCommand,
-    "detect": TyperCommand,
+    "classify": Explained,
+    "detect": Explained,
     "compare": Compare,
     "bench": TyperCommand,
     "doctor": TyperCommand,

@@ -1,12 +1,14 @@
 """The answer of one model as a table."""
 
+import math
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from visavis.commands.console import plain, random_mark
-from visavis.results import ClassifyResult, DetectResult, ServedBy
+from visavis.results import ClassifyResult, DetectResult, HeatMap, ServedBy
 
 _BAR_WIDTH = 20
 
@@ -20,13 +22,14 @@ def classify_table(result: ClassifyResult) -> RenderableType:
     table.add_column("")
     for rank, item in enumerate(result.classifications, 1):
         table.add_row(str(rank), plain(item.label), score(item.score), _bar(item.score))
-    return Group(_summary(result), Text(), table, Text())
+    return Group(_summary(result), Text(), table, *_heat_map(result.heat_map), Text())
 
 
 def detect_table(result: DetectResult) -> RenderableType:
     """Return one model's boxes, highest score first."""
     if not result.detections:
-        return Group(_summary(result), Text("\nNo object scores above the threshold.\n"))
+        nothing = Text("\nNo object scores above the threshold.\n")
+        return Group(_summary(result), nothing, *_heat_map(result.heat_map))
     table = plain_table()
     table.add_column("", justify="right", style="dim")
     table.add_column("label", overflow="fold")
@@ -36,7 +39,21 @@ def detect_table(result: DetectResult) -> RenderableType:
     for number, item in enumerate(result.detections, 1):
         edges = [f"{edge:.1f}" for edge in item.box.xyxy]
         table.add_row(str(number), plain(item.label), score(item.score), *edges)
-    return Group(_summary(result), Text(), table, Text())
+    return Group(_summary(result), Text(), table, *_heat_map(result.heat_map), Text())
+
+
+def heat_map_line(heat_map: HeatMap) -> Text:
+    """Return what a heat map is of, and its scale."""
+    return Text(
+        f"heat map of {plain(heat_map.label)}: {heat_map.width} × {heat_map.height} cells, "
+        f"{_rounded(heat_map.min, heat_map)} to {_rounded(heat_map.max, heat_map)}"
+    )
+
+
+def _rounded(value: float, heat_map: HeatMap) -> str:
+    """Return a value with as many decimals as the largest magnitude needs for three digits."""
+    largest = max(abs(heat_map.min), abs(heat_map.max), 1e-9)
+    return f"{round(value, 2 - math.floor(math.log10(largest))) + 0:g}"
 
 
 def plain_table() -> Table:
@@ -78,6 +95,10 @@ def _summary(result: ClassifyResult | DetectResult) -> Text:
         summary.append("\n").append_text(random_mark())
         summary.append(" the answer is meaningless")
     return summary
+
+
+def _heat_map(heat_map: HeatMap | None) -> tuple[Text, ...]:
+    return () if heat_map is None else (Text(), heat_map_line(heat_map))
 
 
 def _bar(value: float) -> Text:

@@ -78,7 +78,8 @@ def _receipt_parts(receipt: Receipt | None) -> Iterator[RenderableType]:
         return
     yield Text(
         f"Compared with the PyTorch original at {plain(receipt.made_at)}. Largest differences: "
-        f"score {_limited(receipt.max_score_difference, receipt.score_tolerance)}" + _box(receipt)
+        f"score {_limited(receipt.max_score_difference, receipt.score_tolerance)}"
+        f"{_box(receipt)}{_heat_map(receipt)}."
     )
     if not receipt.score_tolerance:
         yield Text("They have no limit; the accuracy shows the cost of the precision.")
@@ -102,7 +103,9 @@ def _receipt_table(receipt: Receipt) -> Table:
     counts: tuple[str, ...] = ("in both", "only\nfile", "only\nPyTorch")
     if classified:
         counts = ("same top-1",) if recorded else ("compared", "excused")
-    for header in ("size", *counts, "score\ndiff", "box\ndiff px"):
+    mapped = receipt.max_heat_map_difference is not None
+    maps = ("map\ndiff",) if mapped else ()
+    for header in ("size", *counts, "score\ndiff", "box\ndiff px", *maps):
         table.add_column(header, justify="right")
     for picture in receipt.pictures:
         box = picture.max_box_difference_px
@@ -111,7 +114,8 @@ def _receipt_table(receipt: Receipt) -> Table:
             f"{picture.width} × {picture.height}",
             *_counts(picture, classified, recorded),
             f"{picture.max_score_difference:.1e}",
-            "—" if box is None else f"{box:.1e}",
+            _exponent(box),
+            *((_exponent(picture.max_heat_map_difference),) if mapped else ()),
         )
     return table
 
@@ -136,8 +140,18 @@ def _limited(difference: float, tolerance: float) -> str:
     return f"{difference:.2g}" + (f" (limit {tolerance:g})" if tolerance else "")
 
 
+def _exponent(difference: float | None) -> str:
+    return "—" if difference is None else f"{difference:.1e}"
+
+
 def _box(receipt: Receipt) -> str:
     if receipt.max_box_difference_px is None:
-        return "."
+        return ""
     difference, tolerance = receipt.max_box_difference_px, receipt.box_tolerance_px
-    return f", box {difference:.2g} px" + (f" (limit {tolerance:g} px)." if tolerance else ".")
+    return f", box {difference:.2g} px" + (f" (limit {tolerance:g} px)" if tolerance else "")
+
+
+def _heat_map(receipt: Receipt) -> str:
+    if receipt.max_heat_map_difference is None:
+        return ""
+    return f", heat map {_limited(receipt.max_heat_map_difference, receipt.heat_map_tolerance)}"

@@ -17,6 +17,7 @@ def classify(
     version: options.Version = None,
     top_k: options.TopK = None,
     annotate: options.Annotate = None,
+    explain: options.Explain = None,
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
@@ -26,7 +27,12 @@ def classify(
     def prepare(client: Client) -> Callable[[bytes], ClassifyResult]:
         name = model or capable_model(client, Task.CLASSIFICATION)
         return lambda image: client.classify(
-            image, model=name, version=version, top_k=top_k, annotate=annotate is not None
+            image,
+            model=name,
+            version=version,
+            top_k=top_k,
+            annotate=annotate is not None,
+            explain=options.explained(explain),
         )
 
     answer(Job(pictures, server, timeout, json, annotate), prepare, classify_table)

@@ -29,6 +29,8 @@ def compare(
     labels: own.Labels = None,
     class_agnostic: options.ClassAgnostic = False,
     annotate: options.Annotate = None,
+    explain: options.Explain = None,
+    difference: own.Difference = False,
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
@@ -90,10 +92,17 @@ def compare(
             max_detections=max_detections,
             class_agnostic=class_agnostic or None,
             annotate=annotate,
+            explain=explain,
+            difference=difference or None,
             json=json or None,
         )
         compare_folder(pictures, of_folder)
         return
+    if difference and annotate is None:
+        raise typer.BadParameter(
+            "it draws into the picture of --annotate; add --annotate FILE.jpg",
+            param_hint="--difference",
+        )
 
     if peers and annotate is not None:
         raise typer.BadParameter(
@@ -116,6 +125,8 @@ def compare(
             labels=kept,
             class_agnostic=class_agnostic,
             annotate=annotate is not None,
+            annotate_difference=difference,
+            explain=options.explained(explain),
         )
 
     answer(Job(pictures, server, timeout, json, annotate, peers), prepare, comparison_tables)

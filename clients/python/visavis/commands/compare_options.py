@@ -59,6 +59,14 @@ Peers = Annotated[
         "cert=FILE, key=FILE and token-file=FILE after a comma.",
     ),
 ]
+Difference = Annotated[
+    bool,
+    typer.Option(
+        "--difference",
+        help="Draw the boxes of --annotate in three colours: as in the baseline, only here, only "
+        "in the baseline.",
+    ),
+]
 _FOLDER: Final = "For a folder of pictures"
 
 

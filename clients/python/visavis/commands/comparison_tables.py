@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from visavis.cards import Task
-from visavis.commands.answer_tables import milliseconds
+from visavis.commands.answer_tables import heat_map_line, milliseconds
 from visavis.commands.card_tables import cards_table
 from visavis.commands.classification_comparison import classification_tables
 from visavis.commands.console import plain
@@ -32,6 +32,14 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
             yield from classification_tables(task, cards)
         else:
             yield from detection_tables(task)
+        for answer in task.answers:
+            if answer.heat_map:
+                yield Text.assemble(
+                    "\n",
+                    (plain(answer.served_by.model), "bold"),
+                    ", ",
+                    heat_map_line(answer.heat_map),
+                )
         for answer in task.answers:
             if not answer.status.ok:
                 yield Text.assemble(

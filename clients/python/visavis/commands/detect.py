@@ -21,6 +21,7 @@ def detect(
     labels: options.Labels = None,
     class_agnostic: options.ClassAgnostic = False,
     annotate: options.Annotate = None,
+    explain: options.Explain = None,
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
@@ -39,6 +40,7 @@ def detect(
             labels=options.listed(labels),
             class_agnostic=class_agnostic,
             annotate=annotate is not None,
+            explain=options.explained(explain),
         )
 
     answer(Job(pictures, server, timeout, json, annotate), prepare, detect_table)

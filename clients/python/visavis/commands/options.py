@@ -35,6 +35,13 @@ Annotate = Annotated[
         "pictures, or with a slash at the end, PATH is a folder.",
     ),
 ]
+Explain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[LABEL]",
+        help="Add a heat map of this label, or of the best one; --annotate draws it.",
+    ),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Model to use.", show_default="the only capable one"),
@@ -77,6 +84,11 @@ ClassAgnostic = Annotated[
 
 SERVER = DEFAULT_ADDRESS
 TIMEOUT_S = DEFAULT_TIMEOUT_S
+
+
+def explained(label: str | None) -> bool | str:
+    """Return what --explain asks the client for; an empty label is the best one."""
+    return label is not None and (label or True)
 
 
 def listed(values: Sequence[str] | None) -> list[str]:

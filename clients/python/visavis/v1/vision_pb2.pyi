@@ -50,32 +50,36 @@ class RawImage(_message.Message):
     def __init__(self, format: _Optional[_Union[PixelFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("image", "model", "version", "top_k", "annotate")
+    __slots__ = ("image", "model", "version", "top_k", "annotate", "explain")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     ANNOTATE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     image: Image
     model: str
     version: int
     top_k: int
     annotate: bool
-    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., annotate: bool = ...) -> None: ...
+    explain: Explain
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., top_k: _Optional[int] = ..., annotate: bool = ..., explain: _Optional[_Union[Explain, _Mapping]] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("classifications", "served_by", "timings", "image_size", "annotated_image")
+    __slots__ = ("classifications", "served_by", "timings", "image_size", "annotated_image", "heat_map")
     CLASSIFICATIONS_FIELD_NUMBER: _ClassVar[int]
     SERVED_BY_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     ANNOTATED_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAP_FIELD_NUMBER: _ClassVar[int]
     classifications: _containers.RepeatedCompositeFieldContainer[Classification]
     served_by: ServedBy
     timings: Timings
     image_size: ImageSize
     annotated_image: AnnotatedImage
-    def __init__(self, classifications: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., image_size: _Optional[_Union[ImageSize, _Mapping]] = ..., annotated_image: _Optional[_Union[AnnotatedImage, _Mapping]] = ...) -> None: ...
+    heat_map: HeatMap
+    def __init__(self, classifications: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., image_size: _Optional[_Union[ImageSize, _Mapping]] = ..., annotated_image: _Optional[_Union[AnnotatedImage, _Mapping]] = ..., heat_map: _Optional[_Union[HeatMap, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("class_id", "label", "score")
@@ -88,7 +92,7 @@ class Classification(_message.Message):
     def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class DetectRequest(_message.Message):
-    __slots__ = ("image", "model", "version", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate")
+    __slots__ = ("image", "model", "version", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate", "explain")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +102,7 @@ class DetectRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CLASS_AGNOSTIC_FIELD_NUMBER: _ClassVar[int]
     ANNOTATE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     image: Image
     model: str
     version: int
@@ -107,21 +112,24 @@ class DetectRequest(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     class_agnostic: bool
     annotate: bool
-    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ...) -> None: ...
+    explain: Explain
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ..., explain: _Optional[_Union[Explain, _Mapping]] = ...) -> None: ...
 
 class DetectResponse(_message.Message):
-    __slots__ = ("detections", "served_by", "timings", "image_size", "annotated_image")
+    __slots__ = ("detections", "served_by", "timings", "image_size", "annotated_image", "heat_map")
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     SERVED_BY_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     ANNOTATED_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAP_FIELD_NUMBER: _ClassVar[int]
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     served_by: ServedBy
     timings: Timings
     image_size: ImageSize
     annotated_image: AnnotatedImage
-    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., image_size: _Optional[_Union[ImageSize, _Mapping]] = ..., annotated_image: _Optional[_Union[AnnotatedImage, _Mapping]] = ...) -> None: ...
+    heat_map: HeatMap
+    def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., image_size: _Optional[_Union[ImageSize, _Mapping]] = ..., annotated_image: _Optional[_Union[AnnotatedImage, _Mapping]] = ..., heat_map: _Optional[_Union[HeatMap, _Mapping]] = ...) -> None: ...
 
 class Detection(_message.Message):
     __slots__ = ("box", "class_id", "label", "score")
@@ -147,8 +155,46 @@ class BoundingBox(_message.Message):
     y_max: float
     def __init__(self, x_min: _Optional[float] = ..., y_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
 
+class Explain(_message.Message):
+    __slots__ = ("label",)
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    def __init__(self, label: _Optional[str] = ...) -> None: ...
+
+class HeatMap(_message.Message):
+    __slots__ = ("class_id", "label", "width", "height", "values", "min", "max", "area")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    AREA_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    width: int
+    height: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    min: float
+    max: float
+    area: HeatMapArea
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., min: _Optional[float] = ..., max: _Optional[float] = ..., area: _Optional[_Union[HeatMapArea, _Mapping]] = ...) -> None: ...
+
+class HeatMapArea(_message.Message):
+    __slots__ = ("x_min", "y_min", "x_max", "y_max")
+    X_MIN_FIELD_NUMBER: _ClassVar[int]
+    Y_MIN_FIELD_NUMBER: _ClassVar[int]
+    X_MAX_FIELD_NUMBER: _ClassVar[int]
+    Y_MAX_FIELD_NUMBER: _ClassVar[int]
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    def __init__(self, x_min: _Optional[float] = ..., y_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
+
 class CompareRequest(_message.Message):
-    __slots__ = ("image", "tasks", "models", "baseline", "top_k", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate")
+    __slots__ = ("image", "tasks", "models", "baseline", "top_k", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate", "explain", "annotate_difference")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +206,8 @@ class CompareRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CLASS_AGNOSTIC_FIELD_NUMBER: _ClassVar[int]
     ANNOTATE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     image: Image
     tasks: _containers.RepeatedScalarFieldContainer[Task]
     models: _containers.RepeatedScalarFieldContainer[str]
@@ -171,7 +219,9 @@ class CompareRequest(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     class_agnostic: bool
     annotate: bool
-    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., models: _Optional[_Iterable[str]] = ..., baseline: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ...) -> None: ...
+    explain: Explain
+    annotate_difference: bool
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., models: _Optional[_Iterable[str]] = ..., baseline: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., annotate_difference: bool = ...) -> None: ...
 
 class CompareResponse(_message.Message):
     __slots__ = ("comparisons", "left_out", "models", "image_size", "timings", "annotated_image")
@@ -202,7 +252,7 @@ class TaskComparison(_message.Message):
     def __init__(self, task: _Optional[_Union[Task, str]] = ..., baseline: _Optional[str] = ..., answers: _Optional[_Iterable[_Union[ModelAnswer, _Mapping]]] = ..., nothing_to_compare: _Optional[str] = ...) -> None: ...
 
 class ModelAnswer(_message.Message):
-    __slots__ = ("served_by", "status", "classifications", "detections", "timings", "classification_agreement", "detection_agreement")
+    __slots__ = ("served_by", "status", "classifications", "detections", "timings", "classification_agreement", "detection_agreement", "heat_map")
     SERVED_BY_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CLASSIFICATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +260,7 @@ class ModelAnswer(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     CLASSIFICATION_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     DETECTION_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAP_FIELD_NUMBER: _ClassVar[int]
     served_by: ServedBy
     status: AnswerStatus
     classifications: _containers.RepeatedCompositeFieldContainer[Classification]
@@ -217,7 +268,8 @@ class ModelAnswer(_message.Message):
     timings: Timings
     classification_agreement: ClassificationAgreement
     detection_agreement: DetectionAgreement
-    def __init__(self, served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., status: _Optional[_Union[AnswerStatus, _Mapping]] = ..., classifications: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., classification_agreement: _Optional[_Union[ClassificationAgreement, _Mapping]] = ..., detection_agreement: _Optional[_Union[DetectionAgreement, _Mapping]] = ...) -> None: ...
+    heat_map: HeatMap
+    def __init__(self, served_by: _Optional[_Union[ServedBy, _Mapping]] = ..., status: _Optional[_Union[AnswerStatus, _Mapping]] = ..., classifications: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., classification_agreement: _Optional[_Union[ClassificationAgreement, _Mapping]] = ..., detection_agreement: _Optional[_Union[DetectionAgreement, _Mapping]] = ..., heat_map: _Optional[_Union[HeatMap, _Mapping]] = ...) -> None: ...
 
 class AnswerStatus(_message.Message):
     __slots__ = ("code", "message")
@@ -274,7 +326,7 @@ class LeftOutModel(_message.Message):
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class CompareStreamRequest(_message.Message):
-    __slots__ = ("image", "tasks", "models", "baseline", "top_k", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate")
+    __slots__ = ("image", "tasks", "models", "baseline", "top_k", "score_threshold", "iou_threshold", "max_detections", "labels", "class_agnostic", "annotate", "explain", "annotate_difference")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +338,8 @@ class CompareStreamRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     CLASS_AGNOSTIC_FIELD_NUMBER: _ClassVar[int]
     ANNOTATE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     image: Image
     tasks: _containers.RepeatedScalarFieldContainer[Task]
     models: _containers.RepeatedScalarFieldContainer[str]
@@ -297,7 +351,9 @@ class CompareStreamRequest(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     class_agnostic: bool
     annotate: bool
-    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., models: _Optional[_Iterable[str]] = ..., baseline: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ...) -> None: ...
+    explain: Explain
+    annotate_difference: bool
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., models: _Optional[_Iterable[str]] = ..., baseline: _Optional[str] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., class_agnostic: bool = ..., annotate: bool = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., annotate_difference: bool = ...) -> None: ...
 
 class CompareStreamResponse(_message.Message):
     __slots__ = ("answer", "summary")
@@ -518,7 +574,7 @@ class Verification(_message.Message):
     def __init__(self, digest: bool = ..., golden_sample: bool = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("made_at", "score_tolerance", "box_tolerance_px", "max_score_difference", "max_box_difference_px", "rows", "pictures")
+    __slots__ = ("made_at", "score_tolerance", "box_tolerance_px", "max_score_difference", "max_box_difference_px", "rows", "pictures", "heat_map_tolerance", "max_heat_map_difference")
     MADE_AT_FIELD_NUMBER: _ClassVar[int]
     SCORE_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     BOX_TOLERANCE_PX_FIELD_NUMBER: _ClassVar[int]
@@ -526,6 +582,8 @@ class Receipt(_message.Message):
     MAX_BOX_DIFFERENCE_PX_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAP_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_HEAT_MAP_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     made_at: str
     score_tolerance: float
     box_tolerance_px: float
@@ -533,7 +591,9 @@ class Receipt(_message.Message):
     max_box_difference_px: float
     rows: RowComparison
     pictures: _containers.RepeatedCompositeFieldContainer[ReceiptPicture]
-    def __init__(self, made_at: _Optional[str] = ..., score_tolerance: _Optional[float] = ..., box_tolerance_px: _Optional[float] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ..., rows: _Optional[_Union[RowComparison, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[ReceiptPicture, _Mapping]]] = ...) -> None: ...
+    heat_map_tolerance: float
+    max_heat_map_difference: float
+    def __init__(self, made_at: _Optional[str] = ..., score_tolerance: _Optional[float] = ..., box_tolerance_px: _Optional[float] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ..., rows: _Optional[_Union[RowComparison, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[ReceiptPicture, _Mapping]]] = ..., heat_map_tolerance: _Optional[float] = ..., max_heat_map_difference: _Optional[float] = ...) -> None: ...
 
 class RowComparison(_message.Message):
     __slots__ = ("count", "max_score_difference", "max_box_difference_px")
@@ -546,7 +606,7 @@ class RowComparison(_message.Message):
     def __init__(self, count: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ...) -> None: ...
 
 class ReceiptPicture(_message.Message):
-    __slots__ = ("name", "width", "height", "score_threshold", "compared", "excused", "max_score_difference", "max_box_difference_px", "same_top1", "only_here", "only_in_original")
+    __slots__ = ("name", "width", "height", "score_threshold", "compared", "excused", "max_score_difference", "max_box_difference_px", "same_top1", "only_here", "only_in_original", "max_heat_map_difference")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -558,6 +618,7 @@ class ReceiptPicture(_message.Message):
     SAME_TOP1_FIELD_NUMBER: _ClassVar[int]
     ONLY_HERE_FIELD_NUMBER: _ClassVar[int]
     ONLY_IN_ORIGINAL_FIELD_NUMBER: _ClassVar[int]
+    MAX_HEAT_MAP_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     width: int
     height: int
@@ -569,7 +630,8 @@ class ReceiptPicture(_message.Message):
     same_top1: bool
     only_here: int
     only_in_original: int
-    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., score_threshold: _Optional[float] = ..., compared: _Optional[int] = ..., excused: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ..., same_top1: bool = ..., only_here: _Optional[int] = ..., only_in_original: _Optional[int] = ...) -> None: ...
+    max_heat_map_difference: float
+    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., score_threshold: _Optional[float] = ..., compared: _Optional[int] = ..., excused: _Optional[int] = ..., max_score_difference: _Optional[float] = ..., max_box_difference_px: _Optional[float] = ..., same_top1: bool = ..., only_here: _Optional[int] = ..., only_in_original: _Optional[int] = ..., max_heat_map_difference: _Optional[float] = ...) -> None: ...
 
 class Accuracy(_message.Message):
     __slots__ = ("metric", "value", "original", "pictures", "source", "held_out", "error")

@@ -78,6 +78,8 @@ def _receipt(receipt: Receipt) -> pb.Receipt:
         box_tolerance_px=receipt.box_tolerance_px or 0,
         max_score_difference=receipt.max_score_difference,
         max_box_difference_px=receipt.max_box_difference_px,
+        heat_map_tolerance=receipt.heat_map_tolerance or 0,
+        max_heat_map_difference=receipt.max_heat_map_difference,
         rows=pb.RowComparison(**receipt.rows.model_dump()) if receipt.rows else None,
         pictures=[pb.ReceiptPicture(**picture.model_dump()) for picture in receipt.pictures],
     )

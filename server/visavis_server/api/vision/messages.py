@@ -6,6 +6,7 @@ from visavis_server.api.vision.cards import TASKS
 from visavis_server.errors import VisavisError
 from visavis_server.telemetry.timings import Timings
 from visavis_server.vision import comparison, results
+from visavis_server.vision.heat_maps import HeatMap
 
 # google.rpc.Code, by the names in VisavisError.code.
 _CODES = {
@@ -28,6 +29,7 @@ def classify_response(
         served_by=served_by(answer.served_by),
         timings=timings_message(timings),
         image_size=size,
+        heat_map=heat_map(answer.result.heat_map),
     )
 
 
@@ -41,6 +43,7 @@ def detect_response(
         served_by=served_by(answer.served_by),
         timings=timings_message(timings),
         image_size=size,
+        heat_map=heat_map(answer.result.heat_map),
     )
 
 
@@ -68,6 +71,24 @@ def detections(result: results.Detected) -> list[pb.Detection]:
         )
         for d in result.detections
     ]
+
+
+def heat_map(of: HeatMap | None) -> pb.HeatMap | None:
+    """Return a heat map as a message; None for none."""
+    if of is None:
+        return None
+    rows, columns = of.values.shape
+    area = of.area
+    return pb.HeatMap(
+        class_id=of.class_id,
+        label=of.label,
+        width=columns,
+        height=rows,
+        values=of.values.ravel().tolist(),
+        min=float(of.values.min()),
+        max=float(of.values.max()),
+        area=pb.HeatMapArea(x_min=area.x_min, y_min=area.y_min, x_max=area.x_max, y_max=area.y_max),
+    )
 
 
 def served_by(by: results.ServedBy) -> pb.ServedBy:
@@ -127,6 +148,8 @@ def model_answer(answer: comparison.ModelAnswer) -> pb.ModelAnswer:
         message.classifications.extend(classifications(outcome.result))
     else:
         message.detections.extend(detections(outcome.result))
+    if (explained := heat_map(outcome.result.heat_map)) is not None:
+        message.heat_map.CopyFrom(explained)
     _write_agreement(message, answer.agreement)
     return message
 

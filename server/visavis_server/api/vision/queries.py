@@ -16,6 +16,7 @@ from visavis_server.card import Task
 from visavis_server.errors import InvalidRequest
 from visavis_server.runtime.budget import Held
 from visavis_server.settings import ImageLimits
+from visavis_server.vision.heat_maps import Explain
 from visavis_server.vision.image import decode, from_raw
 from visavis_server.vision.results import (
     ClassifyOptions,
@@ -68,6 +69,7 @@ class CompareQuery:
     """One picture for several models.
 
     tasks, models: empty selects all. baseline: None selects the first model of each task.
+    difference: draw how the answers differ from the baseline's.
     """
 
     picture: Picture
@@ -76,6 +78,7 @@ class CompareQuery:
     baseline: str | None
     options: Options
     annotate: bool
+    difference: bool
 
 
 def read_classify(request: pb.ClassifyRequest, limits: ImageLimits) -> ClassifyQuery:
@@ -111,7 +114,8 @@ def read_compare(request: ComparisonRequest, limits: ImageLimits) -> CompareQuer
         tasks=tuple(map(_task, request.tasks)),
         models=tuple(request.models),
         baseline=request.baseline if request.HasField("baseline") else None,
-        annotate=request.annotate,
+        annotate=request.annotate or request.annotate_difference,
+        difference=request.annotate_difference,
     )
 
 
@@ -163,8 +167,8 @@ def _version(request: pb.ClassifyRequest | pb.DetectRequest | pb.GetModelRequest
 def _classify_options(request: pb.ClassifyRequest | ComparisonRequest) -> ClassifyOptions:
     with _fields_of_options():
         if not request.HasField("top_k"):
-            return ClassifyOptions()
-        return ClassifyOptions(top_k=request.top_k)
+            return ClassifyOptions(explain=_explain(request))
+        return ClassifyOptions(top_k=request.top_k, explain=_explain(request))
 
 
 def _detect_options(request: pb.DetectRequest | ComparisonRequest) -> DetectOptions:
@@ -175,7 +179,16 @@ def _detect_options(request: pb.DetectRequest | ComparisonRequest) -> DetectOpti
             max_detections=request.max_detections if request.HasField("max_detections") else None,
             labels=tuple(request.labels),
             class_agnostic=request.class_agnostic,
+            explain=_explain(request),
         )
+
+
+def _explain(
+    request: pb.ClassifyRequest | pb.DetectRequest | ComparisonRequest,
+) -> Explain | None:
+    if not request.HasField("explain"):
+        return None
+    return Explain(request.explain.label if request.explain.HasField("label") else None)
 
 
 @contextmanager

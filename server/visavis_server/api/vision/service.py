@@ -12,7 +12,7 @@ from visavis.v1 import vision_pb2 as pb
 from visavis_server.api.context import Context, caller_of
 from visavis_server.api.vision import messages, queries
 from visavis_server.api.vision.cards import model_card
-from visavis_server.api.vision.drawings import drawing, panel
+from visavis_server.api.vision.drawings import comparison_panels, drawing
 from visavis_server.card import Task
 from visavis_server.errors import InvalidRequest, VisavisError, drop_traceback, listed
 from visavis_server.models import golden
@@ -240,10 +240,10 @@ class VisionService:
             image_size=messages.image_size(query.picture),
         )
         if query.annotate:
-            panels = [panel(a, c) for c in compared for a in c.answers]
+            panels, baseline = comparison_panels(compared, difference=query.difference)
             encoded, _ = await self._scheduler.run(
                 lambda: annotate.side_by_side(
-                    query.picture.pixels, panels, self._max_annotated_bytes
+                    query.picture.pixels, panels, self._max_annotated_bytes, baseline
                 ),
                 caller,
             )

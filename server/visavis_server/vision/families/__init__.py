@@ -8,6 +8,7 @@ from visavis_server.arrays import Image, Tensor
 from visavis_server.card import ModelDocument, Task
 from visavis_server.vision.families.classifier import Classifier
 from visavis_server.vision.families.detector import Detector
+from visavis_server.vision.heat_maps import Explain, HeatMap
 from visavis_server.vision.results import Classified, Detected
 
 
@@ -35,6 +36,21 @@ class Family(Protocol):
         options: ClassifyOptions or DetectOptions, as the family's task requires.
 
         Raises ModelFailed if a number that the answer depends on is NaN or infinite.
+        """
+        ...
+
+    def require_explainable(self, explain: Explain) -> None:
+        """Raise InvalidRequest if `explain` can't give this heat map, whatever the picture."""
+        ...
+
+    def explain(self, outputs: list[Tensor], geometry: Any, answer: Any, options: Any) -> HeatMap:
+        """Return the heat map that options.explain asks for.
+
+        outputs: the graph's for a batch of 1, also those that only heat maps need, and then the
+        initializers in `explanation_constants`. geometry, options: as for postprocess, which
+        returned the answer.
+
+        Raises as postprocess does, and InvalidRequest if the outputs can't be explained.
         """
         ...
 

@@ -9,14 +9,18 @@ import numpy.typing as npt
 
 from visavis_server.arrays import Image, Tensor
 from visavis_server.card import ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from visavis_server.errors import InvalidRequest
 from visavis_server.vision import boxes
 from visavis_server.vision.families.finite import require_finite
 from visavis_server.vision.families.heads import Heads
 from visavis_server.vision.families.normalization import normalize, normalized_values
+from visavis_server.vision.heat_maps import Area, Explain, Grid, HeatMap, grid_of
 from visavis_server.vision.results import Box, Detected, Detection, DetectOptions
 
 # YOLOv5 considers at most this many candidates, highest scores first.
 _MAX_CANDIDATES = 30_000
+# Score thresholds at which the best candidate is looked for; most pictures have one at the first.
+_THRESHOLDS = (0.1, 0.01, 0.001, -1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,15 @@ class Detector:
         assert isinstance(document.input.resize, Letterbox)
         assert not isinstance(document.output, ClassScores)
         assert document.detection_defaults is not None
+        self._name = document.name
         self._input = document.input
         self._letterbox = document.input.resize
         self._layout = document.output.layout
         self._heads: Heads | None = None
+        self._grid: Grid | None = None
         if isinstance(document.output, Yolov5Heads):
+            strides = document.output.strides
+            self._grid = Grid(document.input.width, document.input.height, strides)
             self._heads = Heads(document.output, document.input, len(document.label_set.labels))
         self._labels = document.label_set.labels
         self._defaults = document.detection_defaults
@@ -73,11 +81,7 @@ class Detector:
         defaults = self._defaults
         threshold = _given(options.score_threshold, defaults.score_threshold)
         most = _given(options.max_detections, defaults.max_detections)
-        rows = self.candidates(outputs, threshold)
-        if options.labels:
-            names = set(options.labels)
-            wanted = [i for i, label in enumerate(self._labels) if label in names]
-            rows = _take(rows, np.isin(rows.class_ids, wanted))
+        rows = self._wanted(self.candidates(outputs, threshold), options)
         if self._layout == "end_to_end":
             kept = np.argsort(-rows.scores, kind="stable")[:most]
         else:
@@ -104,6 +108,87 @@ class Detector:
                     original, rows.class_ids[kept], rows.scores[kept], strict=True
                 )
             )
+        )
+
+    def require_explainable(self, explain: Explain) -> None:
+        """Raise InvalidRequest if the outputs have no cells, or the model not this label."""
+        if self._layout == "end_to_end":
+            raise self._no_cells("its graph returns only the boxes that are left after suppression")
+        explain.require_label(self._name, self._labels)
+
+    def explain(
+        self,
+        outputs: list[Tensor],
+        geometry: boxes.LetterboxPlacement,
+        answer: Detected,
+        options: DetectOptions,
+    ) -> HeatMap:
+        """Return the best score of a class in each cell: objectness times class, of all anchors.
+
+        Scales are combined by their maximum. outputs: as for postprocess. Raises InvalidRequest if
+        the cells of the candidates are unknown, ModelFailed if a score is not finite.
+        """
+        assert options.explain is not None
+        if options.explain.label is None:
+            class_ids = [self._top_class(outputs, answer, options)]
+        else:
+            class_ids = options.explain.class_ids(self._labels)
+        grid, maps = self._class_maps(outputs, class_ids)
+        values = grid.combine(maps)
+        require_finite(values)
+        # Only the cells that show some of the picture; the others are padding.
+        side = grid.finest
+        left, top, right, bottom = geometry.content
+        left, top, right, bottom = left // side, top // side, -(-right // side), -(-bottom // side)
+        corners = np.array([[left, top, right, bottom]], np.float32) * side
+        (area,) = geometry.unclipped(corners, self._letterbox.unpad).tolist()
+        return HeatMap(
+            class_ids[0], self._labels[class_ids[0]], values[top:bottom, left:right], Area(*area)
+        )
+
+    def _wanted(self, rows: Rows, options: DetectOptions) -> Rows:
+        """Return the rows whose label is to be kept."""
+        if not options.labels:
+            return rows
+        names = set(options.labels)
+        wanted = [i for i, label in enumerate(self._labels) if label in names]
+        return _take(rows, np.isin(rows.class_ids, wanted))
+
+    def _top_class(self, outputs: list[Tensor], answer: Detected, options: DetectOptions) -> int:
+        """Return the class of the best detection, or of the best candidate if there is none."""
+        if answer.detections:
+            return answer.detections[0].class_id
+        for threshold in _THRESHOLDS:
+            rows = self._wanted(self.candidates(outputs, threshold), options)
+            if rows.scores.size:
+                return int(rows.class_ids[rows.scores.argmax()])
+        return self._labels.index(options.labels[0]) if options.labels else 0
+
+    def _class_maps(self, outputs: list[Tensor], class_ids: list[int]) -> tuple[Grid, list[Tensor]]:
+        """Return the grid, and for each of its scales the best score of the classes: [h, w]."""
+        if self._heads and self._grid:
+            of_each = [self._heads.class_maps(outputs, class_id) for class_id in class_ids]
+            return self._grid, [np.maximum.reduce(maps) for maps in zip(*of_each, strict=True)]
+        (rows,) = outputs[0].astype(np.float32, copy=False)
+        if self._layout == "yolov5_rows":  # [n, 5 + classes], anchor by anchor in each scale
+            scores, anchors = rows[:, [5 + i for i in class_ids]].max(axis=1) * rows[:, 4], 3
+        else:  # [4 + classes, n]
+            scores, anchors = rows[[4 + i for i in class_ids]].max(axis=0), 1
+        grid = grid_of(self._input.width, self._input.height, len(scores) // anchors)
+        if grid is None or len(scores) % anchors:
+            raise self._no_cells(
+                f"its {len(scores)} candidates are not those of YOLO's cells at "
+                f"{self._input.width}x{self._input.height}"
+            )
+        ends = np.cumsum([anchors * lines * columns for lines, columns in grid.cells])
+        parts = np.split(scores, ends[:-1])
+        shaped = zip(parts, grid.cells, strict=True)
+        return grid, [part.reshape(anchors, *cells).max(axis=0) for part, cells in shaped]
+
+    def _no_cells(self, why: str) -> InvalidRequest:
+        return InvalidRequest(
+            "explain",
+            f"model {self._name} has no heat maps: {why}; export its weights with `visavis export`",
         )
 
     def as_tensor(self, outputs: list[Tensor]) -> Tensor:

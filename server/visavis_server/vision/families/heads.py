@@ -54,6 +54,25 @@ class Heads:
         boxes = _boxes(raw[:, :4].T, cell.T).T
         return boxes, raw[:, 5:] * raw[:, 4:5]
 
+    def class_maps(self, outputs: list[Tensor], class_id: int) -> list[Tensor]:
+        """Return for each scale the best score of a class among each cell's anchors: [h, w].
+
+        outputs: as for decode. Numbers that are not finite are passed on.
+        """
+        maps = []
+        scales = self._scales
+        objectness_of, features_of = outputs[:scales], outputs[scales : 2 * scales]
+        weights_of = outputs[2 * scales : 3 * scales]
+        with np.errstate(all="ignore"):
+            for (objectness,), (features,), (weights,) in zip(
+                objectness_of, features_of, weights_of, strict=True
+            ):
+                rows = weights[5 + class_id :: self._outputs]  # one for each anchor
+                logits = features @ rows[:, :-1].T + rows[:, -1]  # [h, w, anchors]
+                scores = _sigmoid(objectness.transpose(1, 2, 0)) * _sigmoid(logits)
+                maps.append(scores.max(axis=2))
+        return maps
+
     def decode_all(self, outputs: list[Tensor]) -> Tensor:
         """Return every cell [4 + classes, n]: boxes cxcywh in pixels of the input, class scores.
 

@@ -38,6 +38,12 @@ class Axis(ctypes.Structure):
         high = int((self.first + self.count) * scale + reach) + 1
         return max(low, 0), min(high, self.size)
 
+    @property
+    def kept(self) -> tuple[float, float]:
+        """The range of the old axis that the kept pixels show."""
+        scale = self.size / self.new_size
+        return self.first * scale, (self.first + self.count) * scale
+
 
 def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: int) -> Image:
     """Return an image resized and cropped as by torchvision's Resize(size) and CenterCrop.
@@ -45,7 +51,17 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
     image: uint8 RGB [H, W, 3]; returns [crop_height, crop_width, 3], equal bit for bit. size is at
     least as large as the crop.
     """
-    height, width = image.shape[:2]
+    x, y = shorter_side_axes(image.shape[1], image.shape[0], size, crop_width, crop_height)
+    # Each pass rounds to 8 bits, so their order matters; this is the order of Pillow 13.
+    if y.size - y.new_size > max(0, 2 * (x.size - x.new_size)):
+        return _columns_first(image, x, y)
+    return (rows_first_in_c or rows_first)(image, x, y)
+
+
+def shorter_side_axes(
+    width: int, height: int, size: int, crop_width: int, crop_height: int
+) -> tuple[Axis, Axis]:
+    """Return x and y of a picture that is resized and cropped, as for resize_shorter_side."""
     # torchvision truncates the long side and rounds the crop's offset (half to even).
     if width <= height:
         new_width, new_height = size, int(size * height / width)
@@ -53,10 +69,7 @@ def resize_shorter_side(image: Image, size: int, crop_width: int, crop_height: i
         new_width, new_height = int(size * width / height), size
     x = Axis(width, new_width, round((new_width - crop_width) / 2), crop_width)
     y = Axis(height, new_height, round((new_height - crop_height) / 2), crop_height)
-    # Each pass rounds to 8 bits, so their order matters; this is the order of Pillow 13.
-    if height - new_height > max(0, 2 * (width - new_width)):
-        return _columns_first(image, x, y)
-    return (rows_first_in_c or rows_first)(image, x, y)
+    return x, y
 
 
 def rows_first(image: Image, x: Axis, y: Axis) -> Image:

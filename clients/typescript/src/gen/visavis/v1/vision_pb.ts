@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file visavis/v1/vision.proto.
  */
 export const file_visavis_v1_vision: GenFile = /*@__PURE__*/
-  fileDesc("Chd2aXNhdmlzL3YxL3Zpc2lvbi5wcm90bxIKdmlzYXZpcy52MSJJCgVJbWFnZRIRCgdlbmNvZGVkGAEgASgMSAASIwoDcmF3GAIgASgLMhQudmlzYXZpcy52MS5SYXdJbWFnZUgAQggKBnNvdXJjZSJgCghSYXdJbWFnZRInCgZmb3JtYXQYASABKA4yFy52aXNhdmlzLnYxLlBpeGVsRm9ybWF0Eg0KBXdpZHRoGAIgASgFEg4KBmhlaWdodBgDIAEoBRIMCgRkYXRhGAQgASgMIpQBCg9DbGFzc2lmeVJlcXVlc3QSIAoFaW1hZ2UYASABKAsyES52aXNhdmlzLnYxLkltYWdlEg0KBW1vZGVsGAIgASgJEhQKB3ZlcnNpb24YAyABKAVIAIgBARISCgV0b3BfaxgEIAEoBUgBiAEBEhAKCGFubm90YXRlGAUgASgIQgoKCF92ZXJzaW9uQggKBl90b3BfayL2AQoQQ2xhc3NpZnlSZXNwb25zZRIzCg9jbGFzc2lmaWNhdGlvbnMYASADKAsyGi52aXNhdmlzLnYxLkNsYXNzaWZpY2F0aW9uEicKCXNlcnZlZF9ieRgCIAEoCzIULnZpc2F2aXMudjEuU2VydmVkQnkSJAoHdGltaW5ncxgDIAEoCzITLnZpc2F2aXMudjEuVGltaW5ncxIpCgppbWFnZV9zaXplGAQgASgLMhUudmlzYXZpcy52MS5JbWFnZVNpemUSMwoPYW5ub3RhdGVkX2ltYWdlGAUgASgLMhoudmlzYXZpcy52MS5Bbm5vdGF0ZWRJbWFnZSJACg5DbGFzc2lmaWNhdGlvbhIQCghjbGFzc19pZBgBIAEoBRINCgVsYWJlbBgCIAEoCRINCgVzY29yZRgDIAEoAiKsAgoNRGV0ZWN0UmVxdWVzdBIgCgVpbWFnZRgBIAEoCzIRLnZpc2F2aXMudjEuSW1hZ2USDQoFbW9kZWwYAiABKAkSFAoHdmVyc2lvbhgDIAEoBUgAiAEBEhwKD3Njb3JlX3RocmVzaG9sZBgEIAEoAkgBiAEBEhoKDWlvdV90aHJlc2hvbGQYBSABKAJIAogBARIbCg5tYXhfZGV0ZWN0aW9ucxgGIAEoBUgDiAEBEg4KBmxhYmVscxgHIAMoCRIWCg5jbGFzc19hZ25vc3RpYxgIIAEoCBIQCghhbm5vdGF0ZRgJIAEoCEIKCghfdmVyc2lvbkISChBfc2NvcmVfdGhyZXNob2xkQhAKDl9pb3VfdGhyZXNob2xkQhEKD19tYXhfZGV0ZWN0aW9ucyLqAQoORGV0ZWN0UmVzcG9uc2USKQoKZGV0ZWN0aW9ucxgBIAMoCzIVLnZpc2F2aXMudjEuRGV0ZWN0aW9uEicKCXNlcnZlZF9ieRgCIAEoCzIULnZpc2F2aXMudjEuU2VydmVkQnkSJAoHdGltaW5ncxgDIAEoCzITLnZpc2F2aXMudjEuVGltaW5ncxIpCgppbWFnZV9zaXplGAQgASgLMhUudmlzYXZpcy52MS5JbWFnZVNpemUSMwoPYW5ub3RhdGVkX2ltYWdlGAUgASgLMhoudmlzYXZpcy52MS5Bbm5vdGF0ZWRJbWFnZSJhCglEZXRlY3Rpb24SJAoDYm94GAEgASgLMhcudmlzYXZpcy52MS5Cb3VuZGluZ0JveBIQCghjbGFzc19pZBgCIAEoBRINCgVsYWJlbBgDIAEoCRINCgVzY29yZRgEIAEoAiJJCgtCb3VuZGluZ0JveBINCgV4X21pbhgBIAEoAhINCgV5X21pbhgCIAEoAhINCgV4X21heBgDIAEoAhINCgV5X21heBgEIAEoAiLvAgoOQ29tcGFyZVJlcXVlc3QSIAoFaW1hZ2UYASABKAsyES52aXNhdmlzLnYxLkltYWdlEh8KBXRhc2tzGAIgAygOMhAudmlzYXZpcy52MS5UYXNrEg4KBm1vZGVscxgDIAMoCRIVCghiYXNlbGluZRgEIAEoCUgAiAEBEhIKBXRvcF9rGAUgASgFSAGIAQESHAoPc2NvcmVfdGhyZXNob2xkGAYgASgCSAKIAQESGgoNaW91X3RocmVzaG9sZBgHIAEoAkgDiAEBEhsKDm1heF9kZXRlY3Rpb25zGAggASgFSASIAQESDgoGbGFiZWxzGAkgAygJEhYKDmNsYXNzX2Fnbm9zdGljGAogASgIEhAKCGFubm90YXRlGAsgASgIQgsKCV9iYXNlbGluZUIICgZfdG9wX2tCEgoQX3Njb3JlX3RocmVzaG9sZEIQCg5faW91X3RocmVzaG9sZEIRCg9fbWF4X2RldGVjdGlvbnMilwIKD0NvbXBhcmVSZXNwb25zZRIvCgtjb21wYXJpc29ucxgBIAMoCzIaLnZpc2F2aXMudjEuVGFza0NvbXBhcmlzb24SKgoIbGVmdF9vdXQYAiADKAsyGC52aXNhdmlzLnYxLkxlZnRPdXRNb2RlbBIhCgZtb2RlbHMYAyADKAsyES52aXNhdmlzLnYxLk1vZGVsEikKCmltYWdlX3NpemUYBCABKAsyFS52aXNhdmlzLnYxLkltYWdlU2l6ZRIkCgd0aW1pbmdzGAUgASgLMhMudmlzYXZpcy52MS5UaW1pbmdzEjMKD2Fubm90YXRlZF9pbWFnZRgGIAEoCzIaLnZpc2F2aXMudjEuQW5ub3RhdGVkSW1hZ2UiiAEKDlRhc2tDb21wYXJpc29uEh4KBHRhc2sYASABKA4yEC52aXNhdmlzLnYxLlRhc2sSEAoIYmFzZWxpbmUYAiABKAkSKAoHYW5zd2VycxgDIAMoCzIXLnZpc2F2aXMudjEuTW9kZWxBbnN3ZXISGgoSbm90aGluZ190b19jb21wYXJlGAQgASgJIvsCCgtNb2RlbEFuc3dlchInCglzZXJ2ZWRfYnkYASABKAsyFC52aXNhdmlzLnYxLlNlcnZlZEJ5EigKBnN0YXR1cxgCIAEoCzIYLnZpc2F2aXMudjEuQW5zd2VyU3RhdHVzEjMKD2NsYXNzaWZpY2F0aW9ucxgDIAMoCzIaLnZpc2F2aXMudjEuQ2xhc3NpZmljYXRpb24SKQoKZGV0ZWN0aW9ucxgEIAMoCzIVLnZpc2F2aXMudjEuRGV0ZWN0aW9uEiQKB3RpbWluZ3MYBSABKAsyEy52aXNhdmlzLnYxLlRpbWluZ3MSRwoYY2xhc3NpZmljYXRpb25fYWdyZWVtZW50GAYgASgLMiMudmlzYXZpcy52MS5DbGFzc2lmaWNhdGlvbkFncmVlbWVudEgAEj0KE2RldGVjdGlvbl9hZ3JlZW1lbnQYByABKAsyHi52aXNhdmlzLnYxLkRldGVjdGlvbkFncmVlbWVudEgAQgsKCWFncmVlbWVudCItCgxBbnN3ZXJTdGF0dXMSDAoEY29kZRgBIAEoBRIPCgdtZXNzYWdlGAIgASgJIokBChdDbGFzc2lmaWNhdGlvbkFncmVlbWVudBIRCglzYW1lX3RvcDEYASABKAgSFQoNdG9wX2tfb3ZlcmxhcBgCIAEoARImChlqZW5zZW5fc2hhbm5vbl9kaXZlcmdlbmNlGAMgASgBSACIAQFCHAoaX2plbnNlbl9zaGFubm9uX2RpdmVyZ2VuY2Ui7QEKEkRldGVjdGlvbkFncmVlbWVudBIPCgdtYXRjaGVkGAEgASgFEhEKCW9ubHlfaGVyZRgCIAEoBRIYChBvbmx5X2luX2Jhc2VsaW5lGAMgASgFEhUKCG1lYW5faW91GAQgASgBSACIAQESIgoVbWVhbl9zY29yZV9kaWZmZXJlbmNlGAUgASgBSAGIAQESCgoCZjEYBiABKAESKwoHbWF0Y2hlcxgHIAMoCzIaLnZpc2F2aXMudjEuRGV0ZWN0aW9uTWF0Y2hCCwoJX21lYW5faW91QhgKFl9tZWFuX3Njb3JlX2RpZmZlcmVuY2UiRAoORGV0ZWN0aW9uTWF0Y2gSDQoFaW5kZXgYASABKAUSFgoOYmFzZWxpbmVfaW5kZXgYAiABKAUSCwoDaW91GAMgASgBIi0KDExlZnRPdXRNb2RlbBINCgVtb2RlbBgBIAEoCRIOCgZyZWFzb24YAiABKAki9QIKFENvbXBhcmVTdHJlYW1SZXF1ZXN0EiAKBWltYWdlGAEgASgLMhEudmlzYXZpcy52MS5JbWFnZRIfCgV0YXNrcxgCIAMoDjIQLnZpc2F2aXMudjEuVGFzaxIOCgZtb2RlbHMYAyADKAkSFQoIYmFzZWxpbmUYBCABKAlIAIgBARISCgV0b3BfaxgFIAEoBUgBiAEBEhwKD3Njb3JlX3RocmVzaG9sZBgGIAEoAkgCiAEBEhoKDWlvdV90aHJlc2hvbGQYByABKAJIA4gBARIbCg5tYXhfZGV0ZWN0aW9ucxgIIAEoBUgEiAEBEg4KBmxhYmVscxgJIAMoCRIWCg5jbGFzc19hZ25vc3RpYxgKIAEoCBIQCghhbm5vdGF0ZRgLIAEoCEILCglfYmFzZWxpbmVCCAoGX3RvcF9rQhIKEF9zY29yZV90aHJlc2hvbGRCEAoOX2lvdV90aHJlc2hvbGRCEQoPX21heF9kZXRlY3Rpb25zIn4KFUNvbXBhcmVTdHJlYW1SZXNwb25zZRIsCgZhbnN3ZXIYASABKAsyGi52aXNhdmlzLnYxLlN0cmVhbWVkQW5zd2VySAASLgoHc3VtbWFyeRgCIAEoCzIbLnZpc2F2aXMudjEuQ29tcGFyZVJlc3BvbnNlSABCBwoFZXZlbnQiWQoOU3RyZWFtZWRBbnN3ZXISHgoEdGFzaxgBIAEoDjIQLnZpc2F2aXMudjEuVGFzaxInCgZhbnN3ZXIYAiABKAsyFy52aXNhdmlzLnYxLk1vZGVsQW5zd2VyIhMKEUxpc3RNb2RlbHNSZXF1ZXN0IjcKEkxpc3RNb2RlbHNSZXNwb25zZRIhCgZtb2RlbHMYASADKAsyES52aXNhdmlzLnYxLk1vZGVsIkIKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIUCgd2ZXJzaW9uGAIgASgFSACIAQFCCgoIX3ZlcnNpb24iNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLnZpc2F2aXMudjEuTW9kZWwicQoIU2VydmVkQnkSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIRCglwcmVjaXNpb24YAyABKAkSGgoSZXhlY3V0aW9uX3Byb3ZpZGVyGAQgASgJEhYKDnJhbmRvbV93ZWlnaHRzGAUgASgIIoUBCgdUaW1pbmdzEhAKCHF1ZXVlX21zGAEgASgBEhEKCWRlY29kZV9tcxgCIAEoARIVCg1wcmVwcm9jZXNzX21zGAMgASgBEhQKDGluZmVyZW5jZV9tcxgEIAEoARIWCg5wb3N0cHJvY2Vzc19tcxgFIAEoARIQCgh0b3RhbF9tcxgGIAEoASIqCglJbWFnZVNpemUSDQoFd2lkdGgYASABKAUSDgoGaGVpZ2h0GAIgASgFIloKDkFubm90YXRlZEltYWdlEg8KB2VuY29kZWQYASABKAwSEgoKbWVkaWFfdHlwZRgCIAEoCRIjCgRzaXplGAMgASgLMhUudmlzYXZpcy52MS5JbWFnZVNpemUikAQKBU1vZGVsEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCgh2ZXJzaW9ucxgDIAMoBRIfCgV0YXNrcxgEIAMoDjIQLnZpc2F2aXMudjEuVGFzaxIRCglwcmVjaXNpb24YBSABKAkSEgoKdmFyaWFudF9vZhgGIAEoCRIaChJleGVjdXRpb25fcHJvdmlkZXIYByABKAkSFgoOcmFuZG9tX3dlaWdodHMYCCABKAgSJQoFZmFjdHMYCSABKAsyFi52aXNhdmlzLnYxLk1vZGVsRmFjdHMSJwoJbGFiZWxfc2V0GAogASgLMhQudmlzYXZpcy52MS5MYWJlbFNldBIlCgVpbnB1dBgLIAEoCzIWLnZpc2F2aXMudjEuTW9kZWxJbnB1dBI5ChJkZXRlY3Rpb25fZGVmYXVsdHMYDCABKAsyHS52aXNhdmlzLnYxLkRldGVjdGlvbkRlZmF1bHRzEioKCnByb3ZlbmFuY2UYDSABKAsyFi52aXNhdmlzLnYxLlByb3ZlbmFuY2USLgoMdmVyaWZpY2F0aW9uGA4gASgLMhgudmlzYXZpcy52MS5WZXJpZmljYXRpb24SJAoHcmVjZWlwdBgPIAEoCzITLnZpc2F2aXMudjEuUmVjZWlwdBImCghhY2N1cmFjeRgQIAEoCzIULnZpc2F2aXMudjEuQWNjdXJhY3ki9gIKCk1vZGVsRmFjdHMSFAoMYXJjaGl0ZWN0dXJlGAEgASgJEhQKDG9yZ2FuaXphdGlvbhgCIAEoCRIQCghjYXRlZ29yeRgDIAEoCRIQCghtb2RhbGl0eRgEIAEoCRIUCgxyZWxlYXNlX2RhdGUYBSABKAkSGwoOY29udGV4dF93aW5kb3cYBiABKAVIAIgBARIXCg9wYXJhbWV0ZXJfY291bnQYByABKAMSFAoMY29kZV9saWNlbnNlGAggASgJEhcKD3dlaWdodHNfbGljZW5zZRgJIAEoCRIWCglyZWFsX3RpbWUYCiABKAhIAYgBARI0Cgdzb3VyY2VzGAsgAygLMiMudmlzYXZpcy52MS5Nb2RlbEZhY3RzLlNvdXJjZXNFbnRyeRouCgxTb3VyY2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fY29udGV4dF93aW5kb3dCDAoKX3JlYWxfdGltZSI2CghMYWJlbFNldBIMCgRuYW1lGAEgASgJEgwKBHNpemUYAiABKAUSDgoGbGFiZWxzGAMgAygJIjsKCk1vZGVsSW5wdXQSDQoFd2lkdGgYASABKAUSDgoGaGVpZ2h0GAIgASgFEg4KBnJlc2l6ZRgDIAEoCSJbChFEZXRlY3Rpb25EZWZhdWx0cxIXCg9zY29yZV90aHJlc2hvbGQYASABKAISFQoNaW91X3RocmVzaG9sZBgCIAEoAhIWCg5tYXhfZGV0ZWN0aW9ucxgDIAEoBSLjAQoKUHJvdmVuYW5jZRIWCg53ZWlnaHRzX3NvdXJjZRgBIAEoCRIWCg53ZWlnaHRzX3NoYTI1NhgCIAEoCRIQCghleHBvcnRlchgDIAEoCRITCgtleHBvcnRlZF9hdBgEIAEoCRI4CglsaWJyYXJpZXMYBSADKAsyJS52aXNhdmlzLnYxLlByb3ZlbmFuY2UuTGlicmFyaWVzRW50cnkSEgoKY29udmVyc2lvbhgGIAEoCRowCg5MaWJyYXJpZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjUKDFZlcmlmaWNhdGlvbhIOCgZkaWdlc3QYASABKAgSFQoNZ29sZGVuX3NhbXBsZRgCIAEoCCKOAgoHUmVjZWlwdBIPCgdtYWRlX2F0GAEgASgJEhcKD3Njb3JlX3RvbGVyYW5jZRgCIAEoARIYChBib3hfdG9sZXJhbmNlX3B4GAMgASgBEhwKFG1heF9zY29yZV9kaWZmZXJlbmNlGAQgASgBEiIKFW1heF9ib3hfZGlmZmVyZW5jZV9weBgFIAEoAUgAiAEBEiwKBHJvd3MYBiABKAsyGS52aXNhdmlzLnYxLlJvd0NvbXBhcmlzb25IAYgBARIsCghwaWN0dXJlcxgHIAMoCzIaLnZpc2F2aXMudjEuUmVjZWlwdFBpY3R1cmVCGAoWX21heF9ib3hfZGlmZmVyZW5jZV9weEIHCgVfcm93cyJbCg1Sb3dDb21wYXJpc29uEg0KBWNvdW50GAEgASgDEhwKFG1heF9zY29yZV9kaWZmZXJlbmNlGAIgASgBEh0KFW1heF9ib3hfZGlmZmVyZW5jZV9weBgDIAEoASLBAgoOUmVjZWlwdFBpY3R1cmUSDAoEbmFtZRgBIAEoCRINCgV3aWR0aBgCIAEoBRIOCgZoZWlnaHQYAyABKAUSHAoPc2NvcmVfdGhyZXNob2xkGAQgASgBSACIAQESEAoIY29tcGFyZWQYBSABKAUSDwoHZXhjdXNlZBgGIAEoBRIcChRtYXhfc2NvcmVfZGlmZmVyZW5jZRgHIAEoARIiChVtYXhfYm94X2RpZmZlcmVuY2VfcHgYCCABKAFIAYgBARIWCglzYW1lX3RvcDEYCSABKAhIAogBARIRCglvbmx5X2hlcmUYCiABKAUSGAoQb25seV9pbl9vcmlnaW5hbBgLIAEoBUISChBfc2NvcmVfdGhyZXNob2xkQhgKFl9tYXhfYm94X2RpZmZlcmVuY2VfcHhCDAoKX3NhbWVfdG9wMSJ+CghBY2N1cmFjeRIOCgZtZXRyaWMYASABKAkSDQoFdmFsdWUYAiABKAESEAoIb3JpZ2luYWwYAyABKAESEAoIcGljdHVyZXMYBCABKAUSDgoGc291cmNlGAUgASgJEhAKCGhlbGRfb3V0GAYgASgIEg0KBWVycm9yGAcgASgBKlAKBFRhc2sSFAoQVEFTS19VTlNQRUNJRklFRBAAEhcKE1RBU0tfQ0xBU1NJRklDQVRJT04QARIZChVUQVNLX09CSkVDVF9ERVRFQ1RJT04QAiqFAQoLUGl4ZWxGb3JtYXQSHAoYUElYRUxfRk9STUFUX1VOU1BFQ0lGSUVEEAASFAoQUElYRUxfRk9STUFUX1JHQhABEhQKEFBJWEVMX0ZPUk1BVF9CR1IQAhIVChFQSVhFTF9GT1JNQVRfR1JBWRADEhUKEVBJWEVMX0ZPUk1BVF9OVjEyEAQyxwMKDVZpc2lvblNlcnZpY2USRQoIQ2xhc3NpZnkSGy52aXNhdmlzLnYxLkNsYXNzaWZ5UmVxdWVzdBocLnZpc2F2aXMudjEuQ2xhc3NpZnlSZXNwb25zZRI/CgZEZXRlY3QSGS52aXNhdmlzLnYxLkRldGVjdFJlcXVlc3QaGi52aXNhdmlzLnYxLkRldGVjdFJlc3BvbnNlEkIKB0NvbXBhcmUSGi52aXNhdmlzLnYxLkNvbXBhcmVSZXF1ZXN0GhsudmlzYXZpcy52MS5Db21wYXJlUmVzcG9uc2USVgoNQ29tcGFyZVN0cmVhbRIgLnZpc2F2aXMudjEuQ29tcGFyZVN0cmVhbVJlcXVlc3QaIS52aXNhdmlzLnYxLkNvbXBhcmVTdHJlYW1SZXNwb25zZTABEksKCkxpc3RNb2RlbHMSHS52aXNhdmlzLnYxLkxpc3RNb2RlbHNSZXF1ZXN0Gh4udmlzYXZpcy52MS5MaXN0TW9kZWxzUmVzcG9uc2USRQoIR2V0TW9kZWwSGy52aXNhdmlzLnYxLkdldE1vZGVsUmVxdWVzdBocLnZpc2F2aXMudjEuR2V0TW9kZWxSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Chd2aXNhdmlzL3YxL3Zpc2lvbi5wcm90bxIKdmlzYXZpcy52MSJJCgVJbWFnZRIRCgdlbmNvZGVkGAEgASgMSAASIwoDcmF3GAIgASgLMhQudmlzYXZpcy52MS5SYXdJbWFnZUgAQggKBnNvdXJjZSJgCghSYXdJbWFnZRInCgZmb3JtYXQYASABKA4yFy52aXNhdmlzLnYxLlBpeGVsRm9ybWF0Eg0KBXdpZHRoGAIgASgFEg4KBmhlaWdodBgDIAEoBRIMCgRkYXRhGAQgASgMIroBCg9DbGFzc2lmeVJlcXVlc3QSIAoFaW1hZ2UYASABKAsyES52aXNhdmlzLnYxLkltYWdlEg0KBW1vZGVsGAIgASgJEhQKB3ZlcnNpb24YAyABKAVIAIgBARISCgV0b3BfaxgEIAEoBUgBiAEBEhAKCGFubm90YXRlGAUgASgIEiQKB2V4cGxhaW4YHiABKAsyEy52aXNhdmlzLnYxLkV4cGxhaW5CCgoIX3ZlcnNpb25CCAoGX3RvcF9rIp0CChBDbGFzc2lmeVJlc3BvbnNlEjMKD2NsYXNzaWZpY2F0aW9ucxgBIAMoCzIaLnZpc2F2aXMudjEuQ2xhc3NpZmljYXRpb24SJwoJc2VydmVkX2J5GAIgASgLMhQudmlzYXZpcy52MS5TZXJ2ZWRCeRIkCgd0aW1pbmdzGAMgASgLMhMudmlzYXZpcy52MS5UaW1pbmdzEikKCmltYWdlX3NpemUYBCABKAsyFS52aXNhdmlzLnYxLkltYWdlU2l6ZRIzCg9hbm5vdGF0ZWRfaW1hZ2UYBSABKAsyGi52aXNhdmlzLnYxLkFubm90YXRlZEltYWdlEiUKCGhlYXRfbWFwGB4gASgLMhMudmlzYXZpcy52MS5IZWF0TWFwIkAKDkNsYXNzaWZpY2F0aW9uEhAKCGNsYXNzX2lkGAEgASgFEg0KBWxhYmVsGAIgASgJEg0KBXNjb3JlGAMgASgCItICCg1EZXRlY3RSZXF1ZXN0EiAKBWltYWdlGAEgASgLMhEudmlzYXZpcy52MS5JbWFnZRINCgVtb2RlbBgCIAEoCRIUCgd2ZXJzaW9uGAMgASgFSACIAQESHAoPc2NvcmVfdGhyZXNob2xkGAQgASgCSAGIAQESGgoNaW91X3RocmVzaG9sZBgFIAEoAkgCiAEBEhsKDm1heF9kZXRlY3Rpb25zGAYgASgFSAOIAQESDgoGbGFiZWxzGAcgAygJEhYKDmNsYXNzX2Fnbm9zdGljGAggASgIEhAKCGFubm90YXRlGAkgASgIEiQKB2V4cGxhaW4YHiABKAsyEy52aXNhdmlzLnYxLkV4cGxhaW5CCgoIX3ZlcnNpb25CEgoQX3Njb3JlX3RocmVzaG9sZEIQCg5faW91X3RocmVzaG9sZEIRCg9fbWF4X2RldGVjdGlvbnMikQIKDkRldGVjdFJlc3BvbnNlEikKCmRldGVjdGlvbnMYASADKAsyFS52aXNhdmlzLnYxLkRldGVjdGlvbhInCglzZXJ2ZWRfYnkYAiABKAsyFC52aXNhdmlzLnYxLlNlcnZlZEJ5EiQKB3RpbWluZ3MYAyABKAsyEy52aXNhdmlzLnYxLlRpbWluZ3MSKQoKaW1hZ2Vfc2l6ZRgEIAEoCzIVLnZpc2F2aXMudjEuSW1hZ2VTaXplEjMKD2Fubm90YXRlZF9pbWFnZRgFIAEoCzIaLnZpc2F2aXMudjEuQW5ub3RhdGVkSW1hZ2USJQoIaGVhdF9tYXAYHiABKAsyEy52aXNhdmlzLnYxLkhlYXRNYXAiYQoJRGV0ZWN0aW9uEiQKA2JveBgBIAEoCzIXLnZpc2F2aXMudjEuQm91bmRpbmdCb3gSEAoIY2xhc3NfaWQYAiABKAUSDQoFbGFiZWwYAyABKAkSDQoFc2NvcmUYBCABKAIiSQoLQm91bmRpbmdCb3gSDQoFeF9taW4YASABKAISDQoFeV9taW4YAiABKAISDQoFeF9tYXgYAyABKAISDQoFeV9tYXgYBCABKAIiJwoHRXhwbGFpbhISCgVsYWJlbBgBIAEoCUgAiAEBQggKBl9sYWJlbCKaAQoHSGVhdE1hcBIQCghjbGFzc19pZBgBIAEoBRINCgVsYWJlbBgCIAEoCRINCgV3aWR0aBgDIAEoBRIOCgZoZWlnaHQYBCABKAUSDgoGdmFsdWVzGAUgAygCEgsKA21pbhgGIAEoAhILCgNtYXgYByABKAISJQoEYXJlYRgIIAEoCzIXLnZpc2F2aXMudjEuSGVhdE1hcEFyZWEiSQoLSGVhdE1hcEFyZWESDQoFeF9taW4YASABKAISDQoFeV9taW4YAiABKAISDQoFeF9tYXgYAyABKAISDQoFeV9tYXgYBCABKAIisgMKDkNvbXBhcmVSZXF1ZXN0EiAKBWltYWdlGAEgASgLMhEudmlzYXZpcy52MS5JbWFnZRIfCgV0YXNrcxgCIAMoDjIQLnZpc2F2aXMudjEuVGFzaxIOCgZtb2RlbHMYAyADKAkSFQoIYmFzZWxpbmUYBCABKAlIAIgBARISCgV0b3BfaxgFIAEoBUgBiAEBEhwKD3Njb3JlX3RocmVzaG9sZBgGIAEoAkgCiAEBEhoKDWlvdV90aHJlc2hvbGQYByABKAJIA4gBARIbCg5tYXhfZGV0ZWN0aW9ucxgIIAEoBUgEiAEBEg4KBmxhYmVscxgJIAMoCRIWCg5jbGFzc19hZ25vc3RpYxgKIAEoCBIQCghhbm5vdGF0ZRgLIAEoCBIkCgdleHBsYWluGB4gASgLMhMudmlzYXZpcy52MS5FeHBsYWluEhsKE2Fubm90YXRlX2RpZmZlcmVuY2UYHyABKAhCCwoJX2Jhc2VsaW5lQggKBl90b3Bfa0ISChBfc2NvcmVfdGhyZXNob2xkQhAKDl9pb3VfdGhyZXNob2xkQhEKD19tYXhfZGV0ZWN0aW9ucyKXAgoPQ29tcGFyZVJlc3BvbnNlEi8KC2NvbXBhcmlzb25zGAEgAygLMhoudmlzYXZpcy52MS5UYXNrQ29tcGFyaXNvbhIqCghsZWZ0X291dBgCIAMoCzIYLnZpc2F2aXMudjEuTGVmdE91dE1vZGVsEiEKBm1vZGVscxgDIAMoCzIRLnZpc2F2aXMudjEuTW9kZWwSKQoKaW1hZ2Vfc2l6ZRgEIAEoCzIVLnZpc2F2aXMudjEuSW1hZ2VTaXplEiQKB3RpbWluZ3MYBSABKAsyEy52aXNhdmlzLnYxLlRpbWluZ3MSMwoPYW5ub3RhdGVkX2ltYWdlGAYgASgLMhoudmlzYXZpcy52MS5Bbm5vdGF0ZWRJbWFnZSKIAQoOVGFza0NvbXBhcmlzb24SHgoEdGFzaxgBIAEoDjIQLnZpc2F2aXMudjEuVGFzaxIQCghiYXNlbGluZRgCIAEoCRIoCgdhbnN3ZXJzGAMgAygLMhcudmlzYXZpcy52MS5Nb2RlbEFuc3dlchIaChJub3RoaW5nX3RvX2NvbXBhcmUYBCABKAkiogMKC01vZGVsQW5zd2VyEicKCXNlcnZlZF9ieRgBIAEoCzIULnZpc2F2aXMudjEuU2VydmVkQnkSKAoGc3RhdHVzGAIgASgLMhgudmlzYXZpcy52MS5BbnN3ZXJTdGF0dXMSMwoPY2xhc3NpZmljYXRpb25zGAMgAygLMhoudmlzYXZpcy52MS5DbGFzc2lmaWNhdGlvbhIpCgpkZXRlY3Rpb25zGAQgAygLMhUudmlzYXZpcy52MS5EZXRlY3Rpb24SJAoHdGltaW5ncxgFIAEoCzITLnZpc2F2aXMudjEuVGltaW5ncxJHChhjbGFzc2lmaWNhdGlvbl9hZ3JlZW1lbnQYBiABKAsyIy52aXNhdmlzLnYxLkNsYXNzaWZpY2F0aW9uQWdyZWVtZW50SAASPQoTZGV0ZWN0aW9uX2FncmVlbWVudBgHIAEoCzIeLnZpc2F2aXMudjEuRGV0ZWN0aW9uQWdyZWVtZW50SAASJQoIaGVhdF9tYXAYHiABKAsyEy52aXNhdmlzLnYxLkhlYXRNYXBCCwoJYWdyZWVtZW50Ii0KDEFuc3dlclN0YXR1cxIMCgRjb2RlGAEgASgFEg8KB21lc3NhZ2UYAiABKAkiiQEKF0NsYXNzaWZpY2F0aW9uQWdyZWVtZW50EhEKCXNhbWVfdG9wMRgBIAEoCBIVCg10b3Bfa19vdmVybGFwGAIgASgBEiYKGWplbnNlbl9zaGFubm9uX2RpdmVyZ2VuY2UYAyABKAFIAIgBAUIcChpfamVuc2VuX3NoYW5ub25fZGl2ZXJnZW5jZSLtAQoSRGV0ZWN0aW9uQWdyZWVtZW50Eg8KB21hdGNoZWQYASABKAUSEQoJb25seV9oZXJlGAIgASgFEhgKEG9ubHlfaW5fYmFzZWxpbmUYAyABKAUSFQoIbWVhbl9pb3UYBCABKAFIAIgBARIiChVtZWFuX3Njb3JlX2RpZmZlcmVuY2UYBSABKAFIAYgBARIKCgJmMRgGIAEoARIrCgdtYXRjaGVzGAcgAygLMhoudmlzYXZpcy52MS5EZXRlY3Rpb25NYXRjaEILCglfbWVhbl9pb3VCGAoWX21lYW5fc2NvcmVfZGlmZmVyZW5jZSJECg5EZXRlY3Rpb25NYXRjaBINCgVpbmRleBgBIAEoBRIWCg5iYXNlbGluZV9pbmRleBgCIAEoBRILCgNpb3UYAyABKAEiLQoMTGVmdE91dE1vZGVsEg0KBW1vZGVsGAEgASgJEg4KBnJlYXNvbhgCIAEoCSK4AwoUQ29tcGFyZVN0cmVhbVJlcXVlc3QSIAoFaW1hZ2UYASABKAsyES52aXNhdmlzLnYxLkltYWdlEh8KBXRhc2tzGAIgAygOMhAudmlzYXZpcy52MS5UYXNrEg4KBm1vZGVscxgDIAMoCRIVCghiYXNlbGluZRgEIAEoCUgAiAEBEhIKBXRvcF9rGAUgASgFSAGIAQESHAoPc2NvcmVfdGhyZXNob2xkGAYgASgCSAKIAQESGgoNaW91X3RocmVzaG9sZBgHIAEoAkgDiAEBEhsKDm1heF9kZXRlY3Rpb25zGAggASgFSASIAQESDgoGbGFiZWxzGAkgAygJEhYKDmNsYXNzX2Fnbm9zdGljGAogASgIEhAKCGFubm90YXRlGAsgASgIEiQKB2V4cGxhaW4YHiABKAsyEy52aXNhdmlzLnYxLkV4cGxhaW4SGwoTYW5ub3RhdGVfZGlmZmVyZW5jZRgfIAEoCEILCglfYmFzZWxpbmVCCAoGX3RvcF9rQhIKEF9zY29yZV90aHJlc2hvbGRCEAoOX2lvdV90aHJlc2hvbGRCEQoPX21heF9kZXRlY3Rpb25zIn4KFUNvbXBhcmVTdHJlYW1SZXNwb25zZRIsCgZhbnN3ZXIYASABKAsyGi52aXNhdmlzLnYxLlN0cmVhbWVkQW5zd2VySAASLgoHc3VtbWFyeRgCIAEoCzIbLnZpc2F2aXMudjEuQ29tcGFyZVJlc3BvbnNlSABCBwoFZXZlbnQiWQoOU3RyZWFtZWRBbnN3ZXISHgoEdGFzaxgBIAEoDjIQLnZpc2F2aXMudjEuVGFzaxInCgZhbnN3ZXIYAiABKAsyFy52aXNhdmlzLnYxLk1vZGVsQW5zd2VyIhMKEUxpc3RNb2RlbHNSZXF1ZXN0IjcKEkxpc3RNb2RlbHNSZXNwb25zZRIhCgZtb2RlbHMYASADKAsyES52aXNhdmlzLnYxLk1vZGVsIkIKD0dldE1vZGVsUmVxdWVzdBINCgVtb2RlbBgBIAEoCRIUCgd2ZXJzaW9uGAIgASgFSACIAQFCCgoIX3ZlcnNpb24iNAoQR2V0TW9kZWxSZXNwb25zZRIgCgVtb2RlbBgBIAEoCzIRLnZpc2F2aXMudjEuTW9kZWwicQoIU2VydmVkQnkSDQoFbW9kZWwYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIRCglwcmVjaXNpb24YAyABKAkSGgoSZXhlY3V0aW9uX3Byb3ZpZGVyGAQgASgJEhYKDnJhbmRvbV93ZWlnaHRzGAUgASgIIoUBCgdUaW1pbmdzEhAKCHF1ZXVlX21zGAEgASgBEhEKCWRlY29kZV9tcxgCIAEoARIVCg1wcmVwcm9jZXNzX21zGAMgASgBEhQKDGluZmVyZW5jZV9tcxgEIAEoARIWCg5wb3N0cHJvY2Vzc19tcxgFIAEoARIQCgh0b3RhbF9tcxgGIAEoASIqCglJbWFnZVNpemUSDQoFd2lkdGgYASABKAUSDgoGaGVpZ2h0GAIgASgFIloKDkFubm90YXRlZEltYWdlEg8KB2VuY29kZWQYASABKAwSEgoKbWVkaWFfdHlwZRgCIAEoCRIjCgRzaXplGAMgASgLMhUudmlzYXZpcy52MS5JbWFnZVNpemUikAQKBU1vZGVsEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoBRIQCgh2ZXJzaW9ucxgDIAMoBRIfCgV0YXNrcxgEIAMoDjIQLnZpc2F2aXMudjEuVGFzaxIRCglwcmVjaXNpb24YBSABKAkSEgoKdmFyaWFudF9vZhgGIAEoCRIaChJleGVjdXRpb25fcHJvdmlkZXIYByABKAkSFgoOcmFuZG9tX3dlaWdodHMYCCABKAgSJQoFZmFjdHMYCSABKAsyFi52aXNhdmlzLnYxLk1vZGVsRmFjdHMSJwoJbGFiZWxfc2V0GAogASgLMhQudmlzYXZpcy52MS5MYWJlbFNldBIlCgVpbnB1dBgLIAEoCzIWLnZpc2F2aXMudjEuTW9kZWxJbnB1dBI5ChJkZXRlY3Rpb25fZGVmYXVsdHMYDCABKAsyHS52aXNhdmlzLnYxLkRldGVjdGlvbkRlZmF1bHRzEioKCnByb3ZlbmFuY2UYDSABKAsyFi52aXNhdmlzLnYxLlByb3ZlbmFuY2USLgoMdmVyaWZpY2F0aW9uGA4gASgLMhgudmlzYXZpcy52MS5WZXJpZmljYXRpb24SJAoHcmVjZWlwdBgPIAEoCzITLnZpc2F2aXMudjEuUmVjZWlwdBImCghhY2N1cmFjeRgQIAEoCzIULnZpc2F2aXMudjEuQWNjdXJhY3ki9gIKCk1vZGVsRmFjdHMSFAoMYXJjaGl0ZWN0dXJlGAEgASgJEhQKDG9yZ2FuaXphdGlvbhgCIAEoCRIQCghjYXRlZ29yeRgDIAEoCRIQCghtb2RhbGl0eRgEIAEoCRIUCgxyZWxlYXNlX2RhdGUYBSABKAkSGwoOY29udGV4dF93aW5kb3cYBiABKAVIAIgBARIXCg9wYXJhbWV0ZXJfY291bnQYByABKAMSFAoMY29kZV9saWNlbnNlGAggASgJEhcKD3dlaWdodHNfbGljZW5zZRgJIAEoCRIWCglyZWFsX3RpbWUYCiABKAhIAYgBARI0Cgdzb3VyY2VzGAsgAygLMiMudmlzYXZpcy52MS5Nb2RlbEZhY3RzLlNvdXJjZXNFbnRyeRouCgxTb3VyY2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fY29udGV4dF93aW5kb3dCDAoKX3JlYWxfdGltZSI2CghMYWJlbFNldBIMCgRuYW1lGAEgASgJEgwKBHNpemUYAiABKAUSDgoGbGFiZWxzGAMgAygJIjsKCk1vZGVsSW5wdXQSDQoFd2lkdGgYASABKAUSDgoGaGVpZ2h0GAIgASgFEg4KBnJlc2l6ZRgDIAEoCSJbChFEZXRlY3Rpb25EZWZhdWx0cxIXCg9zY29yZV90aHJlc2hvbGQYASABKAISFQoNaW91X3RocmVzaG9sZBgCIAEoAhIWCg5tYXhfZGV0ZWN0aW9ucxgDIAEoBSLjAQoKUHJvdmVuYW5jZRIWCg53ZWlnaHRzX3NvdXJjZRgBIAEoCRIWCg53ZWlnaHRzX3NoYTI1NhgCIAEoCRIQCghleHBvcnRlchgDIAEoCRITCgtleHBvcnRlZF9hdBgEIAEoCRI4CglsaWJyYXJpZXMYBSADKAsyJS52aXNhdmlzLnYxLlByb3ZlbmFuY2UuTGlicmFyaWVzRW50cnkSEgoKY29udmVyc2lvbhgGIAEoCRowCg5MaWJyYXJpZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjUKDFZlcmlmaWNhdGlvbhIOCgZkaWdlc3QYASABKAgSFQoNZ29sZGVuX3NhbXBsZRgCIAEoCCLsAgoHUmVjZWlwdBIPCgdtYWRlX2F0GAEgASgJEhcKD3Njb3JlX3RvbGVyYW5jZRgCIAEoARIYChBib3hfdG9sZXJhbmNlX3B4GAMgASgBEhwKFG1heF9zY29yZV9kaWZmZXJlbmNlGAQgASgBEiIKFW1heF9ib3hfZGlmZmVyZW5jZV9weBgFIAEoAUgAiAEBEiwKBHJvd3MYBiABKAsyGS52aXNhdmlzLnYxLlJvd0NvbXBhcmlzb25IAYgBARIsCghwaWN0dXJlcxgHIAMoCzIaLnZpc2F2aXMudjEuUmVjZWlwdFBpY3R1cmUSGgoSaGVhdF9tYXBfdG9sZXJhbmNlGB4gASgBEiQKF21heF9oZWF0X21hcF9kaWZmZXJlbmNlGB8gASgBSAKIAQFCGAoWX21heF9ib3hfZGlmZmVyZW5jZV9weEIHCgVfcm93c0IaChhfbWF4X2hlYXRfbWFwX2RpZmZlcmVuY2UiWwoNUm93Q29tcGFyaXNvbhINCgVjb3VudBgBIAEoAxIcChRtYXhfc2NvcmVfZGlmZmVyZW5jZRgCIAEoARIdChVtYXhfYm94X2RpZmZlcmVuY2VfcHgYAyABKAEigwMKDlJlY2VpcHRQaWN0dXJlEgwKBG5hbWUYASABKAkSDQoFd2lkdGgYAiABKAUSDgoGaGVpZ2h0GAMgASgFEhwKD3Njb3JlX3RocmVzaG9sZBgEIAEoAUgAiAEBEhAKCGNvbXBhcmVkGAUgASgFEg8KB2V4Y3VzZWQYBiABKAUSHAoUbWF4X3Njb3JlX2RpZmZlcmVuY2UYByABKAESIgoVbWF4X2JveF9kaWZmZXJlbmNlX3B4GAggASgBSAGIAQESFgoJc2FtZV90b3AxGAkgASgISAKIAQESEQoJb25seV9oZXJlGAogASgFEhgKEG9ubHlfaW5fb3JpZ2luYWwYCyABKAUSJAoXbWF4X2hlYXRfbWFwX2RpZmZlcmVuY2UYHiABKAFIA4gBAUISChBfc2NvcmVfdGhyZXNob2xkQhgKFl9tYXhfYm94X2RpZmZlcmVuY2VfcHhCDAoKX3NhbWVfdG9wMUIaChhfbWF4X2hlYXRfbWFwX2RpZmZlcmVuY2UifgoIQWNjdXJhY3kSDgoGbWV0cmljGAEgASgJEg0KBXZhbHVlGAIgASgBEhAKCG9yaWdpbmFsGAMgASgBEhAKCHBpY3R1cmVzGAQgASgFEg4KBnNvdXJjZRgFIAEoCRIQCghoZWxkX291dBgGIAEoCBINCgVlcnJvchgHIAEoASpQCgRUYXNrEhQKEFRBU0tfVU5TUEVDSUZJRUQQABIXChNUQVNLX0NMQVNTSUZJQ0FUSU9OEAESGQoVVEFTS19PQkpFQ1RfREVURUNUSU9OEAIqhQEKC1BpeGVsRm9ybWF0EhwKGFBJWEVMX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhQKEFBJWEVMX0ZPUk1BVF9SR0IQARIUChBQSVhFTF9GT1JNQVRfQkdSEAISFQoRUElYRUxfRk9STUFUX0dSQVkQAxIVChFQSVhFTF9GT1JNQVRfTlYxMhAEMscDCg1WaXNpb25TZXJ2aWNlEkUKCENsYXNzaWZ5EhsudmlzYXZpcy52MS5DbGFzc2lmeVJlcXVlc3QaHC52aXNhdmlzLnYxLkNsYXNzaWZ5UmVzcG9uc2USPwoGRGV0ZWN0EhkudmlzYXZpcy52MS5EZXRlY3RSZXF1ZXN0GhoudmlzYXZpcy52MS5EZXRlY3RSZXNwb25zZRJCCgdDb21wYXJlEhoudmlzYXZpcy52MS5Db21wYXJlUmVxdWVzdBobLnZpc2F2aXMudjEuQ29tcGFyZVJlc3BvbnNlElYKDUNvbXBhcmVTdHJlYW0SIC52aXNhdmlzLnYxLkNvbXBhcmVTdHJlYW1SZXF1ZXN0GiEudmlzYXZpcy52MS5Db21wYXJlU3RyZWFtUmVzcG9uc2UwARJLCgpMaXN0TW9kZWxzEh0udmlzYXZpcy52MS5MaXN0TW9kZWxzUmVxdWVzdBoeLnZpc2F2aXMudjEuTGlzdE1vZGVsc1Jlc3BvbnNlEkUKCEdldE1vZGVsEhsudmlzYXZpcy52MS5HZXRNb2RlbFJlcXVlc3QaHC52aXNhdmlzLnYxLkdldE1vZGVsUmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * A picture: encoded or raw, never a URL.
@@ -138,6 +138,13 @@ export type ClassifyRequest = Message<"visavis.v1.ClassifyRequest"> & {
    * @generated from field: bool annotate = 5;
    */
   annotate: boolean;
+
+  /**
+   * Asks for a heat map. Absent: none.
+   *
+   * @generated from field: visavis.v1.Explain explain = 30;
+   */
+  explain?: Explain | undefined;
 };
 
 /**
@@ -187,6 +194,13 @@ export type ClassifyResponse = Message<"visavis.v1.ClassifyResponse"> & {
    * @generated from field: visavis.v1.AnnotatedImage annotated_image = 5;
    */
   annotatedImage?: AnnotatedImage | undefined;
+
+  /**
+   * The heat map. Absent unless `explain` is set.
+   *
+   * @generated from field: visavis.v1.HeatMap heat_map = 30;
+   */
+  heatMap?: HeatMap | undefined;
 };
 
 /**
@@ -302,6 +316,13 @@ export type DetectRequest = Message<"visavis.v1.DetectRequest"> & {
    * @generated from field: bool annotate = 9;
    */
   annotate: boolean;
+
+  /**
+   * Asks for a heat map. Absent: none.
+   *
+   * @generated from field: visavis.v1.Explain explain = 30;
+   */
+  explain?: Explain | undefined;
 };
 
 /**
@@ -351,6 +372,13 @@ export type DetectResponse = Message<"visavis.v1.DetectResponse"> & {
    * @generated from field: visavis.v1.AnnotatedImage annotated_image = 5;
    */
   annotatedImage?: AnnotatedImage | undefined;
+
+  /**
+   * The heat map. Absent unless `explain` is set.
+   *
+   * @generated from field: visavis.v1.HeatMap heat_map = 30;
+   */
+  heatMap?: HeatMap | undefined;
 };
 
 /**
@@ -445,6 +473,145 @@ export const BoundingBoxSchema: GenMessage<BoundingBox> = /*@__PURE__*/
   messageDesc(file_visavis_v1_vision, 8);
 
 /**
+ * Asks for a heat map: how much each part of the picture speaks for a label.
+ *
+ * @generated from message visavis.v1.Explain
+ */
+export type Explain = Message<"visavis.v1.Explain"> & {
+  /**
+   * The label; must be one of the model's. Absent: the first of the answer, or the best candidate
+   * below the threshold if a detector finds nothing.
+   *
+   * @generated from field: optional string label = 1;
+   */
+  label?: string | undefined;
+};
+
+/**
+ * Describes the message visavis.v1.Explain.
+ * Use `create(ExplainSchema)` to create a new message.
+ */
+export const ExplainSchema: GenMessage<Explain> = /*@__PURE__*/
+  messageDesc(file_visavis_v1_vision, 9);
+
+/**
+ * How much each cell of a grid over a part of the picture speaks for a label. Annotated pictures
+ * show it in colours from the smallest value to the largest.
+ *
+ * @generated from message visavis.v1.HeatMap
+ */
+export type HeatMap = Message<"visavis.v1.HeatMap"> & {
+  /**
+   * Index of the label in the model's label set. Range [0, number of labels - 1].
+   *
+   * @generated from field: int32 class_id = 1;
+   */
+  classId: number;
+
+  /**
+   * Name of the label.
+   *
+   * @generated from field: string label = 2;
+   */
+  label: string;
+
+  /**
+   * Number of columns. Range [1, 4096].
+   *
+   * @generated from field: int32 width = 3;
+   */
+  width: number;
+
+  /**
+   * Number of rows. Range [1, 4096].
+   *
+   * @generated from field: int32 height = 4;
+   */
+  height: number;
+
+  /**
+   * One value for each cell, top row first. Classifiers: the class activation map, of any range;
+   * its mean is the label's logit less the bias of the last layer. Detectors: the best score of the
+   * label in the cell, range [0, 1].
+   *
+   * @generated from field: repeated float values = 5;
+   */
+  values: number[];
+
+  /**
+   * The smallest value.
+   *
+   * @generated from field: float min = 6;
+   */
+  min: number;
+
+  /**
+   * The largest value.
+   *
+   * @generated from field: float max = 7;
+   */
+  max: number;
+
+  /**
+   * The part of the picture that the cells cover; all have the same size.
+   *
+   * @generated from field: visavis.v1.HeatMapArea area = 8;
+   */
+  area?: HeatMapArea | undefined;
+};
+
+/**
+ * Describes the message visavis.v1.HeatMap.
+ * Use `create(HeatMapSchema)` to create a new message.
+ */
+export const HeatMapSchema: GenMessage<HeatMap> = /*@__PURE__*/
+  messageDesc(file_visavis_v1_vision, 10);
+
+/**
+ * A rectangle in pixels of the upright picture; (0, 0) is the top left corner. A classifier sees
+ * only a part of the picture. A detector sees padding too, so its area may exceed the picture by a
+ * part of a cell.
+ *
+ * @generated from message visavis.v1.HeatMapArea
+ */
+export type HeatMapArea = Message<"visavis.v1.HeatMapArea"> & {
+  /**
+   * Left edge.
+   *
+   * @generated from field: float x_min = 1;
+   */
+  xMin: number;
+
+  /**
+   * Top edge.
+   *
+   * @generated from field: float y_min = 2;
+   */
+  yMin: number;
+
+  /**
+   * Right edge.
+   *
+   * @generated from field: float x_max = 3;
+   */
+  xMax: number;
+
+  /**
+   * Bottom edge.
+   *
+   * @generated from field: float y_max = 4;
+   */
+  yMax: number;
+};
+
+/**
+ * Describes the message visavis.v1.HeatMapArea.
+ * Use `create(HeatMapAreaSchema)` to create a new message.
+ */
+export const HeatMapAreaSchema: GenMessage<HeatMapArea> = /*@__PURE__*/
+  messageDesc(file_visavis_v1_vision, 11);
+
+/**
  * Request to compare the answers of all capable models on one image.
  *
  * @generated from message visavis.v1.CompareRequest
@@ -529,6 +696,22 @@ export type CompareRequest = Message<"visavis.v1.CompareRequest"> & {
    * @generated from field: bool annotate = 11;
    */
   annotate: boolean;
+
+  /**
+   * Asks for a heat map of each answer. A model that can't give it fails, with INVALID_ARGUMENT in
+   * its status. Absent: none.
+   *
+   * @generated from field: visavis.v1.Explain explain = 30;
+   */
+  explain?: Explain | undefined;
+
+  /**
+   * True to return the answers drawn side by side, as `annotate` does, with the boxes in three
+   * colours: as in the baseline, only here, only in the baseline.
+   *
+   * @generated from field: bool annotate_difference = 31;
+   */
+  annotateDifference: boolean;
 };
 
 /**
@@ -536,7 +719,7 @@ export type CompareRequest = Message<"visavis.v1.CompareRequest"> & {
  * Use `create(CompareRequestSchema)` to create a new message.
  */
 export const CompareRequestSchema: GenMessage<CompareRequest> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 9);
+  messageDesc(file_visavis_v1_vision, 12);
 
 /**
  * The answers of all models and how far they agree.
@@ -580,7 +763,8 @@ export type CompareResponse = Message<"visavis.v1.CompareResponse"> & {
   timings?: Timings | undefined;
 
   /**
-   * The answers, drawn side by side. Absent unless `annotate` is true.
+   * The answers, drawn side by side. Absent unless `annotate` or
+   * `annotate_difference` is true.
    *
    * @generated from field: visavis.v1.AnnotatedImage annotated_image = 6;
    */
@@ -592,7 +776,7 @@ export type CompareResponse = Message<"visavis.v1.CompareResponse"> & {
  * Use `create(CompareResponseSchema)` to create a new message.
  */
 export const CompareResponseSchema: GenMessage<CompareResponse> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 10);
+  messageDesc(file_visavis_v1_vision, 13);
 
 /**
  * The answers for one task.
@@ -634,7 +818,7 @@ export type TaskComparison = Message<"visavis.v1.TaskComparison"> & {
  * Use `create(TaskComparisonSchema)` to create a new message.
  */
 export const TaskComparisonSchema: GenMessage<TaskComparison> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 11);
+  messageDesc(file_visavis_v1_vision, 14);
 
 /**
  * One model's answer, or the reason that it has none.
@@ -700,6 +884,13 @@ export type ModelAnswer = Message<"visavis.v1.ModelAnswer"> & {
     value: DetectionAgreement;
     case: "detectionAgreement";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * The heat map. Absent unless `explain` is set, and if status is not OK.
+   *
+   * @generated from field: visavis.v1.HeatMap heat_map = 30;
+   */
+  heatMap?: HeatMap | undefined;
 };
 
 /**
@@ -707,7 +898,7 @@ export type ModelAnswer = Message<"visavis.v1.ModelAnswer"> & {
  * Use `create(ModelAnswerSchema)` to create a new message.
  */
 export const ModelAnswerSchema: GenMessage<ModelAnswer> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 12);
+  messageDesc(file_visavis_v1_vision, 15);
 
 /**
  * Outcome of one model's run. A failure does not affect other models.
@@ -735,7 +926,7 @@ export type AnswerStatus = Message<"visavis.v1.AnswerStatus"> & {
  * Use `create(AnswerStatusSchema)` to create a new message.
  */
 export const AnswerStatusSchema: GenMessage<AnswerStatus> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 13);
+  messageDesc(file_visavis_v1_vision, 16);
 
 /**
  * How far two classifiers agree on one image. Labels are matched by id if both models share a
@@ -772,7 +963,7 @@ export type ClassificationAgreement = Message<"visavis.v1.ClassificationAgreemen
  * Use `create(ClassificationAgreementSchema)` to create a new message.
  */
 export const ClassificationAgreementSchema: GenMessage<ClassificationAgreement> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 14);
+  messageDesc(file_visavis_v1_vision, 17);
 
 /**
  * How far two detectors agree on one image. Boxes with the same label and an IoU of at least 0.5
@@ -837,7 +1028,7 @@ export type DetectionAgreement = Message<"visavis.v1.DetectionAgreement"> & {
  * Use `create(DetectionAgreementSchema)` to create a new message.
  */
 export const DetectionAgreementSchema: GenMessage<DetectionAgreement> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 15);
+  messageDesc(file_visavis_v1_vision, 18);
 
 /**
  * A matched pair of detections.
@@ -872,7 +1063,7 @@ export type DetectionMatch = Message<"visavis.v1.DetectionMatch"> & {
  * Use `create(DetectionMatchSchema)` to create a new message.
  */
 export const DetectionMatchSchema: GenMessage<DetectionMatch> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 16);
+  messageDesc(file_visavis_v1_vision, 19);
 
 /**
  * A model that a comparison did not run.
@@ -900,7 +1091,7 @@ export type LeftOutModel = Message<"visavis.v1.LeftOutModel"> & {
  * Use `create(LeftOutModelSchema)` to create a new message.
  */
 export const LeftOutModelSchema: GenMessage<LeftOutModel> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 17);
+  messageDesc(file_visavis_v1_vision, 20);
 
 /**
  * Request to compare the answers of all capable models on one image, streamed. The fields are
@@ -985,6 +1176,20 @@ export type CompareStreamRequest = Message<"visavis.v1.CompareStreamRequest"> & 
    * @generated from field: bool annotate = 11;
    */
   annotate: boolean;
+
+  /**
+   * Asks for a heat map of each answer. As in CompareRequest.
+   *
+   * @generated from field: visavis.v1.Explain explain = 30;
+   */
+  explain?: Explain | undefined;
+
+  /**
+   * True to draw differences, in the summary. As in CompareRequest.
+   *
+   * @generated from field: bool annotate_difference = 31;
+   */
+  annotateDifference: boolean;
 };
 
 /**
@@ -992,7 +1197,7 @@ export type CompareStreamRequest = Message<"visavis.v1.CompareStreamRequest"> & 
  * Use `create(CompareStreamRequestSchema)` to create a new message.
  */
 export const CompareStreamRequestSchema: GenMessage<CompareStreamRequest> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 18);
+  messageDesc(file_visavis_v1_vision, 21);
 
 /**
  * One message of a streamed comparison: each answer as it becomes ready, then the summary.
@@ -1029,7 +1234,7 @@ export type CompareStreamResponse = Message<"visavis.v1.CompareStreamResponse"> 
  * Use `create(CompareStreamResponseSchema)` to create a new message.
  */
 export const CompareStreamResponseSchema: GenMessage<CompareStreamResponse> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 19);
+  messageDesc(file_visavis_v1_vision, 22);
 
 /**
  * One model's answer within a streamed comparison.
@@ -1057,7 +1262,7 @@ export type StreamedAnswer = Message<"visavis.v1.StreamedAnswer"> & {
  * Use `create(StreamedAnswerSchema)` to create a new message.
  */
 export const StreamedAnswerSchema: GenMessage<StreamedAnswer> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 20);
+  messageDesc(file_visavis_v1_vision, 23);
 
 /**
  * Request for the cards of all models.
@@ -1072,7 +1277,7 @@ export type ListModelsRequest = Message<"visavis.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 21);
+  messageDesc(file_visavis_v1_vision, 24);
 
 /**
  * The cards of all models.
@@ -1093,7 +1298,7 @@ export type ListModelsResponse = Message<"visavis.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 22);
+  messageDesc(file_visavis_v1_vision, 25);
 
 /**
  * Request for one model's card.
@@ -1121,7 +1326,7 @@ export type GetModelRequest = Message<"visavis.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 23);
+  messageDesc(file_visavis_v1_vision, 26);
 
 /**
  * One model's card.
@@ -1142,7 +1347,7 @@ export type GetModelResponse = Message<"visavis.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 24);
+  messageDesc(file_visavis_v1_vision, 27);
 
 /**
  * The model that answered a request, and how it ran.
@@ -1191,7 +1396,7 @@ export type ServedBy = Message<"visavis.v1.ServedBy"> & {
  * Use `create(ServedBySchema)` to create a new message.
  */
 export const ServedBySchema: GenMessage<ServedBy> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 25);
+  messageDesc(file_visavis_v1_vision, 28);
 
 /**
  * Time that a request spent in each stage, in milliseconds.
@@ -1248,7 +1453,7 @@ export type Timings = Message<"visavis.v1.Timings"> & {
  * Use `create(TimingsSchema)` to create a new message.
  */
 export const TimingsSchema: GenMessage<Timings> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 26);
+  messageDesc(file_visavis_v1_vision, 29);
 
 /**
  * Size of a picture in upright orientation.
@@ -1276,7 +1481,7 @@ export type ImageSize = Message<"visavis.v1.ImageSize"> & {
  * Use `create(ImageSizeSchema)` to create a new message.
  */
 export const ImageSizeSchema: GenMessage<ImageSize> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 27);
+  messageDesc(file_visavis_v1_vision, 30);
 
 /**
  * A picture that the server has drawn on.
@@ -1312,7 +1517,7 @@ export type AnnotatedImage = Message<"visavis.v1.AnnotatedImage"> & {
  * Use `create(AnnotatedImageSchema)` to create a new message.
  */
 export const AnnotatedImageSchema: GenMessage<AnnotatedImage> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 28);
+  messageDesc(file_visavis_v1_vision, 31);
 
 /**
  * A model's card: its properties, origin and proof.
@@ -1439,7 +1644,7 @@ export type Model = Message<"visavis.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 29);
+  messageDesc(file_visavis_v1_vision, 32);
 
 /**
  * Facts to compare models by. An empty field is unknown.
@@ -1530,7 +1735,7 @@ export type ModelFacts = Message<"visavis.v1.ModelFacts"> & {
  * Use `create(ModelFactsSchema)` to create a new message.
  */
 export const ModelFactsSchema: GenMessage<ModelFacts> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 30);
+  messageDesc(file_visavis_v1_vision, 33);
 
 /**
  * A named list of classes. Models that share one are compared by class id.
@@ -1565,7 +1770,7 @@ export type LabelSet = Message<"visavis.v1.LabelSet"> & {
  * Use `create(LabelSetSchema)` to create a new message.
  */
 export const LabelSetSchema: GenMessage<LabelSet> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 31);
+  messageDesc(file_visavis_v1_vision, 34);
 
 /**
  * How an image is converted to a model's input.
@@ -1600,7 +1805,7 @@ export type ModelInput = Message<"visavis.v1.ModelInput"> & {
  * Use `create(ModelInputSchema)` to create a new message.
  */
 export const ModelInputSchema: GenMessage<ModelInput> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 32);
+  messageDesc(file_visavis_v1_vision, 35);
 
 /**
  * Defaults for requests that do not set these values.
@@ -1635,7 +1840,7 @@ export type DetectionDefaults = Message<"visavis.v1.DetectionDefaults"> & {
  * Use `create(DetectionDefaultsSchema)` to create a new message.
  */
 export const DetectionDefaultsSchema: GenMessage<DetectionDefaults> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 33);
+  messageDesc(file_visavis_v1_vision, 36);
 
 /**
  * Origin of a model file. An empty field is unknown.
@@ -1692,7 +1897,7 @@ export type Provenance = Message<"visavis.v1.Provenance"> & {
  * Use `create(ProvenanceSchema)` to create a new message.
  */
 export const ProvenanceSchema: GenMessage<Provenance> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 34);
+  messageDesc(file_visavis_v1_vision, 37);
 
 /**
  * Checks that passed when a model was loaded.
@@ -1720,7 +1925,7 @@ export type Verification = Message<"visavis.v1.Verification"> & {
  * Use `create(VerificationSchema)` to create a new message.
  */
 export const VerificationSchema: GenMessage<Verification> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 35);
+  messageDesc(file_visavis_v1_vision, 38);
 
 /**
  * How closely a file follows the PyTorch original, from encoded image to final answer, measured at
@@ -1779,6 +1984,21 @@ export type Receipt = Message<"visavis.v1.Receipt"> & {
    * @generated from field: repeated visavis.v1.ReceiptPicture pictures = 7;
    */
   pictures: ReceiptPicture[];
+
+  /**
+   * Largest allowed difference of two heat maps. 0: no limit, or none were compared.
+   *
+   * @generated from field: double heat_map_tolerance = 30;
+   */
+  heatMapTolerance: number;
+
+  /**
+   * Largest measured difference of two heat maps for the best label: of two values, divided by the
+   * largest magnitude in the original's map if that is more than 1. Absent: none were compared.
+   *
+   * @generated from field: optional double max_heat_map_difference = 31;
+   */
+  maxHeatMapDifference?: number | undefined;
 };
 
 /**
@@ -1786,7 +2006,7 @@ export type Receipt = Message<"visavis.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 36);
+  messageDesc(file_visavis_v1_vision, 39);
 
 /**
  * A detector's candidates before non-maximum suppression, compared row by row.
@@ -1821,7 +2041,7 @@ export type RowComparison = Message<"visavis.v1.RowComparison"> & {
  * Use `create(RowComparisonSchema)` to create a new message.
  */
 export const RowComparisonSchema: GenMessage<RowComparison> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 37);
+  messageDesc(file_visavis_v1_vision, 40);
 
 /**
  * The comparison on one picture.
@@ -1907,6 +2127,13 @@ export type ReceiptPicture = Message<"visavis.v1.ReceiptPicture"> & {
    * @generated from field: int32 only_in_original = 11;
    */
   onlyInOriginal: number;
+
+  /**
+   * Largest difference of the heat maps, as in Receipt. Absent: none were compared.
+   *
+   * @generated from field: optional double max_heat_map_difference = 30;
+   */
+  maxHeatMapDifference?: number | undefined;
 };
 
 /**
@@ -1914,7 +2141,7 @@ export type ReceiptPicture = Message<"visavis.v1.ReceiptPicture"> & {
  * Use `create(ReceiptPictureSchema)` to create a new message.
  */
 export const ReceiptPictureSchema: GenMessage<ReceiptPicture> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 38);
+  messageDesc(file_visavis_v1_vision, 41);
 
 /**
  * Accuracy of a file and of its PyTorch original on the same labelled pictures, measured at export.
@@ -1978,7 +2205,7 @@ export type Accuracy = Message<"visavis.v1.Accuracy"> & {
  * Use `create(AccuracySchema)` to create a new message.
  */
 export const AccuracySchema: GenMessage<Accuracy> = /*@__PURE__*/
-  messageDesc(file_visavis_v1_vision, 39);
+  messageDesc(file_visavis_v1_vision, 42);
 
 /**
  * What a model can do with an image.
