@@ -17,7 +17,8 @@ from visavis_server.vision.families import family_of, preprocess_one
 from visavis_server.vision.families.detector import Detector
 from visavis_server.vision.results import DetectOptions
 
-# Heat maps are not compared. ultralytics' half files decode boxes in fp16 too; 0.0051 and 1.3 px were measured.
+# ultralytics' half files decode boxes in fp16 too; 0.0051 and 1.3 px were measured. Heat maps are
+# not compared.
 _HALF = Tolerance(score=1e-2, box_px=3.0, candidate_box_px=20.0, heat_map=math.inf)
 # int8 has no exact tolerance; a graph counts as the same where its answers are this close.
 _INT8 = Tolerance(score=0.15, box_px=8.0, candidate_box_px=1e9, heat_map=math.inf)
