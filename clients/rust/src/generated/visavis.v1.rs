@@ -61,6 +61,9 @@ pub struct ClassifyRequest {
     /// True to return the picture with the labels drawn on it.
     #[prost(bool, tag="5")]
     pub annotate: bool,
+    /// Asks for a heat map. Absent: none.
+    #[prost(message, optional, tag="30")]
+    pub explain: ::core::option::Option<Explain>,
 }
 /// One model's labels for an image.
 #[non_exhaustive]
@@ -82,6 +85,9 @@ pub struct ClassifyResponse {
     /// The picture with the labels drawn on it. Absent unless `annotate` is true.
     #[prost(message, optional, tag="5")]
     pub annotated_image: ::core::option::Option<AnnotatedImage>,
+    /// The heat map. Absent unless `explain` is set.
+    #[prost(message, optional, tag="30")]
+    pub heat_map: ::core::option::Option<HeatMap>,
 }
 /// One label for the whole image.
 #[non_exhaustive]
@@ -133,6 +139,9 @@ pub struct DetectRequest {
     /// True to return the picture with the boxes drawn on it.
     #[prost(bool, tag="9")]
     pub annotate: bool,
+    /// Asks for a heat map. Absent: none.
+    #[prost(message, optional, tag="30")]
+    pub explain: ::core::option::Option<Explain>,
 }
 /// One model's detections in an image.
 #[non_exhaustive]
@@ -154,6 +163,9 @@ pub struct DetectResponse {
     /// The picture with the boxes drawn on it. Absent unless `annotate` is true.
     #[prost(message, optional, tag="5")]
     pub annotated_image: ::core::option::Option<AnnotatedImage>,
+    /// The heat map. Absent unless `explain` is set.
+    #[prost(message, optional, tag="30")]
+    pub heat_map: ::core::option::Option<HeatMap>,
 }
 /// One object found in the image.
 #[non_exhaustive]
@@ -188,6 +200,69 @@ pub struct BoundingBox {
     #[prost(float, tag="3")]
     pub x_max: f32,
     /// Bottom edge. Range [y_min, height].
+    #[prost(float, tag="4")]
+    pub y_max: f32,
+}
+/// Asks for a heat map: how much each part of the picture speaks for a label.
+#[non_exhaustive]
+#[allow(clippy::derive_partial_eq_without_eq)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Explain {
+    /// The label; must be one of the model's. Absent: the first of the answer, or the best candidate
+    /// below the threshold if a detector finds nothing.
+    #[prost(string, optional, tag="1")]
+    pub label: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// How much each cell of a grid over a part of the picture speaks for a label. Annotated pictures
+/// show it in colours from the smallest value to the largest.
+#[non_exhaustive]
+#[allow(clippy::derive_partial_eq_without_eq)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeatMap {
+    /// Index of the label in the model's label set. Range [0, number of labels - 1].
+    #[prost(int32, tag="1")]
+    pub class_id: i32,
+    /// Name of the label.
+    #[prost(string, tag="2")]
+    pub label: ::prost::alloc::string::String,
+    /// Number of columns. Range [1, 4096].
+    #[prost(int32, tag="3")]
+    pub width: i32,
+    /// Number of rows. Range [1, 4096].
+    #[prost(int32, tag="4")]
+    pub height: i32,
+    /// One value for each cell, top row first. Classifiers: the class activation map, of any range;
+    /// its mean is the label's logit less the bias of the last layer. Detectors: the best score of the
+    /// label in the cell, range [0, 1].
+    #[prost(float, repeated, tag="5")]
+    pub values: ::prost::alloc::vec::Vec<f32>,
+    /// The smallest value.
+    #[prost(float, tag="6")]
+    pub min: f32,
+    /// The largest value.
+    #[prost(float, tag="7")]
+    pub max: f32,
+    /// The part of the picture that the cells cover; all have the same size.
+    #[prost(message, optional, tag="8")]
+    pub area: ::core::option::Option<HeatMapArea>,
+}
+/// A rectangle in pixels of the upright picture; (0, 0) is the top left corner. A classifier sees
+/// only a part of the picture. A detector sees padding too, so its area may exceed the picture by a
+/// part of a cell.
+#[non_exhaustive]
+#[allow(clippy::derive_partial_eq_without_eq)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeatMapArea {
+    /// Left edge.
+    #[prost(float, tag="1")]
+    pub x_min: f32,
+    /// Top edge.
+    #[prost(float, tag="2")]
+    pub y_min: f32,
+    /// Right edge.
+    #[prost(float, tag="3")]
+    pub x_max: f32,
+    /// Bottom edge.
     #[prost(float, tag="4")]
     pub y_max: f32,
 }
@@ -232,6 +307,14 @@ pub struct CompareRequest {
     /// True to return the answers drawn side by side.
     #[prost(bool, tag="11")]
     pub annotate: bool,
+    /// Asks for a heat map of each answer. A model that can't give it fails, with INVALID_ARGUMENT in
+    /// its status. Absent: none.
+    #[prost(message, optional, tag="30")]
+    pub explain: ::core::option::Option<Explain>,
+    /// True to return the answers drawn side by side, as `annotate` does, with the boxes in three
+    /// colours: as in the baseline, only here, only in the baseline.
+    #[prost(bool, tag="31")]
+    pub annotate_difference: bool,
 }
 /// The answers of all models and how far they agree.
 #[non_exhaustive]
@@ -253,7 +336,8 @@ pub struct CompareResponse {
     /// Time spent on the whole comparison; each answer has the stages of its model.
     #[prost(message, optional, tag="5")]
     pub timings: ::core::option::Option<Timings>,
-    /// The answers, drawn side by side. Absent unless `annotate` is true.
+    /// The answers, drawn side by side. Absent unless `annotate` or
+    /// `annotate_difference` is true.
     #[prost(message, optional, tag="6")]
     pub annotated_image: ::core::option::Option<AnnotatedImage>,
 }
@@ -295,6 +379,9 @@ pub struct ModelAnswer {
     /// Time spent in each stage. Absent if status is not OK.
     #[prost(message, optional, tag="5")]
     pub timings: ::core::option::Option<Timings>,
+    /// The heat map. Absent unless `explain` is set, and if status is not OK.
+    #[prost(message, optional, tag="30")]
+    pub heat_map: ::core::option::Option<HeatMap>,
     /// Agreement with the baseline's answer. Absent for the baseline itself, and if one of the two
     /// has no answer.
     #[prost(oneof="model_answer::Agreement", tags="6, 7")]
@@ -440,6 +527,12 @@ pub struct CompareStreamRequest {
     /// True to return the answers drawn side by side, in the summary.
     #[prost(bool, tag="11")]
     pub annotate: bool,
+    /// Asks for a heat map of each answer. As in CompareRequest.
+    #[prost(message, optional, tag="30")]
+    pub explain: ::core::option::Option<Explain>,
+    /// True to draw differences, in the summary. As in CompareRequest.
+    #[prost(bool, tag="31")]
+    pub annotate_difference: bool,
 }
 /// One message of a streamed comparison: each answer as it becomes ready, then the summary.
 #[non_exhaustive]
@@ -653,10 +746,10 @@ pub struct ModelFacts {
     /// Publisher of the model.
     #[prost(string, tag="2")]
     pub organization: ::prost::alloc::string::String,
-    /// Field of application, such as computer vision.
+    /// Availability: open, if weights and code are published.
     #[prost(string, tag="3")]
     pub category: ::prost::alloc::string::String,
-    /// Input and output, such as image to labels.
+    /// Kind of input, such as vision.
     #[prost(string, tag="4")]
     pub modality: ::prost::alloc::string::String,
     /// Date of first publication: YYYY, YYYY-MM or YYYY-MM-DD.
@@ -668,7 +761,7 @@ pub struct ModelFacts {
     /// Number of trained parameters, counted in the PyTorch module. 0: unknown.
     #[prost(int64, tag="7")]
     pub parameter_count: i64,
-    /// Licence of the architecture's code, as an SPDX identifier if one exists.
+    /// Licence of the original's code, as its authors released it: an SPDX identifier if one exists.
     #[prost(string, tag="8")]
     pub code_license: ::prost::alloc::string::String,
     /// Licence of the weights.
@@ -792,6 +885,13 @@ pub struct Receipt {
     /// One entry per picture.
     #[prost(message, repeated, tag="7")]
     pub pictures: ::prost::alloc::vec::Vec<ReceiptPicture>,
+    /// Largest allowed difference of two heat maps. 0: no limit, or none were compared.
+    #[prost(double, tag="30")]
+    pub heat_map_tolerance: f64,
+    /// Largest measured difference of two heat maps for the best label: of two values, divided by the
+    /// largest magnitude in the original's map if that is more than 1. Absent: none were compared.
+    #[prost(double, optional, tag="31")]
+    pub max_heat_map_difference: ::core::option::Option<f64>,
 }
 /// A detector's candidates before non-maximum suppression, compared row by row.
 #[non_exhaustive]
@@ -848,6 +948,9 @@ pub struct ReceiptPicture {
     /// Number of the original's detections without such a counterpart.
     #[prost(int32, tag="11")]
     pub only_in_original: i32,
+    /// Largest difference of the heat maps, as in Receipt. Absent: none were compared.
+    #[prost(double, optional, tag="30")]
+    pub max_heat_map_difference: ::core::option::Option<f64>,
 }
 /// Accuracy of a file and of its PyTorch original on the same labelled pictures, measured at export.
 #[non_exhaustive]
