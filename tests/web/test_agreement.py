@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visavis_server.vision.comparison import classification_agreement, detection_agreement
+from visavis_server.vision.labels import SharedNames
 from visavis_server.vision.results import Box, Classification, Classified, Detected, Detection
 
 from .conftest import Playground
 from .page import Browser, Page
 
 LABELS = ("cat", "dog", "bus")
+NAMES = ("0", "1", "2", "3", "crane", "crane")
 # Where edges are whole and few, many boxes overlap alike, or by exactly a half.
 edges = st.integers(0, 12).map(float) | st.floats(0, 12, width=32)
 scores = st.floats(0, 1, width=32)
@@ -61,7 +63,7 @@ def test_detectors_agree_in_the_page_as_in_the_server(
     page: Page, ours: Detected, theirs: Detected
 ) -> None:
     shown = computed(page, "detectionAgreement", in_json(ours), in_json(theirs), "classId")
-    right = detection_agreement(ours, theirs, same_label_set=True)
+    right = detection_agreement(ours, theirs)
     assert shown["matches"] == [
         {"index": match.index, "baselineIndex": match.baseline_index, "iou": match.iou}
         for match in right.matches
@@ -80,7 +82,8 @@ def test_classifiers_agree_in_the_page_as_in_the_server(
 ) -> None:
     by = "classId" if by_id else "label"
     shown = computed(page, "classificationAgreement", in_json(ours), in_json(theirs), by)
-    right = classification_agreement(ours, theirs, same_label_set=by_id)
+    names = None if by_id else SharedNames(NAMES, NAMES)
+    right = classification_agreement(ours, theirs, names)
     assert shown["sameTop1"] == right.same_top1
     assert shown["topKOverlap"] == pytest.approx(right.top_k_overlap)
 
