@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from visavis_export.errors import ExportError
-from visavis_server.card import METADATA_KEY, ModelDocument, output_names
+from visavis_server.card import METADATA_KEY, ModelDocument, checked_names, output_names
 from visavis_server.models.onnx_file import metadata_bytes, read_onnx_file
 
 # The newest opset that every execution provider supports: CUDA's lacks Resize-19.
@@ -21,12 +21,17 @@ OPSET = 18
 
 
 def write_graph(module: nn.Module, document: ModelDocument, path: Path) -> None:
-    """Write a module in evaluation mode as an ONNX graph; only the batch size is dynamic.
+    """Write a module in evaluation mode as an ONNX graph.
 
+    Only the batch size is dynamic; if the input's size varies, only its height and width are.
     document: names the input, its size and the outputs. Raises ExportError if PyTorch can't
     export the module.
     """
     example = torch.zeros(2, 3, document.input.height, document.input.width)
+    dynamic = {0: torch.export.Dim("batch", min=1)}
+    if document.input.varies:
+        example = example[:1]
+        dynamic = {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's exporter uses deprecated parts of PyTorch
@@ -38,8 +43,10 @@ def write_graph(module: nn.Module, document: ModelDocument, path: Path) -> None:
                 opset_version=OPSET,
                 external_data=False,
                 input_names=[document.input.tensor],
-                output_names=output_names(document),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                output_names=list(
+                    dict.fromkeys((*output_names(document), *checked_names(document)))
+                ),
+                dynamic_shapes=(dynamic,),
                 verbose=False,
             )
     except Exception as error:

@@ -10,6 +10,7 @@ from visavis_server.card.document import (
     LabelSet,
     ModelDocument,
     Provenance,
+    checked_names,
     output_names,
 )
 from visavis_server.card.fields import Precision, Task
@@ -18,13 +19,16 @@ from visavis_server.card.inputs import (
     Letterbox,
     ModelInput,
     ShorterSide,
+    ShorterSideWithin,
     Stretch,
 )
 from visavis_server.card.outputs import (
     CandidateRows,
     ClassScores,
     DetectionDefaults,
+    FasterRcnnRows,
     ModelOutput,
+    RetinanetHeads,
     Yolov5Heads,
 )
 from visavis_server.card.parsing import (
@@ -54,6 +58,7 @@ __all__ = [
     "ClassScores",
     "DetectionDefaults",
     "Facts",
+    "FasterRcnnRows",
     "GoldenSample",
     "LabelSet",
     "Letterbox",
@@ -64,13 +69,16 @@ __all__ = [
     "Provenance",
     "Receipt",
     "ReceiptPicture",
+    "RetinanetHeads",
     "RowComparison",
     "SampledOutput",
     "ShorterSide",
+    "ShorterSideWithin",
     "Stretch",
     "Task",
     "WholeOutput",
     "Yolov5Heads",
+    "checked_names",
     "json_schema",
     "output_names",
     "parse_document",

@@ -62,9 +62,11 @@ class Loader:
             )
         plan = planner.plan(document)
         # A folder per digest: TensorRT would reuse an engine that holds other weights.
-        config = SessionConfig(self.cache_dir / contents.digest, bf16=planner.bf16)
+        config = SessionConfig(
+            self.cache_dir / contents.digest, bf16=planner.bf16, varying=document.input.varies
+        )
         sessions = Sessions(opened, planner.provider, plan, config)
-        if sessions.first.input_shape[0] is not None:
+        if sessions.first.input_shape[0] is not None or document.input.varies:
             plan = one_at_a_time(plan)
         warm_up(document, sessions, plan.batch, str(file.path), bf16=planner.bf16)
         buffers = Buffers(0 if planner.low_memory else plan.instances)

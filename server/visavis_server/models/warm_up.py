@@ -5,7 +5,15 @@ from functools import partial
 import numpy as np
 
 from visavis_server.arrays import Tensor
-from visavis_server.card import ClassScores, ModelDocument, Yolov5Heads, output_names
+from visavis_server.card import (
+    ClassScores,
+    FasterRcnnRows,
+    ModelDocument,
+    RetinanetHeads,
+    Yolov5Heads,
+    checked_names,
+    output_names,
+)
 from visavis_server.errors import ModelFileError
 from visavis_server.models import golden
 from visavis_server.runtime.session import Session, Sessions
@@ -23,7 +31,7 @@ def warm_up(
     match, or if an output differs from the golden sample.
     """
     session, family = sessions.first, family_of(document)
-    if missing := set(output_names(document)) - set(session.output_shapes):
+    if missing := {*output_names(document), *checked_names(document)} - set(session.output_shapes):
         raise ModelFileError(f"{where}: the graph has no output {', '.join(missing)}")
     tensor, _ = preprocess_one(family, golden.picture())
     for expected, actual in zip(session.input_shape, tensor.shape, strict=True):
@@ -51,9 +59,11 @@ def _check(
     images: the number of pictures in the batch.
     """
     names = output_names(document)
+    # Those that only the golden sample needs come last.
+    every = list(dict.fromkeys((*names, *checked_names(document))))
     tensor, geometry = preprocess_one(family, golden.picture())
     # give_back: an idle model keeps little more than its weights in memory.
-    outputs = session.run(np.repeat(tensor, images, axis=0), names, give_back=True)
+    outputs = session.run(np.repeat(tensor, images, axis=0), every, give_back=True)
     for output in outputs:
         if len(output) != images:
             advice = "a fixed batch of 1 or with a dynamic batch"
@@ -69,8 +79,8 @@ def _check(
     for image in range(images):
         own = [output[image : image + 1] for output in outputs]
         if document.golden_sample is not None:
-            golden.check(document.golden_sample, names, own, where, tolerance)
-        family.postprocess(own, geometry, Options().of(document.task))
+            golden.check(document.golden_sample, every, own, where, tolerance)
+        family.postprocess(own[: len(names)], geometry, Options().of(document.task))
 
 
 def _class_count(document: ModelDocument, outputs: list[Tensor]) -> int | None:
@@ -80,5 +90,9 @@ def _class_count(document: ModelDocument, outputs: list[Tensor]) -> int | None:
         return shape[1]
     if isinstance(output, Yolov5Heads):
         return outputs[-1].shape[1] // len(output.anchors[0]) - 5
+    if isinstance(output, RetinanetHeads):
+        return shape[1] // len(output.anchors[0])
+    if isinstance(output, FasterRcnnRows):
+        return outputs[1].shape[2]
     row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
     return row.get(output.layout)

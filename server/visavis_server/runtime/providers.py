@@ -35,7 +35,8 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16.
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. varying: the shape
+    of the input varies.
     """
 
     cache_dir: Path
@@ -43,6 +44,7 @@ class SessionConfig:
     runs: int = 1
     spin: bool = False
     bf16: bool = False
+    varying: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,8 @@ def create(
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     never_saturate(options)
+    # ONNX Runtime would plan, and keep, the memory of every shape that it has seen.
+    options.enable_mem_pattern = not config.varying
     if provider is CPU:
         _share_memory(options)
     options.log_severity_level = 3

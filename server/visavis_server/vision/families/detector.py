@@ -1,42 +1,34 @@
-"""Detection: letterbox before, decode and non-maximum suppression after."""
-
-from dataclasses import dataclass
-from typing import TypeVar
+"""YOLO's detection: letterbox before, decode and non-maximum suppression after."""
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from visavis_server.arrays import Image, Tensor
-from visavis_server.card import ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from visavis_server.card import CandidateRows, Letterbox, ModelDocument, Yolov5Heads
 from visavis_server.vision import boxes
+from visavis_server.vision.families.candidates import (
+    Rows,
+    best_class,
+    detected,
+    given,
+    suppressed,
+    wanted,
+)
 from visavis_server.vision.families.finite import require_finite
 from visavis_server.vision.families.heads import Heads
 from visavis_server.vision.families.normalization import normalize, normalized_values
-from visavis_server.vision.results import Box, Detected, Detection, DetectOptions
+from visavis_server.vision.results import Detected, DetectOptions
 
 # YOLOv5 considers at most this many candidates, highest scores first.
 _MAX_CANDIDATES = 30_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Candidates before suppression.
-
-    boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
-    """
-
-    boxes: boxes.Boxes
-    scores: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.intp]
-
-
 class Detector:
-    """Pre- and post-processing of one detector."""
+    """Pre- and post-processing of one detector of the YOLO family."""
 
     def __init__(self, document: ModelDocument) -> None:
         assert isinstance(document.input.resize, Letterbox)
-        assert not isinstance(document.output, ClassScores)
+        assert isinstance(document.output, Yolov5Heads | CandidateRows)
         assert document.detection_defaults is not None
         self._input = document.input
         self._letterbox = document.input.resize
@@ -48,6 +40,10 @@ class Detector:
         self._defaults = document.detection_defaults
         self._values = normalized_values(document.input)
         self.input_shape = (3, document.input.height, document.input.width)
+
+    def shape_for(self, image: Image) -> tuple[int, int, int]:
+        """Return the shape of the input, which is the same for every image."""
+        return self.input_shape
 
     def preprocess(self, image: Image, out: Tensor) -> boxes.LetterboxPlacement:
         """Write the letterboxed image into `out` [3, height, width]; return its position."""
@@ -70,41 +66,29 @@ class Detector:
 
         Raises ModelFailed if a number that they depend on is not finite.
         """
-        defaults = self._defaults
-        threshold = _given(options.score_threshold, defaults.score_threshold)
-        most = _given(options.max_detections, defaults.max_detections)
-        rows = self.candidates(outputs, threshold)
-        if options.labels:
-            names = set(options.labels)
-            wanted = [i for i, label in enumerate(self._labels) if label in names]
-            rows = _take(rows, np.isin(rows.class_ids, wanted))
+        kept = self.kept(outputs, geometry, options)
+        original = geometry.to_original(kept.boxes, self._letterbox.unpad)
+        return detected(kept, original, self._labels)
+
+    def kept(
+        self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement, options: DetectOptions
+    ) -> Rows:
+        """Return what remains after thresholds and suppression, highest score first."""
+        threshold = given(options.score_threshold, self._defaults.score_threshold)
+        rows = wanted(self.candidates(outputs, threshold), self._labels, options)
         if self._layout == "end_to_end":
-            kept = np.argsort(-rows.scores, kind="stable")[:most]
-        else:
-            if rows.scores.size > _MAX_CANDIDATES:
-                rows = _take(rows, np.argsort(-rows.scores, kind="stable")[:_MAX_CANDIDATES])
-            kept = boxes.non_maximum_suppression(
-                rows.boxes,
-                rows.scores,
-                rows.class_ids,
-                _given(options.iou_threshold, defaults.iou_threshold),
-                most,
-                options.class_agnostic,
-            )
-        original = geometry.to_original(rows.boxes[kept], self._letterbox.unpad)
-        return Detected(
-            tuple(
-                Detection(
-                    Box(*map(float, box)),
-                    int(class_id),
-                    self._labels[class_id],
-                    min(float(score), 1.0),
-                )
-                for box, class_id, score in zip(
-                    original, rows.class_ids[kept], rows.scores[kept], strict=True
-                )
-            )
-        )
+            return rows.best(given(options.max_detections, self._defaults.max_detections))
+        if rows.scores.size > _MAX_CANDIDATES:
+            rows = rows.best(_MAX_CANDIDATES)
+        return suppressed(rows, self._defaults, options)
+
+    def proposals(self, outputs: list[Tensor]) -> boxes.Boxes:
+        """Return none: there is one stage."""
+        return np.empty((0, 4), np.float32)
+
+    def rows(self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement) -> Rows:
+        """Return every row with its best class, before any threshold."""
+        return self.candidates(outputs, -1.0)
 
     def as_tensor(self, outputs: list[Tensor]) -> Tensor:
         """Return all candidates [4 + classes, n]: boxes cxcywh in pixels of the input, scores."""
@@ -123,7 +107,7 @@ class Detector:
         """Return the rows whose best class scores above the threshold; -1: all rows."""
         if self._heads:
             rows, scores = self._heads.decode(outputs, threshold)
-            return _best_class(boxes.cxcywh_to_xyxy(rows), scores, threshold)
+            return best_class(boxes.cxcywh_to_xyxy(rows), scores, threshold)
         rows = outputs[0][0].astype(np.float32, copy=False)
         require_finite(rows)
         if self._layout == "end_to_end":  # [n, 6]
@@ -135,22 +119,4 @@ class Detector:
         else:  # [4 + classes, n]
             rows = rows[:, rows[4:].max(axis=0) > threshold].T
             scores = rows[:, 4:]
-        return _best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
-
-
-def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:
-    """Return each row with its best class, where that scores above the threshold."""
-    class_ids = scores.argmax(axis=1)
-    best = np.take_along_axis(scores, class_ids[:, None], axis=1)[:, 0]
-    return _take(Rows(xyxy, best, class_ids), best > threshold)
-
-
-def _take(rows: Rows, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Rows:
-    return Rows(rows.boxes[which], rows.scores[which], rows.class_ids[which])
-
-
-_T = TypeVar("_T")
-
-
-def _given(value: _T | None, default: _T) -> _T:
-    return default if value is None else value
+        return best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
