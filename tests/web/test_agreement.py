@@ -35,6 +35,15 @@ def detected(draw: st.DrawFn) -> Detected:
 
 
 @st.composite
+def labelled(draw: st.DrawFn, labels: tuple[str, ...]) -> Detected:
+    def detection() -> Detection:
+        class_id = draw(st.integers(0, len(labels) - 1))
+        return Detection(Box(0, 0, draw(st.integers(1, 3)), 1), class_id, labels[class_id], 0.5)
+
+    return Detected(tuple(detection() for _ in range(draw(st.integers(0, 6)))))
+
+
+@st.composite
 def classified(draw: st.DrawFn) -> Classified:
     ids = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True))
     # Two ids have the same name, as in ImageNet.
@@ -86,6 +95,34 @@ def test_classifiers_agree_in_the_page_as_in_the_server(
     right = classification_agreement(ours, theirs, names)
     assert shown["sameTop1"] == right.same_top1
     assert shown["topKOverlap"] == pytest.approx(right.top_k_overlap)
+
+
+LABEL_SETS = [
+    ("sofa", "TV monitor", "N/A", "potted_plant", "Café"),
+    ("couch", "tv", "zebra", "pottedplant", "cafe"),
+]
+
+
+@given(ours=labelled(LABEL_SETS[0]), theirs=labelled(LABEL_SETS[1]))
+@settings(max_examples=100, deadline=None)
+def test_models_of_other_label_sets_agree_in_the_page_as_in_the_server(
+    page: Page, ours: Detected, theirs: Detected
+) -> None:
+    sets = [{"name": f"set-{n}", "size": 5, "labels": one} for n, one in enumerate(LABEL_SETS)]
+    shown = page.evaluate(
+        """async ([ours, theirs, one, other]) => {
+            const { detectionAgreement, labelKey } = await import("./agreement.js");
+            const of = detectionAgreement(ours, theirs, labelKey(one, other));
+            return { ...of, unknown: of.unknown.size, baselineUnknown: of.baselineUnknown.size };
+        }""",
+        [in_json(ours), in_json(theirs), *sets],
+    )
+    right = detection_agreement(ours, theirs, SharedNames(*LABEL_SETS))
+    assert len(shown["matches"]) == len(right.matches)
+    assert shown["unknown"] == right.unknown_here
+    assert shown["baselineUnknown"] == right.unknown_in_baseline
+    assert (shown["onlyHere"], shown["onlyInBaseline"]) == (right.only_here, right.only_in_baseline)
+    assert shown["f1"] == right.f1
 
 
 def in_json(answer: Detected | Classified) -> list[dict[str, object]]:
