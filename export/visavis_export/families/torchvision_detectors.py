@@ -173,7 +173,7 @@ def _exported(plan: _Plan, state: dict[str, Tensor] | None) -> nn.Module:
         if isinstance(part, nn.BatchNorm2d):
             part.eps = plan.eps
     if state is None:
-        randomize(module)
+        randomize(module, plan.shorter)
     else:
         _load(plan.name, module, state)
     return module.eval()

@@ -16,7 +16,7 @@ from visavis_export.families.random_weights import Spread
 
 _MULTIPLE = 32
 # The pictures that random weights are calibrated with.
-_PICTURES, _SIDE = 4, 256
+_PICTURES, _LARGEST_SIDE = 3, 384
 
 
 def padded(image: Tensor) -> Tensor:
@@ -166,10 +166,14 @@ class FasterRcnnGraph(nn.Module):
 
 
 @torch.no_grad()
-def randomize(model: nn.Module) -> None:
-    """Give a freshly built detector random weights whose boxes and scores vary."""
+def randomize(model: nn.Module, shorter: int) -> None:
+    """Give a freshly built detector random weights whose boxes and scores vary.
+
+    shorter: the shorter side of its input.
+    """
     random_weights.seed()
-    images = random_weights.images(lambda picture: picture.resize((_SIDE, _SIDE)))[:_PICTURES]
+    side = min(shorter, _LARGEST_SIDE)
+    images = random_weights.images(lambda picture: picture.resize((side, side)))[:_PICTURES]
     images = (images - 0.45) / 0.225
     if isinstance(model, RetinaNet):
         graph = RetinanetGraph(model)
