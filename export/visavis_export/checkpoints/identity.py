@@ -93,6 +93,11 @@ def identify(model: Inert) -> Identity:
     """Identify a pickled model."""
     place, _, kind = model.class_path.rpartition(".")
     layers = list(_children(model, "model"))
+    if place.startswith("torchvision.models.detection"):
+        return Identity(
+            f"a {shown(kind)} of torchvision, pickled whole",
+            "save its tensors, `torch.save(model.state_dict(), FILE)`, and export those",
+        )
     if not place.startswith(("models.yolo", "ultralytics.nn.tasks")) or not layers:
         return Identity(f"a {shown(model.class_path)}", _UNKNOWN)
     if place.startswith("ultralytics"):

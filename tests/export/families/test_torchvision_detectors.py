@@ -15,6 +15,7 @@ import yaml
 from rich.progress import Progress
 from torchvision.models.detection.image_list import ImageList
 
+from visavis_export.checkpoints.checkpoint import read_state_dict
 from visavis_export.checkpoints.identity import identify_state
 from visavis_export.errors import ExportError, ReceiptFailed
 from visavis_export.exporter import Request, export
@@ -355,6 +356,12 @@ def test_a_resnet_is_no_detector_and_a_detector_no_resnet() -> None:
     assert identify_state(torchvision.models.resnet18().state_dict()).names == ("resnet18",)
     with pytest.raises(ExportError, match="a ResNet-18, not retinanet_resnet50_fpn"):
         detectors._classes("retinanet_resnet50_fpn", torchvision.models.resnet18().state_dict())
+
+
+def test_a_whole_pickled_detector_is_refused_with_what_to_save(tmp_path: Path) -> None:
+    torch.save(small("retinanet_resnet50_fpn"), tmp_path / "whole.pth")
+    with pytest.raises(ExportError, match=r"a RetinaNet of torchvision, pickled whole; save its"):
+        read_state_dict(tmp_path / "whole.pth")
 
 
 def test_class_names_may_leave_out_the_background() -> None:
