@@ -1,6 +1,6 @@
 // Labels for the whole picture, as bars.
 
-import { classificationAgreement } from "./agreement.js";
+import { classificationAgreement, incomparable } from "./agreement.js";
 import { element, setStyle } from "./elements.js";
 import { Heat } from "./heat.js";
 import { Section } from "./section.js";
@@ -92,7 +92,8 @@ function bar({ item, key, kind }, index) {
   );
 }
 
-function summary(items, { sameTop1, topKOverlap, divergence }, baseline) {
+function summary(items, of, baseline) {
+  const { sameTop1, topKOverlap, divergence } = of;
   const first = sameTop1 ? "Same top label" : "Different top label";
   return [
     element(
@@ -107,5 +108,7 @@ function summary(items, { sameTop1, topKOverlap, divergence }, baseline) {
       `${percent(topKOverlap)} of the first ${items.length} in common`,
       divergence !== undefined && `, divergence ${thousandths(divergence)}`,
     ),
-  ];
+    of.unknown.size + of.baselineUnknown.size > 0 &&
+      element("p", { className: "quiet" }, incomparable(of)),
+  ].filter(Boolean);
 }

@@ -1,6 +1,6 @@
 // Boxes around objects, drawn on the picture and listed.
 
-import { detectionAgreement } from "./agreement.js";
+import { detectionAgreement, incomparable } from "./agreement.js";
 import { element, setStyle } from "./elements.js";
 import { Heat } from "./heat.js";
 import { Section } from "./section.js";
@@ -156,6 +156,8 @@ function summary(items, of, baseline) {
         element("li", { dataset: { kind } }, element("b", {}, MARKS[kind]), ` ${count} ${text}`),
       ),
     ),
+    of.unknown.size + of.baselineUnknown.size > 0 &&
+      element("p", { className: "quiet" }, incomparable(of)),
     of.matched > 0 &&
       element(
         "p",

@@ -21,6 +21,7 @@ const page = Object.fromEntries(
 const server = new Server();
 const choice = new Choice(page.choice, askSoon);
 const cards = new Map(); // by model
+const labels = new Map(); // by model, where label sets differ
 const sections = new Map(); // by task
 const baselines = new Map(); // by task, if one was picked
 const views = new Map(); // by task, of the last request
@@ -34,6 +35,7 @@ async function start() {
   for (;;) {
     try {
       const { models } = await server.call("ListModels", {});
+      await readLabels(models);
       tell(null);
       offer(models);
       await ask();
@@ -46,8 +48,26 @@ async function start() {
   }
 }
 
+/** Read the labels of models whose task has several label sets: they are compared by name. */
+async function readLabels(models) {
+  for (const task of Object.keys(SECTIONS)) {
+    const capable = models.filter((card) => card.tasks.includes(task));
+    if (new Set(capable.map((card) => card.labelSet.name)).size < 2) continue;
+    for (const { name } of capable) {
+      const { model } = await server.call("GetModel", { name });
+      labels.set(name, model.labelSet.labels);
+    }
+  }
+}
+
+/** Keep a card, with its labels if they are needed. */
+function keep(card) {
+  if (labels.has(card.name)) card.labelSet.labels = labels.get(card.name);
+  cards.set(card.name, card);
+}
+
 function offer(models) {
-  for (const card of models) cards.set(card.name, card);
+  for (const card of models) keep(card);
   for (const [task, Kind] of Object.entries(SECTIONS)) {
     const capable = models.filter((card) => card.tasks.includes(task));
     if (!capable.length) continue;
@@ -184,7 +204,7 @@ function arrive({ task, answer }) {
 
 /** Show the summary once all models have answered. */
 function conclude(summary) {
-  for (const card of summary.models) cards.set(card.name, card);
+  for (const card of summary.models) keep(card);
   for (const { task, answers, nothingToCompare } of summary.comparisons) {
     const view = views.get(task);
     for (const answer of answers) view.answers.set(answer.servedBy.model, answer);

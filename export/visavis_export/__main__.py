@@ -19,7 +19,9 @@ _app = new_app()
 
 _Names = Annotated[
     list[str],
-    typer.Argument(metavar="NAME...", help="Models: resnet50, yolov5n, yolov5n-cls, ..."),
+    typer.Argument(
+        metavar="NAME...", help="Models: resnet50, yolov5n, retinanet_resnet50_fpn, ..."
+    ),
 ]
 _Weights = Annotated[
     str | None,
@@ -53,7 +55,10 @@ _ClassNames = Annotated[
 ]
 _Size = Annotated[
     int | None,
-    typer.Option(help="Side of a YOLO model's input in pixels.", show_default="the model's"),
+    typer.Option(
+        help="Side of a detector's input in pixels; the shorter side for torchvision's.",
+        show_default="the model's",
+    ),
 ]
 _Images = Annotated[
     list[Path] | None,

@@ -195,6 +195,22 @@ def test_comparison_shows_failures_agreement_and_models_left_out(
     assert "yolov5m: not loaded: the digest is wrong" in words
 
 
+def test_labels_that_the_other_model_lacks_are_counted_apart(
+    visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
+):
+    comparison = canned.comparison()
+    agreement = comparison.comparisons[1].answers[1].detection_agreement
+    agreement.unknown_here, agreement.unknown_in_baseline = 2, 1
+    fake.answers["Compare"] = comparing(comparison)
+    assert visavis("compare", pictures[0]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert (
+        "2 of its answers and 1 of yolov5n's are left out of the agreement: the other model lacks "
+        "their labels"
+    ) in words
+    assert words.count("left out of the agreement") == 1
+
+
 def test_other_label_set_has_no_divergence(
     visavis: Command, fake: FakeServer, pictures: list[Path], capsys: Captured
 ):

@@ -16,23 +16,20 @@ from visavis_server.vision.comparison import (
     detection_agreement,
     jensen_shannon_divergence,
 )
+from visavis_server.vision.labels import SharedNames
 from visavis_server.vision.results import Box, Detected, Detection
 
 from .answers import classified, detected
 
 
 def test_the_same_top_labels_in_another_order_overlap_whole() -> None:
-    agreement = classification_agreement(
-        classified(0.5, 0.3, 0.2), classified(0.3, 0.5, 0.2), same_label_set=True
-    )
+    agreement = classification_agreement(classified(0.5, 0.3, 0.2), classified(0.3, 0.5, 0.2))
     assert not agreement.same_top1
     assert agreement.top_k_overlap == 1.0
 
 
 def test_one_of_two_labels_in_common_is_half() -> None:
-    agreement = classification_agreement(
-        classified(0.5, 0.3, 0.2), classified(0.5, 0.2, 0.3), same_label_set=True
-    )
+    agreement = classification_agreement(classified(0.5, 0.3, 0.2), classified(0.5, 0.2, 0.3))
     assert agreement.same_top1
     assert agreement.top_k_overlap == 0.5
 
@@ -40,7 +37,7 @@ def test_one_of_two_labels_in_common_is_half() -> None:
 def test_different_label_sets_are_matched_by_name_without_a_divergence() -> None:
     here = classified(0.5, 0.3, 0.2, labels="abc")
     baseline = classified(0.3, 0.5, 0.2, labels="bax")
-    assert classification_agreement(here, baseline, same_label_set=False) == (
+    assert classification_agreement(here, baseline, letters("abc", "bax")) == (
         ClassificationAgreement(True, 1.0, None)
     )
 
@@ -85,7 +82,7 @@ def test_boxes_are_matched_one_to_one_the_highest_overlap_first() -> None:
         ((0, 0, 10, 9), 0, 0.7),  # IoU 0.9: takes it
         ((50, 50, 60, 60), 0, 0.6),  # the dog's place, another label
     )
-    agreement = detection_agreement(here, baseline, same_label_set=True)
+    agreement = detection_agreement(here, baseline)
     assert agreement.matches == (Match(1, 0, pytest.approx(0.9)),)
     assert (agreement.only_here, agreement.only_in_baseline) == (2, 1)
     assert agreement.mean_iou == pytest.approx(0.9)
@@ -95,8 +92,8 @@ def test_boxes_are_matched_one_to_one_the_highest_overlap_first() -> None:
 
 def test_an_overlap_of_half_matches_and_of_less_does_not() -> None:
     baseline = detected(((0, 0, 10, 10), 0, 0.5))
-    half = detection_agreement(detected(((0, 0, 10, 5), 0, 0.5)), baseline, True)
-    less = detection_agreement(detected(((0, 0, 10, 4.9), 0, 0.5)), baseline, True)
+    half = detection_agreement(detected(((0, 0, 10, 5), 0, 0.5)), baseline)
+    less = detection_agreement(detected(((0, 0, 10, 4.9), 0, 0.5)), baseline)
     assert (len(half.matches), half.mean_iou) == (1, 0.5)
     assert (less.matches, less.mean_iou, less.mean_score_difference, less.f1) == ((), None, None, 0)
 
@@ -104,16 +101,58 @@ def test_an_overlap_of_half_matches_and_of_less_does_not() -> None:
 def test_different_label_sets_are_matched_by_label() -> None:
     cat = Detected((Detection(Box(0, 0, 9, 9), 7, "cat", 0.5),))
     other_cat = Detected((Detection(Box(0, 0, 9, 9), 3, "cat", 0.5),))
-    assert detection_agreement(cat, other_cat, same_label_set=False).f1 == 1
-    assert detection_agreement(cat, other_cat, same_label_set=True).f1 == 0
+    assert detection_agreement(cat, other_cat, SharedNames(("cat",), ("cat",))).f1 == 1
+    assert detection_agreement(cat, other_cat).f1 == 0
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_nothing_found_agrees_with_nothing_and_disagrees_with_something(same: bool) -> None:
+@pytest.mark.parametrize("names", [None, SharedNames(("cat", "dog"), ("dog", "cat"))])
+def test_nothing_found_agrees_with_nothing_and_disagrees_with_something(
+    names: SharedNames | None,
+) -> None:
     nothing, something = detected(), detected(((0, 0, 9, 9), 0, 0.5))
-    assert detection_agreement(nothing, nothing, same).f1 == 1
-    assert detection_agreement(nothing, something, same).only_in_baseline == 1
-    assert detection_agreement(something, nothing, same).only_here == 1
+    assert detection_agreement(nothing, nothing, names).f1 == 1
+    assert detection_agreement(nothing, something, names).only_in_baseline == 1
+    assert detection_agreement(something, nothing, names).only_here == 1
+
+
+def at(x: float, label: str) -> Detection:
+    return Detection(Box(x, 0, x + 9, 9), 0, label, 0.5)
+
+
+def test_what_the_other_model_cannot_know_is_left_out_and_counted() -> None:
+    names = SharedNames(("sofa", "TV monitor", "N/A"), ("couch", "tv", "zebra"))
+    here = Detected((at(0, "sofa"), at(50, "N/A"), at(90, "TV monitor"), at(95, "N/A")))
+    baseline = Detected((at(0, "couch"), at(50, "zebra"), at(200, "tv")))
+    agreement = detection_agreement(here, baseline, names)
+    assert [(match.index, match.baseline_index) for match in agreement.matches] == [(0, 0)]
+    assert (agreement.only_here, agreement.only_in_baseline) == (1, 1)
+    assert (agreement.unknown_here, agreement.unknown_in_baseline) == (2, 1)
+    assert agreement.f1 == 2 * 1 / (2 + 2)
+
+
+def test_two_unknown_labels_of_one_name_never_match() -> None:
+    names = SharedNames(("a", "b"), ("b", "c"))
+    agreement = detection_agreement(Detected((at(0, "a"),)), Detected((at(0, "c"),)), names)
+    assert (agreement.matches, agreement.f1) == ((), 1.0)
+
+
+def test_the_best_labels_that_both_know_are_compared() -> None:
+    here, baseline = classified(0.6, 0.4, labels="xa"), classified(0.5, 0.3, 0.2, labels="aby")
+    agreement = classification_agreement(here, baseline, letters("xa", "aby"))
+    assert agreement.same_top1
+    assert agreement.top_k_overlap == 1.0
+    assert (agreement.unknown_here, agreement.unknown_in_baseline) == (1, 1)
+
+
+def test_models_without_a_label_in_common_agree_on_nothing() -> None:
+    agreement = classification_agreement(
+        classified(0.6, 0.4, labels="ab"), classified(0.6, 0.4, labels="cd"), letters("ab", "cd")
+    )
+    assert agreement == ClassificationAgreement(False, 0.0, None, 2, 2)
+
+
+def letters(here: str, baseline: str) -> SharedNames:
+    return SharedNames(tuple(here), tuple(baseline))
 
 
 corner = st.integers(0, 12)
@@ -131,18 +170,19 @@ detections = st.lists(
 
 @given(detections, detections)
 def test_agreement_of_detectors_is_symmetric(here: Any, there: Any) -> None:
-    one = detection_agreement(detected(*here), detected(*there), True)
-    other = detection_agreement(detected(*there), detected(*here), True)
+    one = detection_agreement(detected(*here), detected(*there))
+    other = detection_agreement(detected(*there), detected(*here))
     pairs = {(match.index, match.baseline_index) for match in one.matches}
     assert pairs == {(match.baseline_index, match.index) for match in other.matches}
     assert (one.only_here, one.only_in_baseline) == (other.only_in_baseline, other.only_here)
     assert one.f1 == other.f1
     if here:
-        assert detection_agreement(detected(*here), detected(*here), True).f1 == 1
+        assert detection_agreement(detected(*here), detected(*here)).f1 == 1
 
 
 def test_labels_in_common_are_a_share_of_the_longer_answer() -> None:
     here, baseline = classified(0.6, 0.4, labels="ab"), classified(0.5, 0.3, 0.2, labels="abx")
     here = replace(here, classifications=here.classifications[:1])
-    assert classification_agreement(here, baseline, False).top_k_overlap == 0.5
-    assert classification_agreement(baseline, here, False).top_k_overlap == 0.5
+    names = letters("ab", "abx")
+    assert classification_agreement(here, baseline, names).top_k_overlap == 0.5
+    assert classification_agreement(baseline, here, names).top_k_overlap == 0.5

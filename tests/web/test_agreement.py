@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visavis_server.vision.comparison import classification_agreement, detection_agreement
+from visavis_server.vision.labels import SharedNames
 from visavis_server.vision.results import Box, Classification, Classified, Detected, Detection
 
 from .conftest import Playground
 from .page import Browser, Page
 
 LABELS = ("cat", "dog", "bus")
+NAMES = ("0", "1", "2", "3", "crane", "crane")
 # Where edges are whole and few, many boxes overlap alike, or by exactly a half.
 edges = st.integers(0, 12).map(float) | st.floats(0, 12, width=32)
 scores = st.floats(0, 1, width=32)
@@ -30,6 +32,15 @@ def detected(draw: st.DrawFn) -> Detected:
         return Detection(box, class_id, LABELS[class_id], draw(scores))
 
     return Detected(tuple(detection() for _ in range(draw(st.integers(0, 8)))))
+
+
+@st.composite
+def labelled(draw: st.DrawFn, labels: tuple[str, ...]) -> Detected:
+    def detection() -> Detection:
+        class_id = draw(st.integers(0, len(labels) - 1))
+        return Detection(Box(0, 0, draw(st.integers(1, 3)), 1), class_id, labels[class_id], 0.5)
+
+    return Detected(tuple(detection() for _ in range(draw(st.integers(0, 6)))))
 
 
 @st.composite
@@ -61,7 +72,7 @@ def test_detectors_agree_in_the_page_as_in_the_server(
     page: Page, ours: Detected, theirs: Detected
 ) -> None:
     shown = computed(page, "detectionAgreement", in_json(ours), in_json(theirs), "classId")
-    right = detection_agreement(ours, theirs, same_label_set=True)
+    right = detection_agreement(ours, theirs)
     assert shown["matches"] == [
         {"index": match.index, "baselineIndex": match.baseline_index, "iou": match.iou}
         for match in right.matches
@@ -80,9 +91,38 @@ def test_classifiers_agree_in_the_page_as_in_the_server(
 ) -> None:
     by = "classId" if by_id else "label"
     shown = computed(page, "classificationAgreement", in_json(ours), in_json(theirs), by)
-    right = classification_agreement(ours, theirs, same_label_set=by_id)
+    names = None if by_id else SharedNames(NAMES, NAMES)
+    right = classification_agreement(ours, theirs, names)
     assert shown["sameTop1"] == right.same_top1
     assert shown["topKOverlap"] == pytest.approx(right.top_k_overlap)
+
+
+LABEL_SETS = [
+    ("sofa", "TV monitor", "N/A", "potted_plant", "Café"),
+    ("couch", "tv", "zebra", "pottedplant", "cafe"),
+]
+
+
+@given(ours=labelled(LABEL_SETS[0]), theirs=labelled(LABEL_SETS[1]))
+@settings(max_examples=100, deadline=None)
+def test_models_of_other_label_sets_agree_in_the_page_as_in_the_server(
+    page: Page, ours: Detected, theirs: Detected
+) -> None:
+    sets = [{"name": f"set-{n}", "size": 5, "labels": one} for n, one in enumerate(LABEL_SETS)]
+    shown = page.evaluate(
+        """async ([ours, theirs, one, other]) => {
+            const { detectionAgreement, labelKey } = await import("./agreement.js");
+            const of = detectionAgreement(ours, theirs, labelKey(one, other));
+            return { ...of, unknown: of.unknown.size, baselineUnknown: of.baselineUnknown.size };
+        }""",
+        [in_json(ours), in_json(theirs), *sets],
+    )
+    right = detection_agreement(ours, theirs, SharedNames(*LABEL_SETS))
+    assert len(shown["matches"]) == len(right.matches)
+    assert shown["unknown"] == right.unknown_here
+    assert shown["baselineUnknown"] == right.unknown_in_baseline
+    assert (shown["onlyHere"], shown["onlyInBaseline"]) == (right.only_here, right.only_in_baseline)
+    assert shown["f1"] == right.f1
 
 
 def in_json(answer: Detected | Classified) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
+from visavis.dataset.names import comparable
 from visavis.v1 import vision_pb2 as pb
 
 MATCH_IOU: Final = 0.5
@@ -29,7 +30,8 @@ def classification_agreement(
     """Return the agreement of two classifiers; both answers with all their labels, best first.
 
     top_k: labels that are compared. classes: of the label set that both share; None: they share
-    none, and labels are matched by name.
+    none, and labels are matched by name. Labels that only one model knows count as different: the
+    cards of a comparison don't list them.
     """
     by_id = classes is not None
     ours, theirs = (_keys(one[:top_k], by_id) for one in (here, baseline))
@@ -108,7 +110,7 @@ def _free(pairs: Sequence[tuple[float, int, int]]) -> Iterator[tuple[float, int,
 
 
 def _keys(items: Sequence[_Item], by_id: bool) -> list[int | str]:
-    return [item.class_id if by_id else item.label for item in items]
+    return [item.class_id if by_id else comparable(item.label) for item in items]
 
 
 def _area(box: pb.BoundingBox) -> float:

@@ -187,6 +187,8 @@ def _agreement(
             jensen_shannon_divergence=labels.jensen_shannon_divergence
             if labels.HasField("jensen_shannon_divergence")
             else None,
+            unknown_here=labels.unknown_here,
+            unknown_in_baseline=labels.unknown_in_baseline,
         )
     if message.HasField("detection_agreement"):
         boxes = message.detection_agreement
@@ -203,5 +205,7 @@ def _agreement(
                 results.DetectionMatch(match.index, match.baseline_index, match.iou)
                 for match in boxes.matches
             ),
+            unknown_here=boxes.unknown_here,
+            unknown_in_baseline=boxes.unknown_in_baseline,
         )
     return None

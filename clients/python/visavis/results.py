@@ -235,11 +235,16 @@ class AnswerStatus(Convertible):
 
 @dataclass(frozen=True, slots=True)
 class ClassificationAgreement(Convertible):
-    """The agreement of two classifiers. The divergence is None if their label sets differ."""
+    """The agreement of two classifiers. The divergence is None if their label sets differ.
+
+    unknown_here, unknown_in_baseline: labels of each that the other model lacks; they are left out.
+    """
 
     same_top1: bool
     top_k_overlap: float
     jensen_shannon_divergence: float | None
+    unknown_here: int = 0
+    unknown_in_baseline: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +258,11 @@ class DetectionMatch(Convertible):
 
 @dataclass(frozen=True, slots=True)
 class DetectionAgreement(Convertible):
-    """The agreement of two detectors. The means are None if no detections match."""
+    """The agreement of two detectors. The means are None if no detections match.
+
+    unknown_here, unknown_in_baseline: detections of each whose label the other model lacks; they
+    are left out.
+    """
 
     matched: int
     only_here: int
@@ -262,6 +271,8 @@ class DetectionAgreement(Convertible):
     mean_score_difference: float | None
     f1: float
     matches: tuple[DetectionMatch, ...]
+    unknown_here: int = 0
+    unknown_in_baseline: int = 0
 
 
 @dataclass(frozen=True, slots=True)

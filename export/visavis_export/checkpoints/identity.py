@@ -58,7 +58,10 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
 _ACTIVATIONS = {"v3.0 to v3.1": "Hardswish", "v2.0": "LeakyReLU"}
 
 _UNSERVED = "visavis exports and serves detectors and classifiers only"
-_UNKNOWN = "visavis exports torchvision's ResNets and YOLOv5 only"
+_UNKNOWN = "visavis exports torchvision's ResNets and detectors, and YOLOv5 only"
+_UNSERVED_DETECTOR = (
+    "of torchvision's detectors, visavis exports RetinaNet and Faster R-CNN with resnet50_fpn only"
+)
 _SERVED_AS_IT_IS = (
     "and put that file into the model repository as NAME/1/model.onnx; it is served unchanged"
 )
@@ -90,6 +93,11 @@ def identify(model: Inert) -> Identity:
     """Identify a pickled model."""
     place, _, kind = model.class_path.rpartition(".")
     layers = list(_children(model, "model"))
+    if place.startswith("torchvision.models.detection"):
+        return Identity(
+            f"a {shown(kind)} of torchvision, pickled whole",
+            "save its tensors, `torch.save(model.state_dict(), FILE)`, and export those",
+        )
     if not place.startswith(("models.yolo", "ultralytics.nn.tasks")) or not layers:
         return Identity(f"a {shown(model.class_path)}", _UNKNOWN)
     if place.startswith("ultralytics"):
@@ -101,11 +109,9 @@ def identify(model: Inert) -> Identity:
 
 def identify_state(state: Mapping[str, Any]) -> Identity:
     """Identify the model of a state_dict by the names and shapes of its tensors."""
-    stages = tuple(
-        len({name.split(".")[1] for name in state if name.startswith(f"layer{stage}.")})
-        for stage in range(1, 5)
-    )
-    depth = _RESNETS.get((stages, "layer1.0.conv3.weight" in state))
+    if detector := _torchvision_detector(state):
+        return detector
+    depth = _resnet_depth(state, "")
     if depth and "conv1.weight" in state:
         inner = state.get("layer1.0.conv2.weight")
         if inner is None or tuple(inner.shape) != (64, 64, 3, 3):
@@ -118,6 +124,46 @@ def identify_state(state: Mapping[str, Any]) -> Identity:
         )
     names = shown(", ".join(list(state)[:3]), 120)
     return Identity(f"a state_dict of another network, with tensors such as {names}", _UNKNOWN)
+
+
+def _resnet_depth(state: Mapping[str, Any], prefix: str) -> str | None:
+    """Return the depth of the ResNet whose tensors' names begin with a prefix; None if none is."""
+    stages = tuple(
+        len({n.removeprefix(p).split(".")[0] for n in state if n.startswith(p)})
+        for p in (f"{prefix}layer{stage}." for stage in range(1, 5))
+    )
+    return _RESNETS.get((stages, f"{prefix}layer1.0.conv3.weight" in state))
+
+
+def _torchvision_detector(state: Mapping[str, Any]) -> Identity | None:
+    """Identify one of torchvision's detectors; None if the tensors are not one's."""
+    dense = "head.classification_head.cls_logits.weight" in state
+    if "rpn.head.cls_logits.weight" not in state and not dense:
+        return None
+    kinds = {
+        "roi_heads.mask_predictor.": "a Mask R-CNN",
+        "roi_heads.keypoint_predictor.": "a Keypoint R-CNN",
+        "head.regression_head.bbox_ctrness.": "an FCOS",
+        "head.classification_head.module_list.": "an SSD",
+    }
+    for prefix, title in kinds.items():
+        if any(name.startswith(prefix) for name in state):
+            return Identity(f"{title} of torchvision", _UNSERVED_DETECTOR)
+    family = "RetinaNet" if dense else "Faster R-CNN"
+    depth = _resnet_depth(state, "backbone.body.")
+    if depth != "50" or not any(name.startswith("backbone.fpn.") for name in state):
+        body = f"a ResNet-{depth}" if depth else "another backbone"
+        return Identity(f"a {family} of torchvision with {body}", _UNSERVED_DETECTOR)
+    # The second generation has normalisation in its heads, and RetinaNet's pyramid goes on from
+    # the backbone's last map.
+    second = any(
+        name.startswith(("roi_heads.box_head.0.", "head.classification_head.conv.0.1."))
+        for name in state
+    )
+    version = "_v2" if second else ""
+    name = f"{'retinanet' if dense else 'fasterrcnn'}_resnet50_fpn{version}"
+    title = f"a {family} with a ResNet-50 and a feature pyramid{', v2' if second else ''}"
+    return Identity(title, _export_as(name), (name,))
 
 
 def _ultralytics(model: Inert, kind: str, layers: list[Inert]) -> Identity:

@@ -47,7 +47,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Every candidate before suppression, in the original's order.
+    """Rows of a detector's output before suppression, in the original's order.
 
     boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
     second_scores, second_ids: of the second-best class, [n]; a score of -1 if there is only one.
@@ -59,21 +59,55 @@ class Candidates:
     second_scores: Floats
     second_ids: npt.NDArray[np.int64]
 
+    def take(self, which: npt.NDArray[np.integer]) -> "Candidates":
+        """Return some of the rows, by index."""
+        return Candidates(
+            self.boxes[which],
+            self.scores[which],
+            self.class_ids[which],
+            self.second_scores[which],
+            self.second_ids[which],
+        )
 
-class Seen(Protocol):
-    """An original detector's output for one picture, before any threshold."""
 
-    @property
-    def candidates(self) -> Candidates:
-        """All candidates."""
-        ...
+class Considered(Protocol):
+    """The candidates of a detector for one picture, from which suppression chooses."""
 
-    def detect(self, score_threshold: float, iou_threshold: float) -> Found:
-        """Return the original's detections at these thresholds, at most 300."""
+    def considered(self, threshold: float) -> tuple[Candidates, npt.NDArray[np.int64]]:
+        """Return what suppression chooses from if it scores above a threshold, and its rows."""
         ...
 
     def in_picture(self, boxes: Floats) -> Floats:
         """Convert boxes [n, 4] from pixels of the input to pixels of the picture."""
+        ...
+
+
+class Seen(Considered, Protocol):
+    """An original detector's output for one picture, before any threshold."""
+
+    @property
+    def candidates(self) -> Candidates:
+        """Every row with its two best classes."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """The lowest score threshold at which every candidate above it is considered."""
+        ...
+
+    def other_proposals(self, proposals: Floats) -> int:
+        """Return how many proposals [n, 4] are not the original's, or are missing."""
+        ...
+
+    def follow(self, proposals: Floats) -> "Seen":
+        """Return what the rest of the original computes from these proposals [n, 4], if any.
+
+        Near ties decide which proposals a detector of two stages considers.
+        """
+        ...
+
+    def detect(self, score_threshold: float, iou_threshold: float, most: int = 300) -> Found:
+        """Return the original's detections at these thresholds, at most `most`."""
         ...
 
 
@@ -90,8 +124,8 @@ class ClassifierReference(Protocol):
 class DetectorReference(Protocol):
     """The PyTorch original of a detector, from encoded picture to boxes."""
 
-    def look(self, encoded: bytes) -> Seen:
-        """Return the output for an encoded picture."""
+    def look(self, encoded: bytes) -> Seen | None:
+        """Return the output for an encoded picture; None if the original refuses it."""
         ...
 
 

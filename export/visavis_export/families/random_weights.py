@@ -56,11 +56,11 @@ def calibrate(module: nn.Module, spreads: Iterable[Spread], images: Tensor) -> N
     outputs: dict[nn.Module, Tensor] = {}
     hooks = [
         spread.layer.register_forward_hook(
-            lambda layer, _, output: outputs.__setitem__(layer, output)
+            lambda layer, _, output: outputs.setdefault(layer, output)
         )
         for spread in spreads
     ]
-    module(images)
+    module(images)  # a layer's first output counts: a pyramid's largest level comes first
     for hook in hooks:
         hook.remove()
     for spread in spreads:

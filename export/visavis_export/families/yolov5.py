@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 from PIL import Image as PillowImage
@@ -378,11 +379,29 @@ class _Seen:
     place: Place
     unletterbox: Callable[[Floats, Place], Floats]
 
+    @property
+    def floor(self) -> float:
+        """0: candidates are only limited to 30,000, which `find_difference` allows for."""
+        return 0.0
+
+    def other_proposals(self, proposals: Floats) -> int:
+        """Return 0: it has no proposals."""
+        return 0
+
+    def follow(self, proposals: Floats) -> "_Seen":
+        """Return the same: it has no proposals."""
+        return self
+
+    def considered(self, threshold: float) -> tuple[Candidates, npt.NDArray[np.int64]]:
+        """Return the rows above a threshold, each with its best class, and their indices."""
+        rows = np.flatnonzero(self.candidates.scores > threshold)
+        return self.candidates.take(rows), rows
+
     def in_picture(self, boxes: Floats) -> Floats:
         """Convert boxes to pixels of the picture."""
         return self.unletterbox(boxes, self.place)
 
-    def detect(self, score_threshold: float, iou_threshold: float) -> Found:
+    def detect(self, score_threshold: float, iou_threshold: float, most: int = 300) -> Found:
         """Return YOLOv5's detections: best class per box, suppression by torchvision."""
         every = self.candidates
         above = np.flatnonzero(every.scores > score_threshold)
@@ -391,7 +410,7 @@ class _Seen:
         shifted = torch.from_numpy(every.boxes[above])
         shifted = shifted + torch.from_numpy(every.class_ids[above])[:, None] * 7680
         kept = torchvision.ops.nms(shifted, torch.from_numpy(every.scores[above]), iou_threshold)
-        best = above[kept[:300].numpy()]
+        best = above[kept[:most].numpy()]
         return Found(self.in_picture(every.boxes[best]), every.scores[best], every.class_ids[best])
 
 

@@ -21,12 +21,17 @@ OPSET = 18
 
 
 def write_graph(module: nn.Module, document: ModelDocument, path: Path) -> None:
-    """Write a module in evaluation mode as an ONNX graph; only the batch size is dynamic.
+    """Write a module in evaluation mode as an ONNX graph.
 
+    Only the batch size is dynamic; if the input's size varies, only its height and width are.
     document: names the input, its size and the outputs. Raises ExportError if PyTorch can't
     export the module.
     """
     example = torch.zeros(2, 3, document.input.height, document.input.width)
+    dynamic = {0: torch.export.Dim("batch", min=1)}
+    if document.input.varies:
+        example = example[:1]
+        dynamic = {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's exporter uses deprecated parts of PyTorch
@@ -39,7 +44,7 @@ def write_graph(module: nn.Module, document: ModelDocument, path: Path) -> None:
                 external_data=False,
                 input_names=[document.input.tensor],
                 output_names=graph_outputs(document),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=(dynamic,),
                 verbose=False,
             )
     except Exception as error:

@@ -59,7 +59,17 @@ def of_original(reference: ClassifierReference | DetectorReference) -> Answer:
         classifier = reference
         return lambda encoded, image: int(classifier.probabilities(encoded).argmax())
     detector = reference
-    return lambda encoded, image: detector.look(encoded).detect(_SCORE_THRESHOLD, _IOU_THRESHOLD)
+
+    def detections(encoded: bytes, image: Image) -> Found:
+        seen = detector.look(encoded)
+        if seen is None:
+            raise ExportError(
+                f"PyTorch's original refuses a labelled picture of {image.shape[1]} x "
+                f"{image.shape[0]} pixels; remove it from the calibration pictures"
+            )
+        return seen.detect(_SCORE_THRESHOLD, _IOU_THRESHOLD, _MAX_DETECTIONS)
+
+    return detections
 
 
 def of_file(file: ServedFile) -> Answer:

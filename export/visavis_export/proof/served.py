@@ -42,6 +42,11 @@ class ServedFile:
         tensor, geometry = preprocess_one(family_of(self.document), image)
         return self.session.run(tensor, graph_outputs(self.document)), geometry
 
+    def outputs(self, image: Image, names: list[str]) -> list[Tensor]:
+        """Return some of the graph's outputs."""
+        tensor, _ = preprocess_one(family_of(self.document), image)
+        return self.session.run(tensor, names)
+
     def answer(self, image: Image, options: Options) -> Classified | Detected:
         """Return the answer for an image, uint8 RGB [H, W, 3]."""
         outputs, geometry = self.run(image)

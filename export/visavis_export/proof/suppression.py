@@ -9,13 +9,12 @@ removed candidate is covered by a kept box with a higher score.
 import numpy as np
 import numpy.typing as npt
 
-from visavis_export.families.original import Candidates, Floats, Found, Seen
+from visavis_export.families.original import Candidates, Considered, Floats, Found
 from visavis_server.vision.boxes import iou
 
 # Suppression offsets each class by this many pixels, in float32, which rounds edges.
 _LABEL_OFFSET = 7680
 _MAX_CANDIDATES = 30_000
-_MAX_DETECTIONS = 300
 # The difference of an IoU that rounding alone can cause.
 _IOU_STEP = 1e-3
 
@@ -23,26 +22,26 @@ _IOU_STEP = 1e-3
 def find_difference(
     ours: Found,
     inside: Floats,
-    original: Seen,
+    original: Considered,
     thresholds: tuple[float, float],
     steps: tuple[float, float, float],
     moved: Floats,
+    most: int = 300,
 ) -> str | None:
     """Return how an answer contradicts the original's candidates; None if it does not.
 
     inside: our boxes in pixels of the input, unclipped: clipping makes boxes at the border equal.
     thresholds: score and IoU. steps: the largest allowed difference of a score, of an edge in
     pixels of the input, and of an edge in pixels of the picture. moved: the largest edge
-    difference of each candidate, in pixels of the input.
+    difference of each of the original's rows, in pixels of the input. most: the limit of ours.
     """
     (score_threshold, iou_threshold), (step, step_inside_px, step_px) = thresholds, steps
-    all_candidates = original.candidates
-    near = np.flatnonzero(all_candidates.scores > score_threshold - step)
-    near = near[np.argsort(-all_candidates.scores[near], kind="stable")]
+    considered, rows = original.considered(score_threshold - step)
+    order = np.argsort(-considered.scores, kind="stable")
+    own, moved = considered.take(order), moved[rows[order]]
     floor = score_threshold
-    if len(near) > _MAX_CANDIDATES:
-        floor = float(all_candidates.scores[near[_MAX_CANDIDATES - 1]])
-    own, moved = _take(all_candidates, near), moved[near]
+    if len(order) > _MAX_CANDIDATES:
+        floor = float(own.scores[_MAX_CANDIDATES - 1])
     chosen = _candidates_of(ours, inside, own, step, step_inside_px)
     if (alone := np.flatnonzero(chosen < 0)).size:
         return f"{_text(ours, alone[0])} is not among PyTorch's candidates"
@@ -59,7 +58,7 @@ def find_difference(
             f"{_text(ours, one)} and {_text(ours, other)} are both kept, with an IoU of "
             f"{overlap[one, chosen[other]]:.3f}"
         )
-    floor = max(floor, float(ours.scores.min())) if len(ours.scores) >= _MAX_DETECTIONS else floor
+    floor = max(floor, float(ours.scores.min())) if len(ours.scores) >= most else floor
     tied = own.scores - own.second_scores <= step
     covered = (
         (ours.class_ids[:, None] == own.class_ids[None])
@@ -101,16 +100,6 @@ def _slack(own: Candidates, chosen: npt.NDArray[np.intp], moved: Floats) -> Floa
     sides = np.maximum((own.boxes[:, 2:] - own.boxes[:, :2]).min(1), 1e-6)
     pair = (edges[chosen, None] + edges[None]) / np.minimum(sides[chosen, None], sides[None])
     return np.asarray(_IOU_STEP + 2 * pair, np.float32)
-
-
-def _take(all_candidates: Candidates, which: npt.NDArray[np.intp]) -> Candidates:
-    return Candidates(
-        all_candidates.boxes[which],
-        all_candidates.scores[which],
-        all_candidates.class_ids[which],
-        all_candidates.second_scores[which],
-        all_candidates.second_ids[which],
-    )
 
 
 def _text(found: Found, index: int) -> str:

@@ -26,6 +26,7 @@ from visavis_server.card import (
     Provenance,
     ShorterSide,
     Task,
+    output_names,
 )
 from visavis_server.errors import ModelFailed, VisavisError
 from visavis_server.models.loader import read_document
@@ -72,12 +73,7 @@ class ForeignFile:
 
         Raises ExportError if the graph fails.
         """
-        names = None
-        if not isinstance(self.document.output, ClassScores | CandidateRows):
-            output = self.document.output
-            names = [*output.objectness, *output.features, *output.weights]
-        else:
-            names = [self.document.output.tensor]
+        names = output_names(self.document)
         try:
             return self.served.session.run(np.ascontiguousarray(tensor[None]), names)
         except ModelFailed as error:

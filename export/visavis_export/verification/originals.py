@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torchvision
 
@@ -67,6 +68,11 @@ class Seen:
         )
         best = above[kept[:_MAX_DETECTIONS].numpy()]
         return Found(self.in_picture(every.boxes[best]), every.scores[best], every.class_ids[best])
+
+    def considered(self, threshold: float) -> tuple[Candidates, npt.NDArray[np.int64]]:
+        """Return the rows above a threshold, each with its best class, and their indices."""
+        rows = np.flatnonzero(self.candidates.scores > threshold)
+        return self.candidates.take(rows), rows
 
     def in_picture(self, boxes: Floats) -> Floats:
         """Convert boxes xyxy [n, 4] from pixels of the input to pixels of the picture."""

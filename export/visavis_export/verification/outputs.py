@@ -120,7 +120,7 @@ def _by_answers(
 
 
 def _matched(ours: Found, theirs: Found, file: ForeignFile) -> Difference:
-    agreement = detection_agreement(detected(ours, ()), detected(theirs, ()), same_label_set=True)
+    agreement = detection_agreement(detected(ours, ()), detected(theirs, ()))
     here = [pair.index for pair in agreement.matches]
     there = [pair.baseline_index for pair in agreement.matches]
     score = float(np.abs(ours.scores[here] - theirs.scores[there]).max(initial=0))

@@ -8,7 +8,7 @@ original's outputs, decoded as the file declares, against the original's answer.
 import numpy as np
 
 from visavis_export.families.original import Floats, Found
-from visavis_export.proof.receipt import EXACT, UNMOVED, match
+from visavis_export.proof.receipt import EXACT, match
 from visavis_export.proof.served import found
 from visavis_export.proof.suppression import find_difference
 from visavis_export.verification.cases import Case, classified, detected, threshold_of
@@ -74,7 +74,7 @@ def _post_difference(
     options = DetectOptions(score_threshold=threshold)
     try:
         ours = found(family.postprocess(outputs, place, options))
-        inside = found(family.postprocess(outputs, UNMOVED, options)).boxes
+        inside = family.kept(outputs, place, options).boxes
     except (ModelFailed, ValueError, IndexError) as error:
         return Difference(False, why=f"the outputs can't be read as {output.layout}: {error}")
     moved = np.full(len(seen.candidates.scores), 1e-3, np.float32)
@@ -137,7 +137,7 @@ def _in_both(ours: Found, theirs: Found, file: ForeignFile) -> int:
         detected(_without(one, {pair[side] for pair in pairs}), ())
         for side, one in enumerate((ours, theirs))
     ]
-    return len(pairs) + len(detection_agreement(rest[0], rest[1], same_label_set=True).matches)
+    return len(pairs) + len(detection_agreement(rest[0], rest[1]).matches)
 
 
 def _without(one: Found, indices: set[int]) -> Found:

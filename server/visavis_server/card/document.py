@@ -6,12 +6,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from visavis_server.card.fields import Count, Name, Part, Positive, Precision, Sha256, Task
-from visavis_server.card.inputs import Letterbox, ModelInput
+from visavis_server.card.inputs import Letterbox, ModelInput, ShorterSideWithin
 from visavis_server.card.outputs import (
     ClassActivation,
     ClassScores,
     DetectionDefaults,
+    FasterRcnnRows,
     ModelOutput,
+    RetinanetHeads,
     Yolov5Heads,
 )
 from visavis_server.card.proof import Accuracy, GoldenSample, Receipt
@@ -82,8 +84,13 @@ class ModelDocument(Part):
         detects = self.task is Task.OBJECT_DETECTION
         if detects == isinstance(self.output, ClassScores):
             raise ValueError(f"an output of layout {self.output.layout} can't serve {self.task}")
-        if detects != isinstance(self.input.resize, Letterbox):
+        if detects != isinstance(self.input.resize, Letterbox | ShorterSideWithin):
             raise ValueError(f"resize rule {self.input.resize.rule} can't serve {self.task}")
+        if self.input.varies != isinstance(self.output, RetinanetHeads | FasterRcnnRows):
+            raise ValueError(
+                f"an output of layout {self.output.layout} does not go with the resize rule "
+                f"{self.input.resize.rule}"
+            )
         metric = self.accuracy.metric if self.accuracy else None
         if metric == ("top-1" if detects else "mAP50-95"):
             raise ValueError(f"the accuracy metric {metric} does not apply to {self.task}")
@@ -97,6 +104,10 @@ def output_names(document: ModelDocument) -> list[str]:
     output = document.output
     if isinstance(output, Yolov5Heads):
         return [*output.objectness, *output.features, *output.weights]
+    if isinstance(output, RetinanetHeads):
+        return [*output.logits, *output.deltas]
+    if isinstance(output, FasterRcnnRows):
+        return [output.proposals, output.logits, output.deltas]
     return [output.tensor]
 
 
@@ -106,9 +117,17 @@ def explanation_outputs(document: ModelDocument) -> list[str]:
     return [activation.features] if activation else []
 
 
-def graph_outputs(document: ModelDocument) -> list[str]:
-    """Return the names of all the graph's outputs, those that only heat maps need last."""
+def checked_names(document: ModelDocument) -> list[str]:
+    """Return the names of the graph's outputs that its golden sample holds."""
+    output = document.output
+    if isinstance(output, FasterRcnnRows):
+        return list(output.checked)
     return [*output_names(document), *explanation_outputs(document)]
+
+
+def graph_outputs(document: ModelDocument) -> list[str]:
+    """Return the names of all the graph's outputs: those of answers come first."""
+    return list(dict.fromkeys((*output_names(document), *checked_names(document))))
 
 
 def explanation_constants(document: ModelDocument) -> list[str]:

@@ -45,14 +45,32 @@ class Letterbox(Part):
     unpad: Literal["exact", "rounded"]
 
 
+class ShorterSideWithin(Part):
+    """Resize the shorter side to `size`, or the longer to `longest` if that is less.
+
+    As torchvision's detectors do: bilinear without antialiasing, in floating point. The whole
+    picture is the input, so its width and height vary.
+    """
+
+    rule: Literal["shorter_side_within"] = "shorter_side_within"
+    size: Positive
+    longest: Positive
+
+
 class ModelInput(Part):
-    """The input tensor: [batch, 3, height, width], RGB, (value / 255 - mean) / std."""
+    """The input tensor: [batch, 3, height, width], RGB, (value / 255 - mean) / std.
+
+    With `shorter_side_within`, width and height are the largest that occur.
+    """
 
     tensor: str
     width: Positive
     height: Positive
     dtype: Literal["float32", "float16"] = "float32"
-    resize: Annotated[ShorterSide | Stretch | CenterSquare | Letterbox, Field(discriminator="rule")]
+    resize: Annotated[
+        ShorterSide | Stretch | CenterSquare | Letterbox | ShorterSideWithin,
+        Field(discriminator="rule"),
+    ]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -60,7 +78,19 @@ class ModelInput(Part):
     def _crop_fits(self) -> Self:
         if isinstance(self.resize, ShorterSide) and self.resize.size < max(self.width, self.height):
             raise ValueError(f"a shorter side of {self.resize.size} is too small for the crop")
+        if isinstance(self.resize, ShorterSideWithin):
+            longest = self.resize.longest
+            if not self.resize.size <= longest == self.width == self.height:
+                raise ValueError(
+                    f"with a longer side of at most {longest}, width and height must be {longest} "
+                    "and the shorter side no longer"
+                )
         return self
+
+    @property
+    def varies(self) -> bool:
+        """True if width and height depend on the picture."""
+        return isinstance(self.resize, ShorterSideWithin)
 
     def describe_resize(self) -> str:
         """Return the resize rule in words."""
@@ -74,3 +104,5 @@ class ModelInput(Part):
                 return f"centre square to {target}"
             case Letterbox():
                 return f"letterbox to {target}"
+            case ShorterSideWithin(size=size, longest=longest):
+                return f"shorter side to {size}, longer side to at most {longest}"

@@ -74,7 +74,52 @@ class CandidateRows(Part):
     tensor: str
 
 
-ModelOutput = Annotated[ClassScores | Yolov5Heads | CandidateRows, Field(discriminator="layout")]
+class RetinanetHeads(Part):
+    """The outputs of RetinaNet's heads; two tensors per level of the pyramid.
+
+    logits: of every class, [batch, anchors * classes, h, w]. deltas: from the anchors to boxes,
+    [batch, anchors * 4, h, w]. anchors: per level, (width, height) in pixels of the input. The
+    first level has a cell for every 8 pixels.
+    """
+
+    layout: Literal["retinanet_heads"] = "retinanet_heads"
+    logits: tuple[str, ...]
+    deltas: tuple[str, ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+
+    @model_validator(mode="after")
+    def _one_entry_per_level(self) -> Self:
+        counts = len(self.logits), len(self.deltas), len(self.anchors)
+        if len(set(counts)) > 1 or not self.logits:
+            raise ValueError(
+                "each list needs one entry per level; the lengths are: logits {}, deltas {}, "
+                "anchors {}".format(*counts)
+            )
+        if len({len(anchors) for anchors in self.anchors}) > 1 or not self.anchors[0]:
+            raise ValueError("each level needs the same number of anchors, at least one")
+        return self
+
+
+class FasterRcnnRows(Part):
+    """Faster R-CNN's proposals, each with logits and a box for every class.
+
+    proposals: xyxy in pixels of the input, [batch, n, 4]. logits: [batch, n, classes]; class 0 is
+    the background. deltas: from the proposal to the box of each class, [batch, n, 4 * classes].
+    checked: outputs for the golden sample. Near ties decide which proposals there are and in which
+    order, so these three can differ between machines.
+    """
+
+    layout: Literal["fasterrcnn_rows"] = "fasterrcnn_rows"
+    proposals: str
+    logits: str
+    deltas: str
+    checked: tuple[str, ...] = ()
+
+
+ModelOutput = Annotated[
+    ClassScores | Yolov5Heads | CandidateRows | RetinanetHeads | FasterRcnnRows,
+    Field(discriminator="layout"),
+]
 
 
 class DetectionDefaults(Part):

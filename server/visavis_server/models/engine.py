@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,23 @@ from visavis_server.vision.results import (
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One image on its way through the engine; its input is batch[index]."""
+    """One image on its way through the engine.
+
+    Its input is the beginning of batch[index], as much as its shape takes.
+    """
 
     batch: Tensor | None = None
     index: int = 0
+    shape: tuple[int, ...] = ()
     decode_ms: float = 0.0
     preprocess_ms: float = 0.0
     postprocess_ms: float = 0.0
 
     @property
     def input(self) -> Tensor:
-        """The job's row of the batch: [3, height, width]."""
+        """The job's input, [3, height, width], once its shape is known."""
         assert self.batch is not None
-        return self.batch[self.index]
+        return self.batch[self.index].reshape(-1)[: prod(self.shape)].reshape(self.shape)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -57,6 +62,7 @@ class PictureJob(_Job):
         """Decode the picture and write the model's input."""
         self.decode_ms = self.picture.decode()
         started = time.perf_counter()
+        self.shape = family.shape_for(self.picture.pixels)
         self.geometry = family.preprocess(self.picture.pixels, self.input)
         self.preprocess_ms = ms_since(started)
         if not self.picture.keep:
@@ -85,6 +91,7 @@ class TensorJob(_Job):
     def prepare(self, family: Family) -> None:
         """Copy the input into the batch."""
         started = time.perf_counter()
+        self.shape = self.tensor.shape
         self.input[...] = self.tensor
         self.preprocess_ms = ms_since(started)
 
@@ -148,12 +155,17 @@ class Engine:
 
 
 def _gathered(jobs: list[Job]) -> Tensor:
-    """Return the inputs as one tensor [n, 3, height, width]; copies only scattered inputs."""
+    """Return the inputs as one tensor [n, 3, height, width]; copies only scattered inputs.
+
+    Inputs whose shapes vary run one at a time.
+    """
     first = jobs[0]
+    if len(jobs) == 1:
+        return first.input[None]
     assert first.batch is not None
     if all(job.batch is first.batch and job.index == first.index + i for i, job in enumerate(jobs)):
         return first.batch[first.index : first.index + len(jobs)]
-    return np.stack([job.batch[job.index] for job in jobs if job.batch is not None])
+    return np.stack([job.input for job in jobs])
 
 
 def ms_since(started: float) -> float:

@@ -79,11 +79,12 @@ class Loader:
         config = SessionConfig(
             self.cache_dir / contents.digest,
             bf16=planner.bf16,
+            varying=document.input.varies,
             device_share=planner.device_share,
             shared=self.shared_dir and self.shared_dir / opened.identity,
         )
         sessions = Sessions(opened, planner.provider, plan, config)
-        if sessions.first.input_shape[0] is not None:
+        if sessions.first.input_shape[0] is not None or document.input.varies:
             plan = one_at_a_time(plan)
         constants = opened.constants(explanation_constants(document))
         where = str(file.path)

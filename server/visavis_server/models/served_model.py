@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import structlog
 
 from visavis_server.arrays import Tensor
-from visavis_server.card import ClassScores, ModelDocument, Yolov5Heads
+from visavis_server.card import (
+    ClassScores,
+    FasterRcnnRows,
+    ModelDocument,
+    RetinanetHeads,
+    Yolov5Heads,
+)
 from visavis_server.errors import ModelFailed, VisavisError
 from visavis_server.models.engine import Engine, Job, PictureJob, TensorJob, ms_since
 from visavis_server.models.model_files import Stamp
@@ -20,6 +26,7 @@ from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.telemetry import call_trace
 from visavis_server.telemetry.histograms import StageHistograms
 from visavis_server.telemetry.timings import Timings
+from visavis_server.vision.families.torchvision_detector import TorchvisionDetector
 from visavis_server.vision.results import Answer, Options, Picture, ServedBy
 
 _log = structlog.get_logger()
@@ -161,6 +168,8 @@ class ServedModel:
                 for anchors, stride in zip(output.anchors, output.strides, strict=True)
             ]
             return [4 + labels, sum(cells)]
+        if isinstance(output, RetinanetHeads | FasterRcnnRows):
+            return list(TorchvisionDetector(document).tensor_shape)
         _, *rest = self.engine.sessions.first.output_shapes[output.tensor]
         rows = rest[1] if output.layout == "ultralytics_rows" else rest[0]
         return [4 + labels, rows or -1]

@@ -8,7 +8,9 @@ import numpy as np
 from visavis_server.arrays import Tensor
 from visavis_server.card import (
     ClassScores,
+    FasterRcnnRows,
     ModelDocument,
+    RetinanetHeads,
     Yolov5Heads,
     graph_outputs,
     output_names,
@@ -111,5 +113,9 @@ def _class_count(document: ModelDocument, outputs: list[Tensor]) -> int | None:
         return shape[1]
     if isinstance(output, Yolov5Heads):
         return outputs[-1].shape[1] // len(output.anchors[0]) - 5
+    if isinstance(output, RetinanetHeads):
+        return shape[1] // len(output.anchors[0])
+    if isinstance(output, FasterRcnnRows):
+        return outputs[1].shape[2]
     row = {"yolov5_rows": shape[2] - 5, "ultralytics_rows": shape[1] - 4}
     return row.get(output.layout)

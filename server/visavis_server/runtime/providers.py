@@ -38,9 +38,9 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. device_share: the
-    part of the device's memory that the session may take. shared: the folder in which processes
-    share the model's weights.
+    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. varying: the shape
+    of the input varies. device_share: the part of the device's memory that the session may take.
+    shared: the folder in which processes share the model's weights.
     """
 
     cache_dir: Path
@@ -48,6 +48,7 @@ class SessionConfig:
     runs: int = 1
     spin: bool = False
     bf16: bool = False
+    varying: bool = False
     device_share: float = 1.0
     shared: Path | None = None
 
@@ -229,6 +230,8 @@ def _options(provider: Provider, config: SessionConfig) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(config.spin)))
     options.add_session_config_entry("session.intra_op.spin_duration_us", "500")
     never_saturate(options)
+    # ONNX Runtime would plan, and keep, the memory of every shape that it has seen.
+    options.enable_mem_pattern = not config.varying
     if provider is CPU:
         _share_memory(options)
     options.log_severity_level = 3

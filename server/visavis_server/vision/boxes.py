@@ -1,7 +1,7 @@
 """Geometry of boxes: letterbox and back, overlap, non-maximum suppression."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,10 +97,10 @@ def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
     return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
 
 
-def iou(one: Boxes, many: Boxes) -> npt.NDArray[np.float32]:
+def iou(one: npt.NDArray[Any], many: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the intersection over union of each box in `one` [n, 4] and `many` [m, 4]: [n, m].
 
-    Boxes without area overlap nothing.
+    Computed in their own precision. Boxes without area overlap nothing.
     """
     # Edge by edge: NumPy is slow along an axis of two.
     x_min, y_min, x_max, y_max = one.T[:, :, None]
@@ -112,7 +112,7 @@ def iou(one: Boxes, many: Boxes) -> npt.NDArray[np.float32]:
 
 
 def non_maximum_suppression(
-    boxes: Boxes,
+    boxes: Boxes | npt.NDArray[np.float64],
     scores: npt.NDArray[np.float32],
     class_ids: npt.NDArray[np.intp],
     iou_threshold: float,
@@ -126,7 +126,7 @@ def non_maximum_suppression(
     """
     order = np.argsort(-scores, kind="stable")
     if not class_agnostic:
-        # In float32, as in YOLOv5: the offset costs precision, which decides overlaps close to
+        # In float32, as in YOLOv5, the offset costs precision, which decides overlaps close to
         # the threshold.
         boxes = boxes + class_ids[:, None].astype(np.float32) * _LABEL_OFFSET
     boxes = boxes[order]
@@ -145,5 +145,5 @@ def non_maximum_suppression(
     return np.array(kept[:max_detections], np.intp)
 
 
-def _area(boxes: Boxes) -> npt.NDArray[np.float32]:
+def _area(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -7,7 +7,7 @@ server, in a cluster. Knows no gRPC.
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,10 @@ from visavis_server.card import LabelSet, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, ModelFailed, VisavisError, drop_traceback, listed
 from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.vision import boxes
-from visavis_server.vision.labels import KNOWN_LABEL_SETS
+from visavis_server.vision.labels import KNOWN_LABEL_SETS, SharedNames
 from visavis_server.vision.results import (
     Answer,
+    Classification,
     Classified,
     Detected,
     Detection,
@@ -65,11 +66,16 @@ class Comparable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClassificationAgreement:
-    """The agreement of two classifiers; the divergence is None if their label sets differ."""
+    """The agreement of two classifiers; the divergence is None if their label sets differ.
+
+    unknown_here, unknown_in_baseline: labels of each that the other model lacks; they are left out.
+    """
 
     same_top1: bool
     top_k_overlap: float
     jensen_shannon_divergence: float | None
+    unknown_here: int = 0
+    unknown_in_baseline: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class DetectionAgreement:
-    """The agreement of two detectors; the means are None without matches."""
+    """The agreement of two detectors; the means are None without matches.
+
+    unknown_here, unknown_in_baseline: detections of each whose label the other model lacks; they
+    are left out.
+    """
 
     matches: tuple[Match, ...]
     only_here: int
@@ -91,6 +101,8 @@ class DetectionAgreement:
     mean_iou: float | None
     mean_score_difference: float | None
     f1: float
+    unknown_here: int = 0
+    unknown_in_baseline: int = 0
 
 
 Agreement = ClassificationAgreement | DetectionAgreement
@@ -229,44 +241,45 @@ def _with_agreement(answer: ModelAnswer, baseline: ModelAnswer) -> ModelAnswer:
     if isinstance(answer.outcome, VisavisError) or isinstance(baseline.outcome, VisavisError):
         return answer
     here, there = answer.outcome.result, baseline.outcome.result
-    labels, baseline_labels = (
-        answer.model.document.label_set,
-        baseline.model.document.label_set,
-    )
+    names = shared_names(answer.model.document.label_set, baseline.model.document.label_set)
     agreement: Agreement
     if isinstance(here, Classified) and isinstance(there, Classified):
-        agreement = classification_agreement(here, there, _share(labels, baseline_labels))
+        agreement = classification_agreement(here, there, names)
     else:
         assert isinstance(here, Detected)
         assert isinstance(there, Detected)
-        agreement = detection_agreement(here, there, _share(labels, baseline_labels))
+        agreement = detection_agreement(here, there, names)
     return ModelAnswer(answer.model, answer.outcome, agreement)
 
 
-def _share(one: LabelSet, other: LabelSet) -> bool:
-    """Return True if class ids mean the same; known sets may be spelled differently."""
-    if one.name != other.name or len(one.labels) != len(other.labels):
-        return False
-    return one.labels == other.labels or one.name in KNOWN_LABEL_SETS
+def shared_names(here: LabelSet, baseline: LabelSet) -> SharedNames | None:
+    """Return the names that two label sets share; None if their class ids mean the same.
+
+    Known sets may be spelled differently.
+    """
+    same = here.labels == baseline.labels or here.name in KNOWN_LABEL_SETS
+    if here.name == baseline.name and len(here.labels) == len(baseline.labels) and same:
+        return None
+    return SharedNames(here.labels, baseline.labels)
 
 
 def classification_agreement(
-    here: Classified, baseline: Classified, same_label_set: bool
+    here: Classified, baseline: Classified, names: SharedNames | None = None
 ) -> ClassificationAgreement:
-    """Return the agreement of two classifiers: by class id in one label set, else by name."""
-
-    def keys(answer: Classified) -> list[int | str]:
-        return [c.class_id if same_label_set else c.label for c in answer.classifications]
-
-    ours, theirs = keys(here), keys(baseline)
+    """Return the agreement of two classifiers, by the names that they share; None: by class id."""
+    ours, theirs = _keys(here.classifications, names), _keys(baseline.classifications, names)
+    known, baseline_known = ([key for key in keys if key is not None] for keys in (ours, theirs))
+    longer = max(len(known), len(baseline_known))
     return ClassificationAgreement(
-        same_top1=ours[0] == theirs[0],
-        top_k_overlap=len(set(ours) & set(theirs)) / max(len(ours), len(theirs)),
+        same_top1=bool(known and baseline_known) and known[0] == baseline_known[0],
+        top_k_overlap=len(set(known) & set(baseline_known)) / longer if longer else 0.0,
         jensen_shannon_divergence=(
             jensen_shannon_divergence(here.probabilities, baseline.probabilities)
-            if same_label_set
+            if names is None
             else None
         ),
+        unknown_here=len(ours) - len(known),
+        unknown_in_baseline=len(theirs) - len(baseline_known),
     )
 
 
@@ -284,15 +297,17 @@ def jensen_shannon_divergence(one: Tensor, other: Tensor) -> float:
 
 
 def detection_agreement(
-    here: Detected, baseline: Detected, same_label_set: bool
+    here: Detected, baseline: Detected, names: SharedNames | None = None
 ) -> DetectionAgreement:
     """Return the agreement of two detectors, by matching pairs of one label, highest IoU first.
 
-    Each detection is in at most one pair, and the result is symmetric.
+    Each detection is in at most one pair, and the result is symmetric. names: the names that both
+    models share, which are matched; None: class ids are.
     """
     ours, theirs = here.detections, baseline.detections
+    our_keys, their_keys = _keys(ours, names), _keys(theirs, names)
     overlap = boxes.iou(_corners(ours), _corners(theirs))
-    overlap[_keys(ours, same_label_set)[:, None] != _keys(theirs, same_label_set)[None, :]] = 0
+    overlap[_differ(our_keys, their_keys)] = 0
     matches: list[Match] = []
     taken: set[int] = set()
     baseline_taken: set[int] = set()
@@ -304,14 +319,18 @@ def detection_agreement(
             if len(matches) == min(len(ours), len(theirs)):
                 break
     differences = [abs(ours[m.index].score - theirs[m.baseline_index].score) for m in matches]
-    total = len(ours) + len(theirs)
+    unknown, baseline_unknown = our_keys.count(None), their_keys.count(None)
+    known, baseline_known = len(ours) - unknown, len(theirs) - baseline_unknown
+    total = known + baseline_known
     return DetectionAgreement(
         matches=tuple(matches),
-        only_here=len(ours) - len(matches),
-        only_in_baseline=len(theirs) - len(matches),
+        only_here=known - len(matches),
+        only_in_baseline=baseline_known - len(matches),
         mean_iou=_mean([m.iou for m in matches]),
         mean_score_difference=_mean(differences),
         f1=2 * len(matches) / total if total else 1.0,
+        unknown_here=unknown,
+        unknown_in_baseline=baseline_unknown,
     )
 
 
@@ -330,8 +349,26 @@ def _corners(detections: Sequence[Detection]) -> boxes.Boxes:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def _keys(detections: Sequence[Detection], by_id: bool) -> npt.NDArray[Any]:
-    return np.array([d.class_id if by_id else d.label for d in detections])
+def _keys(
+    found: Sequence[Detection | Classification], names: SharedNames | None
+) -> list[int | str | None]:
+    """Return what each label is matched by; None for labels that the other model lacks."""
+    return [one.class_id if names is None else names.key(one.label) for one in found]
+
+
+def _differ(
+    ours: Sequence[int | str | None], theirs: Sequence[int | str | None]
+) -> npt.NDArray[np.bool_]:
+    """Return [n, m]: True for pairs of different keys, or without a key."""
+    numbers: dict[int | str | None, int] = {}
+    one, other = (
+        np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
+        for keys in (ours, theirs)
+    )
+    differ = one[:, None] != other[None, :]
+    if None in numbers:
+        differ[one == numbers[None]] = True
+    return differ
 
 
 def _mean(values: list[float]) -> float | None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 # The largest public label set, ImageNet-21k, has 21,841 classes. Without these limits 100 MB of
 # labels could travel with every answer.
@@ -11,9 +12,52 @@ MAX_CLASSES = 32_768
 MAX_NAME_LENGTH = 256
 _KNOWN = {
     80: ("coco-80", "person", "toothbrush"),
+    91: ("coco-91", "__background__", "toothbrush"),
     1000: ("imagenet-1k", "tench", "toilet"),
 }
 KNOWN_LABEL_SETS = frozenset(name for name, _, _ in _KNOWN.values())
+# COCO's paper and its JSON files, YOLO's names and torchvision's differ in these.
+_SAME = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "television": "tv",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "cellphone": "cell phone",
+    "hairdryer": "hair drier",
+    "hair dryer": "hair drier",
+    "doughnut": "donut",
+}
+
+
+def comparable(name: str) -> str:
+    """Return a class name as it is compared: case, accents, separators and spelling aside.
+
+    The SDK has the same rule in `visavis.dataset.names`; a test keeps them equal.
+    """
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+    plain = re.sub(r"[\s_\-/]+", " ", plain).strip()
+    return _SAME.get(plain, _SAME.get(plain.replace(" ", ""), plain))
+
+
+@lru_cache(maxsize=64)
+def _comparable_names(labels: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(comparable, labels))
+
+
+class SharedNames:
+    """The names that two label sets share; here, baseline: their labels."""
+
+    def __init__(self, here: tuple[str, ...], baseline: tuple[str, ...]) -> None:
+        self._both = _comparable_names(here) & _comparable_names(baseline)
+
+    def key(self, label: str) -> str | None:
+        """Return what a label is matched by; None if only one of the two sets has it."""
+        name = comparable(label)
+        return name if name in self._both else None
 
 
 def read_labels(names: object) -> tuple[str, ...]:

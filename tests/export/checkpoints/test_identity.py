@@ -106,7 +106,7 @@ def test_a_yolov7_is_not_sent_on_to_an_export_that_is_not_served() -> None:
     model.state = {"_modules": {"model": inner}}
     identity = identify(model)
     assert identity.title == "a YOLOv7"
-    assert identity.advice == "visavis exports torchvision's ResNets and YOLOv5 only"
+    assert identity.advice == "visavis exports torchvision's ResNets and detectors, and YOLOv5 only"
 
 
 @pytest.fixture(scope="module")

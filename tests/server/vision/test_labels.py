@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from visavis.dataset import names
 
-from visavis_server.vision.labels import name_of_label_set, read_labels
+from visavis_server.vision import labels
+from visavis_server.vision.labels import comparable, name_of_label_set, read_labels
 
 
 def test_imagenet_is_recognised_in_any_spelling() -> None:
@@ -99,3 +101,11 @@ def test_names_that_no_answer_can_carry_are_refused(name: object, why: str) -> N
 def test_first_and_last_label_make_a_known_set(first: str, last: str) -> None:
     labels = (first, *map(str, range(998)), last)
     assert name_of_label_set(labels).startswith("custom-")
+
+
+def test_names_are_compared_by_the_same_rule_as_in_the_sdk() -> None:
+    every = {*names._SAME, *names._SAME.values(), "Café_au-lait", " TV  Monitor", "N/A", "a/b c"}
+    assert {name: comparable(name) for name in every} == {
+        name: names.comparable(name) for name in every
+    }
+    assert labels._SAME == names._SAME

@@ -11,7 +11,7 @@ from visavis.commands.card_tables import cards_table
 from visavis.commands.classification_comparison import classification_tables
 from visavis.commands.console import plain
 from visavis.commands.detection_comparison import detection_tables
-from visavis.results import Comparison, TaskComparison
+from visavis.results import Comparison, ModelAnswer, TaskComparison
 
 
 def comparison_tables(comparison: Comparison) -> RenderableType:
@@ -41,6 +41,7 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
                     heat_map_line(answer.heat_map),
                 )
         for answer in task.answers:
+            yield from _unknown_labels(answer, task.baseline)
             if not answer.status.ok:
                 yield Text.assemble(
                     "\n",
@@ -61,6 +62,19 @@ def _parts(comparison: Comparison) -> Iterator[RenderableType]:
         for left in comparison.left_out:
             yield Text.assemble((plain(left.model), "bold"), f": {plain(left.reason)}")
     yield Text()
+
+
+def _unknown_labels(answer: ModelAnswer, baseline: str) -> Iterator[RenderableType]:
+    """Yield a sentence if labels were left out of an agreement."""
+    agreement = answer.agreement
+    if agreement is None or not (agreement.unknown_here or agreement.unknown_in_baseline):
+        return
+    yield Text.assemble(
+        "\n",
+        (plain(answer.served_by.model), "bold"),
+        f": {agreement.unknown_here} of its answers and {agreement.unknown_in_baseline} of "
+        f"{plain(baseline)}'s are left out of the agreement: the other model lacks their labels",
+    )
 
 
 def _title(task: TaskComparison) -> Text:

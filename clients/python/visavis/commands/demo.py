@@ -20,8 +20,9 @@ from visavis.commands.console import complain, stdout
 from visavis.errors import VisavisError
 
 MODELS = ("resnet50", "resnet18", "yolov5n")
-# A classifier like ResNet; included if its weights are available.
-EXTRA = "yolov5n-cls"
+# With these, both families have a model for both tasks; each is included if its weights are
+# available.
+EXTRAS = ("yolov5n-cls", "retinanet_resnet50_fpn_v2")
 READY_TIMEOUT_S = 60.0
 
 _BANNER = """\
@@ -79,8 +80,10 @@ def _models(folder: Path) -> tuple[Path, bool]:
     if _holds(random, MODELS) and not has_own_weights:
         return random, True
     if _run("export", *_absent(real), "--out", str(real)) == 0:
-        # The demo works without this model; the export prints the reason for a failure.
-        _run("export", EXTRA, "--out", str(real))
+        # The demo works without these models; the export prints the reason for a failure.
+        without = [name for name in EXTRAS if _run("export", name, "--out", str(real))]
+        if without:
+            stdout().print(f"\nThe demo goes on without {' and '.join(without)}.", soft_wrap=True)
         return real, False
     code = _run("export", *_absent(random), "--out", str(random), "--weights", "random")
     if code:

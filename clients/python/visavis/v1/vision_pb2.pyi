@@ -280,17 +280,21 @@ class AnswerStatus(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ClassificationAgreement(_message.Message):
-    __slots__ = ("same_top1", "top_k_overlap", "jensen_shannon_divergence")
+    __slots__ = ("same_top1", "top_k_overlap", "jensen_shannon_divergence", "unknown_here", "unknown_in_baseline")
     SAME_TOP1_FIELD_NUMBER: _ClassVar[int]
     TOP_K_OVERLAP_FIELD_NUMBER: _ClassVar[int]
     JENSEN_SHANNON_DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_HERE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_IN_BASELINE_FIELD_NUMBER: _ClassVar[int]
     same_top1: bool
     top_k_overlap: float
     jensen_shannon_divergence: float
-    def __init__(self, same_top1: bool = ..., top_k_overlap: _Optional[float] = ..., jensen_shannon_divergence: _Optional[float] = ...) -> None: ...
+    unknown_here: int
+    unknown_in_baseline: int
+    def __init__(self, same_top1: bool = ..., top_k_overlap: _Optional[float] = ..., jensen_shannon_divergence: _Optional[float] = ..., unknown_here: _Optional[int] = ..., unknown_in_baseline: _Optional[int] = ...) -> None: ...
 
 class DetectionAgreement(_message.Message):
-    __slots__ = ("matched", "only_here", "only_in_baseline", "mean_iou", "mean_score_difference", "f1", "matches")
+    __slots__ = ("matched", "only_here", "only_in_baseline", "mean_iou", "mean_score_difference", "f1", "matches", "unknown_here", "unknown_in_baseline")
     MATCHED_FIELD_NUMBER: _ClassVar[int]
     ONLY_HERE_FIELD_NUMBER: _ClassVar[int]
     ONLY_IN_BASELINE_FIELD_NUMBER: _ClassVar[int]
@@ -298,6 +302,8 @@ class DetectionAgreement(_message.Message):
     MEAN_SCORE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     F1_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_HERE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_IN_BASELINE_FIELD_NUMBER: _ClassVar[int]
     matched: int
     only_here: int
     only_in_baseline: int
@@ -305,7 +311,9 @@ class DetectionAgreement(_message.Message):
     mean_score_difference: float
     f1: float
     matches: _containers.RepeatedCompositeFieldContainer[DetectionMatch]
-    def __init__(self, matched: _Optional[int] = ..., only_here: _Optional[int] = ..., only_in_baseline: _Optional[int] = ..., mean_iou: _Optional[float] = ..., mean_score_difference: _Optional[float] = ..., f1: _Optional[float] = ..., matches: _Optional[_Iterable[_Union[DetectionMatch, _Mapping]]] = ...) -> None: ...
+    unknown_here: int
+    unknown_in_baseline: int
+    def __init__(self, matched: _Optional[int] = ..., only_here: _Optional[int] = ..., only_in_baseline: _Optional[int] = ..., mean_iou: _Optional[float] = ..., mean_score_difference: _Optional[float] = ..., f1: _Optional[float] = ..., matches: _Optional[_Iterable[_Union[DetectionMatch, _Mapping]]] = ..., unknown_here: _Optional[int] = ..., unknown_in_baseline: _Optional[int] = ...) -> None: ...
 
 class DetectionMatch(_message.Message):
     __slots__ = ("index", "baseline_index", "iou")

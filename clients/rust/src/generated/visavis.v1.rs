@@ -416,7 +416,8 @@ pub struct AnswerStatus {
     pub message: ::prost::alloc::string::String,
 }
 /// How far two classifiers agree on one image. Labels are matched by id if both models share a
-/// label set, by name otherwise.
+/// label set, by name otherwise: case, accents, separators and known spellings aside. Labels that
+/// the other model lacks are left out and counted.
 #[non_exhaustive]
 #[allow(clippy::derive_partial_eq_without_eq)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -431,9 +432,16 @@ pub struct ClassificationAgreement {
     /// 0: identical. Absent if the label sets differ.
     #[prost(double, optional, tag="3")]
     pub jensen_shannon_divergence: ::core::option::Option<f64>,
+    /// Number of this model's top k labels that the baseline's label set lacks.
+    #[prost(int32, tag="20")]
+    pub unknown_here: i32,
+    /// Number of the baseline's top k labels that this model's label set lacks.
+    #[prost(int32, tag="21")]
+    pub unknown_in_baseline: i32,
 }
 /// How far two detectors agree on one image. Boxes with the same label and an IoU of at least 0.5
-/// are matched one to one, highest IoU first.
+/// are matched one to one, highest IoU first. Labels are compared as for classifiers; detections
+/// whose label the other model lacks are left out and counted.
 #[non_exhaustive]
 #[allow(clippy::derive_partial_eq_without_eq)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -441,10 +449,10 @@ pub struct DetectionAgreement {
     /// Number of matched pairs.
     #[prost(int32, tag="1")]
     pub matched: i32,
-    /// Number of this model's detections without a match.
+    /// Number of this model's detections without a match, of labels that both models have.
     #[prost(int32, tag="2")]
     pub only_here: i32,
-    /// Number of the baseline's detections without a match.
+    /// Number of the baseline's detections without a match, of labels that both models have.
     #[prost(int32, tag="3")]
     pub only_in_baseline: i32,
     /// Mean IoU of the pairs. Range [0.5, 1]. Absent if there are no pairs.
@@ -453,13 +461,19 @@ pub struct DetectionAgreement {
     /// Mean absolute difference of the pairs' scores. Range [0, 1]. Absent if there are no pairs.
     #[prost(double, optional, tag="5")]
     pub mean_score_difference: ::core::option::Option<f64>,
-    /// 2 * matched / (detections of this model + detections of the baseline). Range [0, 1]; 1 if
-    /// neither has detections.
+    /// 2 * matched / (detections of this model + detections of the baseline), of labels that both
+    /// models have. Range [0, 1]; 1 if neither has such detections.
     #[prost(double, tag="6")]
     pub f1: f64,
     /// The pairs, highest IoU first.
     #[prost(message, repeated, tag="7")]
     pub matches: ::prost::alloc::vec::Vec<DetectionMatch>,
+    /// Number of this model's detections whose label the baseline's label set lacks.
+    #[prost(int32, tag="20")]
+    pub unknown_here: i32,
+    /// Number of the baseline's detections whose label this model's label set lacks.
+    #[prost(int32, tag="21")]
+    pub unknown_in_baseline: i32,
 }
 /// A matched pair of detections.
 #[non_exhaustive]
@@ -794,10 +808,10 @@ pub struct LabelSet {
 #[allow(clippy::derive_partial_eq_without_eq)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelInput {
-    /// Width of the input in pixels.
+    /// Width of the input in pixels; the largest one, if it depends on the picture.
     #[prost(int32, tag="1")]
     pub width: i32,
-    /// Height of the input in pixels.
+    /// Height of the input in pixels; the largest one, if it depends on the picture.
     #[prost(int32, tag="2")]
     pub height: i32,
     /// The resize rule, as a sentence.

@@ -16,7 +16,7 @@ import numpy as np
 
 from visavis_server.api.inference.parameters import Parameters, number, truth, whole
 from visavis_server.api.inference.tensors import Array, datatype_of
-from visavis_server.card import ModelDocument, Task, Yolov5Heads, output_names
+from visavis_server.card import CandidateRows, ClassScores, ModelDocument, Task
 from visavis_server.errors import InvalidRequest, listed
 from visavis_server.models.served_model import ServedModel
 from visavis_server.runtime.budget import Held
@@ -95,16 +95,15 @@ class TensorView:
     def __init__(self, model: ServedModel, max_message_bytes: int) -> None:
         self._model = model
         document = model.document
-        fp16 = document.input.dtype == "float16"
-        self.inputs = (
-            TensorSpec(
-                document.input.tensor, "FP16" if fp16 else "FP32", model.engine.family.input_shape
-            ),
-        )
-        heads = isinstance(document.output, Yolov5Heads)
-        name = "output0" if heads else output_names(document)[0]
+        datatype = "FP16" if document.input.dtype == "float16" else "FP32"
+        self._largest = model.engine.family.input_shape
+        shape = (3, -1, -1) if document.input.varies else self._largest
+        self.inputs = (TensorSpec(document.input.tensor, datatype, shape),)
+        # Other layouts have several tensors.
+        output = document.output
+        name = output.tensor if isinstance(output, ClassScores | CandidateRows) else "output0"
         self.outputs = (TensorSpec(name, "FP32", tuple(model.tensor_shape)),)
-        largest = 4 * max(math.prod(s.shape) for s in (*self.inputs, *self.outputs))
+        largest = 4 * max(math.prod(self._largest), math.prod(self.outputs[0].shape))
         fits = (max_message_bytes - _ENVELOPE_BYTES) // max(largest, 1)
         self.max_batch = max(1, min(_MAX_BATCH, fits))
 
@@ -119,15 +118,24 @@ class TensorView:
                 "inputs[0].datatype",
                 f"{spec.name} is {datatype}; {self._model.name} takes {spec.datatype}",
             )
-        if tensor.shape[1:] != spec.shape or not 1 <= len(tensor) <= self.max_batch:
+        if not (self._fits(tensor.shape[1:]) and 1 <= len(tensor) <= self.max_batch):
+            most = f", each side 1 to {max(self._largest)}" if -1 in spec.shape else ""
             raise InvalidRequest(
                 "inputs[0].shape",
                 f"{spec.name} is {list(tensor.shape)}; {self._model.name} takes "
-                f"{['1 to ' + str(self.max_batch), *spec.shape]}",
+                f"{['1 to ' + str(self.max_batch), *spec.shape]}{most}",
             )
         numbers = await self._model.infer(tensor, caller)
         stacked = numbers[0][None] if len(numbers) == 1 else await to_thread(np.stack, numbers)
         return {self.outputs[0].name: stacked}
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Return True if an input of this shape, without the batch, can be computed."""
+        wanted = self.inputs[0].shape
+        return len(shape) == len(wanted) and all(
+            size == one if one > 0 else 1 <= size <= most
+            for size, one, most in zip(shape, wanted, self._largest, strict=True)
+        )
 
 
 class ImageView:

@@ -51,8 +51,11 @@ def _panel(
     elif isinstance(agreement, comparison.DetectionAgreement):
         note = f"F1 {agreement.f1:.2f} with {baseline}, {len(agreement.matches)} matched"
     else:
+        agreement = None
         alone = bool(compared.nothing_to_compare)
         note = "baseline" if by.model == baseline and not alone else ""
+    if agreement and (unknown := agreement.unknown_here + agreement.unknown_in_baseline):
+        note += f", {unknown} not comparable"
     inference = f"{answer.outcome.timings.inference_ms:.0f} ms"
     note = " · ".join(filter(None, (note, by.precision, inference)))
     differs = _difference(answer, compared) if difference else None

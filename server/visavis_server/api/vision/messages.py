@@ -161,6 +161,8 @@ def _write_agreement(message: pb.ModelAnswer, agreement: comparison.Agreement | 
                 same_top1=agreement.same_top1,
                 top_k_overlap=agreement.top_k_overlap,
                 jensen_shannon_divergence=agreement.jensen_shannon_divergence,
+                unknown_here=agreement.unknown_here,
+                unknown_in_baseline=agreement.unknown_in_baseline,
             )
         )
     elif isinstance(agreement, comparison.DetectionAgreement):
@@ -176,5 +178,7 @@ def _write_agreement(message: pb.ModelAnswer, agreement: comparison.Agreement | 
                     pb.DetectionMatch(index=m.index, baseline_index=m.baseline_index, iou=m.iou)
                     for m in agreement.matches
                 ],
+                unknown_here=agreement.unknown_here,
+                unknown_in_baseline=agreement.unknown_in_baseline,
             )
         )

@@ -31,6 +31,10 @@ class Classifier:
         self._values = normalized_values(document.input)
         self.input_shape = (3, document.input.height, document.input.width)
 
+    def shape_for(self, image: Image) -> tuple[int, int, int]:
+        """Return the shape of the input, which is the same for every image."""
+        return self.input_shape
+
     def preprocess(self, image: Image, out: Tensor) -> Area:
         """Write the image into `out` [3, height, width]; return the area that the model sees."""
         seen = self._seen(image.shape[1], image.shape[0])

@@ -1,21 +1,25 @@
-"""Detection: letterbox before, decode and non-maximum suppression after."""
-
-from dataclasses import dataclass
-from typing import TypeVar
+"""YOLO's detection: letterbox before, decode and non-maximum suppression after."""
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from visavis_server.arrays import Image, Tensor
-from visavis_server.card import ClassScores, Letterbox, ModelDocument, Yolov5Heads
+from visavis_server.card import CandidateRows, Letterbox, ModelDocument, Yolov5Heads
 from visavis_server.errors import InvalidRequest
 from visavis_server.vision import boxes
+from visavis_server.vision.families.candidates import (
+    Rows,
+    best_class,
+    detected,
+    given,
+    suppressed,
+    wanted,
+)
 from visavis_server.vision.families.finite import require_finite
 from visavis_server.vision.families.heads import Heads
 from visavis_server.vision.families.normalization import normalize, normalized_values
 from visavis_server.vision.heat_maps import Area, Explain, Grid, HeatMap, grid_of
-from visavis_server.vision.results import Box, Detected, Detection, DetectOptions
+from visavis_server.vision.results import Detected, DetectOptions
 
 # YOLOv5 considers at most this many candidates, highest scores first.
 _MAX_CANDIDATES = 30_000
@@ -23,24 +27,12 @@ _MAX_CANDIDATES = 30_000
 _THRESHOLDS = (0.1, 0.01, 0.001, -1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Candidates before suppression.
-
-    boxes: xyxy [n, 4] in pixels of the input. scores, class_ids: of the best class, [n].
-    """
-
-    boxes: boxes.Boxes
-    scores: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.intp]
-
-
 class Detector:
-    """Pre- and post-processing of one detector."""
+    """Pre- and post-processing of one detector of the YOLO family."""
 
     def __init__(self, document: ModelDocument) -> None:
         assert isinstance(document.input.resize, Letterbox)
-        assert not isinstance(document.output, ClassScores)
+        assert isinstance(document.output, Yolov5Heads | CandidateRows)
         assert document.detection_defaults is not None
         self._name = document.name
         self._input = document.input
@@ -56,6 +48,10 @@ class Detector:
         self._defaults = document.detection_defaults
         self._values = normalized_values(document.input)
         self.input_shape = (3, document.input.height, document.input.width)
+
+    def shape_for(self, image: Image) -> tuple[int, int, int]:
+        """Return the shape of the input, which is the same for every image."""
+        return self.input_shape
 
     def preprocess(self, image: Image, out: Tensor) -> boxes.LetterboxPlacement:
         """Write the letterboxed image into `out` [3, height, width]; return its position."""
@@ -78,37 +74,29 @@ class Detector:
 
         Raises ModelFailed if a number that they depend on is not finite.
         """
-        defaults = self._defaults
-        threshold = _given(options.score_threshold, defaults.score_threshold)
-        most = _given(options.max_detections, defaults.max_detections)
-        rows = self._wanted(self.candidates(outputs, threshold), options)
+        kept = self.kept(outputs, geometry, options)
+        original = geometry.to_original(kept.boxes, self._letterbox.unpad)
+        return detected(kept, original, self._labels)
+
+    def kept(
+        self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement, options: DetectOptions
+    ) -> Rows:
+        """Return what remains after thresholds and suppression, highest score first."""
+        threshold = given(options.score_threshold, self._defaults.score_threshold)
+        rows = wanted(self.candidates(outputs, threshold), self._labels, options)
         if self._layout == "end_to_end":
-            kept = np.argsort(-rows.scores, kind="stable")[:most]
-        else:
-            if rows.scores.size > _MAX_CANDIDATES:
-                rows = _take(rows, np.argsort(-rows.scores, kind="stable")[:_MAX_CANDIDATES])
-            kept = boxes.non_maximum_suppression(
-                rows.boxes,
-                rows.scores,
-                rows.class_ids,
-                _given(options.iou_threshold, defaults.iou_threshold),
-                most,
-                options.class_agnostic,
-            )
-        original = geometry.to_original(rows.boxes[kept], self._letterbox.unpad)
-        return Detected(
-            tuple(
-                Detection(
-                    Box(*map(float, box)),
-                    int(class_id),
-                    self._labels[class_id],
-                    min(float(score), 1.0),
-                )
-                for box, class_id, score in zip(
-                    original, rows.class_ids[kept], rows.scores[kept], strict=True
-                )
-            )
-        )
+            return rows.best(given(options.max_detections, self._defaults.max_detections))
+        if rows.scores.size > _MAX_CANDIDATES:
+            rows = rows.best(_MAX_CANDIDATES)
+        return suppressed(rows, self._defaults, options)
+
+    def proposals(self, outputs: list[Tensor]) -> boxes.Boxes:
+        """Return none: there is one stage."""
+        return np.empty((0, 4), np.float32)
+
+    def rows(self, outputs: list[Tensor], geometry: boxes.LetterboxPlacement) -> Rows:
+        """Return every row with its best class, before any threshold."""
+        return self.candidates(outputs, -1.0)
 
     def require_explainable(self, explain: Explain) -> None:
         """Raise InvalidRequest if the outputs have no cells, or the model not this label."""
@@ -146,20 +134,12 @@ class Detector:
             class_ids[0], self._labels[class_ids[0]], values[top:bottom, left:right], Area(*area)
         )
 
-    def _wanted(self, rows: Rows, options: DetectOptions) -> Rows:
-        """Return the rows whose label is to be kept."""
-        if not options.labels:
-            return rows
-        names = set(options.labels)
-        wanted = [i for i, label in enumerate(self._labels) if label in names]
-        return _take(rows, np.isin(rows.class_ids, wanted))
-
     def _top_class(self, outputs: list[Tensor], answer: Detected, options: DetectOptions) -> int:
         """Return the class of the best detection, or of the best candidate if there is none."""
         if answer.detections:
             return answer.detections[0].class_id
         for threshold in _THRESHOLDS:
-            rows = self._wanted(self.candidates(outputs, threshold), options)
+            rows = wanted(self.candidates(outputs, threshold), self._labels, options)
             if rows.scores.size:
                 return int(rows.class_ids[rows.scores.argmax()])
         return self._labels.index(options.labels[0]) if options.labels else 0
@@ -208,7 +188,7 @@ class Detector:
         """Return the rows whose best class scores above the threshold; -1: all rows."""
         if self._heads:
             rows, scores = self._heads.decode(outputs, threshold)
-            return _best_class(boxes.cxcywh_to_xyxy(rows), scores, threshold)
+            return best_class(boxes.cxcywh_to_xyxy(rows), scores, threshold)
         rows = outputs[0][0].astype(np.float32, copy=False)
         require_finite(rows)
         if self._layout == "end_to_end":  # [n, 6]
@@ -220,22 +200,4 @@ class Detector:
         else:  # [4 + classes, n]
             rows = rows[:, rows[4:].max(axis=0) > threshold].T
             scores = rows[:, 4:]
-        return _best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)
-
-
-def _best_class(xyxy: boxes.Boxes, scores: Tensor, threshold: float) -> Rows:
-    """Return each row with its best class, where that scores above the threshold."""
-    class_ids = scores.argmax(axis=1)
-    best = np.take_along_axis(scores, class_ids[:, None], axis=1)[:, 0]
-    return _take(Rows(xyxy, best, class_ids), best > threshold)
-
-
-def _take(rows: Rows, which: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Rows:
-    return Rows(rows.boxes[which], rows.scores[which], rows.class_ids[which])
-
-
-_T = TypeVar("_T")
-
-
-def _given(value: _T | None, default: _T) -> _T:
-    return default if value is None else value
+        return best_class(boxes.cxcywh_to_xyxy(rows[:, :4]), scores, threshold)

@@ -6,6 +6,7 @@ from visavis_server.arrays import Tensor
 from visavis_server.card import ModelInput, Yolov5Heads
 from visavis_server.runtime.buffers import Buffers
 from visavis_server.vision.families.finite import require_finite
+from visavis_server.vision.families.sigmoid import logit, sigmoid
 
 # Cells computed at a time: with 80 classes they take 540 KiB, which fits the L2 cache.
 _CELLS_AT_ONCE = 1600
@@ -45,9 +46,9 @@ class Heads:
         """
         objectness = np.concatenate([o.ravel() for o in outputs[: self._scales]])
         require_finite(objectness)
-        cells = np.flatnonzero(objectness > _logit(threshold))
+        cells = np.flatnonzero(objectness > logit(threshold))
         logits = self._logits(cells, outputs[self._scales :])
-        raw, cell = _sigmoid(logits), self._cells[cells]
+        raw, cell = sigmoid(logits), self._cells[cells]
         require_finite(logits)
         keep = raw[:, 4] > threshold
         raw, cell = raw[keep], cell[keep]
@@ -69,7 +70,7 @@ class Heads:
             ):
                 rows = weights[5 + class_id :: self._outputs]  # one for each anchor
                 logits = features @ rows[:, :-1].T + rows[:, -1]  # [h, w, anchors]
-                scores = _sigmoid(objectness.transpose(1, 2, 0)) * _sigmoid(logits)
+                scores = sigmoid(objectness.transpose(1, 2, 0)) * sigmoid(logits)
                 maps.append(scores.max(axis=2))
         return maps
 
@@ -127,15 +128,3 @@ def _boxes(raw: Tensor, cells: Tensor) -> Tensor:
     # Each cell's centre moves by -0.5 to 1.5 cells; sides grow to at most 4 anchors.
     center = (raw[:2] * 2 + (cells[:2] - np.float32(0.5))) * cells[2]
     return np.concatenate((center, (raw[2:] * 2) ** 2 * cells[3:]))
-
-
-def _logit(threshold: float) -> float:
-    """Return the lowest logit of cells that may exceed a threshold, less a small margin."""
-    if not 0 < threshold < 1:
-        return -np.inf
-    return float(np.log(threshold / (1 - threshold))) - 0.01
-
-
-def _sigmoid(values: Tensor) -> Tensor:
-    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf is right
-        return np.float32(1) / (np.float32(1) + np.exp(-values))
