@@ -51,7 +51,7 @@ EXACT = Tolerance(score=1e-3, box_px=1.0, candidate_box_px=1.0)
 # By precision. fp16 has eleven bits: 0.002 and 1.3 px were measured, and 5.8 px among candidates,
 # most of which are background. int8 has no tolerance: its accuracy is limited instead.
 TOLERANCES = {"fp32": EXACT, "fp16": Tolerance(score=5e-3, box_px=2.0, candidate_box_px=10.0)}
-# The share of proposals that near ties may decide differently: 0.2 % was measured.
+# The share of proposals that near ties may decide differently; of 11,794 measured, none did.
 _OTHER_PROPOSALS = 0.01
 # Score thresholds to try after the model's default, until a picture has enough candidates.
 _ENOUGH_CANDIDATES = 10
