@@ -17,6 +17,7 @@ from visavis_server.card import (
 )
 from visavis_server.errors import ModelFailed
 from visavis_server.vision.families import detector_of, preprocess_one
+from visavis_server.vision.families.retinanet import RetinanetDecoder
 from visavis_server.vision.families.torchvision_detector import Scaled, TorchvisionDetector
 from visavis_server.vision.results import DetectOptions
 
@@ -244,3 +245,16 @@ def test_the_tensor_holds_the_best_candidates_one_class_each(
     assert tensor.shape == family.tensor_shape == (7, places)
     assert tensor[:, 0].tolist() == pytest.approx([24, 16, 16, 16, 0, 0.9, 0])
     assert (np.count_nonzero(tensor[4:], axis=0) <= 1).all()
+
+
+def test_each_level_gives_its_thousand_best_candidates() -> None:
+    """As many as torchvision's topk_candidates; the rest is not considered, whatever it scores."""
+    random = np.random.default_rng(1)
+    logits = [random.normal(size=(1, 3, side, side)).astype(np.float32) for side in (64, 32)]
+    outputs = [*logits, *(np.zeros((1, 4, side, side), np.float32) for side in (64, 32))]
+    decoder = RetinanetDecoder(RETINANET, classes=3)
+    found = decoder.candidates(outputs, (512, 512), 0.05)
+    assert len(found.scores) == 2000
+    for logit, scores in zip(logits, np.split(found.scores, 2), strict=True):
+        best = np.sort(logit.ravel().astype(np.float64))[::-1][:1000]
+        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-best)), atol=1e-6)
