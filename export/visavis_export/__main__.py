@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from visavis_export.arguments import read_names
+from visavis_export.listing import listing
 from visavis_server.command import complain, flowing, new_app, run
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 _app = new_app()
 
 _Names = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        metavar="NAME...", help="Models: resnet50, yolov5n, retinanet_resnet50_fpn, ..."
+        metavar="NAME...",
+        help="Models: resnet50, yolov5n, retinanet_resnet50_fpn, ... Without any, list them all.",
+        show_default=False,
     ),
 ]
 _Weights = Annotated[
@@ -92,7 +95,7 @@ _MaxMapDrop = Annotated[
 
 
 def _export(
-    names: _Names,
+    names: _Names = None,
     weights: _Weights = None,
     out: _Out = Path("models"),
     precision: _Precision = "fp32",
@@ -113,6 +116,9 @@ def _export(
     stores the result in it as a receipt. If the answers differ, or the file loses too much
     accuracy, the export fails with the figures and writes nothing.
     """
+    if not names:
+        typer.echo("\n".join(listing()))
+        return
     try:
         from visavis_export.exporter import Request
         from visavis_export.proof.accuracy_limits import AccuracyLimits

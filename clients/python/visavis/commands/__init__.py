@@ -38,20 +38,21 @@ visavis serves vision models, and compares them on your own pictures. To begin:
 `visavis demo` does all of this at once; `visavis --help` lists all commands.
 """
 
-# In the order of the help. Each name is both the module and the function in it.
-_COMMANDS: dict[str, type[TyperCommand]] = {
-    "models": TyperCommand,
-    "classify": Explained,
-    "detect": Explained,
-    "compare": Compare,
-    "bench": TyperCommand,
-    "doctor": TyperCommand,
-    "demo": TyperCommand,
-    "serve": PassedOn,
-    "export": PassedOn,
-    "verify": PassedOn,
-    "tune": PassedOn,
-    "token": PassedOn,
+# In the order of the help: each name is both the module and the function in it; its group; its
+# class.
+_COMMANDS: dict[str, tuple[str, type[TyperCommand]]] = {
+    "demo": ("Begin", TyperCommand),
+    "export": ("Export", PassedOn),
+    "verify": ("Export", PassedOn),
+    "serve": ("Serve", PassedOn),
+    "token": ("Serve", PassedOn),
+    "tune": ("Serve", PassedOn),
+    "classify": ("Ask", Explained),
+    "detect": ("Ask", Explained),
+    "compare": ("Compare", Compare),
+    "models": ("Inspect", TyperCommand),
+    "doctor": ("Inspect", TyperCommand),
+    "bench": ("Inspect", TyperCommand),
 }
 
 
@@ -70,7 +71,9 @@ class _Commands(TyperGroup):
             return None
         module = importlib.import_module(f"visavis.commands.{cmd_name}")
         command = typer.Typer(add_completion=False)
-        command.command(cmd_name, cls=_COMMANDS[cmd_name])(getattr(module, cmd_name))
+        group, kind = _COMMANDS[cmd_name]
+        function = getattr(module, cmd_name)
+        command.command(cmd_name, cls=kind, rich_help_panel=group)(function)
         return typer.main.get_command(command)
 
 

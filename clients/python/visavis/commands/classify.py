@@ -21,6 +21,7 @@ def classify(
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
+    repository: options.Repository = None,
 ) -> None:
     """Label pictures with one model."""
 
@@ -35,4 +36,8 @@ def classify(
             explain=options.explained(explain),
         )
 
-    answer(Job(pictures, server, timeout, json, annotate), prepare, classify_table)
+    answer(
+        Job(pictures, server, timeout, json, annotate, repository=repository),
+        prepare,
+        classify_table,
+    )

@@ -35,7 +35,7 @@ def compare(
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
     peer: own.Peers = None,
-    repository: own.Repository = None,
+    repository: options.Repository = None,
     answers: own.Answers = None,
     report: own.Report = None,
     json_file: own.JsonFile = None,
@@ -129,4 +129,5 @@ def compare(
             explain=options.explained(explain),
         )
 
-    answer(Job(pictures, server, timeout, json, annotate, peers), prepare, comparison_tables)
+    job = Job(pictures, server, timeout, json, annotate, peers, repository)
+    answer(job, prepare, comparison_tables)

@@ -74,14 +74,6 @@ def _file(help_: str) -> Any:
     return typer.Option(metavar="FILE", help=help_, rich_help_panel=_FOLDER)
 
 
-Repository = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Serve these models for as long as the comparison takes, instead of using a server.",
-        rich_help_panel=_FOLDER,
-    ),
-]
 Answers = Annotated[
     Path | None,
     _file("Keep the answers; an interrupted comparison goes on from there."),
@@ -199,7 +191,7 @@ class FolderOptions:
         files = (self.answers, self.report, self.json, self.markdown, self.junit, self.fiftyone)
         tables = (self.csv, self.csv_slices, self.csv_confusion)
         limits = (self.fail_under, self.max_drop, self.strict, self.within_ms, self.cost)
-        return any((self.repository, *files, *tables, *limits))
+        return any((*files, *tables, *limits))
 
 
 def parse_tasks(given: Sequence[str] | None) -> list[str]:

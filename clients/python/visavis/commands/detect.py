@@ -25,6 +25,7 @@ def detect(
     json: options.Json = False,
     server: options.Server = options.SERVER,
     timeout: options.Timeout = options.TIMEOUT_S,
+    repository: options.Repository = None,
 ) -> None:
     """Find objects in pictures with one model."""
 
@@ -43,4 +44,6 @@ def detect(
             explain=options.explained(explain),
         )
 
-    answer(Job(pictures, server, timeout, json, annotate), prepare, detect_table)
+    answer(
+        Job(pictures, server, timeout, json, annotate, repository=repository), prepare, detect_table
+    )

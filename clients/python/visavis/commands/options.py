@@ -1,6 +1,7 @@
 """The options that several sub-commands share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,15 @@ Explain = Annotated[
     typer.Option(
         metavar="[LABEL]",
         help="Add a heat map of this label, or of the best one; --annotate draws it.",
+    ),
+]
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Serve this folder of models for as long as the command runs, instead of asking a "
+        "server.",
+        show_default="models, if no server answers",
     ),
 ]
 ModelName = Annotated[

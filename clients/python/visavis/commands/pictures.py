@@ -1,5 +1,6 @@
 """Sends several pictures concurrently and prints the answers in order."""
 
+import contextlib
 import dataclasses
 import sys
 from collections import deque
@@ -18,6 +19,7 @@ from visavis.commands.annotations import Annotations
 from visavis.commands.console import complain, plain, stdout
 from visavis.commands.failures import exit_code, exit_codes, json_line, sentence
 from visavis.commands.progress import Progress
+from visavis.commands.serving import served
 from visavis.dataset import chosen_pictures
 from visavis.errors import (
     FieldViolation,
@@ -47,12 +49,19 @@ class Job:
     json: bool
     annotate: str | None
     peers: tuple[Peer, ...] = ()
+    repository: Path | None = None
 
-    def client(self) -> Client:
-        """Return a client of the server, and of its peers if there are any."""
-        if self.peers:
-            return PeeredClient(self.server, self.peers, timeout=self.timeout)
-        return Client(self.server, timeout=self.timeout)
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        """Yield a client of the server, and of its peers if there are any."""
+        with served(self.server, self.repository) as address:
+            client = (
+                PeeredClient(address, self.peers, timeout=self.timeout)
+                if self.peers
+                else Client(address, timeout=self.timeout)
+            )
+            with client:
+                yield client
 
 
 def answer(

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from visavis.bench.own_server import own_server
 from visavis.cards import Model, Task
 from visavis.client import Client
-from visavis.commands.application import application_installed
 from visavis.commands.compare_options import FolderOptions
 from visavis.commands.console import complain, stderr
 from visavis.commands.failures import sentence
 from visavis.commands.progress import Progress
+from visavis.commands.serving import served
 from visavis.dataset.given import given_pictures
 from visavis.dataset.names import posix
 from visavis.dataset.truth import read_truth
@@ -48,7 +47,10 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         if options.cost and options.repository is None:
             raise InvalidSettings("--cost needs --repository: it serves each model on its own")
         folder, pictures = given_pictures(given)
-        with _server(options) as server, _client(server, options) as client:
+        with (
+            served(options.server, options.repository) as server,
+            _client(server, options) as client,
+        ):
             compared = _compared(client, server, folder, pictures, options)
         checks = list(gate.fail_under(compared.study, least)) if least else []
         if most and previous is not None:
@@ -173,20 +175,6 @@ def _say_how_to_go_on(options: FolderOptions) -> None:
         stderr().print(
             f"The answers so far are in {options.answers}: the same command goes on from there."
         )
-
-
-@contextlib.contextmanager
-def _server(options: FolderOptions) -> Iterator[str]:
-    """Yield the server's address; with --repository, of one that runs as long as it is needed."""
-    if options.repository is None:
-        yield options.server
-        return
-    if not application_installed():
-        raise InvalidSettings(
-            "--repository needs the application; install it: pip install visavis-server"
-        )
-    with own_server(options.repository) as server:
-        yield server.address
 
 
 def _client(server: str, options: FolderOptions) -> Client:
