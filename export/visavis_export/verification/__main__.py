@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from visavis_server.command import complain, new_app, run
+from visavis_server.command import complain, flowing, new_app, run
 
 if TYPE_CHECKING:
     from visavis_export.verification.outcome import Outcome
@@ -61,7 +61,6 @@ _Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write everythi
 _MOST_INPUT_BYTES = 1 << 30
 
 
-@_app.command()
 def _verify(
     file: _File,
     against: _Against,
@@ -199,6 +198,9 @@ def _save(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ExportError(f"--json {path} can't be written: {error.strerror}") from None
+
+
+_app.command(help=flowing(_verify.__doc__))(_verify)
 
 
 def main(args: list[str], prog: str = "python -m visavis_export.verification") -> int:
