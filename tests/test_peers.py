@@ -13,6 +13,7 @@ from visavis.commands import main
 from visavis.errors import InvalidRequest, InvalidSettings, Unavailable
 from visavis.peers import Peer, PeeredClient, parse_peer, parse_peers
 from visavis.results import ClassificationAgreement, Comparison, DetectionAgreement
+from visavis.target import Target
 
 from tests.conftest import serving
 from tests.server import graphs
@@ -33,7 +34,7 @@ class Servers:
 
     @property
     def peer(self) -> Peer:
-        return Peer("gpu", self.there._server.address)
+        return Peer("gpu", Target(self.there._server.address))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_a_peer_that_is_gone_is_a_status_of_its_models(servers: Servers) -> None
 
 def test_a_peer_that_never_answered_is_left_out_with_the_reason(servers: Servers) -> None:
     address = servers.here._server.address
-    with PeeredClient(address, [Peer("edge", NOBODY)], timeout=2) as client:
+    with PeeredClient(address, [Peer("edge", Target(NOBODY))], timeout=2) as client:
         comparison = client.compare(plain(RED))
     assert [a.served_by.model for t in comparison.comparisons for a in t.answers] == [
         "colors",
@@ -177,7 +178,7 @@ def test_the_command_shows_a_column_per_model_of_each_server(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "red.png").write_bytes(plain(RED))
-    peer = f"gpu={servers.peer.address}"
+    peer = f"gpu={servers.peer.target.address}"
     arguments = ["compare", str(tmp_path / "red.png"), "--server", servers.here._server.address]
     assert main([*arguments, "--peer", peer, "--tasks", "classification"]) == 0
     printed = capsys.readouterr().out
@@ -199,7 +200,7 @@ def test_a_folder_is_compared_across_servers(servers: Servers, tmp_path: Path) -
     for index, color in enumerate([RED, GREEN, BLUE] * 2):
         (folder / f"{index}.png").write_bytes(plain(color))
     target = tmp_path / "compared.json"
-    peer = f"gpu={servers.peer.address}"
+    peer = f"gpu={servers.peer.target.address}"
     server = servers.here._server.address
     options = ["--peer", peer, "--server", server, "--json", str(target)]
     assert main(["compare", str(folder), *options]) == 0
@@ -247,8 +248,12 @@ def test_a_peer_that_cannot_be_is_refused(text: str, why: str) -> None:
 def test_a_token_is_read_from_a_file_and_only_sent_encrypted(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
     peer = parse_peer(f"gpu=gpu.example.com:8001,tls,token-file={tmp_path / 'token'}")
-    assert (peer.name, peer.address, peer.token) == ("gpu", "gpu.example.com:8001", "secret")
-    assert peer.tls is not None
+    assert (peer.name, peer.target.address, peer.target.token) == (
+        "gpu",
+        "gpu.example.com:8001",
+        "secret",
+    )
+    assert peer.target.tls is not None
     with pytest.raises(InvalidSettings, match="would be sent in the clear"):
         parse_peer(f"gpu=gpu.example.com:8001,token-file={tmp_path / 'token'}")
     with pytest.raises(InvalidSettings, match="gpu is given twice"):
@@ -290,7 +295,7 @@ def test_many_boxes_agree_as_on_the_server() -> None:
 
     for count in (0, 1, 40, 120):
         (one, one_pb), (other, other_pb) = some(count), some(count + 5)
-        expected = comparison.detection_agreement(one, other, same_label_set=True)
+        expected = comparison.detection_agreement(one, other)
         found = detection_agreement(one_pb, other_pb, by_id=True)
         assert found.matched == len(expected.matches)
         assert found.f1 == pytest.approx(expected.f1)

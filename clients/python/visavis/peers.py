@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Unpack
 
 from visavis import calls, connection, merging, reading
@@ -22,10 +21,10 @@ from visavis.errors import InvalidSettings, VisavisError
 from visavis.images import ImageSource
 from visavis.merging import MAIN, Asked, Outcome, asked_of
 from visavis.results import Comparison
+from visavis.target import SYNTAX, Target, parse_target
 from visavis.v1 import vision_pb2 as pb
 
-_KEYS: Final = ("tls", "ca", "cert", "key", "token-file")
-_SYNTAX: Final = "NAME=HOST:PORT[,tls][,ca=FILE][,cert=FILE,key=FILE][,token-file=FILE]"
+_SYNTAX: Final = f"NAME={SYNTAX}"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -34,34 +33,18 @@ class Peer:
     """Another server whose models are compared. name: what follows the @ in their names."""
 
     name: str
-    address: str
-    tls: connection.TLS | None = None
-    token: str | None = None
+    target: Target
 
 
 def parse_peer(text: str) -> Peer:
-    """Return the peer that a text names: NAME=HOST:PORT, then options, separated by commas.
+    """Return the peer that a text names: NAME=, then a server as in `parse_target`.
 
-    tls: encrypt. ca, cert, key: PEM files, as in `connection.TLS`; they imply tls. token-file: a
-    file whose first line is the token. Raises InvalidSettings.
+    Raises InvalidSettings.
     """
-    head, *options = text.split(",")
-    name, equals, address = head.partition("=")
-    if not (equals and _NAME.fullmatch(name) and address):
+    name, equals, server = text.partition("=")
+    if not (equals and _NAME.fullmatch(name) and server and not server.startswith(",")):
         raise InvalidSettings(f"--peer {text!r} is not {_SYNTAX}")
-    given: dict[str, str] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        if key not in _KEYS or (key == "tls") == bool(value):
-            raise InvalidSettings(f"--peer {name}: {option!r} is unknown; the syntax is {_SYNTAX}")
-        given[key] = value
-    tls = None
-    if set(given) - {"token-file"}:
-        tls = connection.TLS(given.get("ca"), given.get("cert"), given.get("key"))
-    token = _token(given["token-file"]) if "token-file" in given else None
-    peer = Peer(name, address, tls, token)
-    connection.server(address, 1.0, tls, token)  # Raises InvalidSettings for an invalid address.
-    return peer
+    return Peer(name, parse_target(server, f"--peer {name}", _SYNTAX))
 
 
 def parse_peers(texts: Sequence[str]) -> tuple[Peer, ...]:
@@ -89,10 +72,7 @@ class PeeredClient(Client):
         token: str | None = None,
     ) -> None:
         super().__init__(address, timeout=timeout, tls=tls, token=token)
-        self._peers = {
-            peer.name: Client(peer.address, timeout=timeout, tls=peer.tls, token=peer.token)
-            for peer in peers
-        }
+        self._peers = {peer.name: peer.target.client(timeout) for peer in peers}
         self._cards: dict[str, Sequence[pb.Model]] = {}
         # Calls of several pictures wait for their peers at once.
         self._pool = ThreadPoolExecutor(8 * len(peers) + 1)
@@ -186,6 +166,17 @@ class PeeredClient(Client):
             self._known(name, client)
 
 
+def client_of(server: str, peers: Sequence[Peer], timeout: float) -> Client:
+    """Return a client of a server, named as in `parse_target`, and of its peers if there are any.
+
+    Raises InvalidSettings.
+    """
+    target = parse_target(server)
+    if not peers:
+        return target.client(timeout)
+    return PeeredClient(target.address, peers, timeout=timeout, tls=target.tls, token=target.token)
+
+
 class AsyncPeeredClient(AsyncClient):
     """An asynchronous client whose comparisons include the models of its peers.
 
@@ -200,12 +191,11 @@ class AsyncPeeredClient(AsyncClient):
         cards: Sequence[Model],
         *,
         timeout: float = connection.DEFAULT_TIMEOUT_S,
+        tls: connection.TLS | None = None,
+        token: str | None = None,
     ) -> None:
-        super().__init__(address, timeout=timeout)
-        self._peers = {
-            peer.name: AsyncClient(peer.address, timeout=timeout, tls=peer.tls, token=peer.token)
-            for peer in peers
-        }
+        super().__init__(address, timeout=timeout, tls=tls, token=token)
+        self._peers = {peer.name: peer.target.async_client(timeout) for peer in peers}
         self._cards = {
             peer.name: [_own(card) for card in cards if card.name.endswith(f"@{peer.name}")]
             for peer in peers
@@ -283,10 +273,3 @@ def _own(card: Model) -> pb.Model:
     copy.CopyFrom(card.message)
     copy.name = card.name.rpartition("@")[0]
     return copy
-
-
-def _token(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"can't read the token file {path}: {error}") from None

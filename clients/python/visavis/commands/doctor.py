@@ -9,12 +9,13 @@ from importlib import metadata
 from rich.table import Table
 from rich.text import Text
 
-from visavis.client import Client
 from visavis.commands import options
 from visavis.commands.application import application_installed
 from visavis.commands.console import plain, stdout
 from visavis.commands.failures import exit_codes
+from visavis.connection import DEFAULT_TIMEOUT_S
 from visavis.errors import InvalidSettings, VisavisError
+from visavis.target import parse_target
 
 Row = tuple[str, str, str]
 
@@ -52,7 +53,7 @@ def _client_rows() -> Iterator[Row]:
 
 def _server_row(address: str) -> Row:
     try:
-        with Client(address) as client:
+        with parse_target(address).client(DEFAULT_TIMEOUT_S) as client:
             # In this order: only `list_models` fails at once if nothing listens at the address.
             names = ", ".join(card.name for card in client.list_models(timeout=_READY_WITHIN_S))
             client.wait_until_ready(_READY_WITHIN_S)

@@ -7,12 +7,12 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from visavis.client import Client
 from visavis.commands import options
 from visavis.commands.card_details import card_details
 from visavis.commands.card_tables import cards_table
 from visavis.commands.console import stdout
 from visavis.commands.failures import exit_codes
+from visavis.target import parse_target
 from visavis.v1 import vision_pb2 as pb
 
 Name = Annotated[
@@ -29,7 +29,7 @@ def models(
     timeout: options.Timeout = options.TIMEOUT_S,
 ) -> None:
     """List all models, or show one model's card in full."""
-    with exit_codes(), Client(server, timeout=timeout) as client:
+    with exit_codes(), parse_target(server).client(timeout) as client:
         if name is None:
             if version is not None:
                 raise typer.BadParameter("give the NAME of a model too", param_hint="--version")

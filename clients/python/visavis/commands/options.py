@@ -19,7 +19,10 @@ Pictures = Annotated[
 Server = Annotated[
     str,
     typer.Option(
-        envvar="VISAVIS_SERVER", metavar="HOST:PORT", help="Address of the server, or unix:PATH."
+        envvar="VISAVIS_SERVER",
+        metavar="HOST:PORT[,...]",
+        help="Address of the server, or unix:PATH. With tls, ca=FILE, cert=FILE, key=FILE and "
+        "token-file=FILE after a comma.",
     ),
 ]
 Timeout = Annotated[

@@ -29,7 +29,7 @@ from visavis.errors import (
     VisavisError,
 )
 from visavis.images import file_bytes
-from visavis.peers import Peer, PeeredClient
+from visavis.peers import Peer, client_of
 from visavis.results import ClassifyResult, Comparison, DetectResult
 
 Answer: TypeAlias = ClassifyResult | DetectResult | Comparison
@@ -54,14 +54,11 @@ class Job:
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
         """Yield a client of the server, and of its peers if there are any."""
-        with served(self.server, self.repository) as address:
-            client = (
-                PeeredClient(address, self.peers, timeout=self.timeout)
-                if self.peers
-                else Client(address, timeout=self.timeout)
-            )
-            with client:
-                yield client
+        with (
+            served(self.server, self.repository) as server,
+            client_of(server, self.peers, self.timeout) as client,
+        ):
+            yield client
 
 
 def answer(

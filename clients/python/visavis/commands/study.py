@@ -22,7 +22,7 @@ from visavis.dataset.given import given_pictures
 from visavis.dataset.names import posix
 from visavis.dataset.truth import read_truth
 from visavis.errors import InvalidData, InvalidSettings, VisavisError
-from visavis.peers import PeeredClient
+from visavis.peers import client_of
 
 if TYPE_CHECKING:
     from visavis.commands.study_files import Compared
@@ -49,7 +49,7 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         folder, pictures = given_pictures(given)
         with (
             served(options.server, options.repository) as server,
-            _client(server, options) as client,
+            client_of(server, options.peers, options.timeout) as client,
         ):
             compared = _compared(client, server, folder, pictures, options)
         checks = list(gate.fail_under(compared.study, least)) if least else []
@@ -175,12 +175,6 @@ def _say_how_to_go_on(options: FolderOptions) -> None:
         stderr().print(
             f"The answers so far are in {options.answers}: the same command goes on from there."
         )
-
-
-def _client(server: str, options: FolderOptions) -> Client:
-    if options.peers:
-        return PeeredClient(server, options.peers, timeout=options.timeout)
-    return Client(server, timeout=options.timeout)
 
 
 @contextlib.contextmanager

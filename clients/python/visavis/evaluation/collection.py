@@ -17,6 +17,7 @@ from visavis.evaluation.matching import MAX_DETECTIONS
 from visavis.evaluation.pace import Pace
 from visavis.peers import AsyncPeeredClient, Peer
 from visavis.results import Comparison, ModelAnswer, Timings
+from visavis.target import parse_target
 
 # Low enough for the whole curve of precision.
 _LEAST_SCORE: Final = 0.001
@@ -44,9 +45,17 @@ class Source:
 
     def client(self, models: Sequence[Model]) -> AsyncClient:
         """Return a client of all servers; models: those that are compared."""
-        if self.peers:
-            return AsyncPeeredClient(self.server, self.peers, models, timeout=self.timeout_s)
-        return AsyncClient(self.server, timeout=self.timeout_s)
+        target = parse_target(self.server)
+        if not self.peers:
+            return target.async_client(self.timeout_s)
+        return AsyncPeeredClient(
+            target.address,
+            self.peers,
+            models,
+            timeout=self.timeout_s,
+            tls=target.tls,
+            token=target.token,
+        )
 
 
 _Answered = tuple[str, PictureAnswers] | VisavisError | None
