@@ -21,7 +21,7 @@ _DEFAULT_TOP_K: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a comparison asked for; empty or None: the server's defaults."""
+    """The options of a comparison; empty or None: the server's defaults."""
 
     models: Sequence[str] = ()
     tasks: Sequence[pb.Task] = ()

@@ -63,7 +63,7 @@ def release(name: str) -> Release:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What torchvision's builder is told: classes, sides of the input, BatchNorm's eps."""
+    """Arguments of torchvision's builder: classes, sides of the input, BatchNorm's eps."""
 
     name: str
     classes: int

@@ -311,7 +311,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What a detector's rows are: for each scale and anchor one for each cell, line by line.
+    """The order of a detector's rows: for each scale and anchor one per cell, line by line.
 
     strides: pixels per cell, by scale. scores: rows to the scores of all classes, [n, classes].
     """

@@ -60,7 +60,7 @@ class ForeignFile:
 
     @property
     def document(self) -> ModelDocument:
-        """What is known of the file."""
+        """The description of the file."""
         return self.served.document
 
     @property

@@ -23,7 +23,7 @@ from visavis_server.vision.families import family_of, preprocess_one
 from visavis_server.vision.families.detector import Detector
 from visavis_server.vision.results import Classified, Detected, DetectOptions, Options
 
-# What counts as the same input: a resize that rounds one pixel otherwise is half a level off.
+# Inputs this close count as the same: a resize that rounds one pixel otherwise is half a level off.
 SAME_LEVELS = 0.05
 
 

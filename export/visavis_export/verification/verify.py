@@ -19,15 +19,15 @@ from visavis_server.vision.families import family_of, preprocess_one
 
 # Pictures on which an explanation must hold.
 _WITNESSES = 2
-# What int8 usually keeps; the recipe of docs/int8.md keeps 0.95.
+# int8 usually keeps this much agreement; the recipe of docs/int8.md keeps 0.95.
 _USUAL_AGREEMENT = 0.8
-# What quantizing does to any graph: no sign of another network.
+# Quantizing does this to any graph: it is no sign of another network.
 _BY_QUANTIZING = ("other network", "operators", "before the first layer", "after the last layer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Theirs:
-    """What the caller's own code made of the one picture: its tensor, its answers, or both."""
+    """Results of the caller's own code for the one picture: its tensor, its answers, or both."""
 
     tensor: Floats | None = None
     answers: given_answers.Given | None = None

@@ -8,7 +8,7 @@ from visavis_server.card.fields import Part, Probability
 
 
 class ClassActivation(Part):
-    """What class activation maps are computed from: Zhou et al., arXiv:1512.04150.
+    """The sources of class activation maps: Zhou et al., arXiv:1512.04150.
 
     features: the output [batch, channels, h, w] whose mean over h and w the last layer reads.
     weights: that layer's initializer, [classes, channels]. scales: the step of each class, an

@@ -30,7 +30,7 @@ _KILLED = -9
 
 
 class Verdicts(Protocol):
-    """What trials found."""
+    """The findings of trials."""
 
     def verdict(self, file: ModelFile) -> Future[str]:
         """Return a future of the identity of the file that was tried, or of the error."""

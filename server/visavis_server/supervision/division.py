@@ -26,7 +26,7 @@ _MOST_AGE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What the supervisor assigns to a worker when it starts.
+    """The supervisor's assignment to a worker, made when it starts.
 
     number: 1 to `workers`. settings: the values of all settings. cores: those that it may use, by
     the kernel's numbers; None: all. usable_bytes: its part of the memory; None: unknown.

@@ -44,7 +44,7 @@ class Administration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the supervisor may ask of the server in this worker.
+    """The requests of the supervisor to the server in this worker.
 
     request_stop: drains and ends. reload: reads tokens, certificates and the repository. steer:
     spreads new connections by weights. families: its metrics. administration: None until it serves.
@@ -63,7 +63,7 @@ class Member:
 
 
 class Membership:
-    """What a worker asks and tells the supervisor. assignment: what it was started with."""
+    """A worker's side of the connection to the supervisor. assignment: given at its start."""
 
     def __init__(self, assignment: Assignment, channel: Channel) -> None:
         self.assignment = assignment
@@ -88,7 +88,7 @@ class Membership:
         self._running.add_done_callback(lambda _: member.request_stop())
         self._beating = asyncio.create_task(self._beat(member))
 
-    # What the server in this worker asks.
+    # Requests of the server in this worker.
 
     def try_one(self, file: ModelFile, timeout_s: float) -> Self:
         """Return the trials of the supervisor, which tries each file once for all workers."""
@@ -170,7 +170,7 @@ class Membership:
                 await self._channel.ask("last_samples", _LAST_SAMPLES_S, families=rows)
         self._running.cancel()
 
-    # What the supervisor asks.
+    # Requests of the supervisor.
 
     async def _stop(self) -> None:
         (await self._member).request_stop()

@@ -69,7 +69,7 @@ class Supervisor:
         self._shared_dir = shared_dir
         self._workers = [WorkerHandle(number) for number in range(1, count + 1)]
         self._ended: list[Family] = []
-        # What clients loaded and unloaded last, and when, by model.
+        # The last load or unload by a client, with its time, by model.
         self._administered: dict[str, tuple[str, float]] = {}
         self._stop = asyncio.Event()
         self._all_loaded = asyncio.Event()
@@ -80,7 +80,7 @@ class Supervisor:
         self._error: BaseException | None = None
         self._watchdog_s = systemd.watchdog_s()
         usable = usable_bytes()
-        # What they have now is shared; the share of each is the same whenever it starts.
+        # The memory free now is shared; a worker's share is the same whenever it starts.
         self._share_bytes = None if usable is None else usable // count
 
     async def run(self) -> None:
@@ -323,7 +323,7 @@ class Supervisor:
             self._error = error
             self._stop.set()
 
-    # What workers tell and ask.
+    # Messages from workers.
 
     def _handlers(self, worker: WorkerHandle) -> Handlers:
         named: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -356,7 +356,7 @@ class Supervisor:
 
     async def _ready(self, worker: WorkerHandle) -> None:
         worker.ready()
-        # What clients have changed since it was started, and so has passed it by.
+        # Repeat the loads and unloads that it missed while it was starting.
         for model, (action, when) in self._administered.items():
             if when > worker.started_at and worker.channel is not None:
                 await _asked(worker.channel, action, model)

@@ -1,4 +1,4 @@
-"""What a model costs when a server runs nothing else."""
+"""The cost of a model on a server that runs nothing else."""
 
 import asyncio
 import tempfile

@@ -1,4 +1,4 @@
-"""What one process of the server could answer at most: calls without a picture or a model."""
+"""The most that one process of the server could answer: calls without a picture or a model."""
 
 import asyncio
 import time

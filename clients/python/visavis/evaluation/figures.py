@@ -1,4 +1,4 @@
-"""What a comparison of models on a folder of pictures gives, as frozen values."""
+"""The figures of a comparison of models on a folder of pictures, as frozen values."""
 
 import math
 from collections.abc import Mapping
@@ -144,7 +144,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What a model does on a picture. kind: one of FACTS. truth, answer: class names, or empty."""
+    """A model's result on a picture. kind: one of FACTS. truth, answer: class names, or empty."""
 
     model: str
     kind: str

@@ -16,7 +16,7 @@ class Pace:
     """
 
     def __init__(self, most: int) -> None:
-        """most: turns at once, whatever the server takes."""
+        """most: the limit of turns at once."""
         self._most = most
         self._allowed = float(min(FIRST, most))
         self._taken = 0

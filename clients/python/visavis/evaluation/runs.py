@@ -1,4 +1,4 @@
-"""What one model says about all pictures, whatever its task."""
+"""One model's answers about all pictures, for both tasks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
