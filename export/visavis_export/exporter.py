@@ -27,28 +27,24 @@ from visavis_export.errors import ExportError
 from visavis_export.families import resnet, torchvision_detectors, yolov5, yolov5u
 from visavis_export.families.original import Original
 from visavis_export.graphs import variants
-from visavis_export.graphs.activation import with_activation
 from visavis_export.graphs.graph import embed, write_graph
 from visavis_export.graphs.precision import PRECISIONS
 from visavis_export.pictures.files import read_image, read_pictures
 from visavis_export.pictures.labelled import Pictures, read_labelled
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof import accuracy, accuracy_limits, receipt
-from visavis_export.proof.served import ServedFile
+from visavis_export.proof.served import ServedFile, open_file
 from visavis_export.repository import Candidate, Exported
 from visavis_server.card import (
     ModelDocument,
     Provenance,
     Task,
     checked_names,
-    explanation_constants,
 )
 from visavis_server.models import golden
-from visavis_server.models.onnx_file import read_constants
 from visavis_server.names import NAME_PATTERN
 from visavis_server.runtime.cores import usable_cores
-from visavis_server.runtime.providers import CPU, SessionConfig
-from visavis_server.runtime.session import Session
+from visavis_server.runtime.providers import SessionConfig
 from visavis_server.vision.labels import check_labels
 
 RANDOM = "random"
@@ -190,12 +186,8 @@ def _proven(one: _Export, precision: str) -> Candidate:
     """
     converted = one.folder / f"{precision}.onnx"
     draft = variants.convert(one.original.draft, precision, one.graph, converted, one.real)
-    draft = with_activation(draft, converted)
-    varying = draft.input.varies
-    config = SessionConfig(one.folder, threads=usable_cores(), varying=varying)
-    with converted.open("rb") as opened:
-        constants = read_constants(opened, explanation_constants(draft), converted)
-    file = ServedFile(draft, Session(converted, CPU, config), constants)
+    config = SessionConfig(one.folder, threads=usable_cores(), varying=draft.input.varies)
+    file = open_file(draft, converted, config)
     document = _with_golden_sample(file)
     figures, unusable = one.baseline.figures, one.baseline.unusable
     if one.real is not None and figures is not None and not unusable:

@@ -122,15 +122,22 @@ class _Explained(nn.Module):
 
     def __init__(self, module: ResNet) -> None:
         super().__init__()
-        self.stem = nn.Sequential(module.conv1, module.bn1, module.relu, module.maxpool)
-        self.layers = nn.Sequential(module.layer1, module.layer2, module.layer3, module.layer4)
-        self.pool = module.avgpool
-        self.fc = module.fc
+        self.module = module
         self.eval()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.layers(self.stem(x))
-        return self.fc(self.pool(features).flatten(1)), features
+        features = self.features(x)
+        return self.logits(features), features
+
+    def features(self, x: Tensor) -> Tensor:
+        module = self.module
+        x = module.maxpool(module.relu(module.bn1(module.conv1(x))))
+        features: Tensor = module.layer4(module.layer3(module.layer2(module.layer1(x))))
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.module.fc(self.module.avgpool(features).flatten(1))
+        return logits
 
 
 def with_state(name: str, classes: int, state: dict[str, Tensor]) -> ResNet:

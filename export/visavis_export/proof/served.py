@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visavis_export.families.original import Found
+from visavis_export.graphs.activation import with_activation
 from visavis_server.arrays import Image, Tensor
-from visavis_server.card import ModelDocument, graph_outputs, output_names
+from visavis_server.card import (
+    ModelDocument,
+    explanation_constants,
+    graph_outputs,
+    output_names,
+)
+from visavis_server.models.onnx_file import read_constants
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.session import Session
 from visavis_server.vision.families import family_of, preprocess_one
 from visavis_server.vision.heat_maps import Explain, HeatMap
@@ -62,6 +71,14 @@ class ServedFile:
         outputs, geometry = self.run_all(image)
         answer = family.postprocess(outputs[: len(output_names(self.document))], geometry, chosen)
         return family.explain([*outputs, *self.constants], geometry, answer, chosen)
+
+
+def open_file(draft: ModelDocument, graph: Path, config: SessionConfig) -> ServedFile:
+    """Open a graph with the draft of its document, completed by what heat maps need from it."""
+    document = with_activation(draft, graph)
+    with graph.open("rb") as file:
+        constants = read_constants(file, explanation_constants(document), graph)
+    return ServedFile(document, Session(graph, CPU, config), constants)
 
 
 def found(answer: Detected) -> Found:

@@ -21,9 +21,8 @@ from visavis_export.exporter import Request
 from visavis_export.graphs.graph import write_graph
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof import receipt
-from visavis_export.proof.served import ServedFile
-from visavis_server.runtime.providers import CPU, SessionConfig
-from visavis_server.runtime.session import Session
+from visavis_export.proof.served import open_file
+from visavis_server.runtime.providers import SessionConfig
 
 from .. import originals
 
@@ -161,7 +160,7 @@ def test_a_file_of_v5_0_is_exported_with_a_receipt(tmp_path: Path) -> None:
     built = original("yolov5", path)
     graph = tmp_path / "graph.onnx"
     write_graph(built.graph, built.draft, graph)
-    file = ServedFile(built.draft, Session(graph, CPU, SessionConfig(tmp_path, threads=2)))
+    file = open_file(built.draft, graph, SessionConfig(tmp_path, threads=2))
     pictures = {"odd": synthetic_pictures()["synthetic odd"]}
     made = receipt.prove(built.reference, file, pictures)
     assert made.rows is not None

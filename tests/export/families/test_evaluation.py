@@ -23,10 +23,9 @@ from visavis_export.graphs.graph import write_graph
 from visavis_export.pictures.files import read_image
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof import receipt
-from visavis_export.proof.served import ServedFile, found
+from visavis_export.proof.served import ServedFile, found, open_file
 from visavis_server.card import Provenance
-from visavis_server.runtime.providers import CPU, SessionConfig
-from visavis_server.runtime.session import Session
+from visavis_server.runtime.providers import SessionConfig
 from visavis_server.vision.results import Classified, ClassifyOptions, DetectOptions, Options
 
 from .. import originals
@@ -183,7 +182,7 @@ def test_a_classifier_keeps_the_eps_of_its_head(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
         expected = theirs(images)
-        for logits in (evaluate(checkpoint.model, images), original.graph(images)):
+        for logits in (evaluate(checkpoint.model, images), original.graph(images)[0]):
             assert (logits - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
@@ -259,7 +258,7 @@ def test_an_unknown_module_or_attribute_is_refused_by_name(
 def served(original: Original, folder: Path) -> ServedFile:
     graph = folder / "graph.onnx"
     write_graph(original.graph, original.draft, graph)
-    return ServedFile(original.draft, Session(graph, CPU, SessionConfig(folder, threads=2)))
+    return open_file(original.draft, graph, SessionConfig(folder, threads=2))
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +378,7 @@ def test_a_resnets_receipt_fails_for_any_difference_from_torchvision(
     if broken is None:
         receipt.prove(original.reference, served(original, tmp_path), proofs)
         return
-    broken(original.graph)
+    broken(original.graph.module)
     with pytest.raises(ReceiptFailed, match="scores differ by"):
         receipt.prove(original.reference, served(original, tmp_path), proofs)
 

@@ -18,10 +18,9 @@ from visavis_export.families.yolov5 import build_yolov5, build_yolov5_classifier
 from visavis_export.graphs.graph import write_graph
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof import receipt
-from visavis_export.proof.served import ServedFile
+from visavis_export.proof.served import open_file
 from visavis_server.card import Provenance, Yolov5Heads
-from visavis_server.runtime.providers import CPU, SessionConfig
-from visavis_server.runtime.session import Session
+from visavis_server.runtime.providers import SessionConfig
 
 from .. import originals
 
@@ -160,7 +159,7 @@ def test_a_yolov5us_receipt_fails_for_any_difference_in_the_rebuilt_network(
     broken(original.graph)
     graph = tmp_path / "graph.onnx"
     write_graph(original.graph, original.draft, graph)
-    file = ServedFile(original.draft, Session(graph, CPU, SessionConfig(tmp_path, threads=2)))
+    file = open_file(original.draft, graph, SessionConfig(tmp_path, threads=2))
     picture = {"odd": synthetic_pictures()["synthetic odd"]}
     with pytest.raises(ReceiptFailed, match="differs from PyTorch's"):
         receipt.prove(original.reference, file, picture)
