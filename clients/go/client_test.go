@@ -7,6 +7,7 @@ import (
 	"image/color"
 	"io/fs"
 	"net"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,7 +42,28 @@ func (f *fake) Classify(
 	f.headers, _ = metadata.FromIncomingContext(ctx)
 	deadline, _ := ctx.Deadline()
 	f.left = time.Until(deadline)
-	return &pb.ClassifyResponse{ServedBy: &pb.ServedBy{Model: request.Model}}, nil
+	return &pb.ClassifyResponse{
+		ServedBy: &pb.ServedBy{Model: request.Model}, HeatMap: heatMap(request.Explain),
+	}, nil
+}
+
+func (f *fake) Detect(_ context.Context, request *pb.DetectRequest) (*pb.DetectResponse, error) {
+	return &pb.DetectResponse{HeatMap: heatMap(request.Explain)}, f.next()
+}
+
+// heatMap returns the map that is asked for; nil for none.
+func heatMap(asked *pb.Explain) *pb.HeatMap {
+	if asked == nil {
+		return nil
+	}
+	label := "the best"
+	if asked.Label != nil {
+		label = *asked.Label
+	}
+	return &pb.HeatMap{
+		ClassId: 7, Label: label, Width: 3, Height: 2, Values: []float32{-2, 0, 1, 2, 3, 60},
+		Min: -2, Max: 60, Area: &pb.HeatMapArea{XMin: 100, YMin: 50, XMax: 400, YMax: 250},
+	}
 }
 
 func (f *fake) CompareStream(
@@ -163,6 +185,29 @@ func TestTheContextsOwnDeadlineCounts(t *testing.T) {
 	}
 	if f.left < 59*time.Minute {
 		t.Errorf("%v are left", f.left)
+	}
+}
+
+func TestAHeatMapIsOfTheBestLabelOrOfOne(t *testing.T) {
+	ctx, client := context.Background(), serve(t, &fake{})
+	without, err := client.Classify(ctx, picture, "m")
+	if err != nil || without.HeatMap != nil {
+		t.Errorf("%v, %v", without, err)
+	}
+	expected := visavis.HeatMap{
+		ClassID: 7, Label: "the best", Width: 3, Height: 2, Values: []float32{-2, 0, 1, 2, 3, 60},
+		Min: -2, Max: 60, Area: visavis.Box{XMin: 100, YMin: 50, XMax: 400, YMax: 250},
+	}
+	best, err := client.Classify(ctx, picture, "m", visavis.Explain())
+	if err != nil || !reflect.DeepEqual(*best.HeatMap, expected) {
+		t.Errorf("%v, %v", best, err)
+	}
+	// An empty label is one that the model does not have.
+	for _, expected.Label = range []string{"dog", ""} {
+		one, err := client.Detect(ctx, picture, "m", visavis.ExplainLabel(expected.Label))
+		if err != nil || !reflect.DeepEqual(*one.HeatMap, expected) {
+			t.Errorf("%v, %v", one, err)
+		}
 	}
 }
 

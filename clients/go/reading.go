@@ -13,6 +13,7 @@ func readClassifyResult(message *pb.ClassifyResponse) *ClassifyResult {
 		Timings:         readTimings(message.GetTimings()),
 		ImageSize:       readImageSize(message.GetImageSize()),
 		AnnotatedImage:  maybe(message.GetAnnotatedImage(), readAnnotatedImage),
+		HeatMap:         maybe(message.GetHeatMap(), readHeatMap),
 	}
 }
 
@@ -23,6 +24,7 @@ func readDetectResult(message *pb.DetectResponse) *DetectResult {
 		Timings:        readTimings(message.GetTimings()),
 		ImageSize:      readImageSize(message.GetImageSize()),
 		AnnotatedImage: maybe(message.GetAnnotatedImage(), readAnnotatedImage),
+		HeatMap:        maybe(message.GetHeatMap(), readHeatMap),
 	}
 }
 
@@ -61,6 +63,7 @@ func readAnswer(message *pb.ModelAnswer) ModelAnswer {
 		ClassificationAgreement: maybe(
 			message.GetClassificationAgreement(), readClassificationAgreement),
 		DetectionAgreement: maybe(message.GetDetectionAgreement(), readDetectionAgreement),
+		HeatMap:            maybe(message.GetHeatMap(), readHeatMap),
 	}
 }
 
@@ -69,6 +72,8 @@ func readClassificationAgreement(message *pb.ClassificationAgreement) Classifica
 		SameTop1:                message.SameTop1,
 		TopKOverlap:             message.TopKOverlap,
 		JensenShannonDivergence: message.JensenShannonDivergence,
+		UnknownHere:             int(message.UnknownHere),
+		UnknownInBaseline:       int(message.UnknownInBaseline),
 	}
 }
 
@@ -85,6 +90,24 @@ func readDetectionAgreement(message *pb.DetectionAgreement) DetectionAgreement {
 				Index: int(match.Index), BaselineIndex: int(match.BaselineIndex), IoU: match.Iou,
 			}
 		}),
+		UnknownHere:       int(message.UnknownHere),
+		UnknownInBaseline: int(message.UnknownInBaseline),
+	}
+}
+
+func readHeatMap(message *pb.HeatMap) HeatMap {
+	area := message.GetArea()
+	return HeatMap{
+		ClassID: int(message.ClassId),
+		Label:   message.Label,
+		Width:   int(message.Width),
+		Height:  int(message.Height),
+		Values:  message.Values,
+		Min:     message.Min,
+		Max:     message.Max,
+		Area: Box{
+			XMin: area.GetXMin(), YMin: area.GetYMin(), XMax: area.GetXMax(), YMax: area.GetYMax(),
+		},
 	}
 }
 

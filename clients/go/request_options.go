@@ -25,6 +25,7 @@ type requestOptions struct {
 	labels         []string
 	classAgnostic  bool
 	annotate       bool
+	explain        *pb.Explain
 	tasks          []pb.Task
 	models         []string
 	baseline       *string
@@ -115,6 +116,24 @@ func Annotate() interface {
 	return everyOption(func(o *requestOptions) { o.annotate = true })
 }
 
+// Explain asks for a heat map of the best label. A model that can't give one refuses.
+func Explain() interface {
+	ClassifyOption
+	DetectOption
+	CompareOption
+} {
+	return everyOption(func(o *requestOptions) { o.explain = &pb.Explain{} })
+}
+
+// ExplainLabel asks for a heat map of a label, which the model must have.
+func ExplainLabel(label string) interface {
+	ClassifyOption
+	DetectOption
+	CompareOption
+} {
+	return everyOption(func(o *requestOptions) { o.explain = &pb.Explain{Label: &label} })
+}
+
 // Tasks limits a comparison to these tasks.
 func Tasks(compared ...Task) CompareOption {
 	return compareOption(func(o *requestOptions) {
@@ -138,7 +157,12 @@ func Baseline(model string) CompareOption {
 
 func (o *requestOptions) classifyRequest(image *pb.Image, model string) *pb.ClassifyRequest {
 	return &pb.ClassifyRequest{
-		Image: image, Model: model, Version: o.version, TopK: o.topK, Annotate: o.annotate,
+		Image:    image,
+		Model:    model,
+		Version:  o.version,
+		TopK:     o.topK,
+		Annotate: o.annotate,
+		Explain:  o.explain,
 	}
 }
 
@@ -153,6 +177,7 @@ func (o *requestOptions) detectRequest(image *pb.Image, model string) *pb.Detect
 		Labels:         o.labels,
 		ClassAgnostic:  o.classAgnostic,
 		Annotate:       o.annotate,
+		Explain:        o.explain,
 	}
 }
 
@@ -169,6 +194,7 @@ func (o *requestOptions) compareRequest(image *pb.Image) *pb.CompareRequest {
 		Labels:         o.labels,
 		ClassAgnostic:  o.classAgnostic,
 		Annotate:       o.annotate,
+		Explain:        o.explain,
 	}
 }
 
@@ -185,6 +211,7 @@ func (o *requestOptions) compareStreamRequest(image *pb.Image) *pb.CompareStream
 		Labels:         o.labels,
 		ClassAgnostic:  o.classAgnostic,
 		Annotate:       o.annotate,
+		Explain:        o.explain,
 	}
 }
 

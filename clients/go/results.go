@@ -64,6 +64,22 @@ type AnnotatedImage struct {
 	Size      ImageSize
 }
 
+// A HeatMap says how much each cell of a grid over a part of the picture speaks for a label.
+type HeatMap struct {
+	ClassID int
+	Label   string
+	// Width is the number of columns, Height the number of rows.
+	Width, Height int
+	// Values are row by row, from the top. Classifiers: the class activation map, of any range.
+	// Detectors: scores in [0, 1].
+	Values []float32
+	// Min is the smallest value, Max the largest.
+	Min, Max float32
+	// Area is the part of the picture that the cells cover; it may exceed the picture by a part of
+	// a cell.
+	Area Box
+}
+
 // A ClassifyResult has one model's labels, highest score first.
 type ClassifyResult struct {
 	Classifications []Classification
@@ -72,6 +88,8 @@ type ClassifyResult struct {
 	ImageSize       ImageSize
 	// AnnotatedImage is nil without [Annotate].
 	AnnotatedImage *AnnotatedImage
+	// HeatMap is nil without [Explain] or [ExplainLabel].
+	HeatMap *HeatMap
 }
 
 // A DetectResult has the objects that one model found, highest score first.
@@ -83,6 +101,8 @@ type DetectResult struct {
 	ImageSize ImageSize
 	// AnnotatedImage is nil without [Annotate].
 	AnnotatedImage *AnnotatedImage
+	// HeatMap is nil without [Explain] or [ExplainLabel].
+	HeatMap *HeatMap
 }
 
 // A Comparison has the answers of all models, side by side.
@@ -125,6 +145,8 @@ type ModelAnswer struct {
 	// two has no answer, and in a stream, whose summary has it.
 	ClassificationAgreement *ClassificationAgreement
 	DetectionAgreement      *DetectionAgreement
+	// HeatMap is nil without [Explain] or [ExplainLabel], and if the model did not answer.
+	HeatMap *HeatMap
 }
 
 // A ClassificationAgreement says how far two classifiers agree.
@@ -136,6 +158,9 @@ type ClassificationAgreement struct {
 	// JensenShannonDivergence is that of the two distributions, in bits. Range [0, 1]; nil if the
 	// label sets differ.
 	JensenShannonDivergence *float64
+	// UnknownHere counts this model's top k labels that the baseline lacks, UnknownInBaseline the
+	// baseline's that this model lacks; they are left out.
+	UnknownHere, UnknownInBaseline int
 }
 
 // A DetectionAgreement says how far two detectors agree.
@@ -149,6 +174,9 @@ type DetectionAgreement struct {
 	F1 float64
 	// Matches are the pairs, highest IoU first.
 	Matches []DetectionMatch
+	// UnknownHere counts this model's detections whose label the baseline lacks, UnknownInBaseline
+	// the baseline's whose label this model lacks; they are left out.
+	UnknownHere, UnknownInBaseline int
 }
 
 // A DetectionMatch is a pair of detections: their indexes in this answer and in the baseline's.

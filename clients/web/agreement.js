@@ -36,7 +36,10 @@ export function labelKey(one, other) {
   const shared =
     one.name === other.name && one.size === other.size && KNOWN_LABEL_SETS.includes(one.name);
   if (shared) return ({ classId }) => classId;
-  const [ours, theirs] = [one, other].map(({ labels }) => labels && new Set(labels.map(comparable)));
+  // A card without its labels has an empty list in the server's JSON.
+  const [ours, theirs] = [one, other].map(({ labels }) =>
+    labels?.length ? new Set(labels.map(comparable)) : null,
+  );
   const isKnown = (name) => (ours?.has(name) ?? true) && (theirs?.has(name) ?? true);
   return ({ label }) => {
     const name = comparable(label);

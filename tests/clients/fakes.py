@@ -37,16 +37,16 @@ class FakeServer(vision_pb2_grpc.VisionServiceServicer, health_pb2_grpc.HealthSe
         return answer(request, context) if answer else default
 
     def Classify(self, request: Any, context: Any) -> Any:
-        return self._answer("Classify", request, context, _drawn(canned.CLASSIFIED, request))
+        return self._answer("Classify", request, context, completed(canned.CLASSIFIED, request))
 
     def Detect(self, request: Any, context: Any) -> Any:
-        return self._answer("Detect", request, context, _drawn(canned.DETECTED, request))
+        return self._answer("Detect", request, context, completed(canned.DETECTED, request))
 
     def Compare(self, request: Any, context: Any) -> Any:
-        return self._answer("Compare", request, context, _drawn(canned.comparison(), request))
+        return self._answer("Compare", request, context, completed(canned.comparison(), request))
 
     def CompareStream(self, request: Any, context: Any) -> Iterator[Any]:
-        yield from self._answer("CompareStream", request, context, streamed())
+        yield from self._answer("CompareStream", request, context, streamed(request))
 
     def ListModels(self, request: Any, context: Any) -> Any:
         return self._answer("ListModels", request, context, canned.LISTED)
@@ -91,16 +91,28 @@ def bad_field(name: str, description: str) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(field_violations=[violation])
 
 
-def _drawn(response: Any, request: Any) -> Any:
+def completed(response: Any, request: Any) -> Any:
+    """Return a response with the picture and the heat maps that the request asks for."""
     answer = type(response)()
     answer.CopyFrom(response)
     if request.annotate:
         answer.annotated_image.CopyFrom(canned.PICTURE)
+    if request.HasField("explain"):
+        for explained in _explained(answer):
+            explained.heat_map.CopyFrom(canned.heat_map(request.explain))
     return answer
 
 
-def streamed() -> Iterator[pb.CompareStreamResponse]:
-    summary = canned.comparison()
+def _explained(response: Any) -> list[Any]:
+    """Return the parts of a response that have heat maps."""
+    if not isinstance(response, pb.CompareResponse):
+        return [response]
+    answers = [answer for of in response.comparisons for answer in of.answers]
+    return [answer for answer in answers if answer.status.code == 0]
+
+
+def streamed(request: Any) -> Iterator[pb.CompareStreamResponse]:
+    summary = completed(canned.comparison(), request)
     for task in summary.comparisons:
         for answer in task.answers:
             alone = pb.ModelAnswer()

@@ -80,7 +80,7 @@ def _classify(fake: FakeServer) -> fakes.Answer:
             ended.wait(20)
         if request.model == "starting" and next(starts, None) is not None:
             refusal(code_pb2.UNAVAILABLE, "loading")(request, context)
-        return canned.CLASSIFIED
+        return fakes.completed(canned.CLASSIFIED, request)
 
     return classify
 
@@ -91,7 +91,7 @@ def _compare_stream() -> fakes.Answer:
     def compare_stream(request: Any, context: Any) -> Any:
         if request.models == ["starting"] and next(starts, None) is not None:
             refusal(code_pb2.UNAVAILABLE, "loading")(request, context)
-        return fakes.streamed()
+        return fakes.streamed(request)
 
     return compare_stream
 

@@ -84,6 +84,9 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         "inference_ms": "41.3",
         "size": "(810, 1080)",
         "drawn": str(len(canned.PICTURE.encoded)),
+        "map": '("bus", 7, 3, 2, [-2.5, 0.0, 1.0, 2.0, 3.0, 60.75])',
+        "scale and area": "(-2.5, 60.75, [100.0, 50.0, 400.0, 250.0])",
+        "best": 'Some("bus")',
         "left_out": '"yolov5m"',
         "agreement resnet50": "(Classification, Ok, None)",
         "agreement resnet18": "(Classification, Ok, Some(0.118))",
@@ -121,8 +124,15 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
     detect = next(one for one in requests if isinstance(one, pb.DetectRequest))
     image = pb.Image(encoded=b"jpeg")
     assert detect == pb.DetectRequest(
-        image=image, model="yolov5n", score_threshold=0, labels=["bus"], annotate=True
+        image=image,
+        model="yolov5n",
+        score_threshold=0,
+        labels=["bus"],
+        annotate=True,
+        explain=pb.Explain(label="bus"),
     )
+    streamed = next(one for one in requests if isinstance(one, pb.CompareStreamRequest))
+    assert streamed.explain == pb.Explain(label="")
     compare = next(one for one in requests if isinstance(one, pb.CompareRequest))
     raw = pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=2, height=1, data=bytes(6))
     assert compare == pb.CompareRequest(

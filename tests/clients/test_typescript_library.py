@@ -69,7 +69,11 @@ def rounded(value: Any) -> Any:
 
 
 def test_results_have_every_field_of_the_contract(seen: dict[str, Any]) -> None:
-    assert rounded(seen["detected"]) == plain(canned.DETECTED)
+    detected = pb.DetectResponse()
+    detected.CopyFrom(canned.DETECTED)
+    detected.heat_map.CopyFrom(canned.heat_map(pb.Explain(label="bus")))
+    assert rounded(seen["detected"]) == plain(detected)
+    assert rounded(seen["explained"]) == plain(canned.heat_map(pb.Explain()))
     assert seen["drawn"] == canned.PICTURE.encoded.hex()
     assert seen["labels"] == [found.label for found in canned.BUS_LABELS]
     card = pb.Model()
@@ -97,6 +101,10 @@ def test_comparison_has_every_answer_with_its_agreement(seen: dict[str, Any]) ->
     assert rounded(shown[4]["agreement"]) == {"kind": "detection", **pairs}
     assert shown[5]["status"] == {"code": "INTERNAL", "message": "internal error"}
     assert "agreement" not in shown[0]
+    assert ["heatMap" in answer for answer in shown] == [True] * 5 + [False]
+    assert rounded(shown[0]["heatMap"]) == plain(canned.heat_map(pb.Explain(label="")))
+    unexplained = [answer for of in seen["unexplained"]["comparisons"] for answer in of["answers"]]
+    assert not any("heatMap" in answer for answer in unexplained)
     assert rounded(seen["compared"]["leftOut"]) == plain(compared)["leftOut"]
     assert len(seen["compared"]["models"]) == len(canned.CARDS)
 
@@ -109,6 +117,7 @@ def test_options_arrive_as_fields_of_the_request(seen: dict[str, Any]) -> None:
         score_threshold=0,
         labels=["bus"],
         annotate=True,
+        explain=pb.Explain(label="bus"),
     )
     (compare,) = [one for one in seen["requests"] if isinstance(one, pb.CompareRequest)]
     raw = pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=2, height=1, data=bytes(6))
@@ -163,6 +172,7 @@ def test_unusable_arguments_are_named_before_any_call(seen: dict[str, Any]) -> N
     for name, field, text in (
         ("unusable", "image", "read the file, and pass its bytes"),
         ("pixels", "image", "image has 6 bytes; 2×2 pixels in BGR have 12"),
+        ("explain", "explain", "give true, or a label as a string"),
         ("task", "tasks", "choose from: classification, detection"),
         ("inTheClear", "token", "would be sent in the clear"),
         ("address", "address", "write HOST:PORT"),

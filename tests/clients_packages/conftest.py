@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
@@ -44,14 +45,24 @@ class Arguments:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository with two classifiers and two detectors, which disagree."""
+    """Return a repository with three classifiers and three detectors, which disagree.
+
+    "paints" and "heads" can be explained, and have labels that the others lack.
+    """
     folder = tmp_path_factory.mktemp("models")
+    paints = LabelSet(name="paints", labels=("violet", "ink", "green"))
     pets = LabelSet(name="pets", labels=("dog", "cat"))
+    birds = LabelSet(name="birds", labels=("cat", "bird"))
     fewer = graphs.constant(graphs.ROWS[:, 1:])
+    random = np.random.default_rng(5)
+    maps = [random.normal(size=(1, 14, 64 // s, 64 // s)) for s in graphs.STRIDES]
+    heads = graphs.constant(*graphs.split_heads(maps))
     for name, graph, document in (
         ("colors", graphs.classifier(gain=3), graphs.classifier_document()),
         ("guess", graphs.classifier(gain=-3), graphs.classifier_document()),
+        ("paints", graphs.explained_classifier(), graphs.explained_document(label_set=paints)),
         ("boxes", graphs.constant(graphs.ROWS), graphs.detector_document()),
+        ("heads", heads, graphs.detector_document(label_set=birds, output=graphs.yolov5_heads())),
         ("pets", fewer, graphs.detector_document(label_set=pets)),
     ):
         graphs.put(folder, name, 1, graphs.export(graph, document)[0])
@@ -109,7 +120,7 @@ def arguments(
             key.private_bytes(*pkcs8, serialization.NoEncryption())
         )
     (folder / "tokens").write_text(f"{token.line}\n")
-    (folder / "picture.png").write_bytes(plain((255, 90, 0)))
+    (folder / "picture.png").write_bytes(plain((255, 90, 0), 96, 64))
     secured = (
         *("--tls-certificate", str(folder / "localhost.pem")),
         *("--tls-private-key", str(folder / "localhost.key")),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from visavis import Client
-from visavis.results import ClassificationAgreement, DetectionAgreement
+from visavis.results import ClassificationAgreement, DetectionAgreement, HeatMap
 
 from tests.clients import canned
 from tests.surroundings import Surroundings
@@ -61,6 +61,11 @@ def _results(client: Client, picture: str) -> Iterator[str]:
     for cat in cats:
         edges = " ".join(f"{edge:.1f}" for edge in cat.box.xyxy)
         yield f"box {cat.label} {cat.score:.3f} {edges}"
+    for model, label in (("paints", None), ("paints", "green"), ("heads", None), ("heads", "bird")):
+        call = client.classify if model == "paints" else client.detect
+        map_ = call(picture, model=model, explain=label or True).heat_map
+        assert map_ is not None
+        yield _map(map_)
     yield "raw blue colors 1 8 true"
 
 
@@ -71,14 +76,36 @@ def _comparison(client: Client, picture: str) -> Iterator[str]:
         for answer in task.answers:
             line = f"compared {task.task} {task.baseline} {answer.served_by.model}"
             match answer.agreement:
-                case ClassificationAgreement(same, overlap, divergence):
-                    yield f"{line} {str(same).lower()} {overlap:.3f} {divergence:.3f}"
+                case ClassificationAgreement() as of:
+                    same, divergence = str(of.same_top1).lower(), of.jensen_shannon_divergence
+                    distance = "none" if divergence is None else f"{divergence:.3f}"
+                    yield f"{line} {same} {of.top_k_overlap:.3f} {distance} {_unknown(of)}"
                 case DetectionAgreement() as of:
                     counts = f"{of.matched} {of.only_here} {of.only_in_baseline}"
-                    yield f"{line} {counts} {of.f1:.3f}"
+                    yield f"{line} {counts} {of.f1:.3f} {_unknown(of)}"
                 case None:
                     yield line
     yield "alone 1 true"
+    (explained,) = client.compare(picture, models=["boxes", "heads"], explain="cat").comparisons
+    boxes, heads = explained.answers
+    assert (boxes.status.code, boxes.heat_map) == ("INVALID_ARGUMENT", None)
+    assert heads.heat_map is not None
+    yield "boxes false"
+    yield f"heads {_map(heads.heat_map)}"
+    yield "streamed true"
+
+
+def _unknown(of: ClassificationAgreement | DetectionAgreement) -> str:
+    return f"{of.unknown_here} {of.unknown_in_baseline}"
+
+
+def _map(of: HeatMap) -> str:
+    """Return a map as a line: its second value tells rows from columns."""
+    assert len(of.values) == of.width * of.height
+    size = f"{of.class_id} {of.width} {of.height} {len(of.values)}"
+    values = f"{of.values[1]:.3f} {of.min:.3f} {of.max:.3f}"
+    edges = " ".join(f"{edge:.1f}" for edge in of.area.xyxy)
+    return f"map {of.label} {size} {values} {edges}"
 
 
 @pytest.fixture(scope="module", params=INSTALLERS)

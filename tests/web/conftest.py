@@ -6,7 +6,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from visavis import Client
@@ -105,6 +107,24 @@ def odd_playground(
 
 
 @pytest.fixture(scope="session")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """A playground with a classifier and a detector that can be explained, and one that can't."""
+    folder = tmp_path_factory.mktemp("explained-models")
+    random = np.random.default_rng(5)
+    maps = [random.normal(size=(1, 14, 64 // s, 64 // s)) for s in graphs.STRIDES]
+    heads = graphs.constant(*graphs.split_heads(maps))
+    tiny = {
+        "explained": (graphs.explained_classifier(), graphs.explained_document()),
+        "heads": (heads, graphs.detector_document(output=graphs.yolov5_heads())),
+        "old": (graphs.classifier(), graphs.classifier_document()),
+    }
+    for name, (graph, document) in tiny.items():
+        graphs.put(folder, name, 1, graphs.export(graph, document)[0])
+    with Playground(folder, tmp_path_factory.mktemp("explained-web")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def client(playground: Playground) -> Iterator[Client]:
     """The same server, asked over gRPC: what the page shows is held against it."""
     with Client(playground.address) as client:
@@ -158,3 +178,15 @@ def painted(path: Path, size: tuple[int, int], color: tuple[int, int, int]) -> P
     """Write a picture of one colour; return its path."""
     Image.new("RGB", size, color).save(path)
     return path
+
+
+def switch_heat_maps(page: Page) -> Any:
+    """Click the switch; return what is seen once all models have answered again."""
+    before = len(page.asked)
+    page.do("click", selector="#explain")
+    for _ in range(200):
+        if len(page.asked) > before:
+            break
+        page.do("evaluate", script="() => new Promise(done => setTimeout(done, 20))", given=None)
+    assert len(page.asked) == before + 1
+    return page.answered()

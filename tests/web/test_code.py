@@ -12,7 +12,7 @@ import trustme
 from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
 
-from .conftest import Open, Playground, missing, painted
+from .conftest import Open, Playground, missing, painted, switch_heat_maps
 from .page import Page
 
 CLIENTS = Path(__file__).parents[2] / "clients"
@@ -135,6 +135,20 @@ def test_it_gets_what_is_shown(
     answered = got(language, code, picture.parent)
     assert answered == shown(page)
     assert answered.keys() == {"boxes", "boxes-other", "colors", "colors-soft"}
+
+
+def test_it_asks_for_the_heat_maps(
+    open_page: Open, explained: Playground, picture: Path, language: str
+) -> None:
+    page = open_page(explained.url, permissions=CLIPBOARD)
+    page.pick(picture)
+    page.answered()
+    switch_heat_maps(page)
+    code = copied(page, language).replace("127.0.0.1:8001", explained.address)
+    answered = got(language, code, picture.parent)
+    assert answered == shown(page)
+    # The model without heat maps fails only if it is asked for one.
+    assert (answered["old"], answered.keys()) == ([], {"explained", "heads", "old"})
 
 
 def test_it_takes_the_token_from_the_environment_and_speaks_tls(

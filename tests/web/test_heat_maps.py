@@ -1,6 +1,5 @@
 """Heat maps on the page: those of the server, in place and in its colours."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,7 @@ from PIL import Image
 from visavis import Client
 from visavis.results import HeatMap
 
-from tests.server import graphs
-
-from .conftest import Open, Playground
-from .page import Page
+from .conftest import Open, Playground, switch_heat_maps
 
 # Returns what is drawn on a model's picture: the colours by cell, the edges of the map and of the
 # picture on the screen, and the legend.
@@ -38,24 +34,6 @@ DRAWN = """model => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
-    """A playground with a classifier and a detector that can be explained, and one that can't."""
-    folder = tmp_path_factory.mktemp("explained-models")
-    random = np.random.default_rng(5)
-    maps = [random.normal(size=(1, 14, 64 // s, 64 // s)) for s in graphs.STRIDES]
-    heads = graphs.constant(*graphs.split_heads(maps))
-    tiny = {
-        "explained": (graphs.explained_classifier(), graphs.explained_document()),
-        "heads": (heads, graphs.detector_document(output=graphs.yolov5_heads())),
-        "old": (graphs.classifier(), graphs.classifier_document()),
-    }
-    for name, (graph, document) in tiny.items():
-        graphs.put(folder, name, 1, graphs.export(graph, document)[0])
-    with Playground(folder, tmp_path_factory.mktemp("explained-web")) as server:
-        yield server
-
-
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     """A picture, wider than high, whose quarters differ."""
@@ -63,18 +41,6 @@ def picture(tmp_path: Path) -> Path:
     pixels = np.kron([[0, 90], [170, 255]], np.ones((240, 320)))
     Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(path)
     return path
-
-
-def switch(page: Page) -> Any:
-    """Click the switch; return what is seen once all models have answered again."""
-    before = len(page.asked)
-    page.do("click", selector="#explain")
-    for _ in range(200):
-        if len(page.asked) > before:
-            break
-        page.do("evaluate", script="() => new Promise(done => setTimeout(done, 20))", given=None)
-    assert len(page.asked) == before + 1
-    return page.answered()
 
 
 def assert_shows(drawn: Any, of: HeatMap, picture: tuple[int, int]) -> None:
@@ -106,7 +72,7 @@ def test_the_switch_shows_each_models_map_on_the_picture(
     page.pick(picture)
     assert page.evaluate(DRAWN, "heads") is None
     assert page.evaluate(DRAWN, "explained") is None
-    seen = switch(page)
+    seen = switch_heat_maps(page)
     assert page.asked[-1]["explain"] == {}
     with Client(explained.address) as client:
         (labels, boxes) = client.compare(picture, explain=True).comparisons
@@ -123,8 +89,8 @@ def test_the_switch_shows_each_models_map_on_the_picture(
     page.do("click", selector="#languages >> text=Python")
     assert "explain=True," in page.do("text", selector="#snippet")
     page.do("click", selector="#languages >> text=Go")
-    assert "&pb.Explain{}," in page.do("text", selector="#snippet")
-    seen = switch(page)
+    assert "visavis.Explain()," in page.do("text", selector="#snippet")
+    seen = switch_heat_maps(page)
     assert "explain" not in page.asked[-1]
     assert page.evaluate(DRAWN, "heads") is None
     assert seen["tasks"]["TASK_CLASSIFICATION"]["panels"]["old"]["state"] == "answered"

@@ -142,6 +142,13 @@ void AddMetadata(const Metadata& metadata, grpc::ClientContext* context) {
   }
 }
 
+template <typename Request>
+void SetExplain(const std::optional<Explain>& explain, Request* request) {
+  if (!explain) return;
+  v1::Explain* asked = request->mutable_explain();
+  if (explain->label) asked->set_label(*explain->label);
+}
+
 // Sets what the requests of all detectors have in common.
 template <typename Request>
 void SetDetectorOptions(const DetectorOptions& options, Request* request) {
@@ -151,6 +158,7 @@ void SetDetectorOptions(const DetectorOptions& options, Request* request) {
   request->mutable_labels()->Assign(options.labels.begin(), options.labels.end());
   request->set_class_agnostic(options.class_agnostic);
   request->set_annotate(options.annotate);
+  SetExplain(options.explain, request);
 }
 
 // Request: CompareRequest or CompareStreamRequest.
@@ -273,6 +281,7 @@ ClassifyResult Client::Classify(const Image& image, const std::string& model,
   if (options.version) request.set_version(*options.version);
   if (options.top_k) request.set_top_k(*options.top_k);
   request.set_annotate(options.annotate);
+  SetExplain(options.explain, &request);
   return ReadClassifyResult(
       connection_->Call(&v1::VisionService::Stub::Classify, request, options));
 }

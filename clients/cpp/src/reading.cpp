@@ -36,6 +36,22 @@ std::optional<AnnotatedImage> ReadAnnotatedImage(const Response& response) {
   return AnnotatedImage{image.encoded(), image.media_type(), ReadImageSize(image.size())};
 }
 
+// The heat map of a response or an answer; absent if it has none.
+template <typename Message>
+std::optional<HeatMap> ReadHeatMap(const Message& message) {
+  if (!message.has_heat_map()) return std::nullopt;
+  const v1::HeatMap& map = message.heat_map();
+  const v1::HeatMapArea& area = map.area();
+  return HeatMap{map.class_id(),
+                 map.label(),
+                 map.width(),
+                 map.height(),
+                 {map.values().begin(), map.values().end()},
+                 map.min(),
+                 map.max(),
+                 {area.x_min(), area.y_min(), area.x_max(), area.y_max()}};
+}
+
 // Sets what the responses of both single-model calls have in common.
 template <typename Response, typename Result>
 void ReadCommon(const Response& response, Result* result) {
@@ -43,6 +59,7 @@ void ReadCommon(const Response& response, Result* result) {
   result->timings = ReadTimings(response.timings());
   result->image_size = ReadImageSize(response.image_size());
   result->annotated_image = ReadAnnotatedImage(response);
+  result->heat_map = ReadHeatMap(response);
 }
 
 template <typename Message>
@@ -74,6 +91,8 @@ ClassificationAgreement ReadAgreement(const v1::ClassificationAgreement& message
   if (message.has_jensen_shannon_divergence()) {
     agreement.jensen_shannon_divergence = message.jensen_shannon_divergence();
   }
+  agreement.unknown_here = message.unknown_here();
+  agreement.unknown_in_baseline = message.unknown_in_baseline();
   return agreement;
 }
 
@@ -90,6 +109,8 @@ DetectionAgreement ReadAgreement(const v1::DetectionAgreement& message) {
   for (const v1::DetectionMatch& match : message.matches()) {
     agreement.matches.push_back({match.index(), match.baseline_index(), match.iou()});
   }
+  agreement.unknown_here = message.unknown_here();
+  agreement.unknown_in_baseline = message.unknown_in_baseline();
   return agreement;
 }
 
@@ -134,6 +155,7 @@ ModelAnswer ReadAnswer(const v1::ModelAnswer& message) {
   if (message.has_detection_agreement()) {
     answer.detection_agreement = ReadAgreement(message.detection_agreement());
   }
+  answer.heat_map = ReadHeatMap(message);
   return answer;
 }
 

@@ -69,5 +69,5 @@ pub use proto::v1::{
 pub use requests::{Classify, Compare, CompareStream, CompareStreaming, Detect, GetModel, Models};
 pub use results::{
     Agreement, AnswerStatus, ClassifyResult, CompareEvent, Comparison, DetectResult, Detection,
-    ModelAnswer, Task, TaskComparison,
+    HeatMap, ModelAnswer, Task, TaskComparison,
 };

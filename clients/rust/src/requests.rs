@@ -91,10 +91,22 @@ macro_rules! options {
             self
         }
     };
-    (@ annotate) => {
+    (@ drawing) => {
         /// Requests the picture with the answer drawn on it.
         pub fn annotate(mut self) -> Self {
             self.request.annotate = true;
+            self
+        }
+
+        /// Requests a heat map of the best label. A model that can't give one refuses.
+        pub fn explain(mut self) -> Self {
+            self.request.explain = Some(v1::Explain { label: None });
+            self
+        }
+
+        /// Requests a heat map of a label, which the model must have.
+        pub fn explain_label(mut self, label: impl Into<String>) -> Self {
+            self.request.explain = Some(v1::Explain { label: Some(label.into()) });
             self
         }
     };
@@ -160,7 +172,7 @@ request!(
     /// A request for one model's labels. Made by [`Client::classify`].
     Classify(v1::ClassifyRequest)
 );
-options!(Classify: version, top_k, annotate);
+options!(Classify: version, top_k, drawing);
 
 impl Classify {
     pub(crate) fn new(client: &Client, model: String, image: Image) -> Self {
@@ -181,7 +193,7 @@ request!(
     /// A request for the objects that one model finds. Made by [`Client::detect`].
     Detect(v1::DetectRequest)
 );
-options!(Detect: version, detector, annotate);
+options!(Detect: version, detector, drawing);
 
 impl Detect {
     pub(crate) fn new(client: &Client, model: String, image: Image) -> Self {
@@ -202,7 +214,7 @@ request!(
     /// A request for all models' answers. Made by [`Client::compare`].
     Compare(v1::CompareRequest)
 );
-options!(Compare: comparison, top_k, detector, annotate);
+options!(Compare: comparison, top_k, detector, drawing);
 
 impl Compare {
     pub(crate) fn new(client: &Client, image: Image) -> Self {
@@ -223,7 +235,7 @@ request!(
     /// A request for all models' answers as they become ready. Made by [`Client::compare_stream`].
     CompareStream(v1::CompareStreamRequest)
 );
-options!(CompareStream: comparison, top_k, detector, annotate);
+options!(CompareStream: comparison, top_k, detector, drawing);
 
 impl CompareStream {
     pub(crate) fn new(client: &Client, image: Image) -> Self {

@@ -47,6 +47,29 @@ impl fmt::Display for Task {
     }
 }
 
+/// How much each cell of a grid over a part of the picture speaks for a label.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HeatMap {
+    /// Index of the label in the model's label set.
+    pub class_id: i32,
+    /// Name of the label.
+    pub label: String,
+    /// Number of columns.
+    pub width: i32,
+    /// Number of rows.
+    pub height: i32,
+    /// One value for each cell, row by row, from the top. Classifiers: the class activation map, of
+    /// any range. Detectors: scores in [0, 1].
+    pub values: Vec<f32>,
+    /// The smallest value.
+    pub min: f32,
+    /// The largest value.
+    pub max: f32,
+    /// The part of the picture that the cells cover; may exceed the picture by a part of a cell.
+    pub area: BoundingBox,
+}
+
 /// One model's labels for an image.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -61,6 +84,8 @@ pub struct ClassifyResult {
     pub image_size: ImageSize,
     /// The picture with the labels drawn on it, if requested.
     pub annotated_image: Option<AnnotatedImage>,
+    /// The heat map, if requested.
+    pub heat_map: Option<HeatMap>,
 }
 
 /// One model's detections in an image.
@@ -77,6 +102,8 @@ pub struct DetectResult {
     pub image_size: ImageSize,
     /// The picture with the boxes drawn on it, if requested.
     pub annotated_image: Option<AnnotatedImage>,
+    /// The heat map, if requested.
+    pub heat_map: Option<HeatMap>,
 }
 
 /// One object found in the image.
@@ -142,6 +169,8 @@ pub struct ModelAnswer {
     /// Agreement with the baseline's answer. None for the baseline itself, if one of the two has no
     /// answer, and in the answers of a stream.
     pub agreement: Option<Agreement>,
+    /// The heat map, if requested. None if the status is not Ok.
+    pub heat_map: Option<HeatMap>,
 }
 
 /// Outcome of one model's run. A failure does not affect other models.
@@ -187,6 +216,7 @@ impl From<v1::ClassifyResponse> for ClassifyResult {
             timings: message.timings.unwrap_or_default(),
             image_size: message.image_size.unwrap_or_default(),
             annotated_image: message.annotated_image,
+            heat_map: message.heat_map.map(HeatMap::from),
         }
     }
 }
@@ -199,6 +229,7 @@ impl From<v1::DetectResponse> for DetectResult {
             timings: message.timings.unwrap_or_default(),
             image_size: message.image_size.unwrap_or_default(),
             annotated_image: message.annotated_image,
+            heat_map: message.heat_map.map(HeatMap::from),
         }
     }
 }
@@ -210,6 +241,22 @@ impl From<v1::Detection> for Detection {
             class_id: message.class_id,
             label: message.label,
             score: message.score,
+        }
+    }
+}
+
+impl From<v1::HeatMap> for HeatMap {
+    fn from(message: v1::HeatMap) -> Self {
+        let v1::HeatMapArea { x_min, y_min, x_max, y_max } = message.area.unwrap_or_default();
+        Self {
+            class_id: message.class_id,
+            label: message.label,
+            width: message.width,
+            height: message.height,
+            values: message.values,
+            min: message.min,
+            max: message.max,
+            area: BoundingBox { x_min, y_min, x_max, y_max },
         }
     }
 }
@@ -244,6 +291,7 @@ impl From<v1::ModelAnswer> for ModelAnswer {
                 Of::ClassificationAgreement(of) => Agreement::Classification(of),
                 Of::DetectionAgreement(of) => Agreement::Detection(of),
             }),
+            heat_map: message.heat_map.map(HeatMap::from),
         }
     }
 }

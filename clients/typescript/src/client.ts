@@ -16,6 +16,7 @@ import {
   compareEvent,
   comparison,
   detectResult,
+  explainValue,
   model,
   taskValues,
 } from "./reading.js";
@@ -52,7 +53,11 @@ export abstract class Client {
 
   /** Return one model's labels for the whole image. */
   async classify(image: ImageSource, options: ClassifyOptions): Promise<ClassifyResult> {
-    const request = { ...options, image: await toImage(image) };
+    const request = {
+      ...options,
+      image: await toImage(image),
+      explain: explainValue(options.explain),
+    };
     return this.#call(
       async (call) => classifyResult(await this.#vision.classify(request, call)),
       options,
@@ -65,6 +70,7 @@ export abstract class Client {
       ...options,
       image: await toImage(image),
       labels: [...(options.labels ?? [])],
+      explain: explainValue(options.explain),
     };
     return this.#call(
       async (call) => detectResult(await this.#vision.detect(request, call)),
@@ -232,12 +238,13 @@ class Call {
 }
 
 async function compareRequest(image: ImageSource, options: CompareOptions) {
-  const { tasks = [], models = [], labels = [], ...others } = options;
+  const { tasks = [], models = [], labels = [], explain, ...others } = options;
   return {
     ...others,
     image: await toImage(image),
     tasks: taskValues(tasks),
     models: [...models],
     labels: [...labels],
+    explain: explainValue(explain),
   };
 }

@@ -52,6 +52,8 @@ interface ModelChoice {
 interface Annotation {
   /** True to receive the picture with the answer drawn on it. */
   annotate?: boolean | undefined;
+  /** True to receive a heat map of the best label, or the label of which to receive one. */
+  explain?: boolean | string | undefined;
 }
 
 interface DetectorOptions {

@@ -21,6 +21,14 @@ export function taskValues(tasks: readonly Task[]): pb.Task[] {
   });
 }
 
+/** Return the contract's request for a heat map. Throws a VisavisError for a wrong type. */
+export function explainValue(explain?: boolean | string): { label?: string } | undefined {
+  if (explain === undefined || explain === false) return undefined;
+  if (explain === true) return {};
+  if (typeof explain === "string") return { label: explain };
+  throw invalid("explain", `explain is ${String(explain)}; give true, or a label as a string`);
+}
+
 /** Return one model's labels. */
 export function classifyResult(message: pb.ClassifyResponse): results.ClassifyResult {
   return { classifications: message.classifications.map(fields), ...answer(message) };
@@ -103,6 +111,7 @@ function answer(message: pb.ClassifyResponse | pb.DetectResponse) {
     timings: present(pb.TimingsSchema, message.timings),
     imageSize: present(pb.ImageSizeSchema, message.imageSize),
     annotatedImage: annotatedImage(message.annotatedImage),
+    heatMap: heatMap(message.heatMap),
   };
 }
 
@@ -115,6 +124,7 @@ function modelAnswer(message: pb.ModelAnswer): results.ModelAnswer {
     detections: message.detections.map(detection),
     timings: message.timings && fields(message.timings),
     agreement: agreement(message.agreement),
+    heatMap: heatMap(message.heatMap),
   };
 }
 
@@ -140,6 +150,10 @@ function detection(message: pb.Detection): results.Detection {
 
 function annotatedImage(message?: pb.AnnotatedImage): results.AnnotatedImage | undefined {
   return message && { ...fields(message), size: message.size && fields(message.size) };
+}
+
+function heatMap(message?: pb.HeatMap): results.HeatMap | undefined {
+  return message && { ...fields(message), area: present(pb.HeatMapAreaSchema, message.area) };
 }
 
 /** Return the fields of a message, which are its defaults if the server sent none. */

@@ -68,6 +68,28 @@ export interface AnnotatedImage {
   size: ImageSize | undefined;
 }
 
+/** How much each cell of a grid over a part of the picture speaks for a label. */
+export interface HeatMap {
+  /** Index of the label in the model's label set. */
+  classId: number;
+  label: string;
+  /** Number of columns. */
+  width: number;
+  /** Number of rows. */
+  height: number;
+  /**
+   * One value for each cell, row by row, from the top. Classifiers: the class activation map, of
+   * any range. Detectors: scores in [0, 1].
+   */
+  values: number[];
+  /** The smallest value. */
+  min: number;
+  /** The largest value. */
+  max: number;
+  /** The part of the picture that the cells cover; may exceed it by a part of a cell. */
+  area: Box;
+}
+
 interface Answer {
   /** The model that answered. */
   servedBy: ServedBy;
@@ -76,6 +98,8 @@ interface Answer {
   imageSize: ImageSize;
   /** Present if `annotate` was true. */
   annotatedImage: AnnotatedImage | undefined;
+  /** Present if `explain` was set. */
+  heatMap: HeatMap | undefined;
 }
 
 /** One model's labels for an image. */
@@ -99,6 +123,10 @@ export interface ClassificationAgreement {
   topKOverlap: number;
   /** Base 2, over all labels. Range [0, 1]. Undefined if the label sets differ. */
   jensenShannonDivergence: number | undefined;
+  /** Number of this model's top k labels that the baseline lacks; they are left out. */
+  unknownHere: number;
+  /** Number of the baseline's top k labels that this model lacks; they are left out. */
+  unknownInBaseline: number;
 }
 
 /** A matched pair of detections: their indexes in this answer and in the baseline's. */
@@ -122,6 +150,10 @@ export interface DetectionAgreement {
   f1: number;
   /** The pairs, highest IoU first. */
   matches: DetectionMatch[];
+  /** Number of this model's detections whose label the baseline lacks; they are left out. */
+  unknownHere: number;
+  /** Number of the baseline's detections whose label this model lacks; they are left out. */
+  unknownInBaseline: number;
 }
 
 /** Outcome of one model's run. */
@@ -144,6 +176,8 @@ export interface ModelAnswer {
   timings: Timings | undefined;
   /** Undefined for the baseline, if one of the two has no answer, and in a stream's answers. */
   agreement: ClassificationAgreement | DetectionAgreement | undefined;
+  /** Present if `explain` was set and the status is OK. */
+  heatMap: HeatMap | undefined;
 }
 
 /** The answers of all models that were compared on one task. */

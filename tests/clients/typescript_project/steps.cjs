@@ -40,18 +40,22 @@ module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, ca
     scoreThreshold: 0,
     labels: ["bus"],
     annotate: true,
+    explain: "bus",
   });
   seen.detected = JSON.parse(JSON.stringify({ ...detected, annotatedImage: undefined }));
   seen.drawn = Buffer.from(detected.annotatedImage.encoded).toString("hex");
   const raw = { format: "BGR", width: 2, height: 1, data: new Uint8Array(6) };
-  await client.compare(raw, { tasks: ["detection"], models: ["a", "b"], baseline: "b" });
+  const chosen = { tasks: ["detection"], models: ["a", "b"], baseline: "b", explain: false };
+  seen.unexplained = await client.compare(raw, chosen);
   seen.streamed = [];
-  for await (const event of client.compareStream(image)) {
+  for await (const event of client.compareStream(image, { explain: "" })) {
     if (event.type === "answer") seen.streamed.push(event.answer.servedBy.model);
     else seen.compared = JSON.parse(JSON.stringify(event.comparison));
   }
 
   const classify = (options) => client.classify(image, { model: "resnet50", ...options });
+  const { heatMap } = await classify({ explain: true });
+  seen.explained = JSON.parse(JSON.stringify(heatMap));
   const headers = { "x-request-id": "mine", "x-team": "audio" };
   seen.invalid = await refusal(() => classify({ topK: 0, headers }));
   seen.overloaded = await refusal(() => classify({ model: "busy" }));
@@ -67,6 +71,7 @@ module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, ca
   seen.unusable = await refusal(() => client.detect("bus.jpg", { model: "yolov5n" }));
   seen.pixels = await refusal(() => client.detect({ ...raw, height: 2 }, { model: "yolov5n" }));
   seen.task = await refusal(() => client.compare(image, { tasks: ["segmentation"] }));
+  seen.explain = await refusal(() => classify({ explain: 3 }));
   const lasting = new AbortController().signal;
   for (let call = 0; call < 20; call++) await client.models({ signal: lasting });
   seen.listeners = getEventListeners(lasting, "abort").length;

@@ -18,6 +18,10 @@ export async function use(options: ClientOptions, image: ImageSource): Promise<n
   await client.classify(image, { topK: 3 });
   // @ts-expect-error: a misspelt option.
   await client.detect(image, { model: "yolov5n", scoreTreshold: 0.5 });
+  const { heatMap } = await client.classify(image, { model: "resnet50", explain: true });
+  if (heatMap) return heatMap.values.length / heatMap.width + heatMap.area.xMin;
+  // @ts-expect-error: neither true nor a label.
+  await client.compare(image, { explain: 3 });
   // @ts-expect-error: no such task.
   await client.compare(image, { tasks: ["segmentation"] });
   // @ts-expect-error: a path is not a picture.
@@ -29,6 +33,7 @@ export async function use(options: ClientOptions, image: ImageSource): Promise<n
       // @ts-expect-error: only of detectors.
       agreement?.f1;
       if (agreement?.kind === "detection") return agreement.f1;
+      if (agreement) return agreement.unknownHere + agreement.unknownInBaseline;
     }
   }
   try {

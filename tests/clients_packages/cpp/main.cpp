@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,41 @@ void Failed(const char* what, Call&& call) {
   }
 }
 
+// Prints a map as a line: its second value tells rows from columns.
+void Print(const char* before, const std::optional<visavis::HeatMap>& map) {
+  const visavis::HeatMap& of = map.value();
+  std::printf("%smap %s %d %d %d %zu %.3f %.3f %.3f %.1f %.1f %.1f %.1f\n", before,
+              of.label.c_str(), of.class_id, of.width, of.height, of.values.size(), of.values.at(1),
+              of.min, of.max, of.area.x_min, of.area.y_min, of.area.x_max, of.area.y_max);
+}
+
+void HeatMaps(const Client& client, const Image& picture) {
+  visavis::ClassifyOptions paint;
+  paint.explain = visavis::Explain{};
+  Print("", client.Classify(picture, "paints", paint).heat_map);
+  paint.explain->label = "green";
+  Print("", client.Classify(picture, "paints", paint).heat_map);
+  visavis::DetectOptions bird;
+  bird.explain = visavis::Explain{};
+  Print("", client.Detect(picture, "heads", bird).heat_map);
+  bird.explain = visavis::Explain{"bird"};
+  Print("", client.Detect(picture, "heads", bird).heat_map);
+}
+
+void ComparedHeatMaps(const Client& client, const Image& picture) {
+  visavis::CompareOptions options;
+  options.models = {"boxes", "heads"};
+  options.explain = visavis::Explain{"cat"};
+  const auto answers = client.Compare(picture, options).tasks.at(0).answers;
+  std::printf("boxes %s\n", Bool(answers.at(0).heat_map.has_value()));
+  Print("heads ", answers.at(1).heat_map);
+  options.models = {"heads"};
+  const auto print = [](const visavis::StreamedAnswer& streamed) {
+    std::printf("streamed %s\n", Bool(streamed.answer.heat_map.has_value()));
+  };
+  client.CompareStream(picture, print, options);
+}
+
 void Results(const Client& client, const Image& picture) {
   std::cout << "models " << Names(client.ListModels()) << '\n';
   const visavis::Model card = client.GetModel("colors", 1);
@@ -82,6 +118,7 @@ void Results(const Client& client, const Image& picture) {
     std::printf("box %s %.3f %.1f %.1f %.1f %.1f\n", found.label.c_str(), found.score,
                 found.box.x_min, found.box.y_min, found.box.x_max, found.box.y_max);
   }
+  HeatMaps(client, picture);
   std::string pixels;
   for (int i = 0; i < 64; ++i) pixels += std::string("\xff\0\0", 3);
   const auto raw = client.Classify(Image::Raw(visavis::PixelFormat::kBgr, 8, 8, pixels), "colors");
@@ -106,11 +143,17 @@ void Comparison(const Client& client, const Image& picture) {
       std::printf("compared %s %s %s", TaskName(compared.task).c_str(), compared.baseline.c_str(),
                   answer.served_by.model.c_str());
       if (const auto& of = answer.classification_agreement) {
-        std::printf(" %s %.3f %.3f", Bool(of->same_top1), of->top_k_overlap,
-                    of->jensen_shannon_divergence.value());
+        std::printf(" %s %.3f", Bool(of->same_top1), of->top_k_overlap);
+        if (const auto& divergence = of->jensen_shannon_divergence) {
+          std::printf(" %.3f", *divergence);
+        } else {
+          std::printf(" none");
+        }
+        std::printf(" %d %d", of->unknown_here, of->unknown_in_baseline);
       }
       if (const auto& of = answer.detection_agreement) {
-        std::printf(" %d %d %d %.3f", of->matched, of->only_here, of->only_in_baseline, of->f1);
+        std::printf(" %d %d %d %.3f %d %d", of->matched, of->only_here, of->only_in_baseline,
+                    of->f1, of->unknown_here, of->unknown_in_baseline);
       }
       std::printf("\n");
     }
@@ -122,6 +165,7 @@ void Comparison(const Client& client, const Image& picture) {
   const visavis::Comparison one = client.Compare(picture, alone);
   std::printf("alone %zu %s\n", one.tasks.at(0).answers.at(0).detections.size(),
               Bool(!one.tasks.at(0).nothing_to_compare.empty()));
+  ComparedHeatMaps(client, picture);
 }
 
 }  // namespace

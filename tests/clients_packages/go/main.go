@@ -79,6 +79,12 @@ func results(ctx context.Context, client *visavis.Client, picture visavis.Pictur
 		fmt.Printf("box %s %.3f %.1f %.1f %.1f %.1f\n", found.Label, found.Score,
 			found.Box.XMin, found.Box.YMin, found.Box.XMax, found.Box.YMax)
 	}
+	fmt.Println(heatMap(must(client.Classify(ctx, picture, "paints", visavis.Explain())).HeatMap))
+	green := visavis.ExplainLabel("green")
+	fmt.Println(heatMap(must(client.Classify(ctx, picture, "paints", green)).HeatMap))
+	fmt.Println(heatMap(must(client.Detect(ctx, picture, "heads", visavis.Explain())).HeatMap))
+	bird := visavis.ExplainLabel("bird")
+	fmt.Println(heatMap(must(client.Detect(ctx, picture, "heads", bird)).HeatMap))
 	blue := visavis.Raw{
 		Format: visavis.BGR, Width: 8, Height: 8, Pixels: bytes.Repeat([]byte{255, 0, 0}, 64),
 	}
@@ -101,10 +107,16 @@ func comparison(ctx context.Context, client *visavis.Client, picture visavis.Pic
 		for _, answer := range compared.Answers {
 			fmt.Print("compared ", compared.Task, " ", compared.Baseline, " ", answer.ServedBy.Model)
 			if of := answer.ClassificationAgreement; of != nil {
-				fmt.Printf(" %v %.3f %.3f", of.SameTop1, of.TopKOverlap, *of.JensenShannonDivergence)
+				divergence := "none"
+				if of.JensenShannonDivergence != nil {
+					divergence = fmt.Sprintf("%.3f", *of.JensenShannonDivergence)
+				}
+				fmt.Printf(" %v %.3f %s %d %d", of.SameTop1, of.TopKOverlap, divergence,
+					of.UnknownHere, of.UnknownInBaseline)
 			}
 			if of := answer.DetectionAgreement; of != nil {
-				fmt.Printf(" %d %d %d %.3f", of.Matched, of.OnlyHere, of.OnlyInBaseline, of.F1)
+				fmt.Printf(" %d %d %d %.3f %d %d", of.Matched, of.OnlyHere, of.OnlyInBaseline, of.F1,
+					of.UnknownHere, of.UnknownInBaseline)
 			}
 			fmt.Println()
 		}
@@ -112,6 +124,27 @@ func comparison(ctx context.Context, client *visavis.Client, picture visavis.Pic
 	one := must(client.Compare(ctx, picture,
 		visavis.Tasks(visavis.TaskDetection), visavis.Models("boxes"), visavis.MaxDetections(1)))
 	fmt.Println("alone", len(one.Tasks[0].Answers[0].Detections), one.Tasks[0].NothingToCompare != "")
+	explained(ctx, client, picture)
+}
+
+func explained(ctx context.Context, client *visavis.Client, picture visavis.Picture) {
+	compared := must(client.Compare(
+		ctx, picture, visavis.Models("boxes", "heads"), visavis.ExplainLabel("cat")))
+	answers := compared.Tasks[0].Answers
+	fmt.Println("boxes", answers[0].HeatMap != nil)
+	fmt.Println("heads", heatMap(answers[1].HeatMap))
+	stream := client.CompareStream(ctx, picture, visavis.Models("heads"), visavis.Explain())
+	defer stream.Close()
+	for stream.Next() {
+		fmt.Println("streamed", stream.Answer().HeatMap != nil)
+	}
+}
+
+// heatMap returns a map as a line: its second value tells rows from columns.
+func heatMap(of *visavis.HeatMap) string {
+	return fmt.Sprintf("map %s %d %d %d %d %.3f %.3f %.3f %.1f %.1f %.1f %.1f", of.Label, of.ClassID,
+		of.Width, of.Height, len(of.Values), of.Values[1], of.Min, of.Max,
+		of.Area.XMin, of.Area.YMin, of.Area.XMax, of.Area.YMax)
 }
 
 // failed prints the kind of an error and its details.

@@ -43,6 +43,13 @@ struct CallOptions {
   Metadata metadata;
 };
 
+/// Asks for a heat map: how much each part of the picture speaks for a label. A model that can't
+/// give one refuses.
+struct Explain {
+  /// Must be one of the model's labels. Absent: the best.
+  std::optional<std::string> label;
+};
+
 /// Options of Client::Classify. The server chooses the value of any that is absent.
 struct ClassifyOptions : CallOptions {
   /// Version of the model, 1 or above. Absent: the highest.
@@ -51,6 +58,8 @@ struct ClassifyOptions : CallOptions {
   std::optional<int> top_k;
   /// True to receive the picture with the labels drawn on it.
   bool annotate = false;
+  /// Asks for a heat map. Absent: none.
+  std::optional<Explain> explain;
 };
 
 /// Options of the detectors.
@@ -67,6 +76,8 @@ struct DetectorOptions : CallOptions {
   bool class_agnostic = false;
   /// True to receive the picture with the boxes drawn on it.
   bool annotate = false;
+  /// Asks for a heat map, of each answer. Absent: none.
+  std::optional<Explain> explain;
 };
 
 /// Options of Client::Detect.

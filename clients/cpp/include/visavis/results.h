@@ -64,6 +64,21 @@ struct AnnotatedImage {
   ImageSize size;
 };
 
+/// How much each cell of a grid over a part of the picture speaks for a label.
+struct HeatMap {
+  int class_id = 0;
+  std::string label;
+  int width = 0;   ///< Number of columns.
+  int height = 0;  ///< Number of rows.
+  /// One value for each cell, row by row, from the top. Classifiers: the class activation map, of
+  /// any range. Detectors: scores in [0, 1].
+  std::vector<float> values;
+  float min = 0;  ///< The smallest value.
+  float max = 0;  ///< The largest value.
+  /// The part of the picture that the cells cover; may exceed the picture by a part of a cell.
+  Box area;
+};
+
 /// One model's labels, highest score first.
 struct ClassifyResult {
   std::vector<Classification> classifications;
@@ -71,6 +86,7 @@ struct ClassifyResult {
   Timings timings;
   ImageSize image_size;
   std::optional<AnnotatedImage> annotated_image;
+  std::optional<HeatMap> heat_map;  ///< Absent unless it was asked for.
 };
 
 /// The objects that one model found, highest score first.
@@ -80,6 +96,7 @@ struct DetectResult {
   Timings timings;
   ImageSize image_size;
   std::optional<AnnotatedImage> annotated_image;
+  std::optional<HeatMap> heat_map;  ///< Absent unless it was asked for.
 };
 
 /// How far two classifiers agree.
@@ -87,6 +104,10 @@ struct ClassificationAgreement {
   bool same_top1 = false;
   double top_k_overlap = 0;                         ///< Range [0, 1].
   std::optional<double> jensen_shannon_divergence;  ///< Absent if the label sets differ.
+  /// Number of this model's top k labels that the baseline lacks; they are left out.
+  int unknown_here = 0;
+  /// Number of the baseline's top k labels that this model lacks; they are left out.
+  int unknown_in_baseline = 0;
 };
 
 /// A pair of detections: their indexes in this answer and in the baseline's.
@@ -105,6 +126,10 @@ struct DetectionAgreement {
   std::optional<double> mean_score_difference;
   double f1 = 0;  ///< Range [0, 1].
   std::vector<DetectionMatch> matches;
+  /// Number of this model's detections whose label the baseline lacks; they are left out.
+  int unknown_here = 0;
+  /// Number of the baseline's detections whose label this model lacks; they are left out.
+  int unknown_in_baseline = 0;
 };
 
 /// One model's answer, or the reason that it has none.
@@ -119,6 +144,8 @@ struct ModelAnswer {
   /// answer, and in a stream, whose summary has it.
   std::optional<ClassificationAgreement> classification_agreement;
   std::optional<DetectionAgreement> detection_agreement;
+  /// Absent unless it was asked for, and if code is not kOk.
+  std::optional<HeatMap> heat_map;
 };
 
 /// The answers for one task.

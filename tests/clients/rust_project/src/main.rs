@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use visavis::{Agreement, Client, CompareEvent, Error, Image, Task, Tls};
+use visavis::{Agreement, Client, Code, CompareEvent, Error, Image, Task, Tls};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +48,7 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
         .detect("yolov5n", image.clone())
         .score_threshold(0.0)
         .labels(["bus"]);
-    let detected = detect.annotate().send().await?;
+    let detected = detect.annotate().explain_label("bus").send().await?;
     let bus = &detected.detections[2];
     let edges = [
         bus.bounds.x_min,
@@ -73,6 +73,20 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
         (detected.image_size.width, detected.image_size.height),
     );
     say("drawn", detected.annotated_image.unwrap().encoded.len());
+    let map = detected.heat_map.unwrap();
+    say(
+        "map",
+        (&map.label, map.class_id, map.width, map.height, map.values),
+    );
+    let edges = [
+        map.area.x_min,
+        map.area.y_min,
+        map.area.x_max,
+        map.area.y_max,
+    ];
+    say("scale and area", (map.min, map.max, edges));
+    let best = client.classify("resnet50", image.clone()).explain();
+    say("best", best.send().await?.heat_map.map(|map| map.label));
     let raw = Image::bgr(2, 1, vec![0; 6])?;
     let compare = client
         .compare(raw)
@@ -83,6 +97,7 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
     say("left_out", &compared.left_out[0].model);
     for task in &compared.comparisons {
         for answer in &task.answers {
+            assert!(answer.heat_map.is_none());
             let agreement = match &answer.agreement {
                 Some(Agreement::Classification(of)) => of.jensen_shannon_divergence,
                 Some(Agreement::Detection(of)) => of.mean_iou,
@@ -93,10 +108,18 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let mut streamed = Vec::new();
-    let mut events = client.compare_stream(image).send().await?;
+    let mut events = client
+        .compare_stream(image)
+        .explain_label("")
+        .send()
+        .await?;
     while let Some(event) = events.next().await? {
         match event {
-            CompareEvent::Answer { answer, .. } => streamed.push(answer.served_by.model),
+            CompareEvent::Answer { answer, .. } => {
+                let ok = answer.status.code == Code::Ok;
+                assert_eq!(answer.heat_map.is_some(), ok);
+                streamed.push(answer.served_by.model);
+            }
             CompareEvent::Comparison(whole) => say("comparisons", whole.comparisons.len()),
             _ => unreachable!(),
         }

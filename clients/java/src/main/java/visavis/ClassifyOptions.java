@@ -1,18 +1,21 @@
 package visavis;
 
 import visavis.v1.Vision.ClassifyRequest;
+import visavis.v1.Vision.Explain;
 
 /** Options of {@link VisavisClient#classify}. The server chooses the value of any that is not set. */
 public final class ClassifyOptions extends RequestOptions {
   private final Integer version;
   private final Integer topK;
   private final boolean annotate;
+  private final Explain explain;
 
   private ClassifyOptions(Builder builder) {
     super(builder);
     this.version = builder.version;
     this.topK = builder.topK;
     this.annotate = builder.annotate;
+    this.explain = builder.explain;
   }
 
   /** Returns a builder without any option. */
@@ -29,6 +32,9 @@ public final class ClassifyOptions extends RequestOptions {
     if (topK != null) {
       request.setTopK(topK);
     }
+    if (explain != null) {
+      request.setExplain(explain);
+    }
     return request.build();
   }
 
@@ -37,6 +43,7 @@ public final class ClassifyOptions extends RequestOptions {
     private Integer version;
     private Integer topK;
     private boolean annotate;
+    private Explain explain;
 
     private Builder() {}
 
@@ -55,6 +62,18 @@ public final class ClassifyOptions extends RequestOptions {
     /** Asks for the picture with the labels drawn on it. */
     public Builder annotate() {
       this.annotate = true;
+      return this;
+    }
+
+    /** Asks for a heat map of the best label. A model that can't give one refuses. */
+    public Builder explain() {
+      this.explain = Explain.getDefaultInstance();
+      return this;
+    }
+
+    /** Asks for a heat map of a label, which the model must have. */
+    public Builder explain(String label) {
+      this.explain = Explain.newBuilder().setLabel(label).build();
       return this;
     }
 

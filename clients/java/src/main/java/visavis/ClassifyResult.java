@@ -11,7 +11,8 @@ import java.util.Optional;
  * @param timings time spent in each stage
  * @param imageSize size of the upright picture
  * @param annotatedImage the drawn picture, if it was asked for
+ * @param heatMap the heat map, if it was asked for
  */
 public record ClassifyResult(
     List<Classification> classifications, ServedBy servedBy, Timings timings, ImageSize imageSize,
-    Optional<AnnotatedImage> annotatedImage) {}
+    Optional<AnnotatedImage> annotatedImage, Optional<HeatMap> heatMap) {}

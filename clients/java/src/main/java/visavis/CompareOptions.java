@@ -67,6 +67,9 @@ public final class CompareOptions extends DetectorOptions {
     if (maxDetections != null) {
       request.setMaxDetections(maxDetections);
     }
+    if (explain != null) {
+      request.setExplain(explain);
+    }
     return request;
   }
 

@@ -35,6 +35,9 @@ public final class DetectOptions extends DetectorOptions {
     if (maxDetections != null) {
       request.setMaxDetections(maxDetections);
     }
+    if (explain != null) {
+      request.setExplain(explain);
+    }
     return request.build();
   }
 

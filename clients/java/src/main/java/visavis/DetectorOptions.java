@@ -1,6 +1,7 @@
 package visavis;
 
 import java.util.List;
+import visavis.v1.Vision.Explain;
 
 /** Options of detectors. The server chooses the value of any that is not set. */
 public abstract class DetectorOptions extends RequestOptions {
@@ -10,6 +11,7 @@ public abstract class DetectorOptions extends RequestOptions {
   final List<String> labels;
   final boolean classAgnostic;
   final boolean annotate;
+  final Explain explain;
 
   DetectorOptions(Builder<?> builder) {
     super(builder);
@@ -19,6 +21,7 @@ public abstract class DetectorOptions extends RequestOptions {
     this.labels = builder.labels;
     this.classAgnostic = builder.classAgnostic;
     this.annotate = builder.annotate;
+    this.explain = builder.explain;
   }
 
   /**
@@ -33,6 +36,7 @@ public abstract class DetectorOptions extends RequestOptions {
     private List<String> labels = List.of();
     private boolean classAgnostic;
     private boolean annotate;
+    private Explain explain;
 
     Builder() {}
 
@@ -69,6 +73,18 @@ public abstract class DetectorOptions extends RequestOptions {
     /** Asks for the picture with the boxes drawn on it. */
     public B annotate() {
       this.annotate = true;
+      return self();
+    }
+
+    /** Asks for a heat map of the best label. A model that can't give one refuses. */
+    public B explain() {
+      this.explain = Explain.getDefaultInstance();
+      return self();
+    }
+
+    /** Asks for a heat map of a label, which the model must have. */
+    public B explain(String label) {
+      this.explain = Explain.newBuilder().setLabel(label).build();
       return self();
     }
 

@@ -16,7 +16,8 @@ final class Reading {
         servedBy(message.getServedBy()),
         timings(message.getTimings()),
         imageSize(message.getImageSize()),
-        annotatedImage(message.hasAnnotatedImage(), message.getAnnotatedImage()));
+        annotatedImage(message.hasAnnotatedImage(), message.getAnnotatedImage()),
+        heatMap(message.hasHeatMap(), message.getHeatMap()));
   }
 
   static DetectResult detectResult(Vision.DetectResponse message) {
@@ -25,7 +26,8 @@ final class Reading {
         servedBy(message.getServedBy()),
         timings(message.getTimings()),
         imageSize(message.getImageSize()),
-        annotatedImage(message.hasAnnotatedImage(), message.getAnnotatedImage()));
+        annotatedImage(message.hasAnnotatedImage(), message.getAnnotatedImage()),
+        heatMap(message.hasHeatMap(), message.getHeatMap()));
   }
 
   static Comparison comparison(Vision.CompareResponse message) {
@@ -80,14 +82,17 @@ final class Reading {
               Optional.of(agreement(message.getClassificationAgreement()));
           case DETECTION_AGREEMENT -> Optional.of(agreement(message.getDetectionAgreement()));
           case AGREEMENT_NOT_SET -> Optional.empty();
-        });
+        },
+        heatMap(message.hasHeatMap(), message.getHeatMap()));
   }
 
   private static ModelAnswer.LabelAgreement agreement(Vision.ClassificationAgreement message) {
     return new ModelAnswer.LabelAgreement(
         message.getSameTop1(),
         message.getTopKOverlap(),
-        number(message.hasJensenShannonDivergence(), message.getJensenShannonDivergence()));
+        number(message.hasJensenShannonDivergence(), message.getJensenShannonDivergence()),
+        message.getUnknownHere(),
+        message.getUnknownInBaseline());
   }
 
   private static ModelAnswer.BoxAgreement agreement(Vision.DetectionAgreement message) {
@@ -100,7 +105,9 @@ final class Reading {
         message.getF1(),
         message.getMatchesList().stream()
             .map(m -> new ModelAnswer.Match(m.getIndex(), m.getBaselineIndex(), m.getIou()))
-            .toList());
+            .toList(),
+        message.getUnknownHere(),
+        message.getUnknownInBaseline());
   }
 
   private static List<Classification> classifications(List<Vision.Classification> messages) {
@@ -141,6 +148,21 @@ final class Reading {
             message.getEncoded().toByteArray(), message.getMediaType(),
             imageSize(message.getSize())))
         : Optional.empty();
+  }
+
+  private static Optional<HeatMap> heatMap(boolean present, Vision.HeatMap message) {
+    if (!present) {
+      return Optional.empty();
+    }
+    float[] values = new float[message.getValuesCount()];
+    for (int i = 0; i < values.length; i++) {
+      values[i] = message.getValues(i);
+    }
+    Vision.HeatMapArea area = message.getArea();
+    return Optional.of(new HeatMap(
+        message.getClassId(), message.getLabel(), message.getWidth(), message.getHeight(), values,
+        message.getMin(), message.getMax(),
+        new Box(area.getXMin(), area.getYMin(), area.getXMax(), area.getYMax())));
   }
 
   static OptionalDouble number(boolean present, double value) {

@@ -2,12 +2,14 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.stream.Collectors;
 import visavis.ClassifyOptions;
 import visavis.CompareOptions;
 import visavis.Comparison;
 import visavis.DetectOptions;
 import visavis.Detection;
+import visavis.HeatMap;
 import visavis.Model;
 import visavis.ModelAnswer.BoxAgreement;
 import visavis.ModelAnswer.LabelAgreement;
@@ -62,6 +64,14 @@ public final class Check {
       print("box %s %.3f %.1f %.1f %.1f %.1f", found.label(), found.score(), box.xMin(), box.yMin(),
           box.xMax(), box.yMax());
     }
+    var best = ClassifyOptions.builder().explain().build();
+    print(map(client.classify(picture, "paints", best).heatMap()));
+    var green = ClassifyOptions.builder().explain("green").build();
+    print(map(client.classify(picture, "paints", green).heatMap()));
+    var first = DetectOptions.builder().explain().build();
+    print(map(client.detect(picture, "heads", first).heatMap()));
+    var bird = DetectOptions.builder().explain("bird").build();
+    print(map(client.detect(picture, "heads", bird).heatMap()));
     byte[] pixels = new byte[3 * 64];
     for (int i = 0; i < pixels.length; i += 3) {
       pixels[i] = (byte) 255;
@@ -84,12 +94,15 @@ public final class Check {
     comparison.tasks().forEach(compared -> compared.answers().forEach(answer -> {
       String agreement = answer.agreement().map(with -> {
         if (with instanceof LabelAgreement of) {
-          return String.format(Locale.ROOT, " %b %.3f %.3f", of.sameTop1(), of.topKOverlap(),
-              of.jensenShannonDivergence().orElseThrow());
+          var divergence = of.jensenShannonDivergence();
+          return String.format(Locale.ROOT, " %b %.3f %s %d %d", of.sameTop1(), of.topKOverlap(),
+              divergence.isPresent()
+                  ? String.format(Locale.ROOT, "%.3f", divergence.getAsDouble()) : "none",
+              of.unknownHere(), of.unknownInBaseline());
         }
         var of = (BoxAgreement) with;
-        return String.format(Locale.ROOT, " %d %d %d %.3f", of.matched(), of.onlyHere(),
-            of.onlyInBaseline(), of.f1());
+        return String.format(Locale.ROOT, " %d %d %d %.3f %d %d", of.matched(), of.onlyHere(),
+            of.onlyInBaseline(), of.f1(), of.unknownHere(), of.unknownInBaseline());
       }).orElse("");
       print("compared %s %s %s%s", taskName(compared.task()), compared.baseline(),
           answer.servedBy().model(), agreement);
@@ -98,6 +111,21 @@ public final class Check {
         .tasks(Task.DETECTION).models("boxes").maxDetections(1).build()).tasks().get(0);
     print("alone %d %b", one.answers().get(0).detections().size(),
         !one.nothingToCompare().isEmpty());
+    var cat = CompareOptions.builder().models("boxes", "heads").explain("cat").build();
+    var answers = client.compare(picture, cat).tasks().get(0).answers();
+    print("boxes %b", answers.get(0).heatMap().isPresent());
+    print("heads %s", map(answers.get(1).heatMap()));
+    var heads = CompareOptions.builder().models("heads").explain().build();
+    client.compareStream(picture, heads,
+        streamed -> print("streamed %b", streamed.answer().heatMap().isPresent()));
+  }
+
+  /** Returns a map as a line: its second value tells rows from columns. */
+  private static String map(Optional<HeatMap> map) {
+    HeatMap of = map.orElseThrow();
+    return String.format(Locale.ROOT, "map %s %d %d %d %d %.3f %.3f %.3f %.1f %.1f %.1f %.1f",
+        of.label(), of.classId(), of.width(), of.height(), of.values().length, of.values()[1],
+        of.min(), of.max(), of.area().xMin(), of.area().yMin(), of.area().xMax(), of.area().yMax());
   }
 
   private static void secure(String server, Path ca, Path certificate, Path key, String token) {
