@@ -221,7 +221,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     [
         ({"name": "../evil"}, r"--name '\.\./evil' is not a valid"),
         ({"name": "two words"}, "--name 'two words' is not a valid"),
-        ({"size": 320}, "--size is for YOLO"),
+        ({"size": 320}, "--size is for detectors"),
         ({"transforms": "V3"}, "'V3' is unknown; choose V1 or V2"),
         ({"architecture": "yolov5n", "size": 0}, "--size is 0; it must be 32 to 4096"),
         ({"architecture": "yolov5n", "transforms": "V2"}, "--transforms is for ResNets only"),
@@ -367,6 +367,11 @@ def test_every_promised_name_can_be_exported() -> None:
     promised = {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
     promised |= {f"yolov5{s}{kind}" for s in "nsmlx" for kind in ("", "6", "u", "-cls")}
     promised |= {"yolov5", "yolov5-cls"}
+    promised |= {
+        f"{family}_resnet50_fpn{version}"
+        for family in ("retinanet", "fasterrcnn")
+        for version in ("", "_v2")
+    }
     assert set(NAMES) == promised
 
 

@@ -381,7 +381,7 @@ def test_workers_that_cannot_start_end_the_server_with_the_reason(
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "export one with `visavis export" in last, done.stderr
-    assert last.startswith("error: ") if log_format == "console" else json.loads(last)
+    assert last.startswith("visavis: ") if log_format == "console" else json.loads(last)
 
 
 def test_auto_says_what_it_chose_and_why(models: Path, tmp_path: Path) -> None:

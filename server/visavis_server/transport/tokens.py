@@ -109,9 +109,8 @@ def _token(
 ) -> None:
     """Create a token for a client, and its line for the server's file of tokens."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
-        raise typer.BadParameter(
-            f"{name[:80]!r} is not a valid name; use 1 to 64 letters, digits, and . _ @ -"
-        )
+        complain(f"{name[:80]!r} is not a valid name; use 1 to 64 letters, digits, and . _ @ -")
+        raise typer.Exit(2)
     new = new_token(name)
     if file is None:
         print("add this line to the server's file of tokens (setting `tokens`):", file=sys.stderr)

@@ -25,5 +25,6 @@ def _luma(file: Path) -> float | None:
         with Image.open(file) as picture:
             picture.draft("L", (_SIDE_PX, _SIDE_PX))
             return float(ImageStat.Stat(picture.convert("L")).mean[0])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    # ultralytics, if it was imported, replaces Pillow's open by one that may miss a package.
+    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError):
         return None

@@ -143,7 +143,8 @@ def _drawn(
         with PillowImage.open(file) as picture:
             picture.draft("RGB", (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError):
+    # As in `brightness`.
+    except (OSError, ValueError, SyntaxError, ImportError, PillowImage.DecompressionBombError):
         return card
     upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     encoded = io.BytesIO()
