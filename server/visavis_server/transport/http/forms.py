@@ -106,7 +106,7 @@ def _message(body: bytes, kind: str, message: Message, limits: MessageLimits) ->
         name = field.json_name
         if (name in given and not field.is_repeated) or (name == _IMAGE and picture is not None):
             raise InvalidRequest(name, f"the form has the field {name} more than once")
-        if field.message_type is not None:
+        if name == _IMAGE:
             picture = _picture(part, contents)
             continue
         text_bytes += len(contents)
@@ -174,6 +174,8 @@ def _value(field: Any, contents: bytes) -> object:
     text = contents.decode()
     if field.type == FieldDescriptor.TYPE_STRING:
         return text
+    if field.message_type is not None:  # Explain, by its label; empty: the best one
+        return {"label": text} if text else {}
     if len(text) > _LONGEST_NUMBER:
         raise InvalidRequest(
             field.json_name, f"{field.json_name} is {text[:_LONGEST_NUMBER]!r}…, which is too long"
