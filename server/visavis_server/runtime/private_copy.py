@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from visavis_server.errors import CannotLoadNow, ModelFileError
 # Protobuf's own limit: no ONNX file without external data is larger.
 _MOST_BYTES = (2 << 30) - 1
 _DESCRIPTORS = Path("/proc/self/fd")
+# The kernel holds pages for milliseconds.
+_SEAL_S, _SEAL_AGAIN_S = 5.0, 0.02
 
 
 class PrivateCopy:
@@ -66,18 +69,34 @@ def _close(descriptor: int | None) -> None:
 
 def _fill(memory: int, descriptor: int, path: Path) -> None:
     """Copy a file into memory and seal it against changes."""
-    import fcntl
-
     try:
         size = os.fstat(descriptor).st_size
         _check_size(path, size, _MOST_BYTES)
         offset = 0
         while offset < size and (sent := os.sendfile(memory, descriptor, offset, size - offset)):
             offset += sent
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+        _seal(memory)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def _seal(memory: int) -> None:
+    """Forbid all changes, once nothing else refers to the file's pages.
+
+    The kernel refuses with EBUSY while its own housekeeping (compaction, migration) holds a page.
+    """
+    import fcntl
+
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    until = time.monotonic() + _SEAL_S
+    while True:
+        try:
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
+                raise
+        time.sleep(_SEAL_AGAIN_S)
 
 
 def read_bytes(descriptor: int, path: Path, most_bytes: int) -> bytes:
