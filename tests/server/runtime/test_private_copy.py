@@ -26,9 +26,11 @@ def test_a_copy_is_sealed(model: Path) -> None:
     copy = _copied(model)
     assert copy.read() == model.read_bytes()
     assert isinstance(copy.model, str)
-    with open(copy.model, "r+b", buffering=0) as file:
-        with pytest.raises(OSError, match="not permitted"):
-            file.write(b"x")
+    with (
+        open(copy.model, "r+b", buffering=0) as file,
+        pytest.raises(OSError, match="not permitted"),
+    ):
+        file.write(b"x")
 
 
 def test_a_copy_waits_until_it_can_be_sealed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
