@@ -1,6 +1,7 @@
 """`python -m tests.soak`."""
 
 import json
+import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ def soak(
     names = only.split(",") if only else list(TRIALS)
     if unknown := set(names) - set(TRIALS):
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--only")
+    # A shell ignores SIGINT for what runs in the background, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     broken = False
     site = Site(data_folder("VISAVIS_WEIGHTS"), data_folder("VISAVIS_IMAGES"), CACHE)
     for name in names:
