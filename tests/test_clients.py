@@ -19,6 +19,7 @@ from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
 from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
+from tests.proxies import require, started
 from tests.scenario import assert_same, expected_lines
 from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
@@ -89,6 +90,15 @@ def expected(servers: Servers, images: Path) -> list[str]:
         return expected_lines(stub, (images / "bus.jpg").read_bytes())
 
 
+@pytest.fixture(scope="module")
+def behind_envoy(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of Envoy; the server stands for both of those that it expects."""
+    require("envoy")
+    addresses = [servers.plain] * 4
+    with started("envoy.yaml", addresses, tmp_path_factory.mktemp("envoy")) as proxy:
+        yield proxy.address
+
+
 @pytest.fixture(scope="module", params=TOOLS)
 def scenario(request: pytest.FixtureRequest) -> Path:
     require_tools(request.param)
@@ -154,6 +164,14 @@ def test_a_client_prints_what_the_contract_says(
     done = run(scenario, servers.plain, images / "bus.jpg", *secured)
     assert (done.returncode, done.stderr) == (0, "")
     assert_same(done.stdout.splitlines(), expected)
+
+
+def test_a_client_gets_the_same_answers_through_envoy(
+    scenario: Path, behind_envoy: str, images: Path, expected: list[str]
+) -> None:
+    done = run(scenario, behind_envoy, images / "bus.jpg")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same(done.stdout.splitlines(), expected[:-1])
 
 
 def test_a_client_leaves_the_last_step_out_without_its_arguments(

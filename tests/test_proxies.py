@@ -1,53 +1,23 @@
 """The proxies of deploy/proxies, started as they are shipped but for their addresses."""
 
-import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis import AccessDenied, Client, VisavisError
 
 from tests.faults.process import ServerProcess, free_port, until
+from tests.proxies import PATH, Proxy, Server, require, started
 from tests.server import graphs
 from tests.server.pictures import RED, plain
-from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import NewToken, new_token
 
-FOLDER = Path(__file__).parents[1] / "deploy" / "proxies"
 CONFIGURATIONS = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf", "envoy": "envoy.yaml"}
-# Where pip puts programs, and where Debian puts servers.
-PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"))
 NAMES = ("a", "b")  # of the servers, to HAProxy
-# Of the two servers, each over gRPC and over HTTP, and of the proxy.
-SHIPPED_PORTS = ("8001", "8000", "8011", "8010", "8100")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server, and where it says over HTTP whether it is ready."""
-
-    process: ServerProcess
-    http: str
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A proxy that runs."""
-
-    name: str
-    address: str
-    log_file: Path
 
 
 @pytest.fixture(scope="module")
@@ -82,73 +52,13 @@ def proxies(
     """Return those that are installed, by name."""
     with ExitStack() as stack:
         found = [name for name in CONFIGURATIONS if shutil.which(name, path=PATH)]
-        folders = {name: tmp_path_factory.mktemp(name) for name in found}
-        yield {n: stack.enter_context(started(n, servers, folders[n])) for n in found}
-
-
-@contextmanager
-def started(name: str, servers: list[Server], folder: Path) -> Iterator[Proxy]:
-    """Start a proxy with its shipped configuration, at addresses that are free here."""
-    port = free_port()
-    addresses = [each for server in servers for each in (server.process.address, server.http)]
-    here = dict(zip(SHIPPED_PORTS, (*map(port_of, addresses), str(port)), strict=True))
-    text = (FOLDER / CONFIGURATIONS[name]).read_text("utf-8")
-    file = folder / CONFIGURATIONS[name]
-    file.write_text(re.sub(r"\b(?:" + "|".join(here) + r")\b", lambda old: here[old[0]], text))
-    if name == "nginx":
-        # What a distribution's own file has around it.
-        whole_file = folder / "whole.conf"
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-        whole_file.write_text(
-            f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
-            f"http {{ access_log off; {temporary} include {file}; }}\n"
-        )
-        command = ["-e", "stderr", "-c", str(whole_file)]
-    elif name == "haproxy":
-        command = ["-db", "-f", str(file)]
-    else:
-        command = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
-    program = shutil.which(name, path=PATH)
-    assert program is not None
-    log_file = folder / "log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [program, *command],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env=Surroundings.under(folder).environment(),
-        )
-    try:
-        address = f"127.0.0.1:{port}"
-        until(lambda: answers(address, process), f"{name} does not answer; see {log_file}")
-        yield Proxy(name, address, log_file)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def port_of(address: str) -> str:
-    return address.rpartition(":")[2]
-
-
-def answers(address: str, process: "subprocess.Popen[bytes]") -> bool:
-    """Say whether a server's health comes through a proxy."""
-    assert process.poll() is None, process.args
-    with grpc.insecure_channel(address) as channel:
-        try:
-            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
-        except grpc.RpcError:
-            return False
-    return True
-
-
-def require(name: str) -> None:
-    """Skip where a proxy is not installed; CI has them all."""
-    if shutil.which(name, path=PATH) is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up(f"needs {name}")
+        addresses = [each for s in servers for each in (s.process.address, s.http)]
+        yield {
+            name: stack.enter_context(
+                started(CONFIGURATIONS[name], addresses, tmp_path_factory.mktemp(name))
+            )
+            for name in found
+        }
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

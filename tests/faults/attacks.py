@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -22,15 +23,17 @@ class HungUp(Exception):
 class RawConnection:
     """One HTTP/2 connection, frame by frame; every method raises HungUp.
 
-    where: a port of this machine, or the path of a Unix socket.
+    where: a port of this machine, or the path of a Unix socket. tls: for a port named localhost.
     """
 
-    def __init__(self, where: int | str) -> None:
+    def __init__(self, where: int | str, tls: ssl.SSLContext | None = None) -> None:
         if isinstance(where, int):
             self._socket = socket.create_connection(("127.0.0.1", where), timeout=2)
         else:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.connect(where)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._http.initiate_connection()
         self.send()
@@ -113,7 +116,7 @@ class RawConnection:
         self._socket.settimeout(timeout_s)
         try:
             data = self._socket.recv(1 << 20)
-        except (TimeoutError, BlockingIOError):
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             return []
         except OSError as error:
             raise HungUp from error

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -67,6 +67,8 @@ DETECTORS = (*(f"yolov5{size}{six}" for six in ("", "6") for size in SIZES), ANY
 CLASSIFIERS = (*(f"yolov5{size}-cls" for size in SIZES), ANY_CLASSIFIER)
 
 _README = "README of ultralytics/yolov5"
+# Pictures whose outputs are remembered: 8 MiB each, at 640 pixels.
+_REMEMBERED = 16
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -345,6 +347,10 @@ class YoloReference:
     candidates: Callable[[Tensor], Candidates]
     unletterbox: Callable[[Floats, Place], Floats]
     cells: Cells
+    # A receipt asks for the rows and for a heat map of each picture, once for each precision.
+    _latest: dict[bytes, tuple[Tensor, Place]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @torch.inference_mode()
     def look(self, encoded: bytes) -> Seen:
@@ -367,6 +373,14 @@ class YoloReference:
         return shown
 
     def _rows(self, encoded: bytes) -> tuple[Tensor, Place]:
+        """Return the network's output; that of the latest pictures is remembered."""
+        if encoded not in self._latest:
+            if len(self._latest) == _REMEMBERED:
+                del self._latest[next(iter(self._latest))]
+            self._latest[encoded] = self._evaluated(encoded)
+        return self._latest[encoded]
+
+    def _evaluated(self, encoded: bytes) -> tuple[Tensor, Place]:
         picture = np.asarray(upright(encoded))
         place = Place(picture.shape[0], picture.shape[1], self.side)
         image = torch.from_numpy(letterboxed(picture, self.side).transpose(2, 0, 1).copy())
