@@ -33,9 +33,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show the answers
 	@$(BIN)/visavis demo
 
+# Tests that measure nothing and share no real models: they keep all cores busy. The others load
+# servers to their limits, and run one after the other.
+SIDE_BY_SIDE := tests/export tests/clients_packages tests/deploy tests/docs \
+	tests/test_packaging.py tests/test_ultralytics_files.py
+
 .PHONY: test
 test: $(VENV)/.installed-dev  ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(SIDE_BY_SIDE); side=$$?; \
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE)) && exit $$side
 
 .PHONY: docs
 docs: $(VENV)/.installed-dev  ## Build the documentation's site into docs/_build/html

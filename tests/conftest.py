@@ -20,6 +20,11 @@ for _name in [name for name in os.environ if name.startswith("VISAVIS_")]:
     del os.environ[_name]
 
 
+# Tests that run side by side divide the cores. Libraries read this when they are imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 def _folder(variable: str) -> Path:
     """Return a folder of real data; where the variable is set, it must be there."""
     if variable not in _GIVEN:
