@@ -45,6 +45,7 @@ from visavis_server.transport.grpc.authentication import Authentication
 from visavis_server.transport.grpc.handlers import handlers_of
 from visavis_server.transport.grpc.health import Health
 from visavis_server.transport.grpc.interceptors import CallInterceptor
+from visavis_server.transport.grpc.server import new_server
 from visavis_server.transport.intake import Intake
 from visavis_server.transport.tokens import Tokens
 
@@ -193,9 +194,7 @@ class App:
         if self._tokens:
             # First, so that unauthenticated calls learn nothing else.
             interceptors.insert(0, Authentication(self._tokens, settings.open_health))
-        server = grpc.aio.server(
-            interceptors=interceptors, options=listeners.grpc_options(settings)
-        )
+        server = new_server(interceptors, listeners.grpc_options(settings))
         server.add_generic_rpc_handlers(
             (
                 handlers_of(_VISION, self._service),

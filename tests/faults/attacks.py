@@ -55,7 +55,9 @@ class RawConnection:
         except OSError as error:
             raise HungUp from error
 
-    def open_call(self, metadata: Sequence[tuple[str, str]] = (), method: str = METHOD) -> int:
+    def open_call(
+        self, metadata: Sequence[tuple[str, str]] = (), method: str | bytes = METHOD
+    ) -> int:
         """Begin a call with its headers alone; return its stream."""
         stream = self._http.get_next_available_stream_id()
         self._http.send_headers(stream, [*self._headers(method), *metadata])
@@ -63,7 +65,7 @@ class RawConnection:
         return stream
 
     @staticmethod
-    def _headers(method: str) -> list[tuple[str, str]]:
+    def _headers(method: str | bytes) -> list[tuple[str, str | bytes]]:
         return [
             (":method", "POST"),
             (":scheme", "http"),

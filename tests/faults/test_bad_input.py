@@ -3,6 +3,7 @@
 import asyncio
 import re
 import resource
+import signal
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -17,7 +18,7 @@ from visavis.v1 import vision_pb2 as pb
 from tests.server.pictures import RED, plain
 from tests.surroundings import Surroundings
 
-from .attacks import HungUp, Proxy, RawConnection
+from .attacks import METHOD, HungUp, Proxy, RawConnection
 from .calls import OK, channel, classify, ended, health, stub_of
 from .conftest import Serve
 from .fuzz_seeds import seeds_of_targets
@@ -212,6 +213,30 @@ async def test_20_000_resets_in_one_burst_harm_nobody(serve: Serve) -> None:
             assert outcome.seconds < 5
         await attacks
     await neighbours_are_unharmed(server)
+
+
+async def test_names_of_methods_that_are_not_text_harm_nobody(serve: Serve) -> None:
+    server = serve()
+    async with channel(server.address) as one:
+        stub = stub_of(one)
+        innocent = [asyncio.ensure_future(ended(stub.Classify(classify("slow")))) for _ in range(8)]
+        await asyncio.sleep(0.2)  # until they run
+
+        def attack() -> None:
+            with closing(RawConnection(server.port)) as attacker:
+                for name in (b"/\xff", METHOD.encode() + b"\xff", b"\xc3\x28") * 20:
+                    attacker.open_call(method=name)
+                while attacker.calls:
+                    assert attacker.events(10), f"{attacker.calls} calls were not ended"
+
+        await asyncio.to_thread(attack)
+        await neighbours_are_unharmed(server)
+        await asyncio.to_thread(attack)
+        assert {outcome.code for outcome in await asyncio.gather(*innocent)} == {OK}
+        await neighbours_are_unharmed(server)
+    assert "its method's name is not UTF-8" in server.log
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
 
 
 async def test_pings_without_end_are_sent_away(serve: Serve) -> None:
