@@ -77,7 +77,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
     answers = [answer for of in canned.comparison().comparisons for answer in of.answers]
     assert seen == {
         "models": quoted([card.name for card in canned.CARDS]),
-        "card": "(1872157, [Detection], 151200)",
+        "card": "(1872157, [Detection], 151200, 0.002, Some(2.5e-5))",
         "labels": quoted([found.label for found in canned.BUS_LABELS]),
         "bus": '("bus", 5, [12.0, 232.0, 804.0, 756.0])',
         "served_by": '("yolov5n", "CPUExecutionProvider")',
@@ -87,6 +87,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         "map": '("bus", 7, 3, 2, [-2.5, 0.0, 1.0, 2.0, 3.0, 60.75])',
         "scale and area": "(-2.5, 60.75, [100.0, 50.0, 400.0, 250.0])",
         "best": 'Some("bus")',
+        "difference": str(len(canned.PICTURE.encoded)),
         "left_out": '"yolov5m"',
         "agreement resnet50": "(Classification, Ok, None)",
         "agreement resnet18": "(Classification, Ok, Some(0.118))",
@@ -115,6 +116,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         "over a socket": str(cards),
         "over TLS": str(cards),
         "without a token": "Unauthenticated",
+        "without a certificate": "Unavailable",
         "untrusted": "Unavailable",
     }
     requests = servers.fake.requests
@@ -133,6 +135,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
     )
     streamed = next(one for one in requests if isinstance(one, pb.CompareStreamRequest))
     assert streamed.explain == pb.Explain(label="")
+    assert streamed.annotate_difference
     compare = next(one for one in requests if isinstance(one, pb.CompareRequest))
     raw = pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=2, height=1, data=bytes(6))
     assert compare == pb.CompareRequest(
@@ -140,6 +143,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         tasks=[pb.TASK_OBJECT_DETECTION],
         models=["a", "b"],
         baseline="b",
+        annotate_difference=True,
     )
     assert servers.fake.metadata["x-team"] == "vision"
 

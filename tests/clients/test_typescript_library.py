@@ -74,7 +74,7 @@ def test_results_have_every_field_of_the_contract(seen: dict[str, Any]) -> None:
     detected.heat_map.CopyFrom(canned.heat_map(pb.Explain(label="bus")))
     assert rounded(seen["detected"]) == plain(detected)
     assert rounded(seen["explained"]) == plain(canned.heat_map(pb.Explain()))
-    assert seen["drawn"] == canned.PICTURE.encoded.hex()
+    assert seen["drawn"] == seen["difference"] == canned.PICTURE.encoded.hex()
     assert seen["labels"] == [found.label for found in canned.BUS_LABELS]
     card = pb.Model()
     card.CopyFrom(next(card for card in canned.CARDS if card.name == "yolov5n"))
@@ -126,7 +126,10 @@ def test_options_arrive_as_fields_of_the_request(seen: dict[str, Any]) -> None:
         tasks=[pb.TASK_OBJECT_DETECTION],
         models=["a", "b"],
         baseline="b",
+        annotate_difference=True,
     )
+    streamed, _ = [one for one in seen["requests"] if isinstance(one, pb.CompareStreamRequest)]
+    assert (streamed.explain, streamed.annotate_difference) == (pb.Explain(label=""), True)
     assert seen["metadata"]["x-team"] == "vision"
 
 
@@ -144,12 +147,13 @@ def test_errors_have_the_servers_details(seen: dict[str, Any]) -> None:
         "message": "queue is full",
         "retryAfterMs": 1500,
     }
-    names = ("late", "aborted", "closed", "withoutToken", "untrusted")
+    names = ("late", "aborted", "closed", "withoutToken", "withoutCertificate", "untrusted")
     assert {name: seen[name]["code"] for name in names} == {
         "late": "DEADLINE_EXCEEDED",
         "aborted": "CANCELLED",
         "closed": "CANCELLED",
         "withoutToken": "UNAUTHENTICATED",
+        "withoutCertificate": "UNAVAILABLE",
         "untrusted": "UNAVAILABLE",
     }
     assert all(seen[name]["typed"] for name in names)

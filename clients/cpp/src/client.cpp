@@ -170,6 +170,7 @@ Request CompareRequestOf(const v1::Image& image, const CompareOptions& options) 
   request.mutable_models()->Assign(options.models.begin(), options.models.end());
   if (options.baseline) request.set_baseline(*options.baseline);
   if (options.top_k) request.set_top_k(*options.top_k);
+  request.set_annotate_difference(options.annotate_difference);
   SetDetectorOptions(options, &request);
   return request;
 }

@@ -80,6 +80,7 @@ struct ReceiptPicture {
   int excused = 0;
   double max_score_difference = 0;
   std::optional<double> max_box_difference_px;
+  std::optional<double> max_heat_map_difference;  ///< Absent: none were compared.
   std::optional<bool> same_top1;
   int only_here = 0;
   int only_in_original = 0;
@@ -90,8 +91,10 @@ struct Receipt {
   std::string made_at;
   double score_tolerance = 0;
   double box_tolerance_px = 0;
+  double heat_map_tolerance = 0;
   double max_score_difference = 0;
   std::optional<double> max_box_difference_px;
+  std::optional<double> max_heat_map_difference;  ///< Absent: none were compared.
   std::optional<RowComparison> rows;
   std::vector<ReceiptPicture> pictures;
 };

@@ -96,6 +96,9 @@ struct CompareOptions : DetectorOptions {
   std::optional<std::string> baseline;
   /// Number of labels of each classifier, 1 or above.
   std::optional<int> top_k;
+  /// True to receive the answers drawn side by side, as with annotate, with the boxes in three
+  /// colours: in both answers, only here, only in the baseline.
+  bool annotate_difference = false;
 };
 
 }  // namespace visavis

@@ -169,6 +169,7 @@ struct Comparison {
   std::vector<Model> models;
   ImageSize image_size;
   Timings timings;
+  /// The answers side by side. Absent unless annotate or annotate_difference was true.
   std::optional<AnnotatedImage> annotated_image;
 };
 
