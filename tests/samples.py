@@ -41,9 +41,8 @@ COLORS = {
 }
 # Those of the small detectors.
 SPOTS = ("red", "green", "blue")
-# Side of a cell in pixels of the input, and of its box. Boxes of the cells beside the middle of a
-# spot overlap with that of the middle by more than 0.45, and are suppressed.
-CELL, BOX = 32, 160
+# Side of a cell in pixels of the input.
+CELL = 32
 # The grey between the spots, and how far it varies from pixel to pixel.
 GREY, GRAIN = 110, 12
 
@@ -134,10 +133,14 @@ def nearest_color(gain: float) -> bytes:
 
 
 def spots(side: int) -> bytes:
-    """Return a graph with a candidate row for each cell: its score is the cell's saturation."""
+    """Return a graph with a candidate row for each cell: its score is the cell's saturation.
+
+    A box is a quarter of the side. At 640, the boxes of cells around the middle of a spot overlap
+    with that of the middle by more than 0.45, and are suppressed; at 320, not all of them.
+    """
     cells = side // CELL
     middles = (np.mgrid[:cells, :cells][::-1].reshape(2, -1).T + 0.5) * CELL
-    boxes = np.concatenate((middles, np.full_like(middles, BOX)), axis=1)
+    boxes = np.concatenate((middles, np.full_like(middles, side / 4)), axis=1)
     constants = {
         "grid": np.array([0, 3, cells, CELL, cells, CELL]),
         "within": np.array([3, 5]),

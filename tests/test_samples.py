@@ -11,7 +11,7 @@ from visavis import Client
 from visavis.results import DetectionAgreement
 
 from tests.conftest import serving
-from tests.samples import BUS, COLORS, ZIDANE, Samples, small
+from tests.samples import BUS, CELL, COLORS, ZIDANE, Samples, small
 from visavis_server.settings import Settings
 
 
@@ -30,7 +30,8 @@ def client(made: Samples) -> Iterator[Client]:
 
 def nearest(path: Path) -> str:
     """Return the colour nearest to the mean of the middle square, as resnet50 sees nearly all."""
-    pixels = np.asarray(Image.open(path)) / 255
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture) / 255
     height, width, _ = pixels.shape
     side = round(min(height, width) * 32 / 40)
     top, left = (height - side) // 2, (width - side) // 2
@@ -54,7 +55,8 @@ def test_the_detector_finds_every_spot(made: Samples, client: Client, name: str)
         for each in found
     }
     assert len(middles) == len(spots)
-    cell = 32 * max(Image.open(picture).size) / 640
+    with Image.open(picture) as opened:
+        cell = CELL * max(opened.size) / 640
     for spot in spots:
         assert any(
             label == spot.label and math.dist((x, y), (spot.x, spot.y)) < cell

@@ -9,9 +9,7 @@ from tests.samples import Samples
 from .conftest import Open, Playground
 
 
-def test_the_bus_is_seen_as_over_grpc(
-    open_page: Open, samples: Samples, tmp_path: Path
-) -> None:
+def test_the_bus_is_seen_as_over_grpc(open_page: Open, samples: Samples, tmp_path: Path) -> None:
     bus = samples.bus
     with Playground(samples.models, tmp_path / "real") as server, Client(server.address) as client:
         page = open_page(server.url)
