@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import builds
+
 LIBRARY = Path(__file__).parents[1] / "clients" / "typescript"
 PROGRAMS = Path(__file__).parent / "clients" / "typescript_project"
 
@@ -32,11 +34,10 @@ def tool(name: str) -> Path:
 
 
 def _run(*command: str | Path, folder: Path) -> str:
-    # npm needs the developer's cache and settings: it inherits all.
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**builds.ENVIRONMENT, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,

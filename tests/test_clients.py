@@ -16,6 +16,7 @@ import trustme
 from visavis import TLS, Client
 from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
+from tests import builds
 from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.samples import Samples
@@ -106,10 +107,9 @@ def missing_tools(language: str) -> str:
 @functools.cache
 def built(language: str) -> Path:
     """Return the program of a language, after building it."""
-    # Compilers and package managers need the developer's caches: this one inherits all.
     make = subprocess.run(
         ["make", "-C", CLIENTS / language, "build"],
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**builds.ENVIRONMENT, "PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

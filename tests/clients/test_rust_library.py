@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from visavis.v1 import vision_pb2 as pb
 
+from tests import builds
 from tests.surroundings import Surroundings
 
 from . import canned
@@ -55,8 +56,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path, folder: Path) -> None:
-    # cargo needs the developer's caches: it inherits all.
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=builds.ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr[-4000:]
 
 

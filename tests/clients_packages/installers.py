@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import builds
 from tests.test_clients import CLIENTS
 
 from .go_proxy import MODULE, VERSION, make_proxy
@@ -30,11 +31,10 @@ class Installed:
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """Return what a command prints; it must succeed."""
-    # Compilers and package managers need the developer's caches: they inherit all variables.
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**builds.ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=300,

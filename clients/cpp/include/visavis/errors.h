@@ -54,9 +54,11 @@ struct ErrorDetails {
 /// The failure of a call, or unusable settings. what() is a message for people.
 class Error : public std::runtime_error {
  public:
+  /// message: for people.
   Error(const std::string& message, ErrorDetails details)
       : std::runtime_error(message), details_(std::move(details)) {}
 
+  /// The gRPC status.
   Code code() const { return details_.code; }
 
   /// All invalid fields.

@@ -17,9 +17,9 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;
 struct Tls {
   /// Authorities that sign server certificates. Empty: gRPC's built-in ones.
   std::string root_certificates;
-  /// The client's own certificate and its private key, for servers that require one; give both or
-  /// neither.
+  /// The client's own certificate, for servers that require one; needs private_key.
   std::string certificate;
+  /// The private key of certificate.
   std::string private_key;
 };
 
