@@ -2,6 +2,8 @@
 
 import os
 
+# For programs that run for a second or two: without the optimising compiler, and one collector.
+SHORT_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 # For all compilers and package managers, which also need the developer's caches: the variables of
 # the tests' own process. Builds with the same variables share what they compile.
 ENVIRONMENT = {
@@ -12,6 +14,5 @@ ENVIRONMENT = {
     "CMAKE_BUILD_PARALLEL_LEVEL": "2",
     # A type that CMake has no flags for: neither optimised nor with symbols.
     "CMAKE_BUILD_TYPE": "None",
-    # Maven runs for seconds: too short for the second compiler and for several collectors.
-    "MAVEN_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "MAVEN_OPTS": " ".join(SHORT_JAVA),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
+from tests import npm
 from tests.samples import Samples, small
 from tests.surroundings import Surroundings
 from visavis_server.app import App
@@ -77,6 +78,12 @@ def real_client(real_models: Path) -> Iterator[Client]:
     """Return a client of a server with the real models, in this process, over a real channel."""
     with serving(Settings(models=real_models, grpc="127.0.0.1:0", device="cpu")) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def npm_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty project of npm with the TypeScript library."""
+    return npm.project(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,13 @@ def project(folder: Path) -> Path:
     if not shutil.which("npm"):
         assert os.environ.get("CI") != "true"
         pytest.skip("needs npm")
-    _run("make", "-C", LIBRARY, "build", folder=LIBRARY)
-    name = _run("npm", "pack", "--silent", "--pack-destination", folder, folder=LIBRARY).strip()
+    run("make", "-C", LIBRARY, "node_modules", folder=LIBRARY)
+    # It builds the library first.
+    name = run("npm", "pack", "--silent", "--pack-destination", folder, folder=LIBRARY).strip()
     folder = folder / "project"
     shutil.copytree(PROGRAMS, folder)
     (folder / "package.json").write_text('{ "name": "empty", "private": true }\n')
-    _run("npm", "install", "--silent", "--prefer-offline", f"../{name}", folder=folder)
+    run("npm", "install", "--silent", "--prefer-offline", f"../{name}", folder=folder)
     return folder
 
 
@@ -33,7 +34,8 @@ def tool(name: str) -> Path:
     return LIBRARY / "node_modules" / ".bin" / name
 
 
-def _run(*command: str | Path, folder: Path) -> str:
+def run(*command: str | Path, folder: Path) -> str:
+    """Return what a command prints; it must succeed."""
     done = subprocess.run(
         command,
         cwd=folder,

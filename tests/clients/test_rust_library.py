@@ -12,9 +12,11 @@ from tests import builds
 from tests.surroundings import Surroundings
 
 from . import canned
+from .fakes import FakeServer
 from .library_servers import library_servers
 
 CRATE = Path(__file__).parents[2] / "clients" / "rust"
+README = (CRATE / "README.md").read_text("utf-8")
 PROGRAM = Path(__file__).parent / "rust_project" / "src" / "main.rs"
 DEBIAN = Path("/usr/share/cargo/registry")
 MANIFEST = """
@@ -40,8 +42,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CRATE / "build" / "target" / "package" / "visavis-0.1.0.crate", folder, "gztar"
     )
     project = folder / "empty"
-    (project / "src").mkdir(parents=True)
+    (project / "src" / "bin").mkdir(parents=True)
     shutil.copy(PROGRAM, project / "src")
+    readme = README.partition("```rust,no_run\n")[2].partition("```")[0]
+    assert '"127.0.0.1:8001"' in readme
+    # The address is known only when a server runs.
+    readme = readme.replace('"127.0.0.1:8001"', "std::env::args().nth(1).unwrap()")
+    (project / "src" / "bin" / "readme.rs").write_text(readme)
     (project / "Cargo.toml").write_text(MANIFEST)
     if any(DEBIAN.glob("h2-*")):
         (project / ".cargo").mkdir()
@@ -148,6 +155,23 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         annotate_difference=True,
     )
     assert servers.fake.metadata["x-team"] == "vision"
+
+
+def test_the_readmes_program_works(program: Path, fake: FakeServer) -> None:
+    with Surroundings.temporary() as found:
+        (found.elsewhere / "bus.jpg").write_bytes(b"jpeg")
+        done = subprocess.run(
+            [program.with_name("readme"), fake.address],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(box.label in line for box, line in zip(canned.BUS_BOXES, lines, strict=True))
 
 
 def test_documentation_is_complete_and_its_examples_compile(program: Path) -> None:

@@ -111,7 +111,13 @@ def install_java(folder: Path, readme: str) -> Installed:
     run(*maven, *goals, "-Dmdep.includeScope=runtime", cwd=project)
     classpath = f"{project / 'target' / 'classes'}:{(project / 'classpath').read_text()}"
     # Debian's netty needs a native library for TLS, which the client's build has put there.
-    java = ["java", f"-Djava.library.path={client / 'build' / 'lib'}", "-cp", classpath]
+    java = [
+        "java",
+        *builds.SHORT_JAVA,
+        f"-Djava.library.path={client / 'build' / 'lib'}",
+        "-cp",
+        classpath,
+    ]
     return Installed([*java, "Check"], [*java, "Bus"])
 
 
