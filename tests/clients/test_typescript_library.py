@@ -126,7 +126,7 @@ def test_options_arrive_as_fields_of_the_request(seen: dict[str, Any]) -> None:
         baseline="b",
         annotate_difference=True,
     )
-    streamed, _ = [one for one in seen["requests"] if isinstance(one, pb.CompareStreamRequest)]
+    streamed = next(one for one in seen["requests"] if isinstance(one, pb.CompareStreamRequest))
     assert (streamed.explain, streamed.annotate_difference) == (pb.Explain(label=""), True)
     assert seen["metadata"]["x-team"] == "vision"
 
