@@ -226,7 +226,7 @@ def test_the_readmes_program_works(npm_project: Path, fake: FakeServer) -> None:
 
 
 def test_documentation_is_complete() -> None:
-    npm.run("make", "doc", folder=npm.LIBRARY)
+    npm.run("make", "doc", "TYPEDOC=--emit none", folder=npm.LIBRARY)
 
 
 @pytest.mark.parametrize("module", ["nodenext", "bundler", "commonjs"])
