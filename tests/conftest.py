@@ -1,4 +1,7 @@
-"""What all tests share: real weights and pictures, models exported from them, a server."""
+"""What all tests share: real weights and pictures, models exported from them, a server.
+
+Without real data, clients are tried with small models and pictures made here.
+"""
 
 import asyncio
 import os
@@ -9,6 +12,8 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
+from tests import npm
+from tests.samples import Samples, small
 from tests.surroundings import Surroundings
 from visavis_server.app import App
 from visavis_server.settings import Settings
@@ -77,6 +82,57 @@ def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def real_client(real_models: Path) -> Iterator[Client]:
     """Return a client of a server with the real models, in this process, over a real channel."""
     with serving(Settings(models=real_models, grpc="127.0.0.1:0", device="cpu")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def npm_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty project of npm with the TypeScript library."""
+    return npm.project(tmp_path_factory.mktemp("npm"))
+
+
+@pytest.fixture(scope="session")
+def samples(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Return what clients are tried with: real models and pictures if they are given, else small.
+
+    For tests whose expected values come from the server itself, or from both kinds of models.
+    """
+    if not _GIVEN:
+        return small(tmp_path_factory.mktemp("samples"))
+    return _published(
+        request.getfixturevalue("weights"),
+        request.getfixturevalue("images"),
+        request.getfixturevalue("real_models"),
+    )
+
+
+def _published(weights: Path, images: Path, models: Path) -> Samples:
+    from rich.progress import Progress
+
+    from visavis_export.exporter import Request, export
+
+    def put_smaller(out: Path) -> None:
+        request = Request("yolov5n", out, weights=str(weights), name="yolov5n-320", size=320)
+        export(request, Progress(disable=True))
+
+    return Samples(
+        real=True,
+        models=models,
+        put_smaller=put_smaller,
+        bus=images / "bus.jpg",
+        best="minibus",
+        zidane=images / "zidane.jpg",
+        pictures=tuple(sorted((images / "imagenet").glob("*.JPEG"))[:200]),
+    )
+
+
+@pytest.fixture(scope="session")
+def sample_client(samples: Samples, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Return a client of a server with the samples' models."""
+    if samples.real:
+        yield request.getfixturevalue("real_client")
+        return
+    with serving(Settings(models=samples.models, grpc="127.0.0.1:0", device="cpu")) as client:
         yield client
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import builds
+
 LIBRARY = Path(__file__).parents[1] / "clients" / "typescript"
 PROGRAMS = Path(__file__).parent / "clients" / "typescript_project"
 
@@ -17,12 +19,13 @@ def project(folder: Path) -> Path:
     if not shutil.which("npm"):
         assert os.environ.get("CI") != "true"
         pytest.skip("needs npm")
-    _run("make", "-C", LIBRARY, "build", folder=LIBRARY)
-    name = _run("npm", "pack", "--silent", "--pack-destination", folder, folder=LIBRARY).strip()
+    run("make", "-C", LIBRARY, "node_modules", folder=LIBRARY)
+    # It builds the library first.
+    name = run("npm", "pack", "--silent", "--pack-destination", folder, folder=LIBRARY).strip()
     folder = folder / "project"
     shutil.copytree(PROGRAMS, folder)
     (folder / "package.json").write_text('{ "name": "empty", "private": true }\n')
-    _run("npm", "install", "--silent", "--prefer-offline", f"../{name}", folder=folder)
+    run("npm", "install", "--silent", "--prefer-offline", f"../{name}", folder=folder)
     return folder
 
 
@@ -31,12 +34,12 @@ def tool(name: str) -> Path:
     return LIBRARY / "node_modules" / ".bin" / name
 
 
-def _run(*command: str | Path, folder: Path) -> str:
-    # npm needs the developer's cache and settings: it inherits all.
+def run(*command: str | Path, folder: Path) -> str:
+    """Return what a command prints; it must succeed."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**builds.ENVIRONMENT, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,

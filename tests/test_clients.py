@@ -13,13 +13,14 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from rich.progress import Progress
 from visavis import TLS, Client
 from visavis.v1.vision_pb2_grpc import VisionServiceStub
 
+from tests import builds
 from tests.bad_road import breaking, forwarding
 from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.proxies import require, started
+from tests.samples import Samples
 from tests.scenario import assert_same, expected_lines
 from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
@@ -47,14 +48,11 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def models(real_models: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository whose detectors, other than real_models', are two and disagree."""
-    from visavis_export.exporter import Request, export
-
+def models(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository whose detectors, other than the samples', are two and disagree."""
     models = tmp_path_factory.mktemp("clients") / "models"
-    shutil.copytree(real_models, models)
-    smaller = Request("yolov5n", models, weights=str(weights), name="yolov5n-320", size=320)
-    export(smaller, Progress(disable=True))
+    shutil.copytree(samples.models, models)
+    samples.put_smaller(models)
     return models
 
 
@@ -84,10 +82,10 @@ def servers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def expected(servers: Servers, images: Path) -> list[str]:
+def expected(servers: Servers, samples: Samples) -> list[str]:
     with grpc.insecure_channel(servers.plain) as channel:
         stub = VisionServiceStub(channel)  # type: ignore[no-untyped-call]
-        return expected_lines(stub, (images / "bus.jpg").read_bytes())
+        return expected_lines(stub, samples.bus.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +117,9 @@ def missing_tools(language: str) -> str:
 @functools.cache
 def built(language: str) -> Path:
     """Return the program of a language, after building it."""
-    # Compilers and package managers need the developer's caches: this one inherits all.
     make = subprocess.run(
         ["make", "-C", CLIENTS / language, "build"],
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**builds.ENVIRONMENT, "PYTHON": sys.executable},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -146,72 +143,72 @@ def run(program: Path | str, *arguments: str | Path) -> "subprocess.CompletedPro
 
 
 def test_several_workers_answer_as_one_process_does(
-    models: Path, servers: Servers, images: Path, expected: list[str], tmp_path: Path
+    models: Path, servers: Servers, samples: Samples, expected: list[str], tmp_path: Path
 ) -> None:
     program = built("python")
     with ServerProcess(models, tmp_path, "--workers", "4") as server:
         # On several connections, and so in several workers.
         for _ in range(3):
-            done = run(program, server.address, images / "bus.jpg")
+            done = run(program, server.address, samples.bus)
             assert done.returncode == 0, done.stderr
             assert_same(done.stdout.splitlines(), expected[:-1])
 
 
 def test_a_client_prints_what_the_contract_says(
-    scenario: Path, servers: Servers, images: Path, expected: list[str]
+    scenario: Path, servers: Servers, samples: Samples, expected: list[str]
 ) -> None:
     secured = (servers.tls, servers.ca_file, servers.token)
-    done = run(scenario, servers.plain, images / "bus.jpg", *secured)
+    done = run(scenario, servers.plain, samples.bus, *secured)
     assert (done.returncode, done.stderr) == (0, "")
     assert_same(done.stdout.splitlines(), expected)
 
 
 def test_a_client_gets_the_same_answers_through_envoy(
-    scenario: Path, behind_envoy: str, images: Path, expected: list[str]
+    scenario: Path, behind_envoy: str, samples: Samples, expected: list[str]
 ) -> None:
-    done = run(scenario, behind_envoy, images / "bus.jpg")
+    done = run(scenario, behind_envoy, samples.bus)
     assert (done.returncode, done.stderr) == (0, "")
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
 def test_a_client_leaves_the_last_step_out_without_its_arguments(
-    scenario: Path, servers: Servers, images: Path, expected: list[str]
+    scenario: Path, servers: Servers, samples: Samples, expected: list[str]
 ) -> None:
-    done = run(scenario, servers.plain, images / "bus.jpg")
+    done = run(scenario, servers.plain, samples.bus)
     assert (done.returncode, done.stderr) == (0, "")
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
 def test_a_client_repeats_what_breaks_or_is_unavailable_and_takes_large_answers(
-    scenario: Path, servers: Servers, images: Path, expected: list[str]
+    scenario: Path, servers: Servers, samples: Samples, expected: list[str]
 ) -> None:
     # 5 MiB: gRPC's clients take 4 unless they are set to take more. 100 KB: a part of a picture.
     with (
         forwarding(servers.plain, 5 << 20, "Detect") as forwarder,
         breaking(forwarder, 100_000) as (address, connections),
     ):
-        done = run(scenario, address, images / "bus.jpg")
+        done = run(scenario, address, samples.bus)
         assert (done.returncode, connections() > 1) == (0, True), done.stderr
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
 def test_a_client_ends_with_1_at_a_server_whose_authority_it_does_not_know(
-    scenario: Path, servers: Servers, images: Path, expected: list[str], tmp_path: Path
+    scenario: Path, servers: Servers, samples: Samples, expected: list[str], tmp_path: Path
 ) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
     secured = (servers.tls, tmp_path / "ca.pem", servers.token)
-    done = run(scenario, servers.plain, images / "bus.jpg", *secured)
+    done = run(scenario, servers.plain, samples.bus, *secured)
     # gRPC's own libraries have something to say, too.
     assert (done.returncode, "\nscenario: " in f"\n{done.stderr}") == (1, True), done.stderr
     assert_same(done.stdout.splitlines(), expected[:-1])
 
 
-def test_clients_end_with_1_where_no_server_answers(images: Path, tmp_path: Path) -> None:
+def test_clients_end_with_1_where_no_server_answers(samples: Samples, tmp_path: Path) -> None:
     # All at once: each waits for half a minute.
     nobody, found = f"127.0.0.1:{free_port()}", Surroundings.under(tmp_path)
     processes = {
         language: subprocess.Popen(
-            [built(language), nobody, images / "bus.jpg"],
+            [built(language), nobody, samples.bus],
             cwd=found.elsewhere,
             env=found.environment(),
             stdout=subprocess.PIPE,

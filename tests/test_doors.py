@@ -17,6 +17,7 @@ from visavis import Client, Comparison
 from visavis.v1 import vision_pb2 as pb
 
 from tests.faults.process import ServerProcess
+from tests.samples import Samples
 from tests.server.transport.http.test_listener import framed, frames, without_timings
 from tests.surroundings import Surroundings
 
@@ -24,9 +25,9 @@ COMPARE = "/visavis.v1.VisionService/Compare"
 
 
 @pytest.fixture(scope="module")
-def server(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("doors")
-    with ServerProcess(real_models, folder, "--http", "127.0.0.1:0") as server:
+    with ServerProcess(samples.models, folder, "--http", "127.0.0.1:0") as server:
         yield server
 
 
@@ -37,8 +38,8 @@ def url(server: ServerProcess) -> str:
 
 
 @pytest.fixture(scope="module")
-def picture(images: Path) -> bytes:
-    return (images / "bus.jpg").read_bytes()
+def picture(samples: Samples) -> bytes:
+    return samples.bus.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +116,10 @@ def test_grpc_web_in_text(url: str, picture: bytes, expected: pb.CompareResponse
 
 
 def test_curl_with_a_form(
-    url: str, images: Path, expected: pb.CompareResponse, tmp_path: Path
+    url: str, samples: Samples, expected: pb.CompareResponse, tmp_path: Path
 ) -> None:
     found = Surroundings.under(tmp_path)
-    command = ["curl", "--silent", "--fail", "-F", f"image=@{images / 'bus.jpg'}", url + COMPARE]
+    command = ["curl", "--silent", "--fail", "-F", f"image=@{samples.bus}", url + COMPARE]
     ran = subprocess.run(
         command,
         cwd=found.elsewhere,
@@ -130,10 +131,10 @@ def test_curl_with_a_form(
 
 
 def test_the_open_inference_protocol(
-    server: ServerProcess, url: str, picture: bytes, images: Path
+    server: ServerProcess, url: str, picture: bytes, samples: Samples
 ) -> None:
     with Client(server.address) as client:
-        detections = client.detect(images / "bus.jpg", model="yolov5n").detections
+        detections = client.detect(samples.bus, model="yolov5n").detections
     image = {"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1]}
     asked = {"inputs": [{**image, "data": [b64encode(picture).decode()]}]}
     path = f"{url}/v2/models/yolov5n_image/infer"

@@ -11,15 +11,16 @@ import pytest
 from visavis import Client
 
 from tests.faults.process import free_port
+from tests.samples import Samples
 from tests.surroundings import VISAVIS, Surroundings
 
 
 @pytest.fixture
-def process(real_models: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def process(samples: Samples, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     repository = tmp_path / "models"
     repository.mkdir()
     for name in ("resnet50", "yolov5n"):
-        (repository / name).symlink_to(real_models / name)
+        (repository / name).symlink_to(samples.models / name)
     address = f"127.0.0.1:{free_port()}"
     command = [VISAVIS, "serve", "--models", str(repository), "--grpc", address]
     found = Surroundings.under(tmp_path)
@@ -34,6 +35,7 @@ def process(real_models: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
 def test_memory_stays_below_600_mib_after_1000_calls(
     process: tuple[subprocess.Popen[bytes], str], images: Path
 ) -> None:
+    # Of the published weights: `images` needs real data.
     server, address = process
     pictures = sorted((images / "coco" / "images" / "train2017").glob("*.jpg"))
     with Client(address) as client, ThreadPoolExecutor(8) as threads:
@@ -70,12 +72,12 @@ def test_sigterm_while_loading_ends_it_too(
 
 
 def test_a_second_server_on_the_port_says_so_and_fails(
-    process: tuple[subprocess.Popen[bytes], str], real_models: Path, tmp_path: Path
+    process: tuple[subprocess.Popen[bytes], str], samples: Samples, tmp_path: Path
 ) -> None:
     _, address = process
     with Client(address) as client:
         client.wait_until_ready(30)
-        second = _run(tmp_path, "--models", str(real_models), "--grpc", address)
+        second = _run(tmp_path, "--models", str(samples.models), "--grpc", address)
     assert second.returncode == 1
     assert address in second.stderr
 

@@ -86,11 +86,13 @@ func readProvenance(message *pb.Provenance) Provenance {
 
 func readReceipt(message *pb.Receipt) Receipt {
 	return Receipt{
-		MadeAt:             message.MadeAt,
-		ScoreTolerance:     message.ScoreTolerance,
-		BoxTolerancePX:     message.BoxTolerancePx,
-		MaxScoreDifference: message.MaxScoreDifference,
-		MaxBoxDifferencePX: message.MaxBoxDifferencePx,
+		MadeAt:               message.MadeAt,
+		ScoreTolerance:       message.ScoreTolerance,
+		BoxTolerancePX:       message.BoxTolerancePx,
+		MaxScoreDifference:   message.MaxScoreDifference,
+		MaxBoxDifferencePX:   message.MaxBoxDifferencePx,
+		HeatMapTolerance:     message.HeatMapTolerance,
+		MaxHeatMapDifference: message.MaxHeatMapDifference,
 		Rows: maybe(message.Rows, func(rows *pb.RowComparison) RowComparison {
 			return RowComparison{
 				Count:              rows.Count,
@@ -104,17 +106,18 @@ func readReceipt(message *pb.Receipt) Receipt {
 
 func readReceiptPicture(message *pb.ReceiptPicture) ReceiptPicture {
 	return ReceiptPicture{
-		Name:               message.Name,
-		Width:              int(message.Width),
-		Height:             int(message.Height),
-		ScoreThreshold:     message.ScoreThreshold,
-		Compared:           int(message.Compared),
-		Excused:            int(message.Excused),
-		MaxScoreDifference: message.MaxScoreDifference,
-		MaxBoxDifferencePX: message.MaxBoxDifferencePx,
-		SameTop1:           message.SameTop1,
-		OnlyHere:           int(message.OnlyHere),
-		OnlyInOriginal:     int(message.OnlyInOriginal),
+		Name:                 message.Name,
+		Width:                int(message.Width),
+		Height:               int(message.Height),
+		ScoreThreshold:       message.ScoreThreshold,
+		Compared:             int(message.Compared),
+		Excused:              int(message.Excused),
+		MaxScoreDifference:   message.MaxScoreDifference,
+		MaxBoxDifferencePX:   message.MaxBoxDifferencePx,
+		MaxHeatMapDifference: message.MaxHeatMapDifference,
+		SameTop1:             message.SameTop1,
+		OnlyHere:             int(message.OnlyHere),
+		OnlyInOriginal:       int(message.OnlyInOriginal),
 	}
 }
 

@@ -93,8 +93,11 @@ type Receipt struct {
 	ScoreTolerance, BoxTolerancePX float64
 	MaxScoreDifference             float64
 	MaxBoxDifferencePX             *float64
-	Rows                           *RowComparison
-	Pictures                       []ReceiptPicture
+	// The heat map fields are 0 and nil if none were compared.
+	HeatMapTolerance     float64
+	MaxHeatMapDifference *float64
+	Rows                 *RowComparison
+	Pictures             []ReceiptPicture
 }
 
 // A RowComparison compares a detector's candidates before suppression.
@@ -111,6 +114,7 @@ type ReceiptPicture struct {
 	Compared, Excused        int
 	MaxScoreDifference       float64
 	MaxBoxDifferencePX       *float64
+	MaxHeatMapDifference     *float64
 	SameTop1                 *bool
 	OnlyHere, OnlyInOriginal int
 }

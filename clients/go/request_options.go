@@ -29,6 +29,7 @@ type requestOptions struct {
 	tasks          []pb.Task
 	models         []string
 	baseline       *string
+	difference     bool
 }
 
 // Kinds of options, by the calls that take them.
@@ -155,6 +156,12 @@ func Baseline(model string) CompareOption {
 	return compareOption(func(o *requestOptions) { o.baseline = &model })
 }
 
+// AnnotateDifference asks for the picture with all answers side by side, as [Annotate] does. The
+// boxes of the comparison have three colours: in both answers, only here, only in the baseline.
+func AnnotateDifference() CompareOption {
+	return compareOption(func(o *requestOptions) { o.difference = true })
+}
+
 func (o *requestOptions) classifyRequest(image *pb.Image, model string) *pb.ClassifyRequest {
 	return &pb.ClassifyRequest{
 		Image:    image,
@@ -183,35 +190,37 @@ func (o *requestOptions) detectRequest(image *pb.Image, model string) *pb.Detect
 
 func (o *requestOptions) compareRequest(image *pb.Image) *pb.CompareRequest {
 	return &pb.CompareRequest{
-		Image:          image,
-		Tasks:          o.tasks,
-		Models:         o.models,
-		Baseline:       o.baseline,
-		TopK:           o.topK,
-		ScoreThreshold: o.scoreThreshold,
-		IouThreshold:   o.iouThreshold,
-		MaxDetections:  o.maxDetections,
-		Labels:         o.labels,
-		ClassAgnostic:  o.classAgnostic,
-		Annotate:       o.annotate,
-		Explain:        o.explain,
+		Image:              image,
+		Tasks:              o.tasks,
+		Models:             o.models,
+		Baseline:           o.baseline,
+		TopK:               o.topK,
+		ScoreThreshold:     o.scoreThreshold,
+		IouThreshold:       o.iouThreshold,
+		MaxDetections:      o.maxDetections,
+		Labels:             o.labels,
+		ClassAgnostic:      o.classAgnostic,
+		Annotate:           o.annotate,
+		Explain:            o.explain,
+		AnnotateDifference: o.difference,
 	}
 }
 
 func (o *requestOptions) compareStreamRequest(image *pb.Image) *pb.CompareStreamRequest {
 	return &pb.CompareStreamRequest{
-		Image:          image,
-		Tasks:          o.tasks,
-		Models:         o.models,
-		Baseline:       o.baseline,
-		TopK:           o.topK,
-		ScoreThreshold: o.scoreThreshold,
-		IouThreshold:   o.iouThreshold,
-		MaxDetections:  o.maxDetections,
-		Labels:         o.labels,
-		ClassAgnostic:  o.classAgnostic,
-		Annotate:       o.annotate,
-		Explain:        o.explain,
+		Image:              image,
+		Tasks:              o.tasks,
+		Models:             o.models,
+		Baseline:           o.baseline,
+		TopK:               o.topK,
+		ScoreThreshold:     o.scoreThreshold,
+		IouThreshold:       o.iouThreshold,
+		MaxDetections:      o.maxDetections,
+		Labels:             o.labels,
+		ClassAgnostic:      o.classAgnostic,
+		Annotate:           o.annotate,
+		Explain:            o.explain,
+		AnnotateDifference: o.difference,
 	}
 }
 

@@ -116,7 +116,7 @@ type Comparison struct {
 	ImageSize ImageSize
 	// Timings are those of the whole comparison; each answer has the stages of its model.
 	Timings Timings
-	// AnnotatedImage is nil without [Annotate].
+	// AnnotatedImage has the answers side by side; nil without [Annotate] or [AnnotateDifference].
 	AnnotatedImage *AnnotatedImage
 }
 

@@ -137,6 +137,8 @@ RECEIPT = pb.Receipt(
     box_tolerance_px=1,
     max_score_difference=3.1e-5,
     max_box_difference_px=0.012,
+    heat_map_tolerance=0.002,
+    max_heat_map_difference=2.5e-5,
     rows=pb.RowComparison(count=151_200, max_score_difference=2e-5, max_box_difference_px=0.004),
     pictures=[
         pb.ReceiptPicture(
@@ -150,6 +152,7 @@ RECEIPT = pb.Receipt(
             only_in_original=2,
             max_score_difference=3.1e-5,
             max_box_difference_px=0.012,
+            max_heat_map_difference=1.5e-5,
         )
     ],
 )

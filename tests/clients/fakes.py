@@ -95,7 +95,7 @@ def completed(response: Any, request: Any) -> Any:
     """Return a response with the picture and the heat maps that the request asks for."""
     answer = type(response)()
     answer.CopyFrom(response)
-    if request.annotate:
+    if request.annotate or getattr(request, "annotate_difference", False):
         answer.annotated_image.CopyFrom(canned.PICTURE)
     if request.HasField("explain"):
         for explained in _explained(answer):

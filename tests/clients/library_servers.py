@@ -22,17 +22,23 @@ TOKEN = "secret"
 
 @dataclass(frozen=True)
 class LibraryServers:
-    """Three servers: over TCP, a unix socket, and TLS with a token. fake: the first one."""
+    """Three servers: over TCP, a unix socket, and mutual TLS with a token. fake: the first one.
+
+    certificate, key: those of a client that the third one knows.
+    """
 
     fake: FakeServer
     socket: Path
     tls: str
     ca_file: Path
+    certificate: Path
+    key: Path
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments of a program that uses them all."""
-        return (self.fake.address, str(self.socket), self.tls, str(self.ca_file), TOKEN)
+        files = map(str, (self.ca_file, self.certificate, self.key))
+        return (self.fake.address, str(self.socket), self.tls, *files, TOKEN)
 
 
 @contextmanager
@@ -47,16 +53,22 @@ def library_servers(folder: Path) -> Iterator[LibraryServers]:
     fake.answers["CompareStream"] = _compare_stream()
     secured.answers["ListModels"] = _only_with_a_token
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
+    ca, certificate, key = folder / "ca.pem", folder / "client.pem", folder / "client.key"
+    authority.cert_pem.write_to_path(ca)
+    client = authority.issue_cert("client@tests")
+    client.cert_chain_pems[0].write_to_path(certificate)
+    client.private_key_pem.write_to_path(key)
     issued = authority.issue_cert("localhost")
     pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    mutual = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), True)
     tls = grpc.server(futures.ThreadPoolExecutor(4))
     vision_pb2_grpc.add_VisionServiceServicer_to_server(secured, tls)
-    port = tls.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    port = tls.add_secure_port("127.0.0.1:0", mutual)
     tls.start()
     servers = [fakes.started(fake), fakes.started(local, f"unix:{folder}/socket"), tls]
     try:
-        yield LibraryServers(fake, folder / "socket", f"localhost:{port}", folder / "ca.pem")
+        address = f"localhost:{port}"
+        yield LibraryServers(fake, folder / "socket", address, ca, certificate, key)
     finally:
         for server in servers:
             server.stop(None).wait()

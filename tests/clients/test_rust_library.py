@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from visavis.v1 import vision_pb2 as pb
 
+from tests import builds
 from tests.surroundings import Surroundings
 
 from . import canned
+from .fakes import FakeServer
 from .library_servers import library_servers
 
 CRATE = Path(__file__).parents[2] / "clients" / "rust"
+README = (CRATE / "README.md").read_text("utf-8")
 PROGRAM = Path(__file__).parent / "rust_project" / "src" / "main.rs"
 DEBIAN = Path("/usr/share/cargo/registry")
 MANIFEST = """
@@ -39,8 +42,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CRATE / "build" / "target" / "package" / "visavis-0.1.0.crate", folder, "gztar"
     )
     project = folder / "empty"
-    (project / "src").mkdir(parents=True)
+    (project / "src" / "bin").mkdir(parents=True)
     shutil.copy(PROGRAM, project / "src")
+    readme = README.partition("```rust,no_run\n")[2].partition("```")[0]
+    assert '"127.0.0.1:8001"' in readme
+    # The address is known only when a server runs.
+    readme = readme.replace('"127.0.0.1:8001"', "std::env::args().nth(1).unwrap()")
+    (project / "src" / "bin" / "readme.rs").write_text(readme)
     (project / "Cargo.toml").write_text(MANIFEST)
     if any(DEBIAN.glob("h2-*")):
         (project / ".cargo").mkdir()
@@ -55,8 +63,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path, folder: Path) -> None:
-    # cargo needs the developer's caches: it inherits all.
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=builds.ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr[-4000:]
 
 
@@ -77,7 +86,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
     answers = [answer for of in canned.comparison().comparisons for answer in of.answers]
     assert seen == {
         "models": quoted([card.name for card in canned.CARDS]),
-        "card": "(1872157, [Detection], 151200)",
+        "card": "(1872157, [Detection], 151200, 0.002, Some(2.5e-5))",
         "labels": quoted([found.label for found in canned.BUS_LABELS]),
         "bus": '("bus", 5, [12.0, 232.0, 804.0, 756.0])',
         "served_by": '("yolov5n", "CPUExecutionProvider")',
@@ -87,6 +96,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         "map": '("bus", 7, 3, 2, [-2.5, 0.0, 1.0, 2.0, 3.0, 60.75])',
         "scale and area": "(-2.5, 60.75, [100.0, 50.0, 400.0, 250.0])",
         "best": 'Some("bus")',
+        "difference": str(len(canned.PICTURE.encoded)),
         "left_out": '"yolov5m"',
         "agreement resnet50": "(Classification, Ok, None)",
         "agreement resnet18": "(Classification, Ok, Some(0.118))",
@@ -115,6 +125,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         "over a socket": str(cards),
         "over TLS": str(cards),
         "without a token": "Unauthenticated",
+        "without a certificate": "Unavailable",
         "untrusted": "Unavailable",
     }
     requests = servers.fake.requests
@@ -133,6 +144,7 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
     )
     streamed = next(one for one in requests if isinstance(one, pb.CompareStreamRequest))
     assert streamed.explain == pb.Explain(label="")
+    assert streamed.annotate_difference
     compare = next(one for one in requests if isinstance(one, pb.CompareRequest))
     raw = pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=2, height=1, data=bytes(6))
     assert compare == pb.CompareRequest(
@@ -140,8 +152,26 @@ def test_a_program_sees_what_the_servers_answer(program: Path, tmp_path: Path) -
         tasks=[pb.TASK_OBJECT_DETECTION],
         models=["a", "b"],
         baseline="b",
+        annotate_difference=True,
     )
     assert servers.fake.metadata["x-team"] == "vision"
+
+
+def test_the_readmes_program_works(program: Path, fake: FakeServer) -> None:
+    with Surroundings.temporary() as found:
+        (found.elsewhere / "bus.jpg").write_bytes(b"jpeg")
+        done = subprocess.run(
+            [program.with_name("readme"), fake.address],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(box.label in line for box, line in zip(canned.BUS_BOXES, lines, strict=True))
 
 
 def test_documentation_is_complete_and_its_examples_compile(program: Path) -> None:

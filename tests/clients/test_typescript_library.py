@@ -15,12 +15,8 @@ from tests import npm
 from tests.surroundings import Surroundings
 
 from . import canned
+from .fakes import FakeServer
 from .library_servers import LibraryServers, library_servers
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return npm.project(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +26,16 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibraryServers
 
 
 @pytest.fixture(scope="module", params=["esm.mjs", "commonjs.cjs"])
-def seen(request: pytest.FixtureRequest, project: Path, tmp_path_factory: Any) -> dict[str, Any]:
+def seen(
+    request: pytest.FixtureRequest, npm_project: Path, tmp_path_factory: Any
+) -> dict[str, Any]:
     """What a program saw that does everything once."""
     with (
         library_servers(tmp_path_factory.mktemp("libraries")) as servers,
         Surroundings.temporary() as found,
     ):
         done = subprocess.run(
-            ["node", project / request.param, *servers.arguments],
+            ["node", npm_project / request.param, *servers.arguments],
             cwd=found.elsewhere,
             env=found.environment(),
             capture_output=True,
@@ -74,7 +72,7 @@ def test_results_have_every_field_of_the_contract(seen: dict[str, Any]) -> None:
     detected.heat_map.CopyFrom(canned.heat_map(pb.Explain(label="bus")))
     assert rounded(seen["detected"]) == plain(detected)
     assert rounded(seen["explained"]) == plain(canned.heat_map(pb.Explain()))
-    assert seen["drawn"] == canned.PICTURE.encoded.hex()
+    assert seen["drawn"] == seen["difference"] == canned.PICTURE.encoded.hex()
     assert seen["labels"] == [found.label for found in canned.BUS_LABELS]
     card = pb.Model()
     card.CopyFrom(next(card for card in canned.CARDS if card.name == "yolov5n"))
@@ -126,7 +124,10 @@ def test_options_arrive_as_fields_of_the_request(seen: dict[str, Any]) -> None:
         tasks=[pb.TASK_OBJECT_DETECTION],
         models=["a", "b"],
         baseline="b",
+        annotate_difference=True,
     )
+    streamed = next(one for one in seen["requests"] if isinstance(one, pb.CompareStreamRequest))
+    assert (streamed.explain, streamed.annotate_difference) == (pb.Explain(label=""), True)
     assert seen["metadata"]["x-team"] == "vision"
 
 
@@ -144,12 +145,13 @@ def test_errors_have_the_servers_details(seen: dict[str, Any]) -> None:
         "message": "queue is full",
         "retryAfterMs": 1500,
     }
-    names = ("late", "aborted", "closed", "withoutToken", "untrusted")
+    names = ("late", "aborted", "closed", "withoutToken", "withoutCertificate", "untrusted")
     assert {name: seen[name]["code"] for name in names} == {
         "late": "DEADLINE_EXCEEDED",
         "aborted": "CANCELLED",
         "closed": "CANCELLED",
         "withoutToken": "UNAUTHENTICATED",
+        "withoutCertificate": "UNAVAILABLE",
         "untrusted": "UNAVAILABLE",
     }
     assert all(seen[name]["typed"] for name in names)
@@ -187,18 +189,48 @@ def test_unix_socket_and_tls_with_a_token_reach_a_server(seen: dict[str, Any]) -
     assert seen["overSocket"] == seen["overTls"] == len(canned.CARDS)
 
 
-def test_examples_of_the_readme_are_right(project: Path) -> None:
+def test_examples_of_the_readme_are_right(npm_project: Path) -> None:
     blocks = re.findall(r"```ts\n(.*?)```", (npm.LIBRARY / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     for number, block in enumerate(blocks):
-        (project / f"readme_{number}.mts").write_text(block)
+        (npm_project / f"readme_{number}.mts").write_text(block)
     programs = [f"readme_{number}.mts" for number in range(len(blocks))]
     types = ("--typeRoots", npm.LIBRARY / "node_modules" / "@types", "--types", "node")
-    compile_types(project, "--module", "nodenext", *types, *programs)
+    compile_types(npm_project, "--module", "nodenext", *types, *programs)
+
+
+def test_the_readmes_program_works(npm_project: Path, fake: FakeServer) -> None:
+    text = (npm.LIBRARY / "README.md").read_text("utf-8")
+    program = text.partition("```ts\n")[2].partition("```")[0]
+    assert '"127.0.0.1:8001"' in program
+    (npm_project / "readme.mts").write_text(program.replace("127.0.0.1:8001", fake.address))
+    bundle = ("--bundle", "--platform=node", "--format=esm", "--packages=external")
+    target = npm_project / "readme.mjs"
+    build = [npm.tool("esbuild"), "readme.mts", *bundle, f"--outfile={target}"]
+    subprocess.run(build, cwd=npm_project, capture_output=True, check=True)
+    with Surroundings.temporary() as found:
+        (found.elsewhere / "bus.jpg").write_bytes(b"jpeg")
+        done = subprocess.run(
+            ["node", target],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines() if line[0].isalpha()] == [
+        box.label for box in canned.BUS_BOXES
+    ]
+
+
+def test_documentation_is_complete() -> None:
+    npm.run("make", "doc", "TYPEDOC=--emit none", folder=npm.LIBRARY)
 
 
 @pytest.mark.parametrize("module", ["nodenext", "bundler", "commonjs"])
-def test_types_of_the_package_are_right(project: Path, module: str) -> None:
+def test_types_of_the_package_are_right(npm_project: Path, module: str) -> None:
     resolution = {
         "nodenext": ["--module", "nodenext"],
         "bundler": ["--module", "esnext", "--moduleResolution", "bundler"],
@@ -207,15 +239,15 @@ def test_types_of_the_package_are_right(project: Path, module: str) -> None:
     program = "types.mts"
     if module == "commonjs":
         program = "types.cts"
-        (project / program).write_text((project / "types.mts").read_text())
-    compile_types(project, "--types", "", *resolution, program)
+        (npm_project / program).write_text((npm_project / "types.mts").read_text())
+    compile_types(npm_project, "--types", "", *resolution, program)
 
 
-def compile_types(project: Path, *arguments: str | Path) -> None:
+def compile_types(npm_project: Path, *arguments: str | Path) -> None:
     strict = ("--noEmit", "--strict", "--exactOptionalPropertyTypes")
     checked = subprocess.run(
         [npm.tool("tsc"), *strict, "--target", "es2022", "--lib", "es2022,dom", *arguments],
-        cwd=project,
+        cwd=npm_project,
         capture_output=True,
         text=True,
         check=False,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import builds
 from tests.test_clients import CLIENTS
 
 from .go_proxy import MODULE, VERSION, make_proxy
@@ -30,11 +31,10 @@ class Installed:
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """Return what a command prints; it must succeed."""
-    # Compilers and package managers need the developer's caches: they inherit all variables.
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**builds.ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -111,7 +111,13 @@ def install_java(folder: Path, readme: str) -> Installed:
     run(*maven, *goals, "-Dmdep.includeScope=runtime", cwd=project)
     classpath = f"{project / 'target' / 'classes'}:{(project / 'classpath').read_text()}"
     # Debian's netty needs a native library for TLS, which the client's build has put there.
-    java = ["java", f"-Djava.library.path={client / 'build' / 'lib'}", "-cp", classpath]
+    java = [
+        "java",
+        *builds.SHORT_JAVA,
+        f"-Djava.library.path={client / 'build' / 'lib'}",
+        "-cp",
+        classpath,
+    ]
     return Installed([*java, "Check"], [*java, "Bus"])
 
 

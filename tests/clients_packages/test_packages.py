@@ -12,8 +12,9 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from visavis import Client
+from visavis import Client, Comparison
 from visavis.results import ClassificationAgreement, DetectionAgreement, HeatMap
+from visavis.v1 import vision_pb2 as pb
 
 from tests.clients import canned
 from tests.surroundings import Surroundings
@@ -37,6 +38,7 @@ def expected(arguments: Arguments) -> list[str]:
         "nobody Unavailable field= id= retry=0",
         "clear InvalidSettings field= id= retry=0",
         f"unix {','.join(card.name for card in canned.CARDS)}",
+        _receipt(canned.RECEIPT),
         f"overloaded Overloaded field= id= retry={RETRY_MS}",
         "late DeadlineExceeded field= id= retry=0",
         f"again {len(canned.comparison().comparisons)}",
@@ -93,6 +95,26 @@ def _comparison(client: Client, picture: str) -> Iterator[str]:
     yield "boxes false"
     yield f"heads {_map(heads.heat_map)}"
     yield "streamed true"
+    two = ["boxes", "heads"]
+    sides = _size(client.compare(picture, models=two, annotate=True))
+    difference = _size(client.compare(picture, models=two, annotate_difference=True))
+    assert sides != difference  # The legend of the three colours makes the picture higher.
+    yield f"side by side {sides}"
+    yield f"difference {difference} {difference}"
+
+
+def _size(of: Comparison) -> str:
+    image = of.annotated_image
+    assert image is not None
+    assert image.size is not None
+    return f"{image.size.width} {image.size.height}"
+
+
+def _receipt(receipt: pb.Receipt) -> str:
+    """Return the heat maps' figures of a receipt as a line."""
+    (picture,) = receipt.pictures
+    maps = f"{receipt.max_heat_map_difference:.6f} {picture.max_heat_map_difference:.6f}"
+    return f"receipt {receipt.heat_map_tolerance:.3f} {maps}"
 
 
 def _unknown(of: ClassificationAgreement | DetectionAgreement) -> str:

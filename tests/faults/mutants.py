@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,10 @@ def _rss_mib() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)
 
 
-def real_pictures(images: Path, folder: Path, form: str) -> list[Path]:
-    """Return photographs in a format, small enough that many can be tried."""
+def pictures_in(form: str, sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Return six pictures in a format, small enough that many of them can be tried."""
     files = []
-    for number, source in enumerate(sorted((images / "imagenet").glob("*.JPEG"))[:6]):
+    for number, source in enumerate(sources[:6]):
         with Image.open(source) as opened:
             picture = opened.convert("RGB")
         picture.thumbnail((320, 320))

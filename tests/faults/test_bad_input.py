@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from visavis.v1 import vision_pb2 as pb
 
+from tests.samples import Samples
 from tests.server.pictures import RED, plain
 from tests.surroundings import Surroundings
 
@@ -22,7 +23,7 @@ from .attacks import METHOD, HungUp, Proxy, RawConnection
 from .calls import OK, channel, classify, ended, health, stub_of
 from .conftest import Serve
 from .fuzz_seeds import seeds_of_targets
-from .mutants import decoded_elsewhere, real_pictures
+from .mutants import decoded_elsewhere, pictures_in
 from .process import ServerProcess
 
 SHORT = 1500
@@ -32,9 +33,9 @@ HONEST = {OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_undecodable_image_is_refused_without_a_crash(
-    images: Path, tmp_path: Path, form: str
+    samples: Samples, tmp_path: Path, form: str
 ) -> None:
-    outcome = decoded_elsewhere(SHORT, 1, real_pictures(images, tmp_path, form))
+    outcome = decoded_elsewhere(SHORT, 1, pictures_in(form, samples.pictures, tmp_path))
     assert set(outcome["kinds"]) <= {"decoded", "refused"}, outcome
     assert outcome["kinds"]["refused"] > SHORT / 20
     assert outcome["peak_mib"] < 200

@@ -13,6 +13,7 @@ import pytest
 from visavis import Client
 from visavis.v1 import vision_pb2 as pb
 
+from tests.samples import Samples
 from tests.server import graphs
 from tests.server.pictures import BLACK, plain
 
@@ -140,13 +141,13 @@ async def test_a_poison_image_in_a_batch_fails_alone(serve: Serve) -> None:
 
 
 def test_64_callers_with_200_pictures_get_what_they_get_alone(
-    real_client: Client, images: Path
+    sample_client: Client, samples: Samples
 ) -> None:
-    pictures = sorted((images / "imagenet").glob("*.JPEG"))[:200]
+    pictures = samples.pictures
     assert len(pictures) == 200
 
     def answer(picture: Path) -> list[tuple[int, float]]:
-        found = real_client.classify(picture, model="resnet18").classifications
+        found = sample_client.classify(picture, model="resnet18").classifications
         return [(each.class_id, each.score) for each in found]
 
     alone = {picture: answer(picture) for picture in pictures}

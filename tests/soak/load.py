@@ -18,7 +18,7 @@ from visavis.bench.workload import Call, calls_of
 from tests.benchmark.site import send_all
 from tests.faults.calls import channel, health
 from tests.faults.conftest import SLOW_S
-from tests.faults.mutants import decoded_elsewhere, real_pictures
+from tests.faults.mutants import decoded_elsewhere, pictures_in
 from tests.faults.process import ServerProcess
 from tests.faults.reloading import put, reload_under_callers
 from tests.server import graphs
@@ -194,12 +194,11 @@ def memory(soak: Soak) -> Sequence[Row]:
 def damaged_pictures(soak: Soak) -> Sequence[Row]:
     """Decode 50,000 mutants of real pictures in each format."""
     count = round(50_000 * soak.length)
+    photographs = sorted((soak.site.images / "imagenet").glob("*.JPEG"))
     rows = []
     for form in ("JPEG", "PNG", "WEBP"):
         with tempfile.TemporaryDirectory(dir=soak.folder) as folder:
-            outcome = decoded_elsewhere(
-                count, 7, real_pictures(soak.site.images, Path(folder), form)
-            )
+            outcome = decoded_elsewhere(count, 7, pictures_in(form, photographs, Path(folder)))
         kinds, longest_ms = outcome["kinds"], outcome["longest_ms"]
         rows.append(
             Row(

@@ -8,6 +8,7 @@ from visavis import Client
 
 from tests.faults.process import ServerProcess
 from tests.packages import installed
+from tests.samples import Samples
 from tests.surroundings import Surroundings
 
 from .conftest import INSIDE, INSIDE_KSERVE, RunInside, run_before_ours
@@ -31,10 +32,10 @@ def test_kserve_s_rest_client_works_unchanged(http_address: str, tmp_path: Path)
 
 
 def test_ultralytics_finds_what_detect_finds(
-    run_inside: RunInside, real_models: Path, images: Path, tmp_path: Path
+    run_inside: RunInside, samples: Samples, tmp_path: Path
 ) -> None:
-    bus = images / "bus.jpg"
-    with ServerProcess(real_models, tmp_path) as server, Client(server.address) as client:
+    bus = samples.bus
+    with ServerProcess(samples.models, tmp_path) as server, Client(server.address) as client:
         found = client.detect(bus, model="yolov5n").detections
         expected = [
             {

@@ -58,12 +58,11 @@ REFUSE = """async ([protocol]) => {
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+def bundle(npm_project: Path) -> str:
     """The package as a page loads it: a bundler finds its browser build, and nothing of Node's."""
-    project = npm.project(tmp_path_factory.mktemp("npm"))
     return subprocess.run(
         [npm.tool("esbuild"), "browser.js", "--bundle", "--format=iife", "--log-level=warning"],
-        cwd=project,
+        cwd=npm_project,
         capture_output=True,
         text=True,
         check=True,

@@ -1,17 +1,17 @@
-"""The page with real weights: the numbers that it shows are the server's."""
+"""The page with real weights where they are given: the numbers that it shows are the server's."""
 
 from pathlib import Path
 
 from visavis import Client
 
+from tests.samples import Samples
+
 from .conftest import Open, Playground
 
 
-def test_the_bus_is_seen_as_over_grpc(
-    open_page: Open, real_models: Path, images: Path, tmp_path: Path
-) -> None:
-    bus = images / "bus.jpg"
-    with Playground(real_models, tmp_path / "real") as server, Client(server.address) as client:
+def test_the_bus_is_seen_as_over_grpc(open_page: Open, samples: Samples, tmp_path: Path) -> None:
+    bus = samples.bus
+    with Playground(samples.models, tmp_path / "real") as server, Client(server.address) as client:
         page = open_page(server.url)
         tasks = page.pick(bus)["tasks"]
         for model in ("resnet18", "resnet50"):

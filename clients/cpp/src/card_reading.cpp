@@ -42,6 +42,9 @@ ReceiptPicture ReadReceiptPicture(const v1::ReceiptPicture& message) {
   if (message.has_max_box_difference_px()) {
     picture.max_box_difference_px = message.max_box_difference_px();
   }
+  if (message.has_max_heat_map_difference()) {
+    picture.max_heat_map_difference = message.max_heat_map_difference();
+  }
   if (message.has_same_top1()) picture.same_top1 = message.same_top1();
   picture.only_here = message.only_here();
   picture.only_in_original = message.only_in_original();
@@ -53,9 +56,13 @@ Receipt ReadReceipt(const v1::Receipt& message) {
   receipt.made_at = message.made_at();
   receipt.score_tolerance = message.score_tolerance();
   receipt.box_tolerance_px = message.box_tolerance_px();
+  receipt.heat_map_tolerance = message.heat_map_tolerance();
   receipt.max_score_difference = message.max_score_difference();
   if (message.has_max_box_difference_px()) {
     receipt.max_box_difference_px = message.max_box_difference_px();
+  }
+  if (message.has_max_heat_map_difference()) {
+    receipt.max_heat_map_difference = message.max_heat_map_difference();
   }
   if (message.has_rows()) {
     const v1::RowComparison& rows = message.rows();

@@ -46,13 +46,13 @@ constexpr char kServiceConfig[] = R"({
   }]
 })";
 
-InvalidSettings Invalid(const std::string& message) {
+InvalidSettings Unusable(const std::string& message) {
   return {message, {Code::kInvalidArgument, {}, {}, {}}};
 }
 
 milliseconds Checked(milliseconds timeout) {
   if (timeout.count() <= 0) {
-    throw Invalid("timeout is " + std::to_string(timeout.count()) + " ms; it must be above 0");
+    throw Unusable("timeout is " + std::to_string(timeout.count()) + " ms; it must be above 0");
   }
   return timeout;
 }
@@ -62,7 +62,7 @@ std::string ReadPem(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::string pem{std::istreambuf_iterator<char>(file), {}};
   if (!file) {
-    throw Invalid("can't read " + path + ": " + std::generic_category().message(errno));
+    throw Unusable("can't read " + path + ": " + std::generic_category().message(errno));
   }
   return pem;
 }
@@ -70,7 +70,7 @@ std::string ReadPem(const std::string& path) {
 std::shared_ptr<grpc::ChannelCredentials> Credentials(const std::optional<Tls>& tls) {
   if (!tls) return grpc::InsecureChannelCredentials();
   if (tls->certificate.empty() != tls->private_key.empty()) {
-    throw Invalid("a client certificate needs its private key; give both or neither");
+    throw Unusable("a client certificate needs its private key; give both or neither");
   }
   grpc::SslCredentialsOptions options;
   options.pem_root_certs = ReadPem(tls->root_certificates);
@@ -111,14 +111,14 @@ Metadata Headers(const std::string& address, bool local, const ClientOptions& op
   Metadata headers = options.metadata;
   if (options.token.empty()) return headers;
   if (!options.tls && !local) {
-    throw Invalid("the token for " + address + " would be sent in the clear; set options.tls");
+    throw Unusable("the token for " + address + " would be sent in the clear; set options.tls");
   }
   const auto space = [](unsigned char c) { return std::isspace(c) != 0; };
   const auto begin = std::find_if_not(options.token.begin(), options.token.end(), space);
   const auto end = std::find_if_not(options.token.rbegin(), options.token.rend(), space).base();
   const std::string token(begin, std::max(begin, end));
   if (token.empty() || !IsPrintable(token)) {
-    throw Invalid(
+    throw Unusable(
         "the token is empty or has characters that are not allowed in a header; use printable "
         "ASCII");
   }
@@ -136,7 +136,7 @@ void AddMetadata(const Metadata& metadata, grpc::ClientContext* context) {
           return std::islower(c) || std::isdigit(c) || c == '-' || c == '_' || c == '.';
         });
     if (!valid || !IsPrintable(value)) {
-      throw Invalid("metadata \"" + key + "\" has characters that are not allowed in a header");
+      throw Unusable("metadata \"" + key + "\" has characters that are not allowed in a header");
     }
     context->AddMetadata(key, value);
   }
@@ -170,6 +170,7 @@ Request CompareRequestOf(const v1::Image& image, const CompareOptions& options) 
   request.mutable_models()->Assign(options.models.begin(), options.models.end());
   if (options.baseline) request.set_baseline(*options.baseline);
   if (options.top_k) request.set_top_k(*options.top_k);
+  request.set_annotate_difference(options.annotate_difference);
   SetDetectorOptions(options, &request);
   return request;
 }

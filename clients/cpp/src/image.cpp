@@ -15,15 +15,15 @@ namespace {
 // Leaves room for the rest of the request.
 constexpr std::size_t kMaxImageBytes = kMaxMessageBytes - (64 << 10);
 
-InvalidRequest Invalid(const std::string& message) {
+InvalidRequest InvalidImage(const std::string& message) {
   return {message, {Code::kInvalidArgument, {{"image", message}}, {}, {}}};
 }
 
 void CheckSize(const std::string& bytes) {
-  if (bytes.empty()) throw Invalid("image is empty");
+  if (bytes.empty()) throw InvalidImage("image is empty");
   if (bytes.size() > kMaxImageBytes) {
-    throw Invalid("image is " + std::to_string(bytes.size()) + " bytes; the limit is " +
-                  std::to_string(kMaxImageBytes));
+    throw InvalidImage("image is " + std::to_string(bytes.size()) + " bytes; the limit is " +
+                       std::to_string(kMaxImageBytes));
   }
 }
 
@@ -35,7 +35,8 @@ Image Image::File(const std::string& path) {
   // A colon alone does not make a path a URL.
   static const std::regex url("([a-z][a-z0-9+.-]*://|data:[^/]*/)");
   if (std::regex_search(path, url, std::regex_constants::match_continuous)) {
-    throw Invalid("image is a URL, " + path.substr(0, 60) + "; download it and pass its bytes");
+    throw InvalidImage("image is a URL, " + path.substr(0, 60) +
+                       "; download it and pass its bytes");
   }
   std::ifstream file(path, std::ios::binary);
   std::string content{std::istreambuf_iterator<char>(file), {}};

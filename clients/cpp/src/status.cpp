@@ -75,8 +75,8 @@ std::string ExplainTooLarge(const std::string& message) {
 }
 
 // The message for a status without details, which usually comes from gRPC itself.
-std::string Explain(const grpc::Status& status, const std::string& address,
-                    std::chrono::milliseconds timeout) {
+std::string Explained(const grpc::Status& status, const std::string& address,
+                      std::chrono::milliseconds timeout) {
   const std::string& message = status.error_message();
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
@@ -109,7 +109,8 @@ void Check(const grpc::Status& status, const std::string& address,
   ErrorDetails details = ReadDetails(rpc);
   details.code = static_cast<Code>(status.error_code());
   const bool from_server = rpc.details_size() > 0;
-  std::string message = from_server ? status.error_message() : Explain(status, address, timeout);
+  std::string message =
+      from_server ? status.error_message() : Explained(status, address, timeout);
   switch (details.code) {
     case Code::kInvalidArgument:
     case Code::kOutOfRange:

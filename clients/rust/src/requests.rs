@@ -165,6 +165,13 @@ macro_rules! options {
             self.request.baseline = Some(model.into());
             self
         }
+
+        /// Requests the picture with all answers side by side, as `annotate` does, with the boxes in
+        /// three colours: in both answers, only here, only in the baseline.
+        pub fn annotate_difference(mut self) -> Self {
+            self.request.annotate_difference = true;
+            self
+        }
     };
 }
 

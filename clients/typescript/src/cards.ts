@@ -78,6 +78,7 @@ export interface ReceiptPicture {
   excused: number;
   maxScoreDifference: number;
   maxBoxDifferencePx: number | undefined;
+  maxHeatMapDifference: number | undefined;
   sameTop1: boolean | undefined;
   onlyHere: number;
   onlyInOriginal: number;
@@ -88,8 +89,11 @@ export interface Receipt {
   madeAt: string;
   scoreTolerance: number;
   boxTolerancePx: number;
+  heatMapTolerance: number;
   maxScoreDifference: number;
   maxBoxDifferencePx: number | undefined;
+  /** Undefined if no heat maps were compared. */
+  maxHeatMapDifference: number | undefined;
   rows: RowComparison | undefined;
   pictures: ReceiptPicture[];
 }

@@ -34,6 +34,10 @@ const CODES = [
 // What Chromium, Firefox and Safari say when a fetch has no response.
 const UNFETCHED = /^(Failed to fetch|NetworkError when|Load failed)/;
 
+// What Connect says in Node when the connection ends during a call, and when a proxy resets one. A
+// call that its signal cancels says otherwise.
+const CUT_OFF = /^http\/2 stream closed with error code CANCEL/;
+
 /** One invalid field of a request: its path in the contract's message, and the reason. */
 export interface FieldViolation {
   field: string;
@@ -55,8 +59,8 @@ interface Details {
  * - `UNAUTHENTICATED`, `PERMISSION_DENIED`: the token is missing, wrong or lacks permission.
  * - `RESOURCE_EXHAUSTED`: the server is overloaded; try again after `retryAfterMs`.
  * - `DEADLINE_EXCEEDED`: the timeout ran out, or the server predicted that it would.
- * - `UNAVAILABLE`: no server answers, or it is starting or stopping.
- * - `CANCELLED`: the call was cancelled by its signal or by `close`, or cut off on the way.
+ * - `UNAVAILABLE`: no server answers, it is starting or stopping, or the call was cut off on the way.
+ * - `CANCELLED`: the call was cancelled by its signal or by `close`.
  * - `INTERNAL` and others: the server failed; its log has details under `requestId`.
  */
 export class VisavisError extends Error {
@@ -105,8 +109,12 @@ export function fromThrown(thrown: unknown): VisavisError {
   const [requestInfo] = status.findDetails(RequestInfoSchema);
   const [retryInfo] = status.findDetails(RetryInfoSchema);
   const delay = retryInfo?.retryDelay;
-  const code = neverArrived(status) ? "UNAVAILABLE" : statusCode(status.code);
-  return new VisavisError(code, status.rawMessage.trim() || Code[status.code], {
+  const cutOff = CUT_OFF.test(status.rawMessage);
+  const code = cutOff || neverArrived(status) ? "UNAVAILABLE" : statusCode(status.code);
+  const message = cutOff
+    ? "the connection ended before the answer: the server stopped, or requires a client certificate"
+    : status.rawMessage.trim() || Code[status.code];
+  return new VisavisError(code, message, {
     violations: (badRequest?.fieldViolations ?? []).map(({ field, description }) => ({
       field,
       description,

@@ -88,4 +88,9 @@ export interface CompareOptions extends DetectorOptions, Annotation, CallOptions
   baseline?: string | undefined;
   /** Number of labels of each classifier, from 1. Default: 5. */
   topK?: number | undefined;
+  /**
+   * True to receive the answers drawn side by side, as with `annotate`, with the boxes in three
+   * colours: in both answers, only here, only in the baseline.
+   */
+  annotateDifference?: boolean | undefined;
 }

@@ -91,15 +91,17 @@ export function model(message: pb.Model): Model {
 }
 
 function receipt(message: pb.Receipt): Receipt {
-  const { rows, maxBoxDifferencePx } = message;
+  const { rows, maxBoxDifferencePx, maxHeatMapDifference } = message;
   return {
     ...fields(message),
     maxBoxDifferencePx,
+    maxHeatMapDifference,
     rows: rows && { ...fields(rows), count: Number(rows.count) },
     pictures: message.pictures.map((picture) => ({
       ...fields(picture),
       scoreThreshold: picture.scoreThreshold,
       maxBoxDifferencePx: picture.maxBoxDifferencePx,
+      maxHeatMapDifference: picture.maxHeatMapDifference,
       sameTop1: picture.sameTop1,
     })),
   };

@@ -204,7 +204,7 @@ export interface Comparison {
   models: Model[];
   imageSize: ImageSize;
   timings: Timings;
-  /** The answers drawn side by side. Present if `annotate` was true. */
+  /** The answers drawn side by side. Present if `annotate` or `annotateDifference` was true. */
   annotatedImage: AnnotatedImage | undefined;
 }
 

@@ -2,7 +2,9 @@
 const { getEventListeners } = require("node:events");
 const { readFileSync } = require("node:fs");
 
-module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, caFile, token]) => {
+module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, ...rest]) => {
+  const [ca, certificate, privateKey] = rest.slice(0, 3).map((path) => readFileSync(path));
+  const token = rest[3];
   const image = Buffer.from("jpeg");
   const seen = {};
 
@@ -46,9 +48,10 @@ module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, ca
   seen.drawn = Buffer.from(detected.annotatedImage.encoded).toString("hex");
   const raw = { format: "BGR", width: 2, height: 1, data: new Uint8Array(6) };
   const chosen = { tasks: ["detection"], models: ["a", "b"], baseline: "b", explain: false };
-  seen.unexplained = await client.compare(raw, chosen);
+  seen.unexplained = await client.compare(raw, { ...chosen, annotateDifference: true });
+  seen.difference = Buffer.from(seen.unexplained.annotatedImage.encoded).toString("hex");
   seen.streamed = [];
-  for await (const event of client.compareStream(image, { explain: "" })) {
+  for await (const event of client.compareStream(image, { explain: "", annotateDifference: true })) {
     if (event.type === "answer") seen.streamed.push(event.answer.servedBy.model);
     else seen.compared = JSON.parse(JSON.stringify(event.comparison));
   }
@@ -82,13 +85,16 @@ module.exports = async ({ VisavisClient, VisavisError }, [plain, socket, tls, ca
   seen.overSocket = (await local.models()).length;
   local.close();
 
-  const ca = readFileSync(caFile);
-  const known = new VisavisClient({ address: tls, tls: { ca }, token });
+  const mutual = { ca, certificate, privateKey };
+  const known = new VisavisClient({ address: tls, tls: mutual, token });
   seen.overTls = (await known.models()).length;
   known.close();
-  const stranger = new VisavisClient({ address: tls, tls: { ca } });
+  const stranger = new VisavisClient({ address: tls, tls: mutual });
   seen.withoutToken = await refusal(() => stranger.models());
   stranger.close();
+  const unknown = new VisavisClient({ address: tls, tls: { ca }, token, timeoutMs: 2000 });
+  seen.withoutCertificate = await refusal(() => unknown.models());
+  unknown.close();
   const distrustful = new VisavisClient({ address: tls, tls: true, token, timeoutMs: 2000 });
   seen.untrusted = await refusal(() => distrustful.models());
   distrustful.close();

@@ -22,6 +22,8 @@ export async function use(options: ClientOptions, image: ImageSource): Promise<n
   if (heatMap) return heatMap.values.length / heatMap.width + heatMap.area.xMin;
   // @ts-expect-error: neither true nor a label.
   await client.compare(image, { explain: 3 });
+  // @ts-expect-error: only comparisons have differences.
+  await client.detect(image, { model: "yolov5n", annotateDifference: true });
   // @ts-expect-error: no such task.
   await client.compare(image, { tasks: ["segmentation"] });
   // @ts-expect-error: a path is not a picture.

@@ -93,6 +93,24 @@ void ComparedHeatMaps(const Client& client, const Image& picture) {
   client.CompareStream(picture, print, options);
 }
 
+std::string Size(const visavis::Comparison& comparison) {
+  const visavis::ImageSize& size = comparison.annotated_image.value().size;
+  return std::to_string(size.width) + ' ' + std::to_string(size.height);
+}
+
+void ComparedDrawings(const Client& client, const Image& picture) {
+  visavis::CompareOptions options;
+  options.models = {"boxes", "heads"};
+  options.annotate = true;
+  std::printf("side by side %s\n", Size(client.Compare(picture, options)).c_str());
+  options.annotate = false;
+  options.annotate_difference = true;
+  const auto ignore = [](const visavis::StreamedAnswer&) {};
+  const std::string unary = Size(client.Compare(picture, options));
+  const std::string streamed = Size(client.CompareStream(picture, ignore, options));
+  std::printf("difference %s %s\n", unary.c_str(), streamed.c_str());
+}
+
 void Results(const Client& client, const Image& picture) {
   std::cout << "models " << Names(client.ListModels()) << '\n';
   const visavis::Model card = client.GetModel("colors", 1);
@@ -166,6 +184,7 @@ void Comparison(const Client& client, const Image& picture) {
   std::printf("alone %zu %s\n", one.tasks.at(0).answers.at(0).detections.size(),
               Bool(!one.tasks.at(0).nothing_to_compare.empty()));
   ComparedHeatMaps(client, picture);
+  ComparedDrawings(client, picture);
 }
 
 }  // namespace
@@ -200,7 +219,12 @@ int main(int, char** argv) {
   clear.token = token;
   Failed("clear", [&] { Client("192.0.2.1:8001", clear); });
 
-  std::cout << "unix " << Names(Client(unix_server).ListModels()) << '\n';
+  const Client local(unix_server);
+  std::cout << "unix " << Names(local.ListModels()) << '\n';
+  const visavis::Receipt receipt = local.GetModel("yolov5n").receipt.value();
+  std::printf("receipt %.3f %.6f %.6f\n", receipt.heat_map_tolerance,
+              receipt.max_heat_map_difference.value(),
+              receipt.pictures.at(0).max_heat_map_difference.value());
   ClientOptions options;
   options.timeout = std::chrono::milliseconds(200);
   options.token = "secret";

@@ -50,6 +50,9 @@ func main() {
 	local := open(unix)
 	defer local.Close()
 	fmt.Println("unix", names(must(local.Models(ctx))))
+	receipt := must(local.Model(ctx, "yolov5n", 0)).Receipt
+	fmt.Printf("receipt %.3f %.6f %.6f\n", receipt.HeatMapTolerance, *receipt.MaxHeatMapDifference,
+		*receipt.Pictures[0].MaxHeatMapDifference)
 	impatient := open(fake, visavis.WithTimeout(200*time.Millisecond),
 		visavis.WithToken("secret"), visavis.WithMetadata("x-team", "vision"))
 	defer impatient.Close()
@@ -125,6 +128,7 @@ func comparison(ctx context.Context, client *visavis.Client, picture visavis.Pic
 		visavis.Tasks(visavis.TaskDetection), visavis.Models("boxes"), visavis.MaxDetections(1)))
 	fmt.Println("alone", len(one.Tasks[0].Answers[0].Detections), one.Tasks[0].NothingToCompare != "")
 	explained(ctx, client, picture)
+	drawn(ctx, client, picture)
 }
 
 func explained(ctx context.Context, client *visavis.Client, picture visavis.Picture) {
@@ -138,6 +142,20 @@ func explained(ctx context.Context, client *visavis.Client, picture visavis.Pict
 	for stream.Next() {
 		fmt.Println("streamed", stream.Answer().HeatMap != nil)
 	}
+}
+
+func drawn(ctx context.Context, client *visavis.Client, picture visavis.Picture) {
+	models := visavis.Models("boxes", "heads")
+	sides := must(client.Compare(ctx, picture, models, visavis.Annotate()))
+	fmt.Println("side by side", size(sides))
+	difference := must(client.Compare(ctx, picture, models, visavis.AnnotateDifference()))
+	stream := client.CompareStream(ctx, picture, models, visavis.AnnotateDifference())
+	fmt.Println("difference", size(difference), size(must(stream.Summary())))
+}
+
+func size(comparison *visavis.Comparison) string {
+	of := comparison.AnnotatedImage.Size
+	return fmt.Sprint(of.Width, " ", of.Height)
 }
 
 // heatMap returns a map as a line: its second value tells rows from columns.

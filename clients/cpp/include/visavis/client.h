@@ -30,7 +30,9 @@ class Client {
   /// InvalidSettings; does not connect yet.
   explicit Client(const std::string& address = kDefaultAddress, const ClientOptions& options = {});
   ~Client();
+  /// Takes over the connection; the other client can then only be destroyed or assigned to.
   Client(Client&&) noexcept;
+  /// Takes over the connection, and closes the former one.
   Client& operator=(Client&&) noexcept;
 
   /// One model's labels for the whole picture, highest score first.

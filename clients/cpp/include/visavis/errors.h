@@ -35,24 +35,30 @@ std::string Name(Code code);
 
 /// One invalid field of a request: its path in the message, and the reason.
 struct FieldViolation {
-  std::string field;
-  std::string description;
+  std::string field;        ///< Path of the field in the message, such as top_k.
+  std::string description;  ///< The reason.
 };
 
 /// What is known of an error besides its message.
 struct ErrorDetails {
+  /// The gRPC status.
   Code code = Code::kInternal;
+  /// Invalid fields of the request.
   std::vector<FieldViolation> violations;
+  /// Identifies the call in the server's log.
   std::string request_id;
+  /// How long to wait before a retry.
   std::optional<std::chrono::milliseconds> retry_delay;
 };
 
 /// The failure of a call, or unusable settings. what() is a message for people.
 class Error : public std::runtime_error {
  public:
+  /// message: for people.
   Error(const std::string& message, ErrorDetails details)
       : std::runtime_error(message), details_(std::move(details)) {}
 
+  /// The gRPC status.
   Code code() const { return details_.code; }
 
   /// All invalid fields.

@@ -17,9 +17,9 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;
 struct Tls {
   /// Authorities that sign server certificates. Empty: gRPC's built-in ones.
   std::string root_certificates;
-  /// The client's own certificate and its private key, for servers that require one; give both or
-  /// neither.
+  /// The client's own certificate, for servers that require one; needs private_key.
   std::string certificate;
+  /// The private key of certificate.
   std::string private_key;
 };
 
@@ -96,6 +96,9 @@ struct CompareOptions : DetectorOptions {
   std::optional<std::string> baseline;
   /// Number of labels of each classifier, 1 or above.
   std::optional<int> top_k;
+  /// True to receive the answers drawn side by side, as with annotate, with the boxes in three
+  /// colours: in both answers, only here, only in the baseline.
+  bool annotate_difference = false;
 };
 
 }  // namespace visavis

@@ -8,7 +8,7 @@ use visavis::{Agreement, Client, Code, CompareEvent, Error, Image, Task, Tls};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [plain, socket, tls, ca_file, token] = <[String; 5]>::try_from(arguments).unwrap();
+    let [plain, socket, tls, files @ .., token] = <[String; 7]>::try_from(arguments).unwrap();
     let client = Client::builder(&*plain)
         .header("X-Team", "vision")
         .build()?;
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     results(&client).await?;
     refusals(&client).await?;
     many(&client).await?;
-    secured(&socket, &tls, std::fs::read(ca_file)?, &token).await
+    secured(&socket, &tls, files, &token).await
 }
 
 async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -27,12 +27,15 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
         models.iter().map(|card| &card.name).collect::<Vec<_>>(),
     );
     let card = client.model("yolov5n").send().await?;
+    let receipt = card.receipt.unwrap();
     say(
         "card",
         (
             card.facts.parameter_count,
             card.tasks,
-            card.receipt.unwrap().rows.unwrap().count,
+            receipt.rows.unwrap().count,
+            receipt.heat_map_tolerance,
+            receipt.max_heat_map_difference,
         ),
     );
     let labels = client
@@ -92,8 +95,10 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
         .compare(raw)
         .tasks([Task::Detection])
         .models(["a", "b"])
-        .baseline("b");
+        .baseline("b")
+        .annotate_difference();
     let compared = compare.send().await?;
+    say("difference", compared.annotated_image.unwrap().encoded.len());
     say("left_out", &compared.left_out[0].model);
     for task in &compared.comparisons {
         for answer in &task.answers {
@@ -111,6 +116,7 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
     let mut events = client
         .compare_stream(image)
         .explain_label("")
+        .annotate_difference()
         .send()
         .await?;
     while let Some(event) = events.next().await? {
@@ -120,7 +126,10 @@ async fn results(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
                 assert_eq!(answer.heat_map.is_some(), ok);
                 streamed.push(answer.served_by.model);
             }
-            CompareEvent::Comparison(whole) => say("comparisons", whole.comparisons.len()),
+            CompareEvent::Comparison(whole) => {
+                say("comparisons", whole.comparisons.len());
+                assert!(whole.annotated_image.is_some());
+            }
             _ => unreachable!(),
         }
     }
@@ -215,12 +224,14 @@ async fn many(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
 async fn secured(
     socket: &str,
     address: &str,
-    authorities: Vec<u8>,
+    files: [String; 3],
     token: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let local = Client::new(format!("unix:{socket}"))?;
     say("over a socket", local.models().send().await?.len());
-    let tls = Tls::new().authorities(authorities);
+    let [ca, certificate, key] = files.map(|path| std::fs::read(path).unwrap());
+    let anonymous = Tls::new().authorities(ca);
+    let tls = anonymous.clone().identity(certificate, key);
     let known = Client::builder(address)
         .tls(tls.clone())
         .token(token)
@@ -230,6 +241,12 @@ async fn secured(
     let refused = stranger.models().send().await.unwrap_err();
     assert!(matches!(refused, Error::AccessDenied(_)));
     say("without a token", refused.code());
+    let unknown = Client::builder(address).tls(anonymous).token(token);
+    let unknown = unknown.timeout(Duration::from_secs(1)).build()?;
+    say(
+        "without a certificate",
+        unknown.models().send().await.unwrap_err().code(),
+    );
     let distrustful = Client::builder(address).tls(Tls::new()).token(token);
     let distrustful = distrustful.timeout(Duration::from_secs(1)).build()?;
     say(

@@ -68,8 +68,10 @@ final class CardReading {
         message.getMadeAt(),
         message.getScoreTolerance(),
         message.getBoxTolerancePx(),
+        message.getHeatMapTolerance(),
         message.getMaxScoreDifference(),
         number(message.hasMaxBoxDifferencePx(), message.getMaxBoxDifferencePx()),
+        number(message.hasMaxHeatMapDifference(), message.getMaxHeatMapDifference()),
         message.hasRows()
             ? Optional.of(new Model.RowComparison(
                 rows.getCount(), rows.getMaxScoreDifference(), rows.getMaxBoxDifferencePx()))
@@ -87,6 +89,7 @@ final class CardReading {
         message.getExcused(),
         message.getMaxScoreDifference(),
         number(message.hasMaxBoxDifferencePx(), message.getMaxBoxDifferencePx()),
+        number(message.hasMaxHeatMapDifference(), message.getMaxHeatMapDifference()),
         message.hasSameTop1() ? Optional.of(message.getSameTop1()) : Optional.empty(),
         message.getOnlyHere(),
         message.getOnlyInOriginal());

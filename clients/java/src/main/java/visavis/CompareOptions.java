@@ -12,6 +12,7 @@ public final class CompareOptions extends DetectorOptions {
   private final List<String> models;
   private final String baseline;
   private final Integer topK;
+  private final boolean annotateDifference;
 
   private CompareOptions(Builder builder) {
     super(builder);
@@ -19,6 +20,7 @@ public final class CompareOptions extends DetectorOptions {
     this.models = builder.models;
     this.baseline = builder.baseline;
     this.topK = builder.topK;
+    this.annotateDifference = builder.annotateDifference;
   }
 
   /** Returns a builder without any option. */
@@ -45,7 +47,8 @@ public final class CompareOptions extends DetectorOptions {
         .addAllModels(models)
         .addAllLabels(labels)
         .setClassAgnostic(classAgnostic)
-        .setAnnotate(annotate);
+        .setAnnotate(annotate)
+        .setAnnotateDifference(annotateDifference);
     for (Task task : tasks) {
       request.addTasks(switch (task) {
         case CLASSIFICATION -> Vision.Task.TASK_CLASSIFICATION;
@@ -79,6 +82,7 @@ public final class CompareOptions extends DetectorOptions {
     private List<String> models = List.of();
     private String baseline;
     private Integer topK;
+    private boolean annotateDifference;
 
     private Builder() {}
 
@@ -103,6 +107,15 @@ public final class CompareOptions extends DetectorOptions {
     /** Sets the number of labels that each classifier returns, 1 or above. */
     public Builder topK(int labels) {
       this.topK = labels;
+      return this;
+    }
+
+    /**
+     * Asks for the picture with all answers side by side, as {@link #annotate} does, with the boxes
+     * in three colours: in both answers, only here, only in the baseline.
+     */
+    public Builder annotateDifference() {
+      this.annotateDifference = true;
       return this;
     }
 

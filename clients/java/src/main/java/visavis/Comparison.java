@@ -11,7 +11,7 @@ import java.util.Optional;
  * @param models cards of those that were run, without labels and receipts
  * @param imageSize size of the upright picture, in whose pixels the boxes are
  * @param timings time spent on the whole comparison
- * @param annotatedImage the answers drawn side by side, if they were asked for
+ * @param annotatedImage the answers drawn side by side, if that was requested
  */
 public record Comparison(
     List<TaskComparison> tasks, List<LeftOutModel> leftOut, List<Model> models, ImageSize imageSize,

@@ -108,14 +108,19 @@ public record Model(
    * @param madeAt time in UTC, as in RFC 3339
    * @param scoreTolerance largest allowed difference of two scores; 0: no limit
    * @param boxTolerancePx largest allowed difference of two box edges; 0: no limit
+   * @param heatMapTolerance largest allowed difference of two heat maps; 0: no limit, or none were
+   *     compared
    * @param maxScoreDifference largest measured difference of two scores
    * @param maxBoxDifferencePx largest measured difference of two box edges; empty for classifiers
+   * @param maxHeatMapDifference largest measured difference of two heat maps; empty: none were
+   *     compared
    * @param rows comparison of the candidates before suppression; empty for classifiers
    * @param pictures one entry per picture
    */
   public record Receipt(
-      String madeAt, double scoreTolerance, double boxTolerancePx, double maxScoreDifference,
-      OptionalDouble maxBoxDifferencePx, Optional<RowComparison> rows,
+      String madeAt, double scoreTolerance, double boxTolerancePx, double heatMapTolerance,
+      double maxScoreDifference, OptionalDouble maxBoxDifferencePx,
+      OptionalDouble maxHeatMapDifference, Optional<RowComparison> rows,
       List<ReceiptPicture> pictures) {}
 
   /**
@@ -138,14 +143,16 @@ public record Model(
    * @param excused number of differences excused near a tie or a threshold
    * @param maxScoreDifference largest difference of two scores
    * @param maxBoxDifferencePx largest difference of two box edges; empty for classifiers
+   * @param maxHeatMapDifference largest difference of the heat maps; empty: none were compared
    * @param sameTop1 whether the best label equals the original's; empty for detectors
    * @param onlyHere number of detections without a counterpart in the original's answer
    * @param onlyInOriginal number of the original's detections without a counterpart
    */
   public record ReceiptPicture(
       String name, int width, int height, OptionalDouble scoreThreshold, int compared, int excused,
-      double maxScoreDifference, OptionalDouble maxBoxDifferencePx, Optional<Boolean> sameTop1,
-      int onlyHere, int onlyInOriginal) {}
+      double maxScoreDifference, OptionalDouble maxBoxDifferencePx,
+      OptionalDouble maxHeatMapDifference, Optional<Boolean> sameTop1, int onlyHere,
+      int onlyInOriginal) {}
 
   /**
    * Accuracy on labelled pictures.

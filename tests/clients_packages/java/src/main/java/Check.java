@@ -34,6 +34,10 @@ public final class Check {
     secure(args[1], Path.of(args[2]), Path.of(args[3]), Path.of(args[4]), args[5]);
     try (var client = VisavisClient.connect(args[6])) {
       print("unix %s", names(client.models()));
+      var receipt = client.model("yolov5n").receipt().orElseThrow();
+      print("receipt %.3f %.6f %.6f", receipt.heatMapTolerance(),
+          receipt.maxHeatMapDifference().orElseThrow(),
+          receipt.pictures().get(0).maxHeatMapDifference().orElseThrow());
     }
     try (var client = VisavisClient.builder(args[7]).timeout(Duration.ofMillis(200))
         .token("secret").metadata("x-team", "vision").build()) {
@@ -118,6 +122,16 @@ public final class Check {
     var heads = CompareOptions.builder().models("heads").explain().build();
     client.compareStream(picture, heads,
         streamed -> print("streamed %b", streamed.answer().heatMap().isPresent()));
+    var sides = CompareOptions.builder().models("boxes", "heads").annotate().build();
+    print("side by side %s", size(client.compare(picture, sides)));
+    var difference = CompareOptions.builder().models("boxes", "heads").annotateDifference().build();
+    print("difference %s %s", size(client.compare(picture, difference)),
+        size(client.compareStream(picture, difference, streamed -> {})));
+  }
+
+  private static String size(Comparison comparison) {
+    var size = comparison.annotatedImage().orElseThrow().size();
+    return size.width() + " " + size.height();
   }
 
   /** Returns a map as a line: its second value tells rows from columns. */
