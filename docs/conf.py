@@ -1,5 +1,6 @@
 """Sphinx's configuration: `make docs` builds the site into `docs/_build/html`."""
 
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -8,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import generated
 
-generated.write(Path(__file__).parent / "reference")
+generated.write(Path(__file__).parent)
 
 project = "visavis"
 author = "the visavis authors"
@@ -37,8 +38,10 @@ llms_txt_description = (
 
 
 def _link_within_the_site(app, docname, source):  # type: ignore[no-untyped-def]  # Sphinx's event
-    """Point links to the repository's SECURITY.md at the page that includes it."""
-    source[0] = source[0].replace("](../SECURITY.md", "](explanation/security.md")
+    """Point links to files of the repository at the pages that include them."""
+    text = source[0].replace("](../SECURITY.md", "](explanation/security.md")
+    text = re.sub(r"\]\((?:\.\./)+clients/README\.md", "](/libraries/index.md", text)
+    source[0] = re.sub(r"\]\((?:\.\./)+clients/(\w+)/README\.md", r"](/libraries/\1.md", text)
 
 
 def setup(app):  # type: ignore[no-untyped-def]  # called by Sphinx
