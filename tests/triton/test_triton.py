@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
-from tests.faults.process import ServerProcess
+from tests.faults.process import ServerProcess, free_port
 from tests.packages import installed
 from tests.surroundings import Surroundings
 
@@ -34,7 +34,9 @@ def test_ultralytics_finds_what_detect_finds(
     run_inside: RunInside, real_models: Path, images: Path, tmp_path: Path
 ) -> None:
     bus = images / "bus.jpg"
-    with ServerProcess(real_models, tmp_path) as server, Client(server.address) as client:
+    http = f"127.0.0.1:{free_port()}"
+    serving = ServerProcess(real_models, tmp_path, "--http", http)
+    with serving as server, Client(server.address) as client:
         found = client.detect(bus, model="yolov5n").detections
         expected = [
             {
@@ -49,6 +51,7 @@ def test_ultralytics_finds_what_detect_finds(
         run_inside(
             REAL,
             ADDRESS=server.address,
+            HTTP_ADDRESS=http,
             PICTURE=str(bus),
             EXPECTED=str(tmp_path / "expected.json"),
         )
