@@ -69,7 +69,7 @@ class Workspace:
     def _serve(self, command: str) -> str:
         """Start a server at free addresses, and stop it once it is ready."""
         log = self.folder / "serve.log"
-        free = re.sub(r"(--http|--metrics) 127\.0\.0\.1:\d+", r"\1 127.0.0.1:0", command)
+        free = re.sub(r"(--(?:grpc|http|metrics) [\d.]+):\d+", r"\1:0", command)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {free}"],
@@ -116,8 +116,10 @@ def put_models(repository: Path) -> None:
     for name in ("resnet50", "resnet18"):
         model, _ = graphs.export(graphs.classifier(), graphs.classifier_document(name=name))
         graphs.put(repository, name, 1, model)
-    model, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document(name="yolov5n"))
-    graphs.put(repository, "yolov5n", 1, model)
+    for name in ("yolov5n", "helmets"):
+        document = graphs.detector_document(name=name)
+        model, _ = graphs.export(graphs.constant(graphs.ROWS), document)
+        graphs.put(repository, name, 1, model)
 
 
 def _put_pictures(folder: Path) -> None:
