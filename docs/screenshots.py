@@ -30,6 +30,14 @@ from tests.web.page import Browser, Page
 _DOCS: Final = Path(__file__).parent
 PICTURES: Final = _DOCS / "pictures"
 MODELS: Final = ("resnet50", "resnet18", "yolov5n")
+# As in the tutorial.
+_LABELS: Final = """\
+file,class_index
+admiral.jpg,652
+cat.jpg,281
+coffee.jpg,967
+rocket.jpg,657
+"""
 _COLUMNS: Final = 90
 _READY_S: Final = 120.0
 # Debian's name comes first.
@@ -171,6 +179,7 @@ def studio(models: Path) -> Iterator[Studio]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         shutil.copytree(PICTURES, folder / "photos")
+        (folder / "photos" / "labels.csv").write_text(_LABELS)
         grpc, http = (f"127.0.0.1:{_free_port()}" for _ in range(2))
         command = [sys.executable, "-P", "-m", "visavis", "serve", "--models", str(models)]
         server = subprocess.Popen(
