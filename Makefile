@@ -48,6 +48,10 @@ docs: $(VENV)/.installed-dev  ## Build the documentation's site into docs/_build
 	@$(BIN)/python -m sphinx -q -n -W --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-dev  ## Make the screenshots of the documentation again
+	@$(BIN)/python -m docs.screenshots
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev  ## Measure every target for speed, and write BENCHMARKS.md
 	@$(BIN)/python -m tests.benchmark

@@ -1,5 +1,7 @@
 """Sphinx's configuration: `make docs` builds the site into `docs/_build/html`."""
 
+import re
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -8,12 +10,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import generated
 
-generated.write(Path(__file__).parent / "reference")
+generated.write(Path(__file__).parent)
 
 project = "visavis"
 author = "the visavis authors"
-copyright = f"{author}; Apache-2.0"  # noqa: A001  Sphinx's own name
 version = release = metadata.version("visavis-server")
+# At the foot of every page.
+copyright = f"{author}; Apache-2.0; version {release}"  # noqa: A001  Sphinx's own name
 
 extensions = ["myst_parser", "sphinx_copybutton", "sphinx_llm.txt"]
 exclude_patterns = ["_build"]
@@ -37,10 +40,20 @@ llms_txt_description = (
 
 
 def _link_within_the_site(app, docname, source):  # type: ignore[no-untyped-def]  # Sphinx's event
-    """Point links to the repository's SECURITY.md at the page that includes it."""
-    source[0] = source[0].replace("](../SECURITY.md", "](explanation/security.md")
+    """Point links to files of the repository at the pages that include them."""
+    text = source[0].replace("](../SECURITY.md", "](explanation/security.md")
+    text = re.sub(r"\]\((?:\.\./)+clients/README\.md", "](/libraries/index.md", text)
+    source[0] = re.sub(r"\]\((?:\.\./)+clients/(\w+)/README\.md", r"](/libraries/\1.md", text)
+
+
+def _complete_the_twins(app, exception):  # type: ignore[no-untyped-def]  # Sphinx's event
+    """Put the screenshots where the Markdown twins look for them."""
+    if app.builder.format == "html" and exception is None:
+        screenshots = Path(app.srcdir, "screenshots")
+        shutil.copytree(screenshots, Path(app.outdir, "screenshots"), dirs_exist_ok=True)
 
 
 def setup(app):  # type: ignore[no-untyped-def]  # called by Sphinx
     """Register the events."""
     app.connect("source-read", _link_within_the_site)
+    app.connect("build-finished", _complete_the_twins)

@@ -5,17 +5,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import error_page
+import library_pages
 from google.protobuf import descriptor_pb2
+from page_parts import code, table
 from typer.main import get_command
 from visavis.commands import app
 from visavis.commands.failures import EXIT_CODES
 
-from visavis_server import errors
 from visavis_server.__main__ import FLAGS
 from visavis_server.api.metrics.prometheus import Metrics
 from visavis_server.card import ModelDocument
@@ -25,46 +26,30 @@ from visavis_server.settings import Settings, default_text
 
 _ROOT: Final = Path(__file__).parents[1]
 _NOTE: Final = "<!-- Written by docs/generated.py; do not edit. -->\n\n"
-# Statuses that say what a caller should do next.
-_REMEDIES: Final = {
-    "INVALID_ARGUMENT": "Correct the request: `BadRequest` names the field.",
-    "PERMISSION_DENIED": "Ask the operator to change the setting that the message names.",
-    "UNIMPLEMENTED": "Use the alternative that the message names.",
-    "UNAUTHENTICATED": "Send a valid token as `authorization: Bearer TOKEN`.",
-    "NOT_FOUND": "Choose a model or version that `ListModels` returns.",
-    "FAILED_PRECONDITION": "Correct the model file; the message and the log say what is wrong.",
-    "RESOURCE_EXHAUSTED": "Try again after the time in `RetryInfo`, or add capacity.",
-    "DEADLINE_EXCEEDED": "Allow more time, or add capacity.",
-    "UNAVAILABLE": "Retry: every RPC is safe to repeat.",
-    "INTERNAL": "Report it, with the request id; the server's log has the details.",
-}
 
 
 def write(folder: Path) -> None:
-    """Write all generated pages into a folder."""
+    """Write all generated pages into the folder of the documentation."""
     pages = {
         "settings": _settings(),
         "commands": _commands(),
         "contract": _contract(),
-        "errors": _errors(),
+        "errors": error_page.lines(),
         "exit-codes": _exit_codes(),
         "metrics": _metrics(),
         "model-document": _model_document(),
     }
     for name, lines in pages.items():
-        text = _NOTE + "\n".join(lines).rstrip() + "\n"
-        page = folder / f"{name}.md"
-        if not page.exists() or page.read_text("utf-8") != text:  # Sphinx rebuilds what changed
-            page.write_text(text, "utf-8")
+        _write(folder / "reference" / f"{name}.md", "\n".join(lines))
+    for name, text in library_pages.pages():
+        _write(folder / "libraries" / f"{name}.md", text)
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    columns = list(head)
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{' --- |' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-    yield ""
+def _write(page: Path, text: str) -> None:
+    text = _NOTE + text.rstrip() + "\n"
+    page.parent.mkdir(exist_ok=True)
+    if not page.exists() or page.read_text("utf-8") != text:  # Sphinx rebuilds what changed
+        page.write_text(text, "utf-8")
 
 
 def _settings() -> Iterator[str]:
@@ -124,7 +109,7 @@ def _contract() -> Iterator[str]:
     yield _prose(comments.get((12,), "")) + "\n"
     for number, service in enumerate(file.service):
         yield f"## {service.name}\n\n{_prose(comments[6, number])}\n"
-        yield from _table(
+        yield from table(
             ("method", "takes", "returns", "meaning"),
             (
                 (
@@ -140,7 +125,7 @@ def _contract() -> Iterator[str]:
         yield f"## {message.name}\n\n{_prose(comments[4, number])}\n"
         if message.field:
             maps = {nested.name: nested for nested in message.nested_type}
-            yield from _table(
+            yield from table(
                 ("field", "type", "meaning"),
                 (
                     (f"`{field.name}`", _type(field, maps), _prose(comments[4, number, 2, place]))
@@ -149,7 +134,7 @@ def _contract() -> Iterator[str]:
             )
     for number, enum in enumerate(file.enum_type):
         yield f"## {enum.name}\n\n{_prose(comments[5, number])}\n"
-        yield from _table(
+        yield from table(
             ("value", "meaning"),
             (
                 (f"`{value.name}`", _prose(comments.get((5, number, 2, place), "")))
@@ -179,43 +164,9 @@ def _type(field: descriptor_pb2.FieldDescriptorProto, maps: Any) -> str:
     return f"{'repeated ' if repeated else optional}{name}"
 
 
-def _errors() -> Iterator[str]:
-    yield "# Errors\n"
-    yield (
-        "Every error is a gRPC status with `google.rpc` details: `BadRequest` names the invalid "
-        "field, `RequestInfo` the id under which the server logged the call, and `RetryInfo` the "
-        "time to wait before a retry.\n"
-        "Connect and JSON carry the same code, message and details.\n"
-        "Anything unexpected becomes `INTERNAL` with a request id, and never shows internals.\n"
-    )
-    kinds = [errors.VisavisError, *_below(errors.VisavisError)]
-    served = [kind for kind in kinds[1:] if not issubclass(kind, errors.StartupError)]
-    for code, group in groupby(sorted(served, key=lambda kind: kind.code), lambda kind: kind.code):
-        yield f"## `{code}`\n"
-        yield from (f"- {_first_sentence(kind)}" for kind in group)
-        yield f"\n{_REMEDIES[code]}\n"
-    yield "## Errors at the start\n"
-    yield "The server does not start, and exits with code 1:\n"
-    starting = [kind for kind in kinds if issubclass(kind, errors.StartupError)]
-    yield from _table(
-        ("error", "cause"), ((f"`{kind.__name__}`", _first_sentence(kind)) for kind in starting)
-    )
-
-
-def _below(kind: type[errors.VisavisError]) -> Iterator[type[errors.VisavisError]]:
-    for child in kind.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield child
-            yield from _below(child)
-
-
-def _first_sentence(kind: type) -> str:
-    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-
-
 def _exit_codes() -> Iterator[str]:
     yield "# Exit codes\n"
-    yield from _table(
+    yield from table(
         ("code", "meaning"), ((f"`{code}`", text) for code, text in EXIT_CODES.items())
     )
     yield (
@@ -232,17 +183,19 @@ def _metrics() -> Iterator[str]:
         "`--metrics HOST:PORT` and the HTTP listener's `/metrics` serve these to Prometheus.\n"
         "`--triton-metrics` adds Triton's `nv_inference_*`.\n"
     )
+    suffixes = {"counter": "_total", "info": "_info"}
     scheduler = Scheduler(cores=1, queue_size=1)
     try:
         families = list(Metrics(scheduler, Budget(1 << 30)).collect())
     finally:
         scheduler.close()
-    yield from _table(
-        ("metric", "type", "meaning"),
+    yield from table(
+        ("metric", "type", "labels", "meaning"),
         (
             (
-                f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+                code(f"{family.name}{suffixes.get(family.type, '')}"),
                 family.type,
+                ", ".join(map(code, getattr(family, "_labelnames", ()))),
                 family.documentation,
             )
             for family in families
@@ -265,7 +218,7 @@ def _model_document() -> Iterator[str]:
             continue
         yield f"## {name}\n\n{_prose(part.get('description', ''))}\n"
         required = set(part.get("required", ()))
-        yield from _table(
+        yield from table(
             ("field", "type", "required"),
             (
                 (f"`{field}`", _kind(about, parts), "yes" if field in required else "no")

@@ -27,6 +27,7 @@ FLAGS: Final = (
     "models",
     "grpc",
     "http",
+    "open",
     "metrics",
     "triton_metrics",
     "device",

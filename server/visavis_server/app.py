@@ -23,6 +23,7 @@ from visavis_server.api.inference.service import InferenceService
 from visavis_server.api.inference.views import IMAGE_VIEW
 from visavis_server.api.metrics.prometheus import Metrics
 from visavis_server.api.vision.service import VisionService
+from visavis_server.browser import open_page
 from visavis_server.errors import ModelNotFound, StartupError
 from visavis_server.models.current import Models
 from visavis_server.models.loader import Loader
@@ -340,6 +341,8 @@ class App:
             refused=len(refused),
             seconds=round(time.monotonic() - started, 2),
         )
+        if self.settings.open and self._membership is None and self.http_address:
+            open_page(self.http_address, tls=self._certificates is not None)
 
     def _loader(self) -> Loader:
         loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())

@@ -133,6 +133,10 @@ class Settings(BaseSettings):
         description="`HOST:PORT` for HTTP: Connect, gRPC-Web, JSON, `/metrics` and the playground. "
         "Unset: no HTTP.",
     )
+    open: bool = Field(
+        False,
+        description="Open the playground in a browser once the server is ready. Needs `http`.",
+    )
     metrics: str | None = Field(
         None,
         description="`HOST:PORT` that serves `/metrics` alone, for Prometheus. Needs the extra "
@@ -419,6 +423,10 @@ class Settings(BaseSettings):
             raise ValueError("tls_certificate and tls_private_key must be set together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca requires tls_certificate and tls_private_key")
+        if self.open and self.http is None:
+            raise ValueError(
+                "open needs HTTP, which serves the page; set http, such as --http 127.0.0.1:8000"
+            )
         for one, other in combinations(("grpc", "http", "metrics"), 2):
             address = getattr(self, one)
             if address == getattr(self, other) and address and not address.endswith(":0"):

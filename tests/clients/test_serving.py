@@ -49,6 +49,9 @@ def test_models_here_are_served_if_no_server_answers(found: Surroundings, tmp_pa
             pytest.skip("a server answers at the default address")
     done = _run(found, "classify", "red.png")
     assert done.returncode == 0, done.stderr
-    assert "No server answers at 127.0.0.1:8001: serving models for this command." in done.stderr
+    assert (
+        "No server answers at 127.0.0.1:8001: serving the folder models for this command."
+        in done.stderr
+    )
     named = _run(found, "classify", "red.png", "--server", "127.0.0.1:1")
     assert named.returncode == 3

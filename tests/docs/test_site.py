@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_every_page_has_a_markdown_twin(site: Path) -> None:
     assert [path for path in sources if not (site / path).exists()] == []
     index = (site / "llms.txt").read_text("utf-8")
     assert "(guides/own-checkpoint.html.md)" in index
+
+
+def test_pictures_of_the_markdown_twins_exist(site: Path) -> None:
+    pictures = [
+        (page.parent / link)
+        for page in site.rglob("*.md")
+        for link in re.findall(r"!\[[^]]*\]\((?!https?:)([^)]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(pictures) > 3
+    assert [path for path in pictures if not path.exists()] == []
+
+
+def test_every_page_names_the_version(site: Path) -> None:
+    version = metadata.version("visavis-server")
+    for page in ("index", "tutorial", "guides/call"):
+        assert f"version {version}" in (site / f"{page}.html").read_text("utf-8")
 
 
 def test_pages_load_nothing_from_other_hosts(site: Path) -> None:

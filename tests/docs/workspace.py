@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -18,12 +19,18 @@ from tests.faults.process import PATIENCE_S, ServerProcess, free_port
 from tests.server import graphs
 from tests.surroundings import VISAVIS
 
-_COLORS = {"harbour": (200, 40, 30), "market": (30, 180, 50), "bridge": (20, 40, 210)}
+FRAMES = 10
+"""Of `street.mp4`."""
+
+_COLORS = {"coffee": (200, 40, 30), "cat": (30, 180, 50), "rocket": (20, 40, 210)}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A working directory with `models`, `photos` and `street.jpg`, and the addresses to call."""
+    """A working directory, and the addresses to call.
+
+    It has `models`, `photos`, `street.jpg` and `street.mp4`.
+    """
 
     folder: Path
     grpc: str
@@ -62,7 +69,7 @@ class Workspace:
     def _serve(self, command: str) -> str:
         """Start a server at free addresses, and stop it once it is ready."""
         log = self.folder / "serve.log"
-        free = re.sub(r"(--http|--metrics) 127\.0\.0\.1:\d+", r"\1 127.0.0.1:0", command)
+        free = re.sub(r"(--(?:grpc|http|metrics) [\d.]+):\d+", r"\1:0", command)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {free}"],
@@ -85,7 +92,8 @@ class Workspace:
         return ""
 
     def _here(self, text: str) -> str:
-        return text.replace("127.0.0.1:8001", self.grpc).replace("127.0.0.1:8000", self.http)
+        text = text.replace("127.0.0.1:8001", self.grpc).replace("127.0.0.1:8000", self.http)
+        return text.replace("unix:/run/visavis.sock", self.grpc)
 
     def _environment(self, **more: str) -> dict[str, str]:
         programs = f"{Path(VISAVIS).parent}:{os.environ['PATH']}"
@@ -95,20 +103,23 @@ class Workspace:
 @contextmanager
 def workspace(folder: Path) -> Iterator[Workspace]:
     """Yield a workspace in a folder, with a server that runs meanwhile."""
-    _put_models(folder / "models")
+    put_models(folder / "models")
     _put_pictures(folder)
+    _put_video(folder / "street.mp4")
     http = f"127.0.0.1:{free_port()}"
     with ServerProcess(folder / "models", folder / "server", "--http", http) as server:
         yield Workspace(folder, server.address, http)
 
 
-def _put_models(repository: Path) -> None:
+def put_models(repository: Path) -> None:
     """Write small models under the names that the documentation uses."""
     for name in ("resnet50", "resnet18"):
         model, _ = graphs.export(graphs.classifier(), graphs.classifier_document(name=name))
         graphs.put(repository, name, 1, model)
-    model, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document(name="yolov5n"))
-    graphs.put(repository, "yolov5n", 1, model)
+    for name in ("yolov5n", "helmets"):
+        document = graphs.detector_document(name=name)
+        model, _ = graphs.export(graphs.constant(graphs.ROWS), document)
+        graphs.put(repository, name, 1, model)
 
 
 def _put_pictures(folder: Path) -> None:
@@ -119,4 +130,16 @@ def _put_pictures(folder: Path) -> None:
         Image.fromarray(np.full((48, 64, 3), color, np.uint8)).save(photos / f"{name}.jpg")
         rows.append(f"{name}.jpg,{number}")
     (photos / "labels.csv").write_text("\n".join(rows), "utf-8")
-    Image.fromarray(np.full((48, 64, 3), _COLORS["market"], np.uint8)).save(folder / "street.jpg")
+    Image.fromarray(np.full((48, 64, 3), _COLORS["cat"], np.uint8)).save(folder / "street.jpg")
+
+
+def _put_video(file: Path) -> None:
+    """Write a real video, in which a bright square crosses a dark street."""
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    video = cv2.VideoWriter(str(file), codec, 25.0, (128, 96))
+    assert video.isOpened()
+    for number in range(FRAMES):
+        frame = np.full((96, 128, 3), 40, np.uint8)
+        frame[40:60, 10 * number : 10 * number + 20] = 230
+        video.write(frame)
+    video.release()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from visavis import Client
 
-from tests.faults.process import ServerProcess
+from tests.faults.process import ServerProcess, free_port
 from tests.packages import installed
 from tests.samples import Samples
 from tests.surroundings import Surroundings
@@ -35,7 +35,9 @@ def test_ultralytics_finds_what_detect_finds(
     run_inside: RunInside, samples: Samples, tmp_path: Path
 ) -> None:
     bus = samples.bus
-    with ServerProcess(samples.models, tmp_path) as server, Client(server.address) as client:
+    http = f"127.0.0.1:{free_port()}"
+    serving = ServerProcess(samples.models, tmp_path, "--http", http)
+    with serving as server, Client(server.address) as client:
         found = client.detect(bus, model="yolov5n").detections
         expected = [
             {
@@ -50,6 +52,7 @@ def test_ultralytics_finds_what_detect_finds(
         run_inside(
             REAL,
             ADDRESS=server.address,
+            HTTP_ADDRESS=http,
             PICTURE=str(bus),
             EXPECTED=str(tmp_path / "expected.json"),
         )

@@ -52,6 +52,11 @@ const commands = {
 
   look: () => page.evaluate(look),
 
+  /** Write what is seen of the page, or of a part of it, to a PNG file. */
+  async screenshot({ path, selector }) {
+    await (selector ? page.locator(selector) : page).screenshot({ path });
+  },
+
   evaluate: ({ script, given }) => page.evaluate(`(${script})(${JSON.stringify(given)})`),
 
   /** Wait until something in the page is true: waitForFunction needs what the policy forbids. */

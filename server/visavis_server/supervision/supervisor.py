@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 
 from visavis_server import log, process
+from visavis_server.browser import open_page
 from visavis_server.errors import StartupError
 from visavis_server.models.trial import Verdicts
 from visavis_server.runtime.budget import usable_bytes
@@ -163,6 +164,8 @@ class Supervisor:
             workers=len(self._workers),
             seconds=round(time.monotonic() - started, 2),
         )
+        if place.open and place.http:
+            open_page(place.http, tls=place.tls_certificate is not None)
 
     # The life of a worker.
 

@@ -1,5 +1,6 @@
 """Which model to take: of accuracy, latency and memory, by hand."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_the_frontier_steps_through_the_models_that_no_other_beats() -> None:
     assert c.y > b.y  # below the frontier: pixels count downwards
     assert by_memory.cost == "memory in MiB"
     assert by_memory.frontier == ((by_memory.points[1].x, by_memory.points[1].y),)
+
+
+def test_no_name_on_the_chart_covers_another() -> None:
+    models = (model(f"resnet{n}", 0.7, p50) for n, p50 in ((18, 38), (34, 40), (50, 41), (101, 9)))
+    (chart,) = charts(task(*models))
+    first, *_, alone = chart.points
+    heights = sorted(point.name_y for point in chart.points[:3])
+    assert min(b - a for a, b in pairwise(heights)) >= 14
+    assert alone.name_y - alone.y == first.name_y - first.y
 
 
 @pytest.mark.parametrize(

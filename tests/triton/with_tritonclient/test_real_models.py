@@ -28,12 +28,14 @@ def expected() -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_ultralytics_finds_what_detect_finds(
-    address: str, bus: Path, expected: list[dict[str, Any]]
+    scheme: str, address: str, bus: Path, expected: list[dict[str, Any]]
 ) -> None:
     from ultralytics import YOLO
 
-    model = YOLO(f"grpc://{address}/yolov5n", task="detect")
+    where = {"grpc": address, "http": os.environ["HTTP_ADDRESS"]}[scheme]
+    model = YOLO(f"{scheme}://{where}/yolov5n", task="detect")
     (result,) = model.predict(str(bus), conf=0.25, iou=0.45, device="cpu", verbose=False)
     boxes = result.boxes
     labels = [result.names[int(class_id)] for class_id in boxes.cls]

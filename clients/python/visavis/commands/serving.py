@@ -34,7 +34,9 @@ def served(server: str, repository: Path | None) -> Iterator[str]:
             "--repository needs the application; install it: pip install visavis-server"
         )
     if repository is None:
-        stderr().print(f"No server answers at {server}: serving {folder} for this command.")
+        stderr().print(
+            f"No server answers at {server}: serving the folder {folder} for this command."
+        )
     with own_server(folder) as own:
         yield own.address
 

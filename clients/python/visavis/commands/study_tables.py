@@ -72,7 +72,8 @@ def _show_slices(console: Console, task: TaskStudy) -> None:
 def _show_suspects(console: Console, task: TaskStudy) -> None:
     suspects = [one for one in task.disagreements if one.suspect]
     if suspects:
-        console.print(f"{len(suspects)} labels look wrong: all models agree on another class")
+        wrong = "1 label looks" if len(suspects) == 1 else f"{len(suspects)} labels look"
+        console.print(f"{wrong} wrong: all models agree on another class")
         for one in suspects[:_MANY_FAILURES]:
             said = next(iter(one.answers.values()))
             console.print(plain(f"  {one.path}: {one.truth}, the models say {said}"))

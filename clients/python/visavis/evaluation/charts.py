@@ -1,7 +1,7 @@
 """Accuracy of models against what they cost, as points on a chart."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,9 @@ from visavis.evaluation.words import METRIC_NAMES
 
 _SIZE: Final = (640.0, 300.0)
 _MARGINS: Final = (56.0, 20.0, 16.0, 44.0)  # left, right, top, bottom
+_NAME_SIZE: Final = (8.0, 14.0)  # of a letter, at most
+# From a point to the base line of its name: above it, below it, further away.
+_NAME_OFFSETS: Final = (-8.0, 18.0, -23.0, 33.0, -38.0, 48.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,22 @@ class Point:
     high_y: float
     name: str
     dominated: bool
+    name_y: float = 0.0
+
+    @property
+    def name_is_right(self) -> bool:
+        """True if the name stands at the point's right: on the left half, where it has room."""
+        return self.x < 400
+
+    @property
+    def text(self) -> str:
+        """The name as it is drawn."""
+        return f"{self.name} (dominated)" if self.dominated else self.name
+
+    @property
+    def name_x(self) -> float:
+        """Where the name begins, or ends if it stands at the point's left."""
+        return self.x + 9 if self.name_is_right else self.x - 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +97,7 @@ def _chart(task: TaskStudy, cost: str, known: list[tuple[ModelStudy, Estimate, f
     def y(value: float) -> float:
         return top + (_SIZE[1] - top - bottom) * (high - value) / (high - low)
 
-    points = tuple(
+    points = _with_names(
         Point(
             x(at),
             y(worth.value),
@@ -98,6 +117,27 @@ def _chart(task: TaskStudy, cost: str, known: list[tuple[ModelStudy, Estimate, f
         tuple((x(at), f"{at:.0f}") for at in np.linspace(0, most, 5)),
         tuple((y(value), f"{value:.2f}") for value in np.linspace(low, high, 5)),
     )
+
+
+def _with_names(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Return points with a height for each name, such that none covers another."""
+    taken: list[tuple[float, float, float]] = []
+    placed = []
+    for point in points:
+        width = _NAME_SIZE[0] * len(point.text)
+        start = point.name_x if point.name_is_right else point.name_x - width
+        free = (
+            point.y + offset
+            for offset in _NAME_OFFSETS
+            if all(
+                abs(point.y + offset - y) >= _NAME_SIZE[1] or start + width < left or right < start
+                for left, right, y in taken
+            )
+        )
+        name_y = next(free, point.y + _NAME_OFFSETS[0])
+        taken.append((start, start + width, name_y))
+        placed.append(replace(point, name_y=name_y))
+    return tuple(placed)
 
 
 def _frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -69,7 +69,7 @@ def _accuracy(pair: Pair, task: TaskStudy) -> str:
     if pair.verdict is Verdict.CANNOT_TELL:
         moved = "gains" if pair.difference.value > 0 else "loses"
         if size < 0.05:
-            return f"has the same {name} {on}, as far as they can tell"
+            return f"has the same {name} {on}, which are too few to exclude a difference"
         return f"{moved} {size:.1f} points of {name} {on}, which are too few to confirm it"
     return f"{'gains' if pair.difference.value > 0 else 'loses'} {size:.1f} points of {name} {on}"
 
