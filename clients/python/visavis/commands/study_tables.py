@@ -12,7 +12,7 @@ from visavis.evaluation.figures import Study, TaskStudy
 from visavis.evaluation.gate import Check
 from visavis.evaluation.statistics import Verdict
 from visavis.evaluation.tables import Table, models_table, pairs_table
-from visavis.evaluation.words import chance_sentence, points, verdicts
+from visavis.evaluation.words import chance_sentence, points, unknown_sentences, verdicts
 
 _MANY_FAILURES: Final = 5
 _MOST_SLICES: Final = 5
@@ -31,6 +31,8 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
         for table in (models_table(task), pairs_table(task)):
             if table.rows:
                 console.print(_rich(table))
+        for sentence in unknown_sentences(task):
+            console.print(plain(sentence), soft_wrap=True)
         _show_slices(console, task)
         _show_suspects(console, task)
     for path, why in list(study.failures.items())[:_MANY_FAILURES]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -62,7 +62,8 @@ class _Against:
     """A model on a picture, against the baseline.
 
     f1: of their boxes. only_here, only_there: classes of unmatched boxes, as the baseline's ids.
-    fixed, broke: classes of objects that only one of both finds.
+    fixed, broke: classes of objects that only one of both finds. unknown, unknown_there: boxes of
+    each that were left out, as the other lacks their class.
     """
 
     f1: float
@@ -70,6 +71,8 @@ class _Against:
     only_there: tuple[int, ...]
     fixed: tuple[int, ...]
     broke: tuple[int, ...]
+    unknown: int
+    unknown_there: int
 
 
 def detectors(
@@ -172,8 +175,11 @@ def _against(all_: _Detectors, model: Model) -> dict[str, _Against]:
     truths = all_.known[all_.baseline.name]
     found = {}
     for path in sorted(ours.keys() & theirs.keys()):
-        here = shared.of_ours(shown_boxes(model, ours[path]))
-        there = shared.of_theirs(shown_boxes(all_.baseline, theirs[path]))
+        shown, shown_there = (
+            shown_boxes(model, ours[path]),
+            shown_boxes(all_.baseline, theirs[path]),
+        )
+        here, there = shared.of_ours(shown), shared.of_theirs(shown_there)
         matched_here, matched_there = matched(here, there)
         total = len(here.scores) + len(there.scores)
         # Of the objects that both models can know.
@@ -185,6 +191,8 @@ def _against(all_: _Detectors, model: Model) -> dict[str, _Against]:
             _ids(there, ~matched_there),
             _ids(real, seen & ~seen_there),
             _ids(real, seen_there & ~seen),
+            len(shown.scores) - len(here.scores),
+            len(shown_there.scores) - len(there.scores),
         )
     return found
 
@@ -196,21 +204,20 @@ def _ids(boxes: Boxes, chosen: Booleans) -> tuple[int, ...]:
 def _pair(all_: _Detectors, model: Model) -> Pair:
     against = all_.against[model.name]
     agreement = proportion(np.array([one.f1 for one in against.values()]))
-    unknown = SharedClasses(model, all_.baseline).unknown
-    difference = _difference(all_, model.name, all_.baseline.name)
-    if difference is None:
-        return Pair(model.name, all_.baseline.name, agreement, unknown=unknown)
-    fixed = sum(len(one.fixed) for one in against.values())
-    broke = sum(len(one.broke) for one in against.values())
-    return Pair(
+    pair = Pair(
         model.name,
         all_.baseline.name,
         agreement,
-        "map50_95",
-        difference,
-        Changes(fixed, broke),
-        unknown,
+        unknown=SharedClasses(model, all_.baseline).unknown,
+        unknown_here=sum(one.unknown for one in against.values()),
+        unknown_in_baseline=sum(one.unknown_there for one in against.values()),
     )
+    difference = _difference(all_, model.name, all_.baseline.name)
+    if difference is None:
+        return pair
+    fixed = sum(len(one.fixed) for one in against.values())
+    broke = sum(len(one.broke) for one in against.values())
+    return replace(pair, metric="map50_95", difference=difference, changes=Changes(fixed, broke))
 
 
 def _comparable(all_: _Detectors, one: str, other: str) -> bool:
