@@ -133,7 +133,7 @@ class PeerClient(Client):
         headers: connection.Headers | None,
     ) -> Callable[[], Any]:
         seconds = self._server.seconds(timeout)
-        call = self._channel.unary_unary(*_call_of(method))
+        call: Any = self._channel.unary_unary(*_call_of(method))
         future = call.future(request, timeout=seconds, metadata=self._server.metadata(headers))
 
         def finish() -> Any:
