@@ -24,9 +24,10 @@ def read_boxes(
     labels: the folder of the text files; None to look where YOLO does, with the last `images` of
     the picture's path replaced by `labels`, or beside the picture. A picture without a file has no
     objects if others of its `images`, or else of its folder, have files; of other pictures the
-    truth is unknown. With a folder of labels, no picture without a file has objects. A row is `class cx cy width height` or a polygon
-    `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the picture, optionally with semicolons and
-    decimal commas. Raises InvalidData for an invalid or repeated row.
+    truth is unknown. With a folder of labels, no picture without a file has objects. A row is
+    `class cx cy width height` or a polygon `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the
+    picture, optionally with semicolons and decimal commas. Raises InvalidData for an invalid or
+    repeated row.
     """
     where = _beside(pictures) if labels is None else _below(labels, folder, pictures)
     # Of other folders, nothing says that anybody looked for objects there.
