@@ -72,11 +72,13 @@ lint: $(VENV)/.installed-dev  ## Check style, types, import rules and the contra
 PROTOC := $(GENERATOR)/bin/python -m grpc_tools.protoc
 GO := module=visavis.internal/visavis,Mvisavis/v1/vision.proto=visavis.internal/visavis/v1
 OIP := server/visavis_server/api/inference
+# The SDK has the descriptors alone: tritonclient registers the same messages.
+OIP_SDK := clients/python/visavis/inference.binpb
 # What is generated and committed; C++ and Java make their own whenever they are built.
 GENERATED := clients/python/visavis/v1 clients/go/v1 clients/typescript/src/gen \
 	clients/rust/src/generated clients/web/reference.html clients/web/openapi.json \
 	protos/visavis/v1/model.schema.json protos/visavis/v1/vision.http.binpb \
-	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi
+	$(OIP)/grpc_service_pb2.py $(OIP)/grpc_service_pb2.pyi $(OIP_SDK)
 
 # Runs a command that needs a program, for a folder that else stays as it is. CI has them all.
 define where-installed
@@ -88,7 +90,8 @@ endef
 generate: $(VENV)/.installed-dev $(GENERATOR)/.installed  ## Regenerate stubs, schema and reference
 	@$(PROTOC) -Iprotos --python_out=clients/python --pyi_out=clients/python \
 		--grpc_python_out=clients/python visavis/v1/vision.proto
-	@$(PROTOC) -Iprotos/inference --python_out=$(OIP) --pyi_out=$(OIP) grpc_service.proto
+	@$(PROTOC) -Iprotos/inference --python_out=$(OIP) --pyi_out=$(OIP) \
+		--descriptor_set_out=$(OIP_SDK) grpc_service.proto
 	$(call where-installed,protoc-gen-go,clients/go/v1,$(PROTOC) -Iprotos \
 		--go_out=clients/go --go_opt=$(GO) visavis/v1/vision.proto)
 	$(call where-installed,protoc-gen-go-grpc,clients/go/v1,$(PROTOC) -Iprotos \

@@ -1,6 +1,9 @@
 """`visavis compare` of a folder, from the command to its files, with models made by hand."""
 
 import ast
+import contextlib
+import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,9 @@ from xml.etree import ElementTree
 import jsonschema
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from scipy import stats
 from visavis.bench.own_server import own_server
 from visavis.commands import main
 
@@ -179,6 +185,103 @@ def test_detectors_are_measured_against_truth_and_at_thresholds(
     (pair,) = data["pairs"]
     assert pair["verdict"] == "worse"
     assert pair["broke"] > pair["fixed"] == 0
+
+
+def test_the_figures_are_those_that_others_compute_from_the_same_answers(
+    server: str, pictures: Path, tmp_path: Path
+) -> None:
+    """pycocotools from the kept answers, SciPy, and arithmetic."""
+    answers, file, labels = tmp_path / "a.jsonl", tmp_path / "out.json", tmp_path / "coco.json"
+    asked = (pictures, "--server", server, "--models", "colors,inverted,boxes,other-boxes")
+    assert compare(*asked, "--answers", answers, "--json", file) == 0
+    of_classes = json.loads(file.read_text())
+    lines = [json.loads(line) for line in answers.read_text().splitlines()[1:]]
+    lines.sort(key=lambda one: one["path"])  # equal scores count in the pictures' order
+    chance = np.random.default_rng(0)
+    truth = _moved_boxes(lines, chance)
+    labels.write_text(json.dumps(truth))
+    assert compare(*asked, "--answers", answers, "--labels", labels, "--json", file) == 0
+    of_boxes = json.loads(file.read_text())
+
+    for name in ("boxes", "other-boxes"):
+        (figures,) = [one for one in of_boxes["models"] if one["model"] == name]
+        expected = _by_pycocotools(truth, lines, name)
+        assert figures["map50_95"]["value"] == pytest.approx(expected[0], abs=1e-6)
+        assert figures["map50"]["value"] == pytest.approx(expected[1], abs=1e-6)
+        if name == "boxes":
+            assert 0.1 < expected[0] < expected[1] < 0.9
+
+    wanted = dict(csv.reader((pictures / "labels.csv").read_text().splitlines()))
+    right = {
+        name: [one["runs"][name]["classes"][0] == int(wanted[one["path"]]) for one in lines]
+        for name in ("colors", "inverted")
+    }
+    for name, own in right.items():
+        (figures,) = [one for one in of_classes["models"] if one["model"] == name]
+        interval = stats.binomtest(sum(own), len(own)).proportion_ci(method="wilson")
+        assert figures["top1"] == pytest.approx(
+            {"value": sum(own) / len(own), "low": interval.low, "high": interval.high}, abs=1e-9
+        )
+    (pair,) = [one for one in of_classes["pairs"] if one["model"] == "inverted"]
+    fixed = sum(b and not a for a, b in zip(*right.values(), strict=True))
+    broke = sum(a and not b for a, b in zip(*right.values(), strict=True))
+    assert (pair["fixed"], pair["broke"]) == (fixed, broke)
+    assert pair["p_value"] == pytest.approx(stats.binomtest(fixed, fixed + broke).pvalue, rel=1e-9)
+
+
+def _moved_boxes(lines: list[dict[str, Any]], chance: np.random.Generator) -> dict[str, Any]:
+    """Return COCO's truth: the first model's boxes, each moved, and some of them missing."""
+    objects = []
+    for i, one in enumerate(lines):
+        for x, y, right, bottom, k, _ in one["runs"]["boxes"]["boxes"]:
+            if chance.random() < 0.8:
+                (dx, dy), width, height = chance.normal(0, 2, 2), right - x, bottom - y
+                box = [x + dx, y + dy, width, height]
+                number = len(objects) + 1
+                objects.append(
+                    {
+                        "id": number,
+                        "image_id": i,
+                        "category_id": int(k),
+                        "bbox": box,
+                        "area": width * height,
+                        "iscrowd": 0,
+                    }
+                )
+    names = graphs.detector_document().label_set.labels
+    return {
+        "images": [
+            {"id": i, "file_name": one["path"], "width": one["size"][0], "height": one["size"][1]}
+            for i, one in enumerate(lines)
+        ],
+        "annotations": objects,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+    }
+
+
+def _by_pycocotools(
+    truth: dict[str, Any], lines: list[dict[str, Any]], model: str
+) -> tuple[float, float]:
+    """Return mAP50-95 and mAP50 of the kept answers."""
+    results = [
+        {
+            "image_id": i,
+            "category_id": int(k),
+            "bbox": [x, y, right - x, bottom - y],
+            "score": score,
+        }
+        for i, one in enumerate(lines)
+        for x, y, right, bottom, k, score in one["runs"][model]["boxes"]
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO()
+        known.dataset = truth
+        known.createIndex()
+        evaluated = COCOeval(known, known.loadRes(results), "bbox")
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+    return float(evaluated.stats[0]), float(evaluated.stats[1])
 
 
 def test_models_of_other_label_sets_are_compared_by_name(pictures: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from visavis import Client
@@ -18,8 +19,10 @@ from visavis.target import Target
 from tests.conftest import serving
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, plain
+from visavis_server.card import LabelSet
 from visavis_server.settings import Settings
 
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs/compare.schema.json").read_text())
 # Nothing listens on port 1.
 NOBODY = "127.0.0.1:1"
 
@@ -296,7 +299,7 @@ def test_many_boxes_agree_as_on_the_server() -> None:
     for count in (0, 1, 40, 120):
         (one, one_pb), (other, other_pb) = some(count), some(count + 5)
         expected = comparison.detection_agreement(one, other)
-        found = detection_agreement(one_pb, other_pb, by_id=True)
+        found = detection_agreement(one_pb, other_pb)
         assert found.matched == len(expected.matches)
         assert found.f1 == pytest.approx(expected.f1)
         assert [(m.index, m.baseline_index) for m in found.matches] == [
@@ -304,3 +307,147 @@ def test_many_boxes_agree_as_on_the_server() -> None:
         ]
         if expected.matches:
             assert found.mean_iou == pytest.approx(expected.mean_iou, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def other_labels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Models whose label sets differ, in names, order and number, but not always in their own."""
+    folders = {
+        name: tmp_path_factory.mktemp(f"labels-{name}") for name in ("both", "here", "there")
+    }
+    colors = LabelSet(name="mine", labels=("red", "green", "blue"))
+    # As many, under the same name of the set: ids don't mean the same.
+    spelled = LabelSet(name="mine", labels=("Violet", "GREEN", "Red"))
+    things = LabelSet(name="two-things", labels=("cat", "dog"))
+    others = LabelSet(name="others", labels=("zebra", "Cat"))
+    files = {
+        ("here", "colors"): (graphs.classifier(2.0), graphs.classifier_document, colors),
+        ("there", "spelled"): (graphs.classifier(1.0), graphs.classifier_document, spelled),
+        ("here", "boxes"): (graphs.constant(graphs.ROWS), graphs.detector_document, things),
+        ("there", "swapped"): (graphs.constant(_SWAPPED), graphs.detector_document, others),
+    }
+    for (where, name), (graph, document, labels) in files.items():
+        contents, _ = graphs.export(graph, document(label_set=labels))
+        for folder in (folders["both"], folders[where]):
+            graphs.put(folder, name, 1, contents)
+    with ExitStack() as stack:
+        yield Servers(
+            *(
+                stack.enter_context(
+                    serving(Settings(models=folder, grpc="127.0.0.1:0", device="cpu"))
+                )
+                for folder in folders.values()
+            )
+        )
+
+
+# The first cat is a cat here too; two zebras lie where the other model has a dog and nothing.
+_SWAPPED = graphs.yolov5_rows(
+    (21, 20, 20, 20, 1.0, 0.1, 0.9),
+    (50, 50, 10, 20, 0.5, 0.9, 0.1),
+    (20, 50, 10, 10, 0.5, 0.9, 0.1),
+)
+
+
+@pytest.mark.parametrize("color", [RED, GREEN, BLUE])
+@pytest.mark.parametrize("baseline", ["first", "last"])
+def test_what_one_side_cannot_know_is_left_out_and_counted_as_on_one_server(
+    other_labels: Servers, color: tuple[int, int, int], baseline: str
+) -> None:
+    picture, last = plain(color), baseline == "last"
+    for names, split in (
+        (["colors", "spelled"], ["colors", "spelled@gpu"]),
+        (["boxes", "swapped"], ["boxes", "swapped@gpu"]),
+    ):
+        asked = {"top_k": 2, "baseline": names[-1] if last else None}
+        (expected,) = other_labels.both.compare(picture, models=names, **asked).comparisons
+        address = other_labels.here._server.address
+        with PeeredClient(address, [other_labels.peer], timeout=60) as client:
+            asked["baseline"] = split[-1] if last else None
+            (found,) = client.compare(picture, models=split, **asked).comparisons
+        for one, other in zip(expected.answers, found.answers, strict=True):
+            for field in ("classification_agreement", "detection_agreement"):
+                right, own = getattr(one.message, field), getattr(other.message, field)
+                assert own.SerializePartialToString(deterministic=True) == (
+                    right.SerializePartialToString(deterministic=True)
+                ) or _nearly(own, right)
+
+
+def _nearly(own: object, right: object) -> bool:
+    """Compare field by field: the server computes in single precision."""
+    assert {field.name for field, _ in own.ListFields()} == {
+        field.name for field, _ in right.ListFields()
+    }
+    for field, value in right.ListFields():
+        if field.name == "matches":
+            assert [(m.index, m.baseline_index) for m in own.matches] == [
+                (m.index, m.baseline_index) for m in value
+            ]
+        else:
+            assert getattr(own, field.name) == pytest.approx(value, abs=1e-5)
+    return True
+
+
+def test_unknown_labels_are_counted_by_hand(other_labels: Servers) -> None:
+    address = other_labels.here._server.address
+    with PeeredClient(address, [other_labels.peer], timeout=60) as client:
+        comparison = client.compare(plain(RED), top_k=2)
+    found = agreements(comparison)
+    labels, boxes = found["spelled"], found["swapped"]
+    assert isinstance(labels, ClassificationAgreement) and isinstance(boxes, DetectionAgreement)
+    assert labels.jensen_shannon_divergence is None
+    # Only "violet" lights up for red; after it, green and red are even, and green comes first.
+    assert (labels.same_top1, labels.unknown_here, labels.unknown_in_baseline) == (False, 1, 0)
+    # The cats match; the dog and two zebras are unknown to the other model.
+    assert (boxes.matched, boxes.only_here, boxes.only_in_baseline) == (1, 0, 0)
+    assert (boxes.unknown_here, boxes.unknown_in_baseline, boxes.f1) == (2, 1, 1.0)
+
+
+def test_a_folder_says_how_many_answers_are_left_out(
+    other_labels: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, target = tmp_path / "pictures", tmp_path / "compared.json"
+    folder.mkdir()
+    for index, color in enumerate([RED, RED, GREEN, GREEN, GREEN, BLUE]):
+        (folder / f"{index}.png").write_bytes(plain(color))
+    report, markdown = tmp_path / "report.html", tmp_path / "summary.md"
+    options = ["--peer", f"gpu={other_labels.peer.target.address}", "--json", str(target)]
+    options += ["--report", str(report), "--markdown", str(markdown)]
+    server = other_labels.here._server.address
+    assert main(["compare", str(folder), "--server", server, *options]) == 0
+    data = json.loads(target.read_text())
+    jsonschema.validate(data, SCHEMA)
+    pairs = {pair["model"]: pair for pair in data["pairs"]}
+    # For red, the first class of the other model is violet; blue is unknown to it.
+    labels, boxes = pairs["spelled@gpu"], pairs["swapped@gpu"]
+    assert (labels["unknown_here"], labels["unknown_in_baseline"]) == (2, 1)
+    assert labels["agreement"] == 1.0
+    assert (boxes["unknown_here"], boxes["unknown_in_baseline"]) == (12, 6)
+    assert boxes["agreement"] == 1.0
+    said = "12 of its answers and 6 of boxes's are left out of the agreement"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in markdown.read_text()
+    assert said in report.read_text().replace("&#39;", "'")
+
+
+def test_a_peers_latency_has_its_own_decoding(servers: Servers) -> None:
+    from visavis.errors import VisavisError
+    from visavis.merging import MAIN, Asked, Outcome, merged
+    from visavis.v1 import vision_pb2 as pb
+
+    def answered(model: str, decode_ms: float) -> Outcome:
+        answer = pb.ModelAnswer(served_by=pb.ServedBy(model=model), timings=pb.Timings(total_ms=9))
+        task = pb.TaskComparison(task=pb.TASK_CLASSIFICATION, baseline=model, answers=[answer])
+        return Outcome(
+            pb.CompareResponse(
+                comparisons=[task],
+                timings=pb.Timings(decode_ms=decode_ms),
+                image_size=pb.ImageSize(width=8, height=8),
+            )
+        )
+
+    response = merged({MAIN: answered("a", 3.0), "gpu": answered("b", 7.0)}, Asked())
+    times = {a.served_by.model: a.timings.decode_ms for a in response.comparisons[0].answers}
+    assert (times, response.timings.decode_ms) == ({"a": 0.0, "b@gpu": 7.0}, 3.0)
+    with pytest.raises(VisavisError, match="does not tell a picture's size"):
+        merged({"gpu": Outcome(pb.CompareResponse())}, Asked())

@@ -28,7 +28,10 @@ READY_POLL_S = 0.1
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            "name": [{"service": "visavis.v1.VisionService"}],
+            "name": [
+                {"service": "visavis.v1.VisionService"},
+                {"service": "inference.GRPCInferenceService"},
+            ],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.1s",
@@ -72,9 +75,10 @@ class Endpoint:
 
 
 class Stubs:
-    """The vision and health services of one channel."""
+    """The vision and health services of one channel, and the channel itself."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        self.channel: Any = channel
         # The generated stubs have no types.
         self.vision: Any = vision_pb2_grpc.VisionServiceStub(channel)  # type: ignore[no-untyped-call]
         self.health: Any = health_pb2_grpc.HealthStub(channel)

@@ -6,8 +6,8 @@ from typing import Final
 
 from google.rpc import code_pb2  # Ships no py.typed.
 
-from visavis.agreement import classification_agreement, detection_agreement, same_label_set
-from visavis.errors import FieldViolation, InvalidRequest, VisavisError
+from visavis.agreement import classification_agreement, detection_agreement, shared_names
+from visavis.errors import FieldViolation, InvalidRequest, InvalidSettings, VisavisError
 from visavis.v1 import vision_pb2 as pb
 
 MAIN: Final = ""
@@ -61,35 +61,53 @@ def renamed(card: pb.Model, server: str) -> pb.Model:
 
 
 def merged(
-    outcomes: Mapping[str, Outcome], asked: Asked, *, agreements: bool = True
+    outcomes: Mapping[str, Outcome],
+    asked: Asked,
+    label_sets: Mapping[str, pb.LabelSet] | None = None,
 ) -> pb.CompareResponse:
     """Return the comparison of all servers, by server name.
 
-    agreements: computes them; the classifiers' answers must then have all labels, of which top_k
-    are kept. Raises the first server's error if none answered, and InvalidRequest if the baseline
-    is not among the models.
+    label_sets: of each model, with its labels, for the agreements; the classifiers' answers must
+    then have all labels, of which top_k are kept. None: agreements are not computed. Raises as
+    `_first` does, and InvalidRequest if the baseline is not among the models.
     """
     answered = {
         name: one.answer
         for name, one in outcomes.items()
         if isinstance(one.answer, pb.CompareResponse)
     }
-    if not answered:
-        raise next(one.answer for one in outcomes.values() if isinstance(one.answer, VisavisError))
-    first = next(iter(answered.values()))
+    first = _first(outcomes)
     response = pb.CompareResponse(image_size=first.image_size, timings=first.timings)
     for server, one in outcomes.items():
         cards = answered[server].models if server in answered else one.cards
         response.models.extend(renamed(card, server) for card in cards)
         response.left_out.extend(_left_out(server, one, asked))
-    sets = {card.name: card.label_set for card in response.models}
     for task in (pb.TASK_CLASSIFICATION, pb.TASK_OBJECT_DETECTION):
         answers = _ordered(list(_answers(task, outcomes, asked)), asked.models)
         if answers:
-            response.comparisons.append(_compared(task, answers, sets, asked, agreements))
+            response.comparisons.append(_compared(task, answers, label_sets, asked))
     if asked.baseline is not None:
         _require_baseline(response, asked.baseline)
     return response
+
+
+def _first(outcomes: Mapping[str, Outcome]) -> pb.CompareResponse:
+    """Return the first answer that tells the picture's size.
+
+    Raises the first server's error, or InvalidSettings if all answers are by the Open Inference
+    Protocol.
+    """
+    found = [one.answer for one in outcomes.values()]
+    for answer in found:
+        if isinstance(answer, pb.CompareResponse) and answer.image_size.width:
+            return answer
+    for answer in found:
+        if isinstance(answer, VisavisError):
+            raise answer
+    raise InvalidSettings(
+        "the Open Inference Protocol does not tell a picture's size: compare at least one model of "
+        "a visavis server"
+    )
 
 
 def _answers(
@@ -106,6 +124,9 @@ def _answers(
                     copy.CopyFrom(answer)
                     copy.ClearField("agreement")
                     copy.served_by.model = qualified(answer.served_by.model, server)
+                    if server != MAIN and answer.HasField("timings"):
+                        # A peer decodes the picture itself.
+                        copy.timings.decode_ms = one.answer.timings.decode_ms
                     yield copy
 
 
@@ -163,18 +184,17 @@ def _ordered(answers: list[pb.ModelAnswer], models: Sequence[str]) -> list[pb.Mo
 def _compared(
     task: pb.Task,
     answers: list[pb.ModelAnswer],
-    sets: Mapping[str, pb.LabelSet],
+    label_sets: Mapping[str, pb.LabelSet] | None,
     asked: Asked,
-    agreements: bool,
 ) -> pb.TaskComparison:
     names = [answer.served_by.model for answer in answers]
     baseline = asked.baseline if asked.baseline in names else names[0]
     (base,) = [one for one in answers if one.served_by.model == baseline]
     top_k = asked.top_k or _DEFAULT_TOP_K
-    if agreements:
+    if label_sets is not None:
         for answer in answers:
             if answer is not base and not (answer.status.code or base.status.code):
-                _agree(task, answer, base, sets, top_k)
+                _agree(task, answer, base, label_sets, top_k)
         for answer in answers:
             del answer.classifications[top_k:]
     return pb.TaskComparison(
@@ -191,20 +211,22 @@ def _agree(
     task: pb.Task,
     answer: pb.ModelAnswer,
     base: pb.ModelAnswer,
-    sets: Mapping[str, pb.LabelSet],
+    label_sets: Mapping[str, pb.LabelSet],
     top_k: int,
 ) -> None:
-    one, other = (sets[each.served_by.model] for each in (answer, base))
-    shared = same_label_set(one, other)
+    here, there = (label_sets.get(each.served_by.model) for each in (answer, base))
+    if here is None or there is None:
+        return
+    names = shared_names(here, there)
     if task == pb.TASK_CLASSIFICATION:
         answer.classification_agreement.CopyFrom(
             classification_agreement(
-                answer.classifications, base.classifications, top_k, one.size if shared else None
+                answer.classifications, base.classifications, top_k, len(here.labels), names
             )
         )
     else:
         answer.detection_agreement.CopyFrom(
-            detection_agreement(answer.detections, base.detections, shared)
+            detection_agreement(answer.detections, base.detections, names)
         )
 
 

@@ -18,8 +18,9 @@ from visavis.card_reading import read_model
 from visavis.cards import Model
 from visavis.client import Client
 from visavis.errors import InvalidSettings, VisavisError
-from visavis.images import ImageSource
-from visavis.merging import MAIN, Asked, Outcome, asked_of
+from visavis.images import ImageSource, image_message
+from visavis.merging import MAIN, Asked, Outcome, asked_of, qualified
+from visavis.peer_clients import AsyncPeerClient, PeerClient
 from visavis.results import Comparison
 from visavis.target import SYNTAX, Target, parse_target
 from visavis.v1 import vision_pb2 as pb
@@ -72,8 +73,11 @@ class PeeredClient(Client):
         token: str | None = None,
     ) -> None:
         super().__init__(address, timeout=timeout, tls=tls, token=token)
-        self._peers = {peer.name: peer.target.client(timeout) for peer in peers}
+        self._peers: dict[str, Client] = {
+            peer.name: PeerClient(peer.target, timeout) for peer in peers
+        }
         self._cards: dict[str, Sequence[pb.Model]] = {}
+        self._label_sets: dict[tuple[str, str, int], pb.LabelSet] = {}
         # Calls of several pictures wait for their peers at once.
         self._pool = ThreadPoolExecutor(8 * len(peers) + 1)
 
@@ -100,24 +104,28 @@ class PeeredClient(Client):
         asked = _asked(options)
         options["top_k"], options["baseline"] = merging.ALL_LABELS, None
         options.pop("annotate", None)
+        picture = image_message(image, options.pop("channels", "RGB"))  # An open file is read once.
 
-        def ask(name: str, client: Client, names: list[str]) -> Outcome:
+        def ask(name: str, names: list[str]) -> Outcome:
             mine: calls.CompareOptions = {**options, "models": names}
+            peer = self._peers.get(name)
+            compare = super(PeeredClient, self).compare if peer is None else peer.compare
             try:
-                found = Client.compare(client, image, timeout=timeout, headers=headers, **mine)
+                found = compare(picture, timeout=timeout, headers=headers, **mine)
+            except InvalidSettings:
+                raise
             except VisavisError as error:
-                return Outcome(error, self._known(name, client))
+                return Outcome(error, self._known(name))
             return Outcome(found.message)
 
-        servers = {MAIN: self, **self._peers}
         futures = {
-            name: self._pool.submit(ask, name, client, names)
-            for name, client in servers.items()
+            name: self._pool.submit(ask, name, names)
+            for name in (MAIN, *self._peers)
             if (names := asked_of(name, asked.models)) is not None
         }
         outcomes = {name: future.result() for name, future in futures.items()}
         _require_main(outcomes)
-        return reading.comparison(merging.merged(outcomes, asked))
+        return reading.comparison(merging.merged(outcomes, asked, self._sets(outcomes)))
 
     def list_models(
         self, *, timeout: float | None = None, headers: connection.Headers | None = None
@@ -150,11 +158,37 @@ class PeeredClient(Client):
             )
         return _renamed(card, name)
 
-    def _known(self, name: str, client: Client) -> Sequence[pb.Model]:
+    def _sets(self, outcomes: Mapping[str, Outcome]) -> dict[str, pb.LabelSet]:
+        """Return the label sets, with labels, of the models that answered, by MODEL@PEER."""
+        return {
+            qualified(card.name, server): found
+            for server, one in outcomes.items()
+            if isinstance(one.answer, pb.CompareResponse)
+            for card in one.answer.models
+            if (found := self._label_set(server, card)) is not None
+        }
+
+    def _label_set(self, server: str, card: pb.Model) -> pb.LabelSet | None:
+        """Return a model's labels, asked for once; None if its server does not tell them."""
+        key = (server, card.name, card.version)
+        if key not in self._label_sets:
+            peer = self._peers.get(server)
+            get = super().get_model if peer is None else peer.get_model
+            try:
+                self._label_sets[key] = get(card.name, version=card.version).message.label_set
+            except VisavisError:
+                return None
+        return self._label_sets[key]
+
+    def _known(self, name: str) -> Sequence[pb.Model]:
         """Return a server's cards as far as they are known; asked for once."""
         if name not in self._cards:
+            peer = self._peers.get(name)
+            list_models = super().list_models if peer is None else peer.list_models
             try:
-                found = Client.list_models(client)
+                found = list_models()
+            except InvalidSettings:
+                raise  # No later call could be better.
             except VisavisError:
                 return ()
             self._cards[name] = [card.message for card in found]
@@ -162,8 +196,8 @@ class PeeredClient(Client):
 
     def learn(self) -> None:
         """Ask every peer for its cards: so that its models have a status if it fails later."""
-        for name, client in self._peers.items():
-            self._known(name, client)
+        for name in self._peers:
+            self._known(name)
 
 
 def client_of(server: str, peers: Sequence[Peer], timeout: float) -> Client:
@@ -195,7 +229,7 @@ class AsyncPeeredClient(AsyncClient):
         token: str | None = None,
     ) -> None:
         super().__init__(address, timeout=timeout, tls=tls, token=token)
-        self._peers = {peer.name: peer.target.async_client(timeout) for peer in peers}
+        self._peers = {peer.name: AsyncPeerClient(peer.target, timeout) for peer in peers}
         self._cards = {
             peer.name: [_own(card) for card in cards if card.name.endswith(f"@{peer.name}")]
             for peer in peers
@@ -224,6 +258,8 @@ class AsyncPeeredClient(AsyncClient):
                 return Outcome(
                     (await call(image, timeout=timeout, headers=headers, **mine)).message
                 )
+            except InvalidSettings:
+                raise
             except VisavisError as error:
                 return Outcome(error, self._cards.get(name, ()))
 
@@ -233,7 +269,7 @@ class AsyncPeeredClient(AsyncClient):
         found = await asyncio.gather(*(ask(name, called[name]) for name in names))
         outcomes = dict(zip(names, found, strict=True))
         _require_main(outcomes)
-        return reading.comparison(merging.merged(outcomes, asked, agreements=False))
+        return reading.comparison(merging.merged(outcomes, asked))
 
 
 def _asked(options: calls.CompareOptions) -> Asked:

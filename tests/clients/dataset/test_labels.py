@@ -245,3 +245,15 @@ def test_one_label_file_serves_a_picture_in_two_formats(tmp_path: Path) -> None:
     (tmp_path / "labels" / "1.txt").write_text("0 .5 .5 .5 .5")
     found = read_boxes(tmp_path, find_pictures(tmp_path), tmp_path / "labels")
     assert [len(one.truth) for one in found if isinstance(one.truth, tuple)] == [1, 1]
+
+
+def test_a_folder_without_any_label_file_says_nothing_about_its_pictures(tmp_path: Path) -> None:
+    """Photographs beside a labelled set are not pictures without objects."""
+    for name in ("coco/images/a.png", "coco/images/empty.png", "photos/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "coco/labels").mkdir()
+    (tmp_path / "coco/labels/a.txt").write_text("0 0.5 0.5 0.2 0.1\n")
+    pictures = sorted(tmp_path.rglob("*.png"))
+    found = {one.path.name: len(one.truth) for one in read_boxes(tmp_path, pictures)}
+    assert found == {"a.png": 1, "empty.png": 0}

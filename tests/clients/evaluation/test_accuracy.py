@@ -181,3 +181,42 @@ def test_top_k_counts_the_first_k_classes() -> None:
     ranked = [(3, 1, 2), (1, 2, 3)]
     assert top_k(ranked, [1, 1], 1).tolist() == [False, True]
     assert top_k(ranked, [1, 3], 2).tolist() == [True, False]
+
+
+def a_picture(chance: np.random.Generator) -> tuple[Boxes, Boxes, Boxes]:
+    """Objects of two classes, and what a model and a slightly worse one find of them."""
+    n = int(chance.integers(1, 5))
+    corners = np.array([(130 * (k % 3), 130 * (k // 3)) for k in range(n)], float)
+    xyxy = np.hstack([corners, corners + 100])
+    ids = chance.integers(0, 2, n)
+    # Some pictures are hard for both: so the paired interval has something to gain.
+    ease = 0.9 if chance.random() < 0.7 else 0.4
+    scores = chance.uniform(0.3, 1.0, n)
+    seen = chance.random(n) < ease
+    kept = seen & (chance.random(n) < 0.9)
+    false = np.array([[250.0, 250, 390, 390, chance.integers(0, 2), chance.uniform(0.1, 0.6)]])
+    rows = np.column_stack([xyxy + chance.normal(0, 6, (n, 4)), ids, scores])
+    found = [Boxes.of(np.vstack([rows[each], false])) for each in (seen, kept)]
+    return Boxes.of(np.column_stack([xyxy, ids, np.ones(n)])), found[0], found[1]
+
+
+def test_the_interval_of_a_paired_map_covers_the_truth_as_often_as_it_says() -> None:
+    """By repeated experiments: folders of 50 pictures, drawn from ever the same world."""
+    chance = np.random.default_rng(0)
+
+    def difference(pictures: int) -> Estimate:
+        truth, better, worse = zip(*(a_picture(chance) for _ in range(pictures)), strict=True)
+        sizes = [(SIDE, SIDE)] * pictures
+        figures = (detection_accuracy(one, truth, sizes).map50 for one in (worse, better))
+        return next(figures).minus(next(figures))
+
+    # Of many pictures, so that its own error is small.
+    expected = difference(1500).value
+    assert expected < -0.02
+    repetitions = 100
+    drawn = [difference(50) for _ in range(repetitions)]
+    covered = sum(one.low <= expected <= one.high for one in drawn)
+    # By the binomial, 0.95 of 100 is below 0.89 once in 200 times; and not every time.
+    assert 0.89 <= covered / repetitions < 1.0
+    # Two separate intervals would be wider: what is hard for both cancels out.
+    assert np.mean([one.high - one.low for one in drawn]) < 0.25

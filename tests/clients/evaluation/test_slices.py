@@ -250,3 +250,12 @@ def test_brightness_is_the_mean_luma_and_what_cannot_be_decoded_has_none(tmp_pat
     task = of_classifiers(100, {"night/0000.jpg": 20.0, "day/0001.jpg": 200.0})
     names = {one.name for one in task.slices if one.dimension == "brightness"}
     assert names == {"dark", "bright"}
+
+
+def test_slices_hold_the_pictures_whose_truth_is_known() -> None:
+    answers, truths = classified(80, 3)
+    truths = {path: one for path, one in truths.items() if int(path[-8:-4]) < 40}
+    models = [model(name, Task.CLASSIFICATION) for name in "ab"]
+    (task,) = study(models, answers, {Task.CLASSIFICATION: truths}).tasks
+    sizes = {one.name: len(one.paths) for one in task.slices if one.dimension == "folder"}
+    assert sizes == {"night": 10, "day": 30}

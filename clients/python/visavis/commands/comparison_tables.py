@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from visavis.agreement import left_out
 from visavis.cards import Task
 from visavis.commands.answer_tables import heat_map_line, milliseconds
 from visavis.commands.card_tables import cards_table
@@ -72,8 +73,7 @@ def _unknown_labels(answer: ModelAnswer, baseline: str) -> Iterator[RenderableTy
     yield Text.assemble(
         "\n",
         (plain(answer.served_by.model), "bold"),
-        f": {agreement.unknown_here} of its answers and {agreement.unknown_in_baseline} of "
-        f"{plain(baseline)}'s are left out of the agreement: the other model lacks their labels",
+        f": {left_out(plain(baseline), agreement.unknown_here, agreement.unknown_in_baseline)}",
     )
 
 

@@ -6,16 +6,18 @@ from typing import Final
 from rich import table as rich_table
 from rich.console import Console
 
+from visavis.commands.answer_tables import plain_table
 from visavis.commands.console import complain, plain, stderr, stdout
 from visavis.evaluation import choice
 from visavis.evaluation.figures import Study, TaskStudy
 from visavis.evaluation.gate import Check
 from visavis.evaluation.statistics import Verdict
 from visavis.evaluation.tables import Table, models_table, pairs_table
-from visavis.evaluation.words import chance_sentence, points, verdicts
+from visavis.evaluation.words import chance_sentence, points, unknown_sentences, verdicts
 
 _MANY_FAILURES: Final = 5
 _MOST_SLICES: Final = 5
+_WIDEST_WORD: Final = 24
 
 
 def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None:
@@ -30,7 +32,11 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
         )
         for table in (models_table(task), pairs_table(task)):
             if table.rows:
+                console.print()
                 console.print(_rich(table))
+        console.print()
+        for sentence in unknown_sentences(task):
+            console.print(plain(sentence), soft_wrap=True)
         _show_slices(console, task)
         _show_suspects(console, task)
     for path, why in list(study.failures.items())[:_MANY_FAILURES]:
@@ -45,9 +51,12 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
 
 
 def _rich(table: Table) -> rich_table.Table:
-    shown = rich_table.Table()
-    for name in table.header:
-        shown.add_column(name, overflow="fold")
+    shown = plain_table()
+    for name, *cells in zip(table.header, *table.texts, strict=True):
+        # A cell is broken between words: "0.950 (0.92-0.97)" in two lines, at most.
+        words = [word for text in (name, *cells) for word in plain(text).split()]
+        longest = max(map(len, words), default=0)
+        shown.add_column(name, overflow="fold", min_width=min(longest, _WIDEST_WORD))
     for row in table.texts:
         shown.add_row(*map(plain, row))
     return shown
@@ -76,4 +85,6 @@ def _show_suspects(console: Console, task: TaskStudy) -> None:
         console.print(f"{wrong} wrong: all models agree on another class")
         for one in suspects[:_MANY_FAILURES]:
             said = next(iter(one.answers.values()))
-            console.print(plain(f"  {one.path}: {one.truth}, the models say {said}"))
+            console.print(
+                plain(f"  {one.path}: {one.truth}, the models say {said}"), soft_wrap=True
+            )

@@ -23,15 +23,19 @@ def read_boxes(
 
     labels: the folder of the text files; None to look where YOLO does, with the last `images` of
     the picture's path replaced by `labels`, or beside the picture. A picture without a file has no
-    objects; without any file the result is empty. A row is `class cx cy width height` or a polygon
-    `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the picture, optionally with semicolons and
-    decimal commas. Raises InvalidData for an invalid or repeated row.
+    objects if others of its `images`, or else of its folder, have files; of other pictures the
+    truth is unknown. With a folder of labels, no picture without a file has objects. A row is
+    `class cx cy width height` or a polygon `class x1 y1 x2 y2 x3 y3 ...`, as fractions of the
+    picture, optionally with semicolons and decimal commas. Raises InvalidData for an invalid or
+    repeated row.
     """
     where = _beside(pictures) if labels is None else _below(labels, folder, pictures)
-    if not where:
-        return ()
+    # Of other folders, nothing says that anybody looked for objects there.
+    seen = {_images_of(picture) for picture in where} if labels is None else None
     return tuple(
-        Labelled(path, _objects(where[path]) if path in where else ()) for path in pictures
+        Labelled(path, _objects(where[path]) if path in where else ())
+        for path in pictures
+        if where and (seen is None or _images_of(path) in seen)
     )
 
 
@@ -53,6 +57,11 @@ def _usual_place(picture: Path) -> Path:
     if last is not None:
         parts[last] = "labels"
     return Path(*parts)
+
+
+def _images_of(picture: Path) -> Path:
+    """Return the last folder `images` above a picture, else the picture's folder."""
+    return next((each for each in picture.parents if each.name == "images"), picture.parent)
 
 
 def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:

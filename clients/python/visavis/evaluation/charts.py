@@ -1,10 +1,9 @@
 """Accuracy of models against what they cost, as points on a chart."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
-
-import numpy as np
 
 from visavis.evaluation.choice import dominated_by, worth_of
 from visavis.evaluation.figures import ModelStudy, TaskStudy
@@ -114,8 +113,8 @@ def _chart(task: TaskStudy, cost: str, known: list[tuple[ModelStudy, Estimate, f
         cost,
         points,
         tuple((x(at), y(value)) for at, value in _frontier(best)),
-        tuple((x(at), f"{at:.0f}") for at in np.linspace(0, most, 5)),
-        tuple((y(value), f"{value:.2f}") for value in np.linspace(low, high, 5)),
+        tuple((x(at), text) for at, text in ticks(0.0, most)),
+        tuple((y(value), text) for value, text in ticks(low, high)),
     )
 
 
@@ -138,6 +137,16 @@ def _with_names(points: Iterable[Point]) -> tuple[Point, ...]:
         taken.append((start, start + width, name_y))
         placed.append(replace(point, name_y=name_y))
     return tuple(placed)
+
+
+def ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Return three to seven round numbers in a range, with their texts."""
+    rough = (high - low) / 4
+    power = math.floor(math.log10(rough))
+    step = next(k for k in (1, 2, 2.5, 5, 10) if k * 10**power >= rough) * 10**power
+    decimals = max(0, -power + (step / 10**power == 2.5))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
 
 
 def _frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

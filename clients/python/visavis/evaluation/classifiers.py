@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -50,6 +50,18 @@ class _Classifiers:
     @property
     def others(self) -> list[Model]:
         return [model for model in self.models if model.name != self.baseline.name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """Whether two models' first classes are the same, by path.
+
+    unknown, unknown_there: pictures that are left out, as the other lacks the first class.
+    """
+
+    values: dict[str, bool]
+    unknown: int
+    unknown_there: int
 
 
 def classifiers(
@@ -130,31 +142,39 @@ def _difference(
 def _pair(all_: _Classifiers, model: Model) -> Pair:
     baseline = all_.baseline
     shared = SharedClasses(model, baseline)
-    agreement = proportion(np.array(list(_same(all_, model).values()), np.float64))
-    both = _on_both(all_, model, baseline)
-    if both is None:
-        return Pair(model.name, baseline.name, agreement, unknown=shared.unknown)
-    return Pair(
+    same = _same(all_, model)
+    pair = Pair(
         model.name,
         baseline.name,
-        agreement,
-        "top1",
-        difference_of_means(*both).within(-1.0, 1.0),
-        changes(both[0] > 0, both[1] > 0),
-        shared.unknown,
+        proportion(np.array(list(same.values.values()), np.float64)),
+        unknown=shared.unknown,
+        unknown_here=same.unknown,
+        unknown_in_baseline=same.unknown_there,
+    )
+    both = _on_both(all_, model, baseline)
+    if both is None:
+        return pair
+    return replace(
+        pair,
+        metric="top1",
+        difference=difference_of_means(*both).within(-1.0, 1.0),
+        changes=changes(both[0] > 0, both[1] > 0),
     )
 
 
-def _same(all_: _Classifiers, model: Model) -> dict[str, bool]:
+def _same(all_: _Classifiers, model: Model) -> _Same:
     """Return for each picture whether a model's first class is the baseline's."""
     ours, theirs = (runs_of(one, all_.answers) for one in (model, all_.baseline))
     shared = SharedClasses(model, all_.baseline)
-    same = {}
+    same: dict[str, bool] = {}
+    unknown = unknown_there = 0
     for path in ours.keys() & theirs.keys():
         here, there = shared.ours(ours[path].classes[0]), shared.theirs(theirs[path].classes[0])
+        unknown += here is None
+        unknown_there += there is None
         if here is not None and there is not None:
             same[path] = here == there
-    return same
+    return _Same(same, unknown, unknown_there)
 
 
 def _classes(all_: _Classifiers) -> list[Slice]:
@@ -176,7 +196,7 @@ def _classes(all_: _Classifiers) -> list[Slice]:
 def _slices(all_: _Classifiers, found: Parts) -> list[Slice]:
     if any(all_.right.values()):
         return sliced(found, "top1", lambda paths: _measured(all_, paths))
-    same = {model.name: _same(all_, model) for model in all_.others}
+    same = {model.name: _same(all_, model).values for model in all_.others}
 
     def agreements(paths: frozenset[str]) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
         figures = {}

@@ -186,7 +186,7 @@ def _each(comparison: Comparison) -> Iterator[ModelAnswer]:
 
 def _picture_answers(path: str, comparison: Comparison) -> PictureAnswers:
     size = comparison.image_size
-    # The picture is decoded once, for all models.
+    # A server decodes a picture once for all its models; a peer tells its own time.
     decode_ms = comparison.timings.decode_ms
     runs = {answer.served_by.model: _run(answer, decode_ms) for answer in _each(comparison)}
     return PictureAnswers(path, size.width, size.height, runs)
@@ -205,4 +205,5 @@ def _run(answer: ModelAnswer, decode_ms: float) -> ModelRun:
 def _stages(timings: Timings | None, decode_ms: float) -> dict[str, float]:
     if timings is None:
         return {}
-    return {"decode_ms": decode_ms} | {name: getattr(timings, name) for name in _STAGES}
+    own = {name: getattr(timings, name) for name in _STAGES}
+    return {"decode_ms": timings.decode_ms or decode_ms} | own

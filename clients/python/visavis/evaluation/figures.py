@@ -103,7 +103,8 @@ class Pair:
 
     agreement: share of pictures with the same best class; of detectors, the mean F1 of their
     boxes. difference: of the metric, top-1 or mAP50-95; None without truth. unknown: classes
-    that only one of both knows; they do not count.
+    that only one of both knows; they do not count. unknown_here, unknown_in_baseline: best
+    classes, or boxes, of each that the other lacks, and that are left out of the agreement.
     """
 
     model: str
@@ -113,6 +114,8 @@ class Pair:
     difference: Estimate | None = None
     changes: Changes | None = None
     unknown: int = 0
+    unknown_here: int = 0
+    unknown_in_baseline: int = 0
 
     @property
     def verdict(self) -> Verdict | None:

@@ -21,7 +21,13 @@ from visavis.evaluation.tables import (
     stages_table,
     thresholds_table,
 )
-from visavis.evaluation.words import DIMENSIONS, chance_sentence, points, verdicts
+from visavis.evaluation.words import (
+    DIMENSIONS,
+    chance_sentence,
+    points,
+    unknown_sentences,
+    verdicts,
+)
 
 SCHEMA_VERSION: Final = 1
 # Classes that a summary lists, of those told from zero.
@@ -112,6 +118,7 @@ def to_markdown(study: Study, checks: Sequence[Check] = ()) -> str:
         tables = (models_table, pairs_table, thresholds_table, errors_table, stages_table)
         for table in tables:
             lines += _markdown(table(task))
+        lines += [line for sentence in unknown_sentences(task) for line in ("", sentence)]
         for slices in slice_tables(task):
             if not slices.heading.startswith(DIMENSIONS["class"]):
                 lines += _markdown(slices)
@@ -224,6 +231,8 @@ def _pair(pair: Pair) -> dict[str, Any]:
             }
         ),
         "unknown_classes": pair.unknown,
+        "unknown_here": pair.unknown_here,
+        "unknown_in_baseline": pair.unknown_in_baseline,
     }
     if pair.difference is not None and pair.changes is not None:
         fields |= {

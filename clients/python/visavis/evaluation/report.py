@@ -20,7 +20,7 @@ from visavis.evaluation.gate import Check
 from visavis.evaluation.heat import heat
 from visavis.evaluation.slices import MOST_FOLDERS
 from visavis.evaluation.tables import Pictures, Table
-from visavis.evaluation.words import chance_sentence, verdicts
+from visavis.evaluation.words import chance_sentence, unknown_sentences, verdicts
 
 
 def html(
@@ -86,6 +86,7 @@ def _task(
         "heats": [one for one in map(heat, task.models) if one is not None],
         "slices": [(table, _is_long(table)) for table in slices],
         "chance": chance_sentence(task),
+        "unknown": list(unknown_sentences(task)),
         "folders_left_out": task.folders_left_out,
         "most_folders": MOST_FOLDERS,
         "gallery": shown,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from visavis.agreement import KNOWN_LABEL_SETS
 from visavis.cards import Model
 from visavis.dataset.names import ClassNames
 from visavis.evaluation.boxes import Boxes
@@ -15,7 +16,8 @@ class SharedClasses:
 
     def __init__(self, model: Model, baseline: Model) -> None:
         ours, theirs = model.label_set, baseline.label_set
-        if ours.labels == theirs.labels or (ours.name == theirs.name and ours.size == theirs.size):
+        named = ours.name == theirs.name and ours.name in KNOWN_LABEL_SETS
+        if ours.labels == theirs.labels or (named and ours.size == theirs.size):
             self._ours = {k: k for k in range(ours.size)}
         else:
             names = ClassNames(theirs.labels)

@@ -26,7 +26,6 @@ def study(
     """
     failures = {one.path: one.failure for one in answers if one.failure}
     answered = [one for one in answers if not one.failure]
-    found = parts(answered, brightness or {})
     tasks = []
     for task in Task:
         capable = [model for model in models if task in model.tasks]
@@ -34,6 +33,9 @@ def study(
             names = [model.name for model in capable]
             first = capable[names.index(baseline)] if baseline in names else capable[0]
             known = truths.get(task, {})
+            # Pictures without truth say nothing about accuracy.
+            counted = [one for one in answered if not known or one.path in known]
+            found = parts(counted, brightness or {})
             build = detectors if task is Task.DETECTION else classifiers
             tasks.append(build(capable, first, answered, known, found, costs or {}))
     return Study(len(answers), failures, tuple(tasks))

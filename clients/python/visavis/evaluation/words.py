@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from visavis.agreement import left_out
 from visavis.cards import Task
 from visavis.evaluation.figures import ModelStudy, Pair, Study, TaskStudy, chance
 from visavis.evaluation.statistics import Estimate, Verdict
@@ -45,6 +46,14 @@ def chance_sentence(task: TaskStudy) -> str:
         f"{of} by slice, {all_.told} {'are' if all_.told != 1 else 'is'} told from zero; "
         f"up to {all_.by_chance:.1f} would be by chance alone if the models were equal."
     )
+
+
+def unknown_sentences(task: TaskStudy) -> Iterator[str]:
+    """Yield a sentence for each model whose agreement leaves answers out."""
+    for pair in task.pairs:
+        if pair.unknown_here or pair.unknown_in_baseline:
+            left = left_out(pair.baseline, pair.unknown_here, pair.unknown_in_baseline)
+            yield f"{pair.model}: {left}"
 
 
 def _speed(model: ModelStudy, baseline: ModelStudy) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any, Final
 
+from google.protobuf import json_format
+from visavis.v1 import vision_pb2
+
 from visavis_server.api.inference import grpc_service_pb2 as pb
 from visavis_server.api.inference.parameters import Parameters, number, truth, whole
 from visavis_server.api.inference.views import TensorSpec, TensorView, View
@@ -14,6 +17,8 @@ from visavis_server.runtime.scheduling.scheduler import Statistics
 from visavis_server.telemetry.histograms import Histogram
 
 PLATFORM: Final = "onnxruntime_onnx"
+CARD: Final = "visavis.card"
+"""The parameter of a configuration that holds the card, as GetModel returns it, in JSON."""
 
 # The stride that ultralytics assumes if a model has none.
 _STRIDE: Final = 32
@@ -77,8 +82,10 @@ def tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata
     )
 
 
-def model_config(name: str, model: ServedModel, view: View) -> pb.ModelConfig:
-    """Return the configuration of one view of a model."""
+def model_config(
+    name: str, model: ServedModel, view: View, card: vision_pb2.Model
+) -> pb.ModelConfig:
+    """Return the configuration of one view of a model. card: with labels and receipt."""
     on_device = model.plan.runs_on == "device"
     kinds = pb.ModelInstanceGroup.Kind
     config = pb.ModelConfig(
@@ -105,6 +112,9 @@ def model_config(name: str, model: ServedModel, view: View) -> pb.ModelConfig:
         default_model_filename="model.onnx",
     )
     config.parameters["metadata"].string_value = repr(_ultralytics_metadata(model))
+    config.parameters[CARD].string_value = json_format.MessageToJson(
+        card, indent=None, ensure_ascii=False
+    )
     return config
 
 

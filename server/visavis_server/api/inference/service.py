@@ -15,6 +15,7 @@ from visavis_server.api.inference import messages as inference_messages
 from visavis_server.api.inference import tensors
 from visavis_server.api.inference.ordered_stream import in_order
 from visavis_server.api.inference.views import IMAGE_VIEW, ImageView, TensorView, View, classified
+from visavis_server.api.vision.cards import model_card
 from visavis_server.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -128,9 +129,13 @@ class InferenceService:
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: Context
     ) -> pb.ModelConfigResponse:
-        """Return a model's configuration in Triton's format."""
+        """Return a model's configuration in Triton's format, with its card as a parameter."""
         model, view = self._find(request.name, request.version)
-        config = inference_messages.model_config(request.name, model, view)
+        card = model_card(model, self._models.repository.versions(model.name), whole=True)
+        # In a thread: a card may hold 32,768 labels.
+        config = await asyncio.to_thread(
+            inference_messages.model_config, request.name, model, view, card
+        )
         return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(
