@@ -1,9 +1,9 @@
 """`make lock`: pins everything that a deployed server needs, by version and hash.
 
-Writes requirements.txt, with ONNX Runtime's GPU build, requirements-cuda.txt, which adds the CUDA and
-cuDNN libraries that it needs, and requirements-cpu.txt, with the small build: for Linux and the
-Python that runs this. All have the OpenCV without windows, which needs no graphics libraries. The
-versions are those that the tests last passed with, where those say.
+Writes requirements.txt, with ONNX Runtime's GPU build, requirements-cuda.txt, with that build and
+the libraries of CUDA, and requirements-cpu.txt, with the small build: for Linux and the Python that
+runs this. All have OpenCV without windows, which needs no graphics libraries. The versions are
+those that the tests last passed with, where those say.
 """
 
 import re
