@@ -30,11 +30,9 @@ class Engine:
     @staticmethod
     def confined() -> tuple[str, ...]:
         """Return the options of a container that can do as little as Kubernetes allows."""
-        # The limits of this process: raising them needs a right that sandboxes lack.
-        limits = ("--ulimit", "host")
         return (
             *("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"),
-            *("--network=host", *limits),
+            *("--network=host", "--ulimit=host"),
         )
 
     def import_tree(self, tree: Path, name: str, machine: str) -> None:
@@ -60,8 +58,12 @@ class Engine:
         yield from ("--storage-driver", "overlay")
 
     def _podman(self) -> list[str]:
+        # Limits of its own would need a right that sandboxes lack.
+        configuration = self.folder / "containers.conf"
+        configuration.write_text("[containers]\ndefault_ulimits = []\n", "utf-8")
         # crun refuses machines that have both versions of cgroups.
-        return ["podman", *self._storage(), "--cgroup-manager=cgroupfs", "--runtime=runc"]
+        podman = ("env", f"CONTAINERS_CONF={configuration}", "podman")
+        return [*podman, *self._storage(), "--cgroup-manager=cgroupfs", "--runtime=runc"]
 
 
 def _json(path: Path) -> dict[str, list[dict[str, str]]]:

@@ -18,13 +18,13 @@ def debian(folder: Path, name: str, machine: str, *packages: str) -> Path:
     cache = folder / "packages"
     cache.mkdir(exist_ok=True)
     is_foreign = machine != output("dpkg", "--print-architecture").strip()
-    output(
-        *("debootstrap", "--variant=minbase", f"--arch={machine}", f"--cache-dir={cache}"),
-        *(f"--include={','.join(packages)}", *(["--foreign"] if is_foreign else [])),
-        *(_RELEASE, str(tree), _site()),
-    )
+    options = ["--variant=minbase", f"--arch={machine}", f"--cache-dir={cache}"]
+    options += [f"--include={','.join(packages)}", *(["--foreign"] if is_foreign else [])]
+    # In a namespace of its own: what is mounted in the folder goes with it.
+    private = ("unshare", "--mount")
+    output(*private, "debootstrap", *options, _RELEASE, tree, _site())
     if is_foreign:
-        output("chroot", tree, "/debootstrap/debootstrap", "--second-stage")
+        output(*private, "chroot", tree, "/debootstrap/debootstrap", "--second-stage")
     for unneeded in ("var/lib/apt/lists", "var/cache/apt", "usr/share/doc", "usr/share/locale"):
         shutil.rmtree(tree / unneeded, ignore_errors=True)
     shutil.copy("/etc/resolv.conf", tree / "etc")

@@ -11,10 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-# Windows has none of these, and no masks of signals.
-_IGNORED: tuple[signal.Signals, ...] = (
-    () if sys.platform == "win32" else (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-)
+_IGNORED: tuple[signal.Signals, ...] = ()
+if sys.platform != "win32":  # It has none of these, and no masks of signals.
+    _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # A separate marker, because glibc removes GLIBC_TUNABLES from programs with elevated privileges.
 _STARTED_AGAIN = "_VISAVIS_STARTED_AGAIN"
 _LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
