@@ -56,12 +56,13 @@ def test_the_units_exposure_is_within_the_limit_that_is_stated(tmp_path: Path) -
     assert f"at most {_EXPOSURE} of 10" in page
 
 
-def test_systemd_waits_longer_than_the_server_drains() -> None:
+def test_systemd_waits_for_the_drain_and_disturbs_no_worker() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(_UNIT)
     drain_s = Settings.model_fields["grace_s"].default + 2
     assert float(unit["Service"]["TimeoutStopSec"]) > drain_s
+    assert unit["Service"]["KillMode"] == "mixed"
 
 
 def test_the_settings_file_is_valid_and_says_which_values_are_no_defaults() -> None:
