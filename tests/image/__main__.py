@@ -1,0 +1,142 @@
+"""Builds the image on a small Debian, runs it as Kubernetes would, and asks it about a picture.
+
+Needs root, and Debian's debootstrap, buildah, podman and runc; for another machine's image also
+qemu-user-static. The wheels must be in dist/: make wheels.
+"""
+
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated
+from urllib.request import urlopen
+
+import typer
+
+from tests.faults.process import free_port
+from tests.server import graphs
+from tests.server.pictures import RED, plain
+
+from .engine import Engine, output
+from .sources import debian, pip_configuration
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "localhost/visavis"
+TOOLS = ("debootstrap", "buildah", "podman", "runc")
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+MOST_BYTES = 250_000_000
+
+
+def main(
+    machine: Annotated[str, typer.Option(help="amd64 or arm64.")] = "",
+    models: Annotated[Path | None, typer.Option(help="The models to serve.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="The picture to ask about.")] = None,
+    image: Annotated[str, typer.Option(help="An image to run, instead of building one.")] = "",
+    folder: Annotated[Path | None, typer.Option(help="Keep the images here.")] = None,
+) -> None:
+    """Build the image, run it and ask it."""
+    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
+        sys.exit(f"missing: apt-get install {' '.join(missing)}")
+    machine = machine or MACHINES[platform.machine()]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = folder or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        engine = Engine(work)
+        if not image:
+            image = f"{IMAGE}:{machine}"
+            build(engine, work, image, machine)
+        size = engine.compressed_bytes(image)
+        print(f"image        {size / 1e6:.0f} MB compressed")
+        assert size < MOST_BYTES, "it has outgrown its limit"
+        if models is None or picture is None:
+            models, picture = tiny(work)
+        ask(engine, image, models, picture)
+
+
+def build(engine: Engine, work: Path, image: str, machine: str) -> None:
+    """Build the image on two small Debians: the builder's has pip."""
+    for name, packages in {"base": ("python3",), "builder": ("python3", "python3-pip")}.items():
+        tree = debian(work, f"{name}-{machine}", machine, *packages)
+        engine.import_tree(tree, f"localhost/{name}:{machine}", machine)
+        shutil.rmtree(tree)
+    secret = work / "pip.conf"
+    volumes = [f"--volume={path}:{path}:ro" for path in pip_configuration(secret)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    revision = output("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
+    begin = time.monotonic()
+    engine.buildah(
+        *("build", "--quiet", "--isolation=chroot", f"--platform=linux/{machine}", *volumes),
+        *(f"--secret=id=pip,src={secret}", f"--build-arg=BASE=localhost/base:{machine}"),
+        *(f"--build-arg=BUILDER=localhost/builder:{machine}", f"--build-arg=REVISION={revision}"),
+        *(f"--build-arg=VERSION={project['version']}", f"--file={ROOT / 'deploy/Containerfile'}"),
+        *(f"--tag={image}", str(ROOT)),
+    )
+    print(f"built        in {time.monotonic() - begin:.0f} s")
+
+
+def tiny(work: Path) -> tuple[Path, Path]:
+    """Return a folder with two small models, and a picture."""
+    models, picture = work / "models", work / "red.png"
+    for name in ("colors", "others"):
+        contents, _ = graphs.export(graphs.classifier(), graphs.classifier_document(name=name))
+        if not (models / name).exists():
+            graphs.put(models, name, 1, contents)
+    picture.write_bytes(plain(RED, 64, 64))
+    return models, picture
+
+
+def ask(engine: Engine, image: str, models: Path, picture: Path) -> None:
+    """Run the image, compare a picture in it, and stop it."""
+    public = engine.started(image)
+    assert public.returncode == 1, public
+    assert "requires TLS" in public.stderr, public
+    print(f"alone        {public.stderr.strip()}")
+    ports = {name: f"127.0.0.1:{free_port()}" for name in ("GRPC", "HTTP")}
+    variables = [f"--env=VISAVIS_{name}={address}" for name, address in ports.items()]
+    begin = time.monotonic()
+    container = engine.podman(
+        *("run", "--detach", *engine.confined(), *variables, "--memory=1g"),
+        *(f"--volume={models.absolute()}:/models:ro", f"--volume={picture.absolute()}:/picture:ro"),
+        image,
+    ).strip()
+    try:
+        while not is_ready(ports["HTTP"]):
+            log = engine.podman("logs", container)
+            assert time.monotonic() - begin < 600, log
+            time.sleep(0.1)
+        print(f"ready        {time.monotonic() - begin:.1f} s after podman run")
+        inside = ("exec", container, "visavis")
+        server = ("--server", ports["GRPC"])
+        print(engine.podman(*inside, "compare", "/picture", *server))
+        stats = json.loads(engine.podman("stats", "--no-stream", "--format=json", container))
+        print(f"memory       {stats[0]['mem_usage']}")
+        sbom = engine.podman("exec", container, "cat", "/opt/visavis/sbom.cdx.json")
+        names = {component["name"] for component in json.loads(sbom)["components"]}
+        assert {"visavis-server", "onnxruntime", "opencv-python-headless"} <= names
+        assert not names & {"torch", "ultralytics", "opencv-python", "pip"}
+        print(f"contents     {len(names)} packages of Python, in /opt/visavis/sbom.cdx.json")
+        engine.podman("stop", "--time=40", container)
+        code = engine.podman("inspect", "--format={{.State.ExitCode}}", container).strip()
+        print(f"stopped      exit code {code}")
+        assert code == "0"
+    finally:
+        engine.podman("rm", "--force", container)
+
+
+def is_ready(address: str) -> bool:
+    """Return True if the server is ready to receive requests."""
+    try:
+        with urlopen(f"http://{address}/readyz", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:  # it does not listen yet, or answers 503
+        return False
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -1,0 +1,57 @@
+"""Where this machine finds packages, for builds in containers: Debian's, Python's."""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from configparser import RawConfigParser
+from pathlib import Path
+
+from .engine import output
+
+_RELEASE = "bookworm"  # its Python is 3.11, the one that the tests run with
+
+
+def debian(folder: Path, name: str, machine: str, *packages: str) -> Path:
+    """Install a small Debian into a folder; machine: as Debian calls it."""
+    tree = folder / name
+    cache = folder / "packages"
+    cache.mkdir(exist_ok=True)
+    is_foreign = machine != output("dpkg", "--print-architecture").strip()
+    options = ["--variant=minbase", f"--arch={machine}", f"--cache-dir={cache}"]
+    options += [f"--include={','.join(packages)}", *(["--foreign"] if is_foreign else [])]
+    # In a namespace of its own: what is mounted in the folder goes with it.
+    private = ("unshare", "--mount")
+    output(*private, "debootstrap", *options, _RELEASE, tree, _site())
+    if is_foreign:
+        output(*private, "chroot", tree, "/debootstrap/debootstrap", "--second-stage")
+    for unneeded in ("var/lib/apt/lists", "var/cache/apt", "usr/share/doc", "usr/share/locale"):
+        shutil.rmtree(tree / unneeded, ignore_errors=True)
+    shutil.copy("/etc/resolv.conf", tree / "etc")
+    return tree
+
+
+def _site() -> str:
+    """Return the address of this machine's Debian archive."""
+    sites = output("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages")
+    return next(site for site in sites.split() if site.rstrip("/").endswith("/debian"))
+
+
+def pip_configuration(file: Path) -> Iterator[Path]:
+    """Write this machine's settings of pip into a file, and yield the folders that they name."""
+    settings = dict(
+        re.findall(
+            r"^[\w:]+\.([\w-]+)='(.*)'$",
+            output(sys.executable, "-m", "pip", "config", "list"),
+            re.MULTILINE,
+        )
+    )
+    configuration = RawConfigParser()
+    configuration["global"] = settings
+    with file.open("w", encoding="utf-8") as out:
+        configuration.write(out)
+    paths = {
+        Path(word.removeprefix("file://")) for value in settings.values() for word in value.split()
+    }
+    # An index links to files beside it: /opt/index for /opt/index/simple.
+    yield from {Path(*path.parts[:3]) for path in paths if path.is_absolute() and path.exists()}
