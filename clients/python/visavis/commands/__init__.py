@@ -45,6 +45,7 @@ _COMMANDS: dict[str, tuple[str, type[TyperCommand]]] = {
     "export": ("Export", PassedOn),
     "verify": ("Export", PassedOn),
     "serve": ("Serve", PassedOn),
+    "pull": ("Serve", PassedOn),
     "token": ("Serve", PassedOn),
     "tune": ("Serve", PassedOn),
     "classify": ("Ask", Explained),
