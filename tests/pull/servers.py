@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Mapping
@@ -42,8 +43,8 @@ class LocalServer:
     """Runs a server for as long as the context lasts.
 
     requests: all of them. sent: bytes of models. cuts: for each of the next responses with a model,
-    after how many bytes the connection is closed. stalls: if set, a response with a model stops
-    there until `go_on` is set. resumes: whether ranges are understood. down: the status of every
+    after how many bytes the connection is closed. stalls: if set, each further response with a
+    model stops there until `go_on` is set. resumes: whether ranges are understood. down: the status of every
     answer, if not 0.
     """
 
@@ -126,10 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece[: cut - start])
                 self.owner.sent += cut - start
                 self.close_connection = True
-                self.connection.close()
+                # What was written arrives, and nothing more.
+                self.connection.shutdown(socket.SHUT_WR)
                 return
             stalls = self.owner.stalls
-            if is_model and stalls is not None and start >= stalls:
+            if is_model and cut is None and stalls is not None and start >= stalls:
                 self.owner.go_on.wait(60)
                 self.close_connection = True
                 return

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -22,8 +23,18 @@ BUCKET = "models-of-tests"
 class Store:
     """A store at an address; variables: how the libraries find it."""
 
-    def __init__(self, address: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, address: str, variables: Mapping[str, str], folder: Path) -> None:
         self.address, self.variables = address, dict(variables)
+        self._log = folder / "server.log"
+
+    def forget(self) -> None:
+        """Count requests from here on."""
+        self._seen = len(self._log.read_text("utf-8").splitlines())
+
+    def requests(self) -> list[str]:
+        """Return the lines of the log since `forget`, without their colours."""
+        lines = self._log.read_text("utf-8").splitlines()[self._seen :]
+        return [re.sub(r"\x1b\[\d+m", "", line).strip("\0") for line in lines]
 
     def ask(
         self,
@@ -82,7 +93,7 @@ def moto(folder: Path) -> Iterator[S3]:
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, folder, f"http://{address}/moto-api/"):
         keys = {"AWS_ACCESS_KEY_ID": "id-of-tests", "AWS_SECRET_ACCESS_KEY": "SECRET-of-tests"}
-        store = S3(address, {"AWS_ENDPOINT_URL": f"http://{address}", **keys})
+        store = S3(address, {"AWS_ENDPOINT_URL": f"http://{address}", **keys}, folder)
         store.ask("PUT", f"/{BUCKET}")
         yield store
 
@@ -95,7 +106,7 @@ def google(folder: Path) -> Iterator[Google]:
     program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
     command = [program, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory"]
     with _running(command, folder, f"http://{address}/storage/v1/b?project=tests"):
-        store = Google(address, {"STORAGE_EMULATOR_HOST": f"http://{address}"})
+        store = Google(address, {"STORAGE_EMULATOR_HOST": f"http://{address}"}, folder)
         body = json.dumps({"name": BUCKET}).encode()
         store.ask("POST", "/storage/v1/b?project=tests", body, Content_Type="application/json")
         yield store
@@ -111,7 +122,7 @@ def docker_registry(program: str, folder: Path) -> Iterator[DockerRegistry]:
     # JSON is YAML.
     settings.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
     with _running([program, "serve", str(settings)], folder, f"http://{address}/v2/"):
-        yield DockerRegistry(address, {})
+        yield DockerRegistry(address, {}, folder)
 
 
 @contextmanager

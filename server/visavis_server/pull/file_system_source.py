@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from visavis_server.pull.errors import (
-    InvalidSource,
-    LibraryMissing,
-    PullError,
-    PullFailed,
-    SourceUnreachable,
-)
+from visavis_server.pull.errors import InvalidSource, PullError, PullFailed, SourceUnreachable
 from visavis_server.pull.layout import Collector
 from visavis_server.pull.redaction import redacted
 from visavis_server.pull.source import BLOCK_BYTES, Entry, Listing, Restart, Wanted
+from visavis_server.pull.translation import (
+    first_line,
+    is_denied,
+    is_transient,
+    missing,
+    status_of,
+)
 
 # The module that each scheme needs beside fsspec.
 LIBRARIES: Final = {
@@ -36,8 +37,7 @@ _TAGS: Final = (
     *("ETag", "etag", "blob_id", "md5Hash", "generation", "content_md5"),
     *("LastModified", "last_modified", "Last-Modified", "mtime"),
 )
-# Words in the names of the libraries' errors, which have no base in common.
-_NO_CREDENTIALS: Final = re.compile(r"Credential|Authenticat|Gated|RefreshError")
+_CREDENTIALS: Final = re.compile(r"Credential|Authenticat|Gated|RefreshError")
 _UNREACHABLE: Final = re.compile(
     r"Connect|Timeout|Transport|Network|Protocol|Payload|IncompleteRead|Endpoint|ServiceRe"
 )
@@ -151,28 +151,18 @@ class FileSystemSource:
             raise self._error(what, error) from None
 
     def _error(self, what: str, error: Exception) -> PullError:
-        names = " ".join(kind.__name__ for kind in type(error).__mro__)
-        status = _status(error)
-        text = redacted(f"{what}: {str(error) or type(error).__name__}")
+        text = redacted(f"{what}: {first_line(error)}")
+        status = status_of(error)
         if isinstance(error, ImportError):
             return missing(self._scheme, error.name or self._library)
         if isinstance(error, FileNotFoundError) or status == 404:
             return PullFailed(f"{text}; check that it exists, and that it may be listed")
-        if isinstance(error, PermissionError) or status in (401, 403) or _is_denied(names):
+        if is_denied(error):
             hint = _CREDENTIALS.get(self._library)
-            return PullFailed(f"access denied: {text}" + (hint and f"; give {hint}" or ""))
-        transient = isinstance(error, OSError) or bool(_UNREACHABLE.search(names))
-        if transient or status == 429 or (status or 0) >= 500:
+            return PullFailed(f"access denied: {text}" + (f"; give {hint}" if hint else ""))
+        if is_transient(error):
             return SourceUnreachable(f"no usable answer: {text}")
         return PullFailed(f"{text} ({type(error).__name__})")
-
-
-def missing(scheme: str, module: str | None) -> LibraryMissing:
-    """Return the error for a library that is not installed."""
-    return LibraryMissing(
-        f"{scheme}:// needs the module {module}, which is not installed; install it: "
-        "pip install 'visavis-server[pull]'"
-    )
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -188,10 +178,6 @@ def _is_folder(info: Mapping[str, Any]) -> bool:
     return info.get("type") == "directory" and not info.get("islink")
 
 
-def _is_denied(names: str) -> bool:
-    return bool(_NO_CREDENTIALS.search(names))
-
-
 def _tag(info: Mapping[str, Any]) -> str:
     """Return what changes when a file's contents do."""
     found = next((f"{key}={info[key]}" for key in _TAGS if info.get(key)), "")
@@ -204,14 +190,3 @@ def _sha256(info: Mapping[str, Any]) -> str:
     lfs = info.get("lfs")
     text = str(lfs.get("sha256") or lfs.get("oid") or "") if isinstance(lfs, Mapping) else ""
     return text if re.fullmatch(r"[0-9a-f]{64}", text) else ""
-
-
-def _status(error: Exception) -> int | None:
-    """Return the HTTP status of a library's error, if it has one."""
-    response = getattr(error, "response", None)
-    for holder in (error, response):
-        for name in ("status_code", "status", "code"):
-            value = getattr(holder, name, None)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-    return None

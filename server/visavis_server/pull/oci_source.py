@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from visavis_server.names import NAME_RULE
 from visavis_server.pull.errors import InvalidSource, PullError, PullFailed, SourceUnreachable
-from visavis_server.pull.file_system_source import missing
+from visavis_server.pull.translation import first_line, is_transient, missing
 from visavis_server.pull.layout import Collector
 from visavis_server.pull.redaction import redacted
 from visavis_server.pull.source import Entry, Listing, Restart, Wanted
@@ -66,6 +67,9 @@ class OciSource:
             if annotations.get(_UNPACK) == "true":
                 found.pass_over(title, "it is a packed folder; push files: NAME/VERSION/model.onnx")
                 continue
+            if title.startswith("/"):
+                found.pass_over(title, NAME_RULE)
+                continue
             if not title or not found.enters_model(name, is_folder=bool(slash)):
                 continue
             version, slash, file = rest.partition("/")
@@ -86,7 +90,9 @@ class OciSource:
                 )
                 if offset and not (response.status_code == 206 and starts):
                     raise Restart
-                yield from response.iter_content(_CHUNK_BYTES)
+                # Of a cut connection, read1 returns all that arrived.
+                while chunk := response.raw.read1(_CHUNK_BYTES):
+                    yield chunk
 
     def tag(self, entry: Entry) -> str:
         """Return the tag that a file has now: layers are named by their contents."""
@@ -152,9 +158,11 @@ class OciSource:
         except (PullError, Restart):
             raise
         except Exception as error:  # noqa: BLE001  of oras, requests and urllib3
-            text = redacted(f"{what}: {str(error) or type(error).__name__}")
-            if isinstance(error, OSError):  # all of requests' are
+            text = redacted(f"{what}: {first_line(error)}")
+            if is_transient(error):
                 raise SourceUnreachable(f"no usable answer: {text}") from None
+            if "request for authentication" in text:  # oras has no credentials to send
+                raise self._refusal(401) from None
             raise PullFailed(text) from None
 
 
