@@ -1,6 +1,7 @@
 """Models as an artifact in an OCI registry: one layer for each file, titled NAME/VERSION/FILE."""
 
 import hashlib
+import inspect
 import ipaddress
 import json
 import re
@@ -25,6 +26,10 @@ _UNPACK: Final = "io.deis.oras.content.unpack"
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 # The specification asks registries to accept at least 4 MiB.
 _MAX_MANIFEST_BYTES: Final = 4 << 20
+_REFERENCE: Final = re.compile(
+    r"oci://(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\]|[\w-]+(?=:))(:[0-9]{1,5})?"
+    r"(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
+)
 _CHUNK_BYTES: Final = 256 << 10
 _CONNECT_S, _READ_S = 10.0, 60.0
 
@@ -43,13 +48,12 @@ class OciSource:
         except ImportError as error:
             raise missing("oci", error.name or "oras") from None
         self.name = redacted(url)
-        try:
-            self._container = Container(url.removeprefix("oci://"))
-        except Exception:  # noqa: BLE001  the library raises ValueError and its own
+        if not _REFERENCE.fullmatch(url):
             raise InvalidSource(
                 f"{self.name} must be oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY"
                 "@sha256:DIGEST"
-            ) from None
+            )
+        self._container = Container(url.removeprefix("oci://"))
         host = str(self._container.registry)
         self._registry = Registry(insecure=_is_loopback(host))
         self._registry.session.mount("https://", _adapter())
@@ -131,7 +135,9 @@ class OciSource:
     def _asked(self, path: str, headers: Mapping[str, str]) -> Iterator[Any]:
         """Yield the streamed response to a GET; raises PullError for an error's status."""
         url = f"{self._registry.prefix}://{path}"
-        response = self._registry.do_request(url, "GET", headers=dict(headers), stream=True)
+        # Without oras' own attempts, which take two minutes.
+        ask = inspect.unwrap(type(self._registry).do_request)
+        response = ask(self._registry, url, "GET", headers=dict(headers), stream=True)
         try:
             if response.status_code >= 400 and not (response.status_code == 416 and "Range" in headers):
                 raise self._refusal(response.status_code)
@@ -159,10 +165,11 @@ class OciSource:
             raise
         except Exception as error:  # noqa: BLE001  of oras, requests and urllib3
             text = redacted(f"{what}: {first_line(error)}")
+            # oras has no credentials to send, or takes the name of a realm for a URL.
+            if isinstance(error, ValueError) and ("authentication" in text or "Invalid URL" in text):
+                raise self._refusal(401) from None
             if is_transient(error):
                 raise SourceUnreachable(f"no usable answer: {text}") from None
-            if "request for authentication" in text:  # oras has no credentials to send
-                raise self._refusal(401) from None
             raise PullFailed(text) from None
 
 
