@@ -169,13 +169,18 @@ class WebFolder(LocalServer):
 
 
 class Registry(LocalServer):
-    """The part of the OCI distribution API that a pull needs, with a token where one is set."""
+    """The part of the OCI distribution API that a pull needs.
 
-    def __init__(self, token: str = "") -> None:
+    password: in Base64, if one is required. tokens: those that are valid, if the password is to be
+    exchanged for one first, at /token.
+    """
+
+    def __init__(self, password: str = "") -> None:
         super().__init__()
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
-        self.token = token
+        self.password = password
+        self.tokens: set[str] | None = None
 
     def push(self, tag: str, files: Mapping[str, bytes], **annotations: str) -> str:
         """Store an artifact, and return its digest."""
@@ -200,8 +205,8 @@ class Registry(LocalServer):
         return digest
 
     def answer(self, asked: Asked) -> Answer:
-        if self.token and asked.headers.get("Authorization") != f"Basic {self.token}":
-            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="tests"'})
+        if refusal := self._refusal(asked):
+            return refusal
         found = re.fullmatch(r"/v2/zoo/(manifests|blobs)/(.+)", asked.path)
         if found and found[1] == "manifests" and found[2] in self.manifests:
             kind = "application/vnd.oci.image.manifest.v1+json"
@@ -209,6 +214,22 @@ class Registry(LocalServer):
         if found and found[1] == "blobs" and found[2] in self.blobs:
             return Answer(body=self.blobs[found[2]], contents=True)
         return Answer(404)
+
+    def _refusal(self, asked: Asked) -> Answer | None:
+        sent = asked.headers.get("Authorization", "")
+        if not self.password:
+            return None
+        if self.tokens is None:
+            challenge = {"WWW-Authenticate": 'Basic realm="tests.invalid"'}
+            return None if sent == f"Basic {self.password}" else Answer(401, headers=challenge)
+        if asked.path.startswith("/token"):
+            if sent != f"Basic {self.password}":
+                return Answer(401)
+            self.tokens.add(token := f"token-{len(self.requests)}")
+            return Answer(body=json.dumps({"token": token}).encode())
+        realm = f'Bearer realm="http://{self.address}/token",service="zoo"'
+        known = sent.removeprefix("Bearer ") in self.tokens
+        return None if known else Answer(401, headers={"WWW-Authenticate": realm})
 
     def downloads(self) -> list[Asked]:
         return [a for a in self.requests if a.method == "GET" and "/blobs/" in a.path]

@@ -1,5 +1,6 @@
 """Connections that are cut, and processes that are killed, cost no byte twice."""
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,3 +173,19 @@ def test_a_file_that_changes_while_it_is_fetched_waits_for_the_next_round(
 
 def _bytes_in(parts: Path) -> int:
     return sum(part.stat().st_size for part in parts.glob("*.part"))
+
+
+def test_a_token_that_expires_while_watching_is_asked_for_again(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logins = tmp_path / "home" / ".docker" / "config.json"
+    with Registry("cm9ib3Q6U0VDUkVU") as registry:
+        registry.tokens = set()
+        registry.push("1", {"colors/1/model.onnx": model()})
+        auths = {registry.address: {"auth": registry.password}}
+        put(logins.parent, logins.name, json.dumps({"auths": auths}).encode())
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        rounds = Rounds(open_source(f"oci://{registry.address}/zoo:1", out), Place(out), Wishes())
+        assert [outcome.state for outcome in rounds.round().outcomes] == ["fetched"]
+        registry.tokens.clear()
+        assert [outcome.state for outcome in rounds.round().outcomes] == ["unchanged"]

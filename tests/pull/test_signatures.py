@@ -38,7 +38,7 @@ def _pem(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
 def _sign(folder: Path, private: Path, tmp_path: Path) -> None:
     """Sign a version's folder as the guide says."""
     found = Surroundings.under(tmp_path / "signer")
-    key = ["--private-key", private, "--signature", folder / "model.sig"]
+    key = ["--private_key", private, "--signature", folder / "model.sig"]
     subprocess.run(
         [_PROGRAM, "sign", "key", *key, folder],
         cwd=found.elsewhere,
