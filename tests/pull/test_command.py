@@ -92,7 +92,9 @@ def test_a_registrys_password_comes_from_dockers_file_and_is_not_said(
         assert password not in (out / "colors/1/.pull.json").read_text("utf-8")
 
 
-def test_what_is_secret_in_a_url_is_noted_nowhere(web: WebFolder, command: Puller, out: Path) -> None:
+def test_what_is_secret_in_a_url_is_noted_nowhere(
+    web: WebFolder, command: Puller, out: Path
+) -> None:
     web.files = {f"zoo/{path}": contents for path, contents in _FILES.items()}
     done = command.run(f"http://robot:SECRET@{web.address}/zoo", "--out", out)
     assert done.code == 0, done.err

@@ -167,7 +167,9 @@ def test_a_file_that_changes_while_it_is_fetched_waits_for_the_next_round(
     path.write_bytes(newer)
     rounds.round()
     assert visible(out) == {}  # it was written once more
-    (outcome,) = Rounds(open_source(str(path.parents[2]), out), Place(out), Wishes()).round().outcomes
+    (outcome,) = (
+        Rounds(open_source(str(path.parents[2]), out), Place(out), Wishes()).round().outcomes
+    )
     assert visible(out) == {"colors/1/model.onnx": newer}
 
 

@@ -67,9 +67,7 @@ def test_what_is_no_model_is_refused(source: Path, out: Path, contents: bytes, w
     assert visible(out) == {}
 
 
-def test_a_refused_version_is_fetched_again_only_when_it_changes(
-    web: WebFolder, out: Path
-) -> None:
+def test_a_refused_version_is_fetched_again_only_when_it_changes(web: WebFolder, out: Path) -> None:
     web.files = {f"zoo/{COLORS}": damaged(model())}
     puller = Puller(open_source(f"http://{web.address}/zoo", out), Place(out), Wishes())
     first = _refusal(puller.round())

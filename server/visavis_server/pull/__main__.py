@@ -99,7 +99,8 @@ _MaxFailures = Annotated[
     ),
 ]
 _LogFormat = Annotated[
-    Literal["console", "json"], typer.Option(metavar="FORMAT", help="Log of --watch: console, json.")
+    Literal["console", "json"],
+    typer.Option(metavar="FORMAT", help="Log of --watch: console, json."),
 ]
 
 

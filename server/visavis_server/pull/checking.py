@@ -37,7 +37,9 @@ def check_digest(folder: Path, version: str, *, required: bool) -> str:
         raise VersionRefused(f"{version}: {why}") from None
     if document is None or document.digest is None:
         if required:
-            raise VersionRefused(f"{version}: its file states no digest, and --require-digest is set")
+            raise VersionRefused(
+                f"{version}: its file states no digest, and --require-digest is set"
+            )
         return "no digest in the file"
     if document.digest != contents.digest:
         raise VersionRefused(

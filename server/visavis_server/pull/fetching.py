@@ -35,7 +35,7 @@ def fetch(source: Source, entry: Entry, folder: Path, advance: Advance) -> Path:
         part.unlink()
         kept = 0
     advance(kept)
-    resumed = 0 < kept
+    resumed = kept > 0
     while True:
         _fill(source, entry, part, advance)
         if source.tag(entry) != entry.tag:

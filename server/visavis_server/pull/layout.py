@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from visavis_server.models.model_files import MODEL_SUFFIXES, why_no_version, version_of
+from visavis_server.models.model_files import MODEL_SUFFIXES, version_of, why_no_version
 from visavis_server.names import NAME_PATTERN, NAME_RULE
 from visavis_server.plain_text import escaped
 from visavis_server.pull.errors import PullFailed

@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 
 from visavis_server.names import NAME_RULE
 from visavis_server.pull.errors import InvalidSource, PullError, PullFailed, SourceUnreachable
-from visavis_server.pull.translation import first_line, is_transient, missing
 from visavis_server.pull.layout import Collector
 from visavis_server.pull.redaction import redacted
 from visavis_server.pull.source import Entry, Listing, Restart, Wanted
+from visavis_server.pull.translation import first_line, is_transient, missing
 
 _MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -117,7 +117,9 @@ class OciSource:
             with self._asked(url, {"Accept": ", ".join(_MANIFESTS)}) as response:
                 text = response.raw.read(_MAX_MANIFEST_BYTES + 1, decode_content=True)
         if len(text) > _MAX_MANIFEST_BYTES:
-            raise PullFailed(f"{self.name}: its manifest is larger than {_MAX_MANIFEST_BYTES} bytes")
+            raise PullFailed(
+                f"{self.name}: its manifest is larger than {_MAX_MANIFEST_BYTES} bytes"
+            )
         wanted = _DIGEST.fullmatch(str(self._container.digest or ""))
         if wanted and hashlib.sha256(text).hexdigest() != wanted[1]:
             raise PullFailed(f"{self.name}: the registry's manifest has another digest")
@@ -137,7 +139,9 @@ class OciSource:
         """Yield the streamed response to a GET; raises PullError for an error's status."""
         response = self._get(f"{self._registry.prefix}://{path}", headers)
         try:
-            if response.status_code >= 400 and not (response.status_code == 416 and "Range" in headers):
+            if response.status_code >= 400 and not (
+                response.status_code == 416 and "Range" in headers
+            ):
                 raise self._refusal(response.status_code)
             yield response
         finally:

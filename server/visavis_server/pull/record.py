@@ -73,9 +73,7 @@ def is_intact(path: Path, known: RecordedFile) -> bool:
     try:
         status = path.stat()
         same_size = status.st_size == known.size and not path.is_symlink()
-        return same_size and (
-            status.st_mtime_ns == known.mtime_ns or sha256(path) == known.sha256
-        )
+        return same_size and (status.st_mtime_ns == known.mtime_ns or sha256(path) == known.sha256)
     except OSError:
         return False
 

@@ -67,5 +67,5 @@ class Source(Protocol):
         """Return the tag that a file has now."""
 
 
-class Restart(Exception):  # noqa: N818  no error: the caller begins anew
+class Restart(Exception):
     """The source can't begin at an offset: read the file from its beginning."""
