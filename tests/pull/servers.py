@@ -44,8 +44,8 @@ class LocalServer:
 
     requests: all of them. sent: bytes of models. cuts: for each of the next responses with a model,
     after how many bytes the connection is closed. stalls: if set, each further response with a
-    model stops there until `go_on` is set. resumes: whether ranges are understood. down: the status of every
-    answer, if not 0.
+    model stops there until `go_on` is set. resumes: whether ranges are understood. down: the status
+    of every answer, if not 0.
     """
 
     def __init__(self) -> None:

@@ -258,7 +258,7 @@ def test_removed_versions_stay_unless_told_otherwise(source: Path, out: Path) ->
 def test_an_empty_source_removes_nothing(source: Path, out: Path) -> None:
     _round(source, out)
     (source / COLORS).unlink()
-    with pytest.raises(PullFailed, match="holds no NAME/VERSION/model.onnx"):
+    with pytest.raises(PullFailed, match=r"holds no NAME/VERSION/model\.onnx"):
         _round(source, out, delete=True)
     (source / "colors" / "1").rmdir()
     (source / "colors").rmdir()

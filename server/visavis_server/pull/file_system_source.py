@@ -37,10 +37,6 @@ _TAGS: Final = (
     *("ETag", "etag", "blob_id", "md5Hash", "generation", "content_md5"),
     *("LastModified", "last_modified", "Last-Modified", "mtime"),
 )
-_CREDENTIALS: Final = re.compile(r"Credential|Authenticat|Gated|RefreshError")
-_UNREACHABLE: Final = re.compile(
-    r"Connect|Timeout|Transport|Network|Protocol|Payload|IncompleteRead|Endpoint|ServiceRe"
-)
 _CREDENTIALS: Final = {
     "s3fs": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role",
     "gcsfs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",

@@ -71,9 +71,9 @@ class Place:
             if model.name.startswith(".") or model.is_symlink() or not model.is_dir():
                 continue
             for folder in sorted(model.iterdir()):
-                if version_of(folder.name) is not None and not folder.is_symlink():
-                    if record := read_record(folder):
-                        yield f"{model.name}/{folder.name}", record
+                is_version = version_of(folder.name) is not None and not folder.is_symlink()
+                if is_version and (record := read_record(folder)):
+                    yield f"{model.name}/{folder.name}", record
 
     @contextmanager
     def staging_folder(self) -> Iterator[Path]:
