@@ -7,6 +7,7 @@ import pytest
 
 from tests.pull.command import Puller
 from tests.pull.servers import Registry, WebFolder
+from tests.pull.stores import S3, moto
 
 
 @pytest.fixture
@@ -19,6 +20,13 @@ def out(tmp_path: Path) -> Path:
 def command(tmp_path: Path) -> Puller:
     """Return the command, without any variables."""
     return Puller.under(tmp_path / "client")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """Return a bucket that all tests share: each has a folder of its own in it."""
+    with moto(tmp_path_factory.mktemp("s3")) as store:
+        yield store
 
 
 @pytest.fixture

@@ -95,13 +95,17 @@ class Signatures:
         signature = folder / "model.sig"
         if not signature.exists():
             raise VersionRefused(f"{version}: it has no model.sig, and --verify-key is set")
+        # Outside of what it covers: not every signer has told the library to ignore it.
+        aside = signature.rename(folder.with_suffix(".sig"))
         try:
-            self._config().verify(folder, signature)
+            self._config().verify(folder, aside)
         except Exception as error:  # noqa: BLE001  of a stranger's file, in several libraries
             raise VersionRefused(
                 f"{version}: its signature is not valid for {self.key.name}: "
                 f"{escaped(str(error) or type(error).__name__, 200)}"
             ) from None
+        finally:
+            aside.rename(signature)
         # The signature covers the files, not the folder that they lie in.
         name, wanted = name_in(folder), version.partition("/")[0]
         if name is not None and name != wanted:
