@@ -323,6 +323,15 @@ def test_a_replaced_version_is_never_missing(
     assert not (can_exchange and missing)
 
 
+def test_two_versions_are_swapped_by_one_call(tmp_path: Path) -> None:
+    new, old = (
+        put(tmp_path, f"{name}/model.onnx", name.encode()).parent for name in ("new", "old")
+    )
+    Place(tmp_path / "models")._exchange(new, old)
+    # Two renames would leave no folder at the old place for a moment, nor at the new one now.
+    assert [(each / "model.onnx").read_bytes() for each in (new, old)] == [b"old", b"new"]
+
+
 def test_a_failing_disk_is_reported_and_leaves_what_was_there(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
