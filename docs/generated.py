@@ -172,6 +172,9 @@ def _exit_codes() -> Iterator[str]:
     yield (
         "`serve`, `export`, `tune` and `token` exit with 0 on success, 1 on failure and 2 for "
         "invalid arguments.\n"
+        "`pull` exits with 0 if everything is here, 1 if a model was refused or the source denies "
+        "access, 2 for invalid arguments or a missing library, 3 if the source does not answer, "
+        "and 4 after `--timeout`.\n"
         "`visavis compare FOLDER` exits with 0 if every limit is kept or cannot be told, 1 if one "
         "is broken, and 2 if the comparison could not be made.\n"
     )

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy.npm import validator
-from tests.surroundings import Surroundings
+from tests.surroundings import VISAVIS, Surroundings
 
 _ROOT = Path(__file__).parents[2]
 _CHART = _ROOT / "deploy" / "helm" / "visavis"
@@ -43,6 +43,12 @@ def _rendered(chart: helm.Chart, values: Mapping[str, Any]) -> list[dict[str, An
 def _of_kind(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     (resource,) = (each for each in resources if each["kind"] == kind)
     return resource
+
+
+def _containers(resources: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the containers of the pod by name, those that run before it too."""
+    pod = _of_kind(resources, "Deployment")["spec"]["template"]["spec"]
+    return {each["name"]: each for each in (*pod.get("initContainers", ()), *pod["containers"])}
 
 
 @pytest.mark.parametrize("values", _VALUES, ids=lambda path: path.stem)
@@ -79,6 +85,17 @@ def test_the_validator_refuses_a_wrong_scaled_object() -> None:
         ({"autoscaling": {"kind": "keda"}}, "prometheus"),
         ({"autoscaling": {"kind": "cpu", "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
         ({"service": {"clusterIP": "none"}}, "clusterIP"),
+        ({"pull": {"source": "ftp://models"}}, "source"),
+        ({"pull": {"source": "s3://models", "watchSeconds": 0.5}}, "watchSeconds"),
+        ({"pull": {"watchSeconds": 60}}, "pull.watchSeconds needs pull.source"),
+        ({"pull": {"source": "s3://models", "models": ["../x"]}}, "models"),
+        (
+            {
+                "models": {"volume": {"image": {"reference": "r.example.org/m:1"}}},
+                "pull": {"source": "s3://models"},
+            },
+            "an image is read-only",
+        ),
     ],
 )
 def test_wrong_values_are_refused_by_name(
@@ -93,7 +110,7 @@ def test_the_server_understands_its_environment(
     chart: helm.Chart, values: Path, tmp_path: Path
 ) -> None:
     resources = _rendered(chart, yaml.safe_load(values.read_text("utf-8")))
-    (container,) = _of_kind(resources, "Deployment")["spec"]["template"]["spec"]["containers"]
+    container = _containers(resources)["visavis"]
     variables = {each["name"]: each["value"] for each in container["env"]}
     found = Surroundings.under(tmp_path)
     program = (
@@ -130,3 +147,55 @@ def test_the_package_holds_the_dashboard(chart: helm.Chart, tmp_path: Path) -> N
     board = _of_kind(_rendered(again, values), "ConfigMap")["data"]["visavis.json"]
     ours = _ROOT / "deploy" / "grafana" / "visavis.json"
     assert json.loads(board) == json.loads(ours.read_text("utf-8"))
+
+
+def test_models_are_pulled_before_the_start_and_while_the_server_runs(
+    chart: helm.Chart, tmp_path: Path
+) -> None:
+    values = yaml.safe_load((_CHART / "ci" / "pull.yaml").read_text("utf-8"))
+    resources = _rendered(chart, values)
+    containers = _containers(resources)
+    pod = _of_kind(resources, "Deployment")["spec"]["template"]["spec"]
+    assert [each["name"] for each in pod["initContainers"]] == ["pull"]
+    assert [each["name"] for each in pod["containers"]] == ["watch", "visavis"]
+    assert "--watch=60" in containers["watch"]["args"]
+    assert not any("--watch" in argument for argument in containers["pull"]["args"])
+    mounts = {
+        name: {m["mountPath"]: m.get("readOnly", False) for m in each["volumeMounts"]}
+        for name, each in containers.items()
+    }
+    assert (mounts["watch"]["/models"], mounts["visavis"]["/models"]) == (False, True)
+    variables = {each["name"]: each["value"] for each in containers["visavis"]["env"]}
+    assert float(variables["VISAVIS_WATCH_INTERVAL_S"]) == 5
+    assert not any("AWS" in name for name in variables)
+    assert _of_kind(resources, "NetworkPolicy")["spec"]["egress"] == [{}]
+    # The command takes these arguments: a folder stands for the bucket, which is not there.
+    found = Surroundings.under(tmp_path)
+    for name in ("pull", "watch"):
+        given = ["pull", "no-such-folder", *containers[name]["args"][2:]]
+        ours = [a for a in given if not a.startswith("--verify-key")]
+        done = subprocess.run(
+            [VISAVIS, *ours],
+            cwd=found.elsewhere,
+            env=found.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, "is not a folder" in done.stderr) == (1, True), done.stderr
+
+
+def test_without_a_source_nothing_pulls(chart: helm.Chart) -> None:
+    resources = _rendered(chart, _LEAST)
+    assert set(_containers(resources)) == {"visavis"}
+    assert _of_kind(resources, "NetworkPolicy")["spec"]["egress"] == []
+
+
+def test_models_that_are_pulled_once_are_not_watched(chart: helm.Chart) -> None:
+    values = {**_LEAST, "models": {}, "pull": {"source": "oci://r.example.org/models:3"}}
+    resources = _rendered(chart, values)
+    assert set(_containers(resources)) == {"pull", "visavis"}
+    pod = _of_kind(resources, "Deployment")["spec"]["template"]["spec"]
+    assert {"name": "models", "emptyDir": {}} in pod["volumes"]
+    variables = {e["name"]: e["value"] for e in _containers(resources)["visavis"]["env"]}
+    assert float(variables["VISAVIS_WATCH_INTERVAL_S"]) == 0

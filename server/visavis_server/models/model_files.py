@@ -18,7 +18,7 @@ _HOME: Final = "/1/model.onnx"
 _LARGEST_VERSION: Final = 2**31 - 1
 _VERSION_DIGITS: Final = len(str(_LARGEST_VERSION))
 # Suffixes of files that were probably meant as models.
-_MODEL_SUFFIXES: Final = (
+MODEL_SUFFIXES: Final = (
     ".onnx",
     ".pt",
     ".pth",
@@ -204,7 +204,7 @@ def _versions(root: Path, name: str, look: Look) -> list[ModelFile]:
         if (version := version_of(entry)) is not None:
             found.append(ModelFile(name, version, folder / entry / "model.onnx"))
         elif _is_folder(folder / entry, look):
-            look.passed_over[folder / entry] = _no_version(entry)
+            look.passed_over[folder / entry] = why_no_version(entry)
             misplaced = True
         else:
             misplaced |= _pass_over(folder / entry, f"{name}{_HOME}", look)
@@ -213,7 +213,7 @@ def _versions(root: Path, name: str, look: Look) -> list[ModelFile]:
     return found
 
 
-def _no_version(entry: str) -> str:
+def why_no_version(entry: str) -> str:
     """Return why a folder's name is not a version."""
     if not re.fullmatch(r"[0-9]+", entry):
         return "the folder of a version is named 1, 2 or another whole number; rename it"
@@ -235,7 +235,7 @@ def _miss(path: Path, look: Look) -> None:
             f"it is not a folder; the model file belongs at {folder.name}/{path.name}"
         )
         return
-    named = sorted(other for other in others if other.lower().endswith(_MODEL_SUFFIXES))
+    named = sorted(other for other in others if other.lower().endswith(MODEL_SUFFIXES))
     instead = f"; it holds {named[0][:64]}" if named else ""
     look.passed_over[folder] = f"it holds no {path.name}{instead}"
 
@@ -244,7 +244,7 @@ def _pass_over(path: Path, place: str, look: Look) -> bool:
     """Note a misplaced model file; returns True if the path was noted or can't be read."""
     if path in look.unread:
         return True
-    if path.suffix.lower() not in _MODEL_SUFFIXES:
+    if path.suffix.lower() not in MODEL_SUFFIXES:
         return False
     look.passed_over[path] = f"model files are served from {place} only; move it there"
     return True

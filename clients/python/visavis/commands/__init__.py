@@ -24,7 +24,7 @@ _EPILOG = (
     "Exit codes: "
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
     + ". verify exits with 0 for the same, 1 for a difference, 2 if it could not compare; serve, "
-    "export, tune and token with 0 on success, 1 on failure, 2 for invalid "
+    "export, pull, tune and token with 0 on success, 1 on failure, 2 for invalid "
     f"arguments, and {unexpected.FAULT} as above."
 )
 
@@ -45,6 +45,7 @@ _COMMANDS: dict[str, tuple[str, type[TyperCommand]]] = {
     "export": ("Export", PassedOn),
     "verify": ("Export", PassedOn),
     "serve": ("Serve", PassedOn),
+    "pull": ("Serve", PassedOn),
     "token": ("Serve", PassedOn),
     "tune": ("Serve", PassedOn),
     "classify": ("Ask", Explained),

@@ -38,8 +38,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail (printf "settings.%s: the chart sets it; see the values beside `settings`" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if not .Values.models.volume -}}
-{{- fail "models.volume is empty: give the volume that holds the models, such as {persistentVolumeClaim: {claimName: models}}" -}}
+{{- if not (or .Values.models.volume .Values.pull.source) -}}
+{{- fail "models.volume is empty: give the volume that holds the models, such as {persistentVolumeClaim: {claimName: models}}, or pull.source" -}}
+{{- end -}}
+{{- if and .Values.pull.watchSeconds (not .Values.pull.source) -}}
+{{- fail "pull.watchSeconds needs pull.source" -}}
+{{- end -}}
+{{- if and .Values.pull.source .Values.models.volume.image -}}
+{{- fail "pull.source can't write into models.volume: an image is read-only; leave one of them out" -}}
 {{- end -}}
 {{- if and (not .Values.insecure) (not (and .Values.tls.secret .Values.tokens.secret)) -}}
 {{- fail "the server listens on a public address: name tls.secret and tokens.secret, or set insecure: true if a mesh encrypts and authenticates" -}}
@@ -50,4 +56,53 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.autoscaling.kind (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail "autoscaling.maxReplicas is below autoscaling.minReplicas" -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* A container that pulls models, once or again and again. Takes the root, the name, and seconds. */ -}}
+{{- define "visavis.pull" -}}
+{{- $pull := .root.Values.pull -}}
+- name: {{ .name }}
+  image: {{ $pull.image | default (printf "%s:%s" .root.Values.image.repository (.root.Values.image.tag | default .root.Chart.AppVersion)) | quote }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - pull
+    - {{ $pull.source | quote }}
+    - --out=/models
+    {{- range $pull.models }}
+    - --model={{ . }}
+    {{- end }}
+    {{- if $pull.delete }}
+    - --delete
+    {{- end }}
+    {{- if $pull.verifyKeySecret }}
+    - --verify-key=/etc/visavis/pull/public.pem
+    {{- end }}
+    {{- if .seconds }}
+    - --watch={{ .seconds }}
+    - --log-format=json
+    {{- end }}
+    {{- range $pull.args }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - {name: HOME, value: /tmp}
+    {{- with $pull.env }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- with $pull.envFrom }}
+  envFrom: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  resources: {{- toYaml $pull.resources | nindent 4 }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop: [ALL]
+  volumeMounts:
+    - {name: models, mountPath: /models}
+    - {name: tmp, mountPath: /tmp}
+    {{- if $pull.dockerConfigSecret }}
+    - {name: docker-config, mountPath: /tmp/.docker, readOnly: true}
+    {{- end }}
+    {{- if $pull.verifyKeySecret }}
+    - {name: verify-key, mountPath: /etc/visavis/pull, readOnly: true}
+    {{- end }}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""`visavis pull` against real stores: moto, emulators, a registry, a hub and plain folders."""
