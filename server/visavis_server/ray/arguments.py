@@ -11,7 +11,7 @@ from visavis_server.settings import Settings, load_settings
 # Settings without an effect here, each with where Ray Serve has it instead.
 _ELSEWHERE: Final = {
     "models": "the argument models",
-    "grpc": "grpc_options.port, and the variable VISAVIS_GRPC of the node",
+    "grpc": "grpc_options.port",
     "http": "nothing: the application has no HTTP routes",
     "metrics": "Ray's own metrics",
     "triton_metrics": "Ray's own metrics",

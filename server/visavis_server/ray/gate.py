@@ -1,22 +1,25 @@
 """The services as a proxy of Ray Serve registers them: `grpc_options.grpc_servicer_functions`.
 
-Runs in the proxies, with the settings in their node's environment (`VISAVIS_GRPC`, ...). A proxy
-would parse messages, print Ray's errors to clients and hide deadlines from applications; this module
-is between gRPC and the proxy, and prevents that. It does not import Ray.
+Runs in the proxies, with the settings in their node's environment (`VISAVIS_INSECURE`, ...).
+Between gRPC and a proxy it keeps strangers out, tells the ingress the deadline of a call, and
+replaces Ray's errors. It does not import Ray.
 """
 
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from visavis_server.addresses import is_local
 from visavis_server.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
     Unauthenticated,
     Unavailable,
     VisavisError,
@@ -31,14 +34,17 @@ from visavis_server.ray.methods import (
     methods_of,
 )
 from visavis_server.settings import Settings, load_settings
-from visavis_server.transport import listeners
 from visavis_server.transport.calls import REQUEST_ID, request_id_of
-from visavis_server.transport.certificates import Certificates
 from visavis_server.transport.grpc.handlers import Context, Details, Handler
+from visavis_server.transport.grpc.receiver import EOF
 from visavis_server.transport.statuses import code_of, status_of
 from visavis_server.transport.tokens import Tokens
 
 _RETRY_S: Final = 1.0
+_ONLY_LOCAL: Final = (
+    "the server answers calls from its own machine only; set VISAVIS_INSECURE in its node's "
+    "environment if only trusted clients can reach it"
+)
 _OURS: Final = (REQUEST_ID, DETAILS)
 
 
@@ -58,9 +64,7 @@ def add_health(servicer: object, server: grpc.aio.Server) -> None:
 
 
 def _add(service: ServiceDescriptor, server: grpc.aio.Server) -> None:
-    settings = _settings()
-    _listen_where_set(server, settings)
-    server.add_generic_rpc_handlers((_Gate(service, settings, _tokens()),))
+    server.add_generic_rpc_handlers((_Gate(service, _settings(), _tokens()),))
 
 
 @cache
@@ -93,47 +97,56 @@ class _Gate(grpc.ServiceRpcHandler):
         """Return the service's full name."""
         return self._name
 
-    def service(self, details: Details) -> Handler | None:
-        """Return the handler of a call; None: the service has no such method."""
-        path: str = details.method
-        if path not in self._methods:
-            return None
-        method, proxied = self._methods[path], self._method_handlers[path]
-        if method.streams:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, proxied.unary_stream))
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, proxied.unary_unary))
+    def service(self, details: Details) -> "Handler | None":
+        """Return the handler of a call; None: the service has no such method.
 
-    def _unary(self, method: Method, proxied: Callable[..., Awaitable[Any]]) -> Any:
-        async def answer(data: bytes, context: Context) -> bytes | None:
+        It takes the request as a stream, so that a call can be rejected before its message is
+        received.
+        """
+        if (method := self._methods.get(details.method)) is None:
+            return None
+        proxied = self._method_handlers[details.method]
+        if method.streams:
+            stream = self._stream(method, proxied.unary_stream)
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.stream_unary_rpc_method_handler(self._unary(method, proxied.unary_unary))
+
+    def _unary(self, method: Method, proxied: Callable[..., Awaitable[bytes]]) -> Any:
+        async def answer(requests: Any, context: Context) -> bytes:
             seen = _Seen(context, method)
-            await self._admit(data, seen)
-            response: bytes | None = await proxied(data, seen)
+            response = await proxied(await self._admitted(seen), seen)
             await seen.finish()
             return response
 
         return answer
 
-    def _stream(self, method: Method, proxied: Callable[..., AsyncGenerator[Any, None]]) -> Any:
-        async def stream(data: bytes, context: Context) -> AsyncGenerator[bytes, None]:
+    def _stream(self, method: Method, proxied: Callable[..., AsyncGenerator[bytes, None]]) -> Any:
+        async def stream(requests: Any, context: Context) -> AsyncGenerator[bytes, None]:
             seen = _Seen(context, method)
-            await self._admit(data, seen)
-            async for response in proxied(data, seen):
-                if not seen.failed:
-                    yield response
+            async with aclosing(proxied(await self._admitted(seen), seen)) as responses:
+                async for response in responses:
+                    if not seen.failed:
+                        yield response
             await seen.finish()
 
         return stream
 
-    async def _admit(self, data: bytes, seen: "_Seen") -> None:
-        """End a call that has no valid token, or too large a message."""
-        is_open = self._settings.open_health and self._name == HEALTH.full_name
-        if self._tokens is not None and not is_open:
-            if why := self._tokens.refusal(seen.headers("authorization")):
-                await seen.abort(Unauthenticated(why))
-        if len(data) > (most := self._settings.max_message_bytes):
-            await seen.abort(
-                InvalidRequest("request", f"the request has {len(data)} bytes; the limit is {most}")
-            )
+    async def _admitted(self, seen: "_Seen") -> bytes:
+        """Return the message of a call, or end the call with the reason why it is rejected."""
+        settings = self._settings
+        if not (settings.insecure or _is_local(seen.peer())):
+            await seen.abort(PermissionDenied(_ONLY_LOCAL))
+        is_open = settings.open_health and self._name == HEALTH.full_name
+        tokens = None if is_open else self._tokens
+        if tokens is not None and (why := tokens.refusal(seen.headers("authorization"))):
+            await seen.abort(Unauthenticated(why))
+        message = await seen.read()
+        if message is EOF:
+            await seen.abort(InvalidRequest("request", "the call ended without a request"))
+        if len(message) > (most := settings.max_message_bytes):
+            why = f"the request has {len(message)} bytes; the limit is {most}"
+            await seen.abort(InvalidRequest("request", why))
+        return bytes(message)
 
 
 class _Seen:
@@ -227,6 +240,12 @@ def _in_our_words(code: grpc.StatusCode) -> VisavisError:
             return Unavailable("no application is deployed yet; retry in a moment")
     # A replica of the ingress ended: it gives every error of its own a status of ours.
     return Unavailable("a replica ended during the call; retry")
+
+
+def _is_local(peer: str) -> bool:
+    """Return True if gRPC's name of a peer is an address of this machine's loopback."""
+    kind, _, address = peer.partition(":")
+    return kind == "unix" or is_local(unquote(address))
 
 
 def _shape(method: Method) -> Handler:

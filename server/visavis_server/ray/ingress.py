@@ -82,9 +82,7 @@ class Ingress:
         self._calls = Calls(_recorder())
         self._looking: asyncio.Task[None] | None = None
 
-    async def answer(
-        self, method: Method, data: bytes, context: RayServegRPCContext
-    ) -> "Written":
+    async def answer(self, method: Method, data: bytes, context: RayServegRPCContext) -> "Written":
         """Return the response of a method that has one, or the status of its error."""
         with self._under_way(method, context) as call:
             try:
@@ -150,7 +148,10 @@ class Ingress:
             for each in versions
         ]
         self._models.serve(Repository(models))
-        served = {name: sorted(each.version for each in every) for name, every in zip(names, found)}
+        served = {
+            name: sorted(each.version for each in every)
+            for name, every in zip(names, found, strict=True)
+        }
         if served != self._versions:  # a replica of the release before, which will be replaced
             loop = asyncio.get_running_loop()
             loop.call_later(_LOOK_AGAIN_S, self._look)
@@ -266,9 +267,7 @@ def _read(method: Method, data: bytes, limits: Any) -> Any:
         ) from None
 
 
-def _failed(
-    method: Method, call: Call, error: Exception, context: RayServegRPCContext
-) -> Written:
+def _failed(method: Method, call: Call, error: Exception, context: RayServegRPCContext) -> Written:
     """Set the status of an error; returns a response in its place, which is not sent."""
     call.code = code_of(error)
     status = status_of(error, method.path, call.request_id)

@@ -13,6 +13,4 @@ def image_limits(settings: Settings) -> ImageLimits:
     It is memory_budget_bytes or 1 GiB: a replica does not know how many others share the node.
     """
     plan = plan_memory(settings, taken_bytes=0, usable=None)
-    return replace(
-        settings.image_limits, budget=Budget(plan.budget_bytes, plan.working_bytes)
-    )
+    return replace(settings.image_limits, budget=Budget(plan.budget_bytes, plan.working_bytes))

@@ -28,23 +28,21 @@ UNSUPPORTED: Final = {
     "ModelStatistics": _METRICS_SAY,
     "RepositoryModelLoad": _DEPLOY,
     "RepositoryModelUnload": _DEPLOY,
-    "ModelStreamInfer": "streams of requests are not supported on Ray Serve; use ModelInfer",
 }
 """Methods that are implemented elsewhere, with what to do instead."""
 
-# Clients take a server without them to be healthy.
-_LEFT_OUT: Final = ("Watch", "List")
+# Clients take a server without Watch to be healthy.
+_LEFT_OUT: Final = ("Watch", "List", "ModelStreamInfer")
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method; streams: its responses are a stream. takes_stream: and so are its requests."""
+    """One method; streams: its responses are a stream."""
 
     service: str
     name: str
     request_class: Any
     streams: bool
-    takes_stream: bool
 
     @property
     def path(self) -> str:
@@ -61,5 +59,4 @@ def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
                 method.name,
                 message_factory.GetMessageClass(method.input_type),
                 method.server_streaming,
-                method.client_streaming,
             )

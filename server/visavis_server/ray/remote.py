@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from visavis_server.errors import DeadlineExceeded, Overloaded, Unavailable, VisavisError
+from visavis_server.errors import DeadlineExceeded, Overloaded, Unavailable
 from visavis_server.models.engine import Engine, Job, PictureJob, TensorJob
 from visavis_server.models.served_model import ServedModel
 from visavis_server.ray.wire import (
@@ -139,7 +139,8 @@ class Replicas:
                 raise  # a fault in our own code: logged in full, and "internal error" to the client
             except BackPressureError:
                 raise Overloaded(
-                    f"too many requests are waiting for model {self.name}; try again later", _RETRY_S
+                    f"too many requests are waiting for model {self.name}; try again later",
+                    _RETRY_S,
                 ) from None
             except RayError as error:
                 why = f"a replica of model {self.name} ended; retry"

@@ -1,0 +1,122 @@
+"""A local cluster of Ray that serves `deploy/ray/serve.yaml`: `python -m tests.ray.cluster`.
+
+It runs until its standard input ends. Each line of that is a command; each is answered by a line of
+JSON on standard output.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+from ray.serve._private.api import serve_start
+from ray.serve._private.constants import SERVE_NAMESPACE
+from ray.serve.schema import ServeDeploySchema
+
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
+# More than the machine has: replicas are to fit, not to be fast.
+_CPUS = 8
+_NODES = 2  # besides the head
+
+
+def configuration(models: Path, grpc_port: int, http_port: int, release: str) -> dict[str, Any]:
+    """Return the shipped configuration, but for addresses, models and the numbers of replicas."""
+    found: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text("utf-8"))
+    found["grpc_options"]["port"] = grpc_port
+    found["http_options"]["port"] = http_port
+    (application,) = found["applications"]
+    application["args"].update(models=str(models), release=release)
+    names = sorted(folder.name for folder in models.iterdir())
+    two = {"min_replicas": 2, "max_replicas": 2}
+    application["deployments"] += [{"name": name, "autoscaling_config": two} for name in names]
+    return found
+
+
+class _Served:
+    """The cluster, with the application."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        head = {"num_cpus": _CPUS, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._cluster.add_node(num_cpus=_CPUS) for _ in range(_NODES)]
+        ray.init(address=self._cluster.address, namespace=SERVE_NAMESPACE, log_to_driver=False)
+        read = self._read("1")
+        self._client = serve_start(
+            http_options=read.http_options.model_dump(exclude_unset=True)
+            | {"location": read.proxy_location},
+            grpc_options=read.grpc_options.model_dump(exclude_unset=True),
+        )
+        self.deploy("1")
+
+    def _read(self, release: str) -> ServeDeploySchema:
+        options = self._options
+        return ServeDeploySchema.model_validate(
+            configuration(options.models, options.grpc_port, options.http_port, release)
+        )
+
+    def deploy(self, release: str) -> None:
+        """Deploy a release; returns once all replicas are of it."""
+        self._client.deploy_apps(self._read(release), _blocking=True)
+
+    def replicas(self) -> Iterator[dict[str, Any]]:
+        """Yield each replica: its deployment, process and node."""
+        details = self._client.get_serve_details()
+        for name, deployment in details["applications"]["visavis"]["deployments"].items():
+            for replica in deployment["replicas"]:
+                yield {"deployment": name, "pid": replica["pid"], "node": replica["node_id"]}
+
+    def kill_replica(self, deployment: str) -> None:
+        """Kill one replica of a deployment."""
+        pid = next(each["pid"] for each in self.replicas() if each["deployment"] == deployment)
+        os.kill(pid, signal.SIGKILL)
+
+    def kill_node(self) -> int:
+        """Kill the node, other than the head, with most replicas; returns how many it had."""
+        counts = {
+            node: sum(each["node"] == node.node_id for each in self.replicas())
+            for node in self._nodes
+        }
+        victim = max(counts, key=lambda node: counts[node])
+        self._cluster.remove_node(victim, allow_graceful=False)
+        self._nodes.remove(victim)
+        return counts[victim]
+
+    def until_complete(self) -> None:
+        """Wait until every deployment has all of its replicas."""
+        while True:
+            (application,) = (self._client.get_all_deployment_statuses(),)
+            if all(status.status == "HEALTHY" for status in application):
+                return
+            time.sleep(0.2)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--grpc-port", type=int, required=True)
+    parser.add_argument("--http-port", type=int, required=True)
+    served = _Served(parser.parse_args())
+    _say("ready")
+    for line in sys.stdin:
+        name, *arguments = line.split()
+        result = getattr(served, name)(*arguments)
+        _say(list(result) if isinstance(result, Iterator) else result)
+    os._exit(0)
+
+
+def _say(what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""One cluster for all tests of Ray Serve."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.faults.process import ServerProcess, free_port
+from tests.server import graphs
+from tests.surroundings import Surroundings
+
+_START_S = 120.0
+# Finds a dead node within seconds, and starts no process before it is needed.
+_RAY = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+class RayCluster:
+    """The process of `tests.ray.cluster`; address: of the proxies of all its nodes."""
+
+    def __init__(self, models: Path, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        surroundings = Surroundings.under(folder)
+        self.log_file = folder / "cluster.log"
+        port = self.address.rpartition(":")[2]
+        environment = {**surroundings.environment_of_tests(), **_RAY}
+        environment["VISAVIS_GRPC"] = self.address
+        options = ("--models", models, "--grpc-port", port, "--http-port", str(free_port()))
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.ray.cluster", *options],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=surroundings.elsewhere,
+                env=environment,
+                start_new_session=True,
+            )
+        assert self._answer() == "ready"
+
+    def ask(self, command: str, *arguments: str) -> Any:
+        """Return the answer to a command."""
+        assert self.process.stdin
+        print(command, *arguments, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def begin(self, command: str, *arguments: str) -> None:
+        """Give a command whose answer is read by `end`."""
+        assert self.process.stdin
+        print(command, *arguments, file=self.process.stdin, flush=True)
+
+    def end(self) -> Any:
+        """Return the answer to the command that was begun."""
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith(("{", "[", '"', "null")) or line.strip().isdigit():
+                return json.loads(line)
+        raise AssertionError(self.log_file.read_text("utf-8", "replace")[-4000:])
+
+    def stop(self) -> None:
+        """End all processes of the cluster."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository of small models, under the names of the clients' scenario."""
+    folder = tmp_path_factory.mktemp("ray") / "models"
+    for name, gain in (("resnet50", 10.0), ("resnet18", 2.0)):
+        model, _ = graphs.export(
+            graphs.explained_classifier(), graphs.explained_document(name=name)
+        )
+        graphs.put(folder, name, 1, model)
+    model, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document(name="yolov5n"))
+    graphs.put(folder, "yolov5n", 1, model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    if find_spec("ray") is None:
+        assert os.environ.get("CI") != "true", "CI installs the extra ray"
+        pytest.skip("needs the extra ray: pip install 'visavis-server[ray]'")
+    running = RayCluster(models, tmp_path_factory.mktemp("cluster"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def plain(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A plain server of the same models."""
+    with ServerProcess(models, tmp_path_factory.mktemp("plain")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channels(cluster: RayCluster, plain: ServerProcess) -> Iterator[list[grpc.Channel]]:
+    """Return channels to the cluster and to the plain server."""
+    channels = [grpc.insecure_channel(address) for address in (cluster.address, plain.address)]
+    yield channels
+    for channel in channels:
+        channel.close()
