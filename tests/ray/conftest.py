@@ -75,7 +75,7 @@ class RayCluster:
     def stop(self) -> None:
         """End all processes of the cluster."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
