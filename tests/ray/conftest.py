@@ -17,7 +17,10 @@ from tests.faults.process import ServerProcess, free_port
 from tests.server import graphs
 from tests.surroundings import Surroundings
 
-_START_S = 120.0
+if find_spec("ray") is None:
+    assert os.environ.get("CI") != "true", "CI installs the extra ray"
+    pytest.skip("needs the extra ray: pip install 'visavis-server[ray]'", allow_module_level=True)
+
 # Finds a dead node within seconds, and starts no process before it is needed.
 _RAY = {
     "RAY_health_check_period_ms": "500",
@@ -82,11 +85,11 @@ class RayCluster:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository of small models, under the names of the clients' scenario."""
     folder = tmp_path_factory.mktemp("ray") / "models"
-    for name, gain in (("resnet50", 10.0), ("resnet18", 2.0)):
-        model, _ = graphs.export(
-            graphs.explained_classifier(), graphs.explained_document(name=name)
-        )
-        graphs.put(folder, name, 1, model)
+    explained = graphs.explained_document(name="resnet50")
+    model, _ = graphs.export(graphs.explained_classifier(), explained)
+    graphs.put(folder, "resnet50", 1, model)
+    model, _ = graphs.export(graphs.classifier(), graphs.classifier_document(name="resnet18"))
+    graphs.put(folder, "resnet18", 1, model)
     model, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document(name="yolov5n"))
     graphs.put(folder, "yolov5n", 1, model)
     return folder
@@ -94,9 +97,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    if find_spec("ray") is None:
-        assert os.environ.get("CI") != "true", "CI installs the extra ray"
-        pytest.skip("needs the extra ray: pip install 'visavis-server[ray]'")
     running = RayCluster(models, tmp_path_factory.mktemp("cluster"))
     yield running
     running.stop()

@@ -8,11 +8,12 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
 from visavis_server.errors import StartupError
-from visavis_server.models.model_files import ModelFile, Stamp
+from visavis_server.models.model_files import ModelFile
 from visavis_server.models.startup import first_look
 from visavis_server.ray.arguments import Arguments
 from visavis_server.ray.ingress import Ingress
 from visavis_server.ray.replica import Replica
+from visavis_server.settings import Settings
 
 INGRESS: Final = "ingress"
 """The name of the deployment that calls reach first."""
@@ -31,17 +32,16 @@ def application(arguments: Arguments) -> Application:
     settings = arguments.read_settings()
     look = first_look(settings.models)
     fields: dict[str, Any] = dict(settings)
-    by_name: defaultdict[str, dict[ModelFile, Stamp]] = defaultdict(dict)
-    for file, stamp in look.files.items():
-        by_name[file.name][file] = stamp
+    by_name: defaultdict[str, list[ModelFile]] = defaultdict(list)
+    for file in look.files:
+        by_name[file.name].append(file)
     if INGRESS in by_name:
         raise StartupError(
             f"a model is named {INGRESS}, as the deployment in front of the models is; rename it"
         )
+    model_options = _model_options(settings)
     models = {
-        name: serve.deployment(Replica)
-        .options(name=name, **_model_options())
-        .bind(list(files), fields, (arguments.release, sorted(files.values())))
+        name: serve.deployment(Replica).options(name=name, **model_options).bind(files, fields)
         for name, files in by_name.items()
     }
     versions = {name: [file.version for file in files] for name, files in by_name.items()}
@@ -54,12 +54,13 @@ def application(arguments: Arguments) -> Application:
             graceful_shutdown_timeout_s=_GRACE_S,
             ray_actor_options={"num_cpus": 1},
         )
-        .bind(models, versions, fields, arguments.release)
+        .bind(models, versions, fields)
     )
 
 
-def _model_options() -> dict[str, Any]:
+def _model_options(settings: Settings) -> dict[str, Any]:
     return {
+        "max_queued_requests": settings.queue_size,
         "max_ongoing_requests": _ONGOING,
         "graceful_shutdown_timeout_s": _GRACE_S,
         "autoscaling_config": AutoscalingConfig(

@@ -31,7 +31,8 @@ class Arguments(BaseModel):
     """`args` of the application.
 
     models: the repository, at the same path on every node. settings: visavis's own, by name.
-    release: replaces all replicas when it changes.
+    release: any text; with another one, Ray Serve reads the repository again and replaces all
+    replicas.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

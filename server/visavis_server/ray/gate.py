@@ -78,7 +78,7 @@ def _tokens() -> Tokens | None:
     return Tokens(path) if path else None
 
 
-class _Gate(grpc.ServiceRpcHandler):
+class _Gate(grpc.ServiceRpcHandler):  # type: ignore[type-arg]  # only stubs know
     """Handles a service's calls: what a proxy must not do itself, before and after it.
 
     The proxy replaces the functions in `_method_handlers` by its own, and keeps their shape.
@@ -105,7 +105,7 @@ class _Gate(grpc.ServiceRpcHandler):
         """
         if (method := self._methods.get(details.method)) is None:
             return None
-        proxied = self._method_handlers[details.method]
+        proxied: Any = self._method_handlers[details.method]
         if method.streams:
             stream = self._stream(method, proxied.unary_stream)
             return grpc.stream_stream_rpc_method_handler(stream)

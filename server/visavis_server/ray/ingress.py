@@ -13,14 +13,17 @@ from grpc_health.v1 import health_pb2
 from ray.serve import metrics
 from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from visavis_server.api.inference import tensors
 from visavis_server.api.inference.service import InferenceService
 from visavis_server.api.vision.service import VisionService
 from visavis_server.errors import InvalidRequest, ModelNotFound, Unimplemented
+from visavis_server.log import configure_logging
 from visavis_server.models.current import Models
 from visavis_server.models.repository import Repository
-from visavis_server.ray.limits import image_limits
+from visavis_server.ray.limits import allotted, image_limits
 from visavis_server.ray.methods import (
     DETAILS,
     HEALTH,
@@ -34,7 +37,7 @@ from visavis_server.ray.methods import (
 from visavis_server.ray.remote import Pictures, remote_model
 from visavis_server.ray.wire import Description
 from visavis_server.runtime.scheduling.scheduler import Scheduler
-from visavis_server.settings import Settings
+from visavis_server.settings import MessageLimits
 from visavis_server.telemetry.histograms import BOUNDS_S
 from visavis_server.transport.calls import REQUEST_ID, Call, Calls, request_id_of
 from visavis_server.transport.statuses import code_of, status_of
@@ -50,7 +53,7 @@ class Ingress:
     """The services of a server, over models on other replicas.
 
     models: the handles of their deployments, by name. versions: those to serve, by name. settings:
-    by name. release: Ray Serve replaces the replicas when it changes.
+    by name.
     """
 
     def __init__(
@@ -58,9 +61,9 @@ class Ingress:
         models: Mapping[str, DeploymentHandle],
         versions: Mapping[str, Sequence[int]],
         settings: Mapping[str, Any],
-        release: object,
     ) -> None:
-        read = Settings.model_construct(**settings)
+        read = allotted(settings)
+        configure_logging(read.log_format, read.log_level)
         self._handles = dict(models)
         self._versions = {name: sorted(numbers) for name, numbers in versions.items()}
         self._message_limits = read.message_limits
@@ -81,6 +84,10 @@ class Ingress:
         }
         self._calls = Calls(_recorder())
         self._looking: asyncio.Task[None] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Refuse a request over HTTP; Ray Serve's HTTP proxy calls this."""
+        return PlainTextResponse("call this application over gRPC\n", 501)
 
     async def answer(self, method: Method, data: bytes, context: RayServegRPCContext) -> "Written":
         """Return the response of a method that has one, or the status of its error."""
@@ -255,7 +262,7 @@ def _recorder() -> Any:
     return record
 
 
-def _read(method: Method, data: bytes, limits: Any) -> Any:
+def _read(method: Method, data: bytes, limits: MessageLimits) -> Any:
     """Return a request; raises InvalidRequest if it exceeds the limits, or is no such message."""
     message_class = _REQUEST_CLASSES.get(method.name, method.request_class)
     require_few_fields(data, message_class, limits)

@@ -1,10 +1,23 @@
-"""The limits of pictures in a process that shares its machine with others."""
+"""What a replica may take of its node, which it shares with others."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from ray import get_runtime_context
 
 from visavis_server.models.memory_plan import plan_memory
 from visavis_server.runtime.budget import Budget
 from visavis_server.settings import ImageLimits, Settings
+
+
+def allotted(settings: Mapping[str, Any]) -> Settings:
+    """Return settings with the cores that Ray has allotted to this replica.
+
+    A part of a core counts as one. settings: by name.
+    """
+    cores = get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    return Settings.model_construct(**{**settings, "cores": max(1, int(cores))})
 
 
 def image_limits(settings: Settings) -> ImageLimits:

@@ -12,12 +12,13 @@ from ray.serve import metrics
 from visavis_server.arrays import Image, Tensor
 from visavis_server.card import Task
 from visavis_server.errors import VisavisError, drop_traceback
+from visavis_server.log import configure_logging
 from visavis_server.models.engine import ms_since
 from visavis_server.models.loader import Loader
 from visavis_server.models.model_files import ModelFile
 from visavis_server.models.planning import Planner, planner_of
 from visavis_server.models.served_model import ServedModel
-from visavis_server.ray.limits import image_limits
+from visavis_server.ray.limits import allotted, image_limits
 from visavis_server.ray.wire import (
     Description,
     Failure,
@@ -42,14 +43,13 @@ _STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
 class Replica:
     """Loads a model and answers for it.
 
-    files: the model's versions. settings: by name. release: Ray Serve replaces the replicas when it
-    changes. Raises StartupError if any version can't be served.
+    files: the model's versions. settings: by name. Raises StartupError if any version can't be
+    served.
     """
 
-    def __init__(
-        self, files: Sequence[ModelFile], settings: Mapping[str, Any], release: object
-    ) -> None:
-        read = _within_allotment(Settings.model_construct(**settings))
+    def __init__(self, files: Sequence[ModelFile], settings: Mapping[str, Any]) -> None:
+        read = allotted(settings)
+        configure_logging(read.log_format, read.log_level)
         planner = _planner(read)
         self._limits = image_limits(read)
         self._bf16 = planner.bf16
@@ -118,12 +118,6 @@ class Replica:
         for stage in _STAGES:
             tags = {"model": model.name, "version": str(model.version), "stage": stage}
             self._stages.observe(getattr(timings, f"{stage}_ms") / 1e3, tags)
-
-
-def _within_allotment(settings: Settings) -> Settings:
-    """Return the settings with the cores that Ray has allotted; a fraction counts as a core."""
-    cores = get_runtime_context().get_assigned_resources().get("CPU", 0.0)
-    return settings.model_copy(update={"cores": max(1, int(cores))})
 
 
 def _planner(settings: Settings) -> Planner:
