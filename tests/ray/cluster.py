@@ -22,7 +22,7 @@ from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.schema import ServeDeploySchema
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
-# More than the machine has: replicas are to fit, not to be fast.
+# More than the machine has: the replicas must fit, not be fast.
 _CPUS = 8
 _NODES = 2  # besides the head
 
@@ -34,9 +34,8 @@ def configuration(models: Path, grpc_port: int, http_port: int, release: str) ->
     found["http_options"]["port"] = http_port
     (application,) = found["applications"]
     application["args"].update(models=str(models), release=release)
-    names = sorted(folder.name for folder in models.iterdir())
     two = {"min_replicas": 2, "max_replicas": 2}
-    application["deployments"] += [{"name": name, "autoscaling_config": two} for name in names]
+    application["deployments"].append({"name": "resnet50", "autoscaling_config": two})
     return found
 
 
@@ -64,8 +63,10 @@ class _Served:
         )
 
     def deploy(self, release: str) -> None:
-        """Deploy a release; returns once all replicas are of it."""
-        self._client.deploy_apps(self._read(release), _blocking=True)
+        """Deploy a release; returns once all replicas are of it and all proxies know them."""
+        self._client.deploy_apps(self._read(release))
+        self.until_complete()
+        self._client.wait_for_proxies_serving(wait_for_applications_running=True)
 
     def replicas(self) -> Iterator[dict[str, Any]]:
         """Yield each replica: its deployment, process and node."""
@@ -91,12 +92,18 @@ class _Served:
         return counts[victim]
 
     def until_complete(self) -> None:
-        """Wait until every deployment has all of its replicas."""
-        while True:
-            (application,) = (self._client.get_all_deployment_statuses(),)
-            if all(status.status == "HEALTHY" for status in application):
-                return
+        """Wait until every deployment has all of its replicas. Raises RuntimeError if it can't."""
+        while (status := self._status()) != "RUNNING":
+            if status == "DEPLOY_FAILED":
+                raise RuntimeError("the application can't be deployed")
             time.sleep(0.2)
+
+    def _status(self) -> str:
+        (status,) = self._client.list_serve_statuses()
+        unhealthy = [each for each in status.deployment_statuses if each.status != "HEALTHY"]
+        if status.app_status.status == "RUNNING" and unhealthy:
+            return "DEPLOYING"
+        return str(status.app_status.status.value)
 
 
 def main() -> None:

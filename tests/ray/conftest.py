@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,12 +34,14 @@ class RayCluster:
     """The process of `tests.ray.cluster`; address: of the proxies of all its nodes."""
 
     def __init__(self, models: Path, folder: Path) -> None:
+        # Ray's sockets lie in it, and the paths of sockets are short.
+        self._temporary = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         self.address = f"127.0.0.1:{free_port()}"
         surroundings = Surroundings.under(folder)
         self.log_file = folder / "cluster.log"
         port = self.address.rpartition(":")[2]
         environment = {**surroundings.environment_of_tests(), **_RAY}
-        environment["VISAVIS_GRPC"] = self.address
+        environment["RAY_TMPDIR"] = self._temporary.name
         options = ("--models", models, "--grpc-port", port, "--http-port", str(free_port()))
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
@@ -79,6 +82,7 @@ class RayCluster:
         """End all processes of the cluster."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
+        self._temporary.cleanup()
 
 
 @pytest.fixture(scope="module")

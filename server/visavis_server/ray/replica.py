@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import structlog
 from ray import get_runtime_context
 from ray.serve import metrics
 
@@ -37,6 +38,8 @@ from visavis_server.telemetry.timings import Timings
 from visavis_server.vision.image import decode
 from visavis_server.vision.results import Options, Picture
 
+_log = structlog.get_logger()
+
 _STAGES = ("queue", "decode", "preprocess", "inference", "postprocess")
 
 
@@ -57,7 +60,7 @@ class Replica:
             planner.cores, read.queue_size, planner.streams, read.max_queue_wait_s, read.stuck_s
         )
         loader = Loader(planner, self._scheduler, read.engine_dir())
-        self._models = {file.version: loader.load(file) for file in files}
+        self._models = {file.version: _loaded(loader, file) for file in files}
         self._stages = metrics.Histogram(
             "visavis_stage_seconds",
             description="Seconds of each stage of answered requests.",
@@ -118,6 +121,15 @@ class Replica:
         for stage in _STAGES:
             tags = {"model": model.name, "version": str(model.version), "stage": stage}
             self._stages.observe(getattr(timings, f"{stage}_ms") / 1e3, tags)
+
+
+def _loaded(loader: Loader, file: ModelFile) -> ServedModel:
+    model = loader.load(file)
+    provider = model.served_by.execution_provider
+    _log.info(
+        "loaded", model=str(file), provider=provider, plan=str(model.plan), why=model.plan.why
+    )
+    return model
 
 
 def _planner(settings: Settings) -> Planner:
