@@ -64,42 +64,51 @@ class _Served:
 
     def deploy(self, release: str) -> None:
         """Deploy a release; returns once all replicas are of it and all proxies know them."""
+        before = {each["pid"] for each in self.replicas()}
         self._client.deploy_apps(self._read(release))
-        self.until_complete()
+        self._until_without(before)
         self._client.wait_for_proxies_serving(wait_for_applications_running=True)
 
     def replicas(self) -> Iterator[dict[str, Any]]:
         """Yield each replica: its deployment, process and node."""
-        details = self._client.get_serve_details()
-        for name, deployment in details["applications"]["visavis"]["deployments"].items():
+        applications = self._client.get_serve_details()["applications"]
+        if "visavis" not in applications:
+            return
+        for name, deployment in applications["visavis"]["deployments"].items():
             for replica in deployment["replicas"]:
                 yield {"deployment": name, "pid": replica["pid"], "node": replica["node_id"]}
 
     def kill_replica(self, deployment: str) -> None:
-        """Kill one replica of a deployment."""
-        pid = next(each["pid"] for each in self.replicas() if each["deployment"] == deployment)
-        os.kill(pid, signal.SIGKILL)
+        """Kill one replica of a deployment; returns once it has been replaced."""
+        pids = [each["pid"] for each in self.replicas() if each["deployment"] == deployment]
+        os.kill(pids[0], signal.SIGKILL)
+        self._until_without({pids[0]})
 
     def kill_node(self) -> int:
-        """Kill the node, other than the head, with most replicas; returns how many it had."""
-        counts = {
-            node: sum(each["node"] == node.node_id for each in self.replicas())
-            for node in self._nodes
-        }
-        victim = max(counts, key=lambda node: counts[node])
+        """Kill the node, other than the head, with most replicas; returns how many it had.
+
+        By then they have been replaced.
+        """
+        pids: dict[Any, set[int]] = {node: set() for node in self._nodes}
+        for node in self._nodes:
+            pids[node] = {each["pid"] for each in self.replicas() if each["node"] == node.node_id}
+        victim = max(pids, key=lambda node: len(pids[node]))
         self._cluster.remove_node(victim, allow_graceful=False)
         self._nodes.remove(victim)
-        return counts[victim]
+        self._until_without(pids[victim])
+        return len(pids[victim])
 
-    def until_complete(self) -> None:
-        """Wait until every deployment has all of its replicas. Raises RuntimeError if it can't."""
-        while (status := self._status()) != "RUNNING":
+    def _until_without(self, gone: set[int]) -> None:
+        """Wait until other processes run all replicas. Raises RuntimeError if none can."""
+        while (status := self._status()) != "RUNNING" or gone & {e["pid"] for e in self.replicas()}:
             if status == "DEPLOY_FAILED":
                 raise RuntimeError("the application can't be deployed")
             time.sleep(0.2)
 
     def _status(self) -> str:
-        (status,) = self._client.list_serve_statuses()
+        if not (statuses := self._client.list_serve_statuses()):
+            return "NOT_STARTED"
+        (status,) = statuses
         unhealthy = [each for each in status.deployment_statuses if each.status != "HEALTHY"]
         if status.app_status.status == "RUNNING" and unhealthy:
             return "DEPLOYING"

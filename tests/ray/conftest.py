@@ -62,15 +62,6 @@ class RayCluster:
         print(command, *arguments, file=self.process.stdin, flush=True)
         return self._answer()
 
-    def begin(self, command: str, *arguments: str) -> None:
-        """Give a command whose answer is read by `end`."""
-        assert self.process.stdin
-        print(command, *arguments, file=self.process.stdin, flush=True)
-
-    def end(self) -> Any:
-        """Return the answer to the command that was begun."""
-        return self._answer()
-
     def _answer(self) -> Any:
         assert self.process.stdout
         for line in self.process.stdout:
