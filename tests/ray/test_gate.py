@@ -183,6 +183,7 @@ async def test_a_node_with_tokens_wants_one_of_each_call(
         classify = channel.unary_unary(CLASSIFY)
         metadata = (("authorization", f"Bearer {token.token}"),)
         assert await classify(b"picture", metadata=metadata) == b"picture"
+        assert "authorization" not in proxy.headers
         assert (await _error(classify(b""))).code() is CODES.UNAUTHENTICATED
     assert len(proxy.seen) == 1
 

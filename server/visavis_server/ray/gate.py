@@ -45,6 +45,7 @@ _ONLY_LOCAL: Final = (
     "the server answers calls from its own machine only; set VISAVIS_INSECURE in its node's "
     "environment if only trusted clients can reach it"
 )
+_TOKEN: Final = "authorization"
 _OURS: Final = (REQUEST_ID, DETAILS)
 
 
@@ -138,7 +139,7 @@ class _Gate(grpc.ServiceRpcHandler):  # type: ignore[type-arg]  # only stubs kno
             await seen.abort(PermissionDenied(_ONLY_LOCAL))
         is_open = settings.open_health and self._name == HEALTH.full_name
         tokens = None if is_open else self._tokens
-        if tokens is not None and (why := tokens.refusal(seen.headers("authorization"))):
+        if tokens is not None and (why := tokens.refusal(seen.headers(_TOKEN))):
             await seen.abort(Unauthenticated(why))
         message = await seen.read()
         if message is EOF:
@@ -171,9 +172,13 @@ class _Seen:
         return [value for key, value in self._context.invocation_metadata() or () if key == name]
 
     def invocation_metadata(self) -> list[tuple[str, Any]]:
-        """Return the headers, with the request's id and the time that the call has left."""
+        """Return the headers, with the request's id and the time that the call has left.
+
+        Without the token, which no replica needs.
+        """
+        replaced = (REQUEST_ID, TIMEOUT, _TOKEN)
         sent = self._context.invocation_metadata() or ()
-        headers = [(key, value) for key, value in sent if key not in (REQUEST_ID, TIMEOUT)]
+        headers = [(key, value) for key, value in sent if key not in replaced]
         headers.append((REQUEST_ID, self._request_id))
         if (left_s := self._context.time_remaining()) is not None:
             headers.append((TIMEOUT, repr(left_s)))
