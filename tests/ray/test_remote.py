@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.serve.exceptions import BackPressureError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from tests.server import graphs
 from visavis_server.errors import (
@@ -110,7 +111,7 @@ async def test_a_picture_for_one_model_is_decoded_where_the_model_is() -> None:
     picture = _picture()
     answer = await model.answer(picture, Options(ClassifyOptions(top_k=2)), CALLER)
     ((work, sent),) = handle.received
-    assert (work.version, work.encoded, sent) == (3, True, FILE)
+    assert (work.version, sent) == (3, FILE)
     assert work.options == ClassifyOptions(top_k=2)
     assert (picture.width, picture.height) == (6, 4)
     timings = answer.timings
@@ -131,11 +132,16 @@ async def test_a_compared_picture_is_put_into_the_store_once(
     await asyncio.gather(*(model.answer(picture, Options(), CALLER) for model in models))
     assert len(put) == 1
     assert [handle.received[0][1] for handle in handles] == ["reference"] * 2
-    assert not handles[0].received[0][0].encoded
 
 
 @pytest.mark.parametrize(
-    "died", [ActorDiedError(), ActorUnavailableError("unreachable", None)], ids=repr
+    "died",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("unreachable", None),
+        DeploymentUnavailableError(DeploymentID("colors")),
+    ],
+    ids=lambda error: type(error).__name__,
 )
 async def test_a_call_whose_replica_ends_is_repeated_on_another(died: Exception) -> None:
     handle = Handle(died, died, _answer())

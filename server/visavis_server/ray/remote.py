@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import ray
 import structlog
 from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from visavis_server.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -29,7 +29,7 @@ from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.scheduling.work import Caller, WorkTimings
 from visavis_server.vision.families import Family, family_of
-from visavis_server.vision.results import Picture
+from visavis_server.vision.results import ClassifyOptions, DetectOptions, Picture
 
 _log = structlog.get_logger()
 
@@ -112,9 +112,7 @@ class Replicas:
         # A picture for one model is decoded where the model is: its file is smaller.
         file = picture.encoded() if picture.encoded and not picture.keep else None
         sent = file if file is not None else await self.pictures.reference(picture, caller)
-        outcome = await self._call(
-            "answer", caller, sent, options=job.options, encoded=file is not None
-        )
+        outcome = await self._call("answer", caller, sent, job.options)
         assert isinstance(outcome, PictureAnswer)
         picture.width, picture.height = outcome.width, outcome.height
         timings = outcome.answer.timings
@@ -127,12 +125,18 @@ class Replicas:
         assert isinstance(outcome, TensorAnswer)
         return outcome.tensor, WorkTimings(0.0, outcome.total_ms, 1)
 
-    async def _call(self, method: str, caller: Caller, sent: Any, **about: Any) -> Outcome:
+    async def _call(
+        self,
+        method: str,
+        caller: Caller,
+        sent: Any,
+        options: ClassifyOptions | DetectOptions | None = None,
+    ) -> Outcome:
         """Return the outcome of a call that succeeded. Raises VisavisError."""
         why = ""
         for pause_s in _PAUSES_S:
             await asyncio.sleep(pause_s)
-            work = Work(self.version, caller.method, _timeout_s(caller), **about)
+            work = Work(self.version, caller.method, _timeout_s(caller), options)
             try:
                 outcome = await self._once(method, work, sent)
             except RayTaskError:
@@ -142,7 +146,7 @@ class Replicas:
                     f"too many requests are waiting for model {self.name}; try again later",
                     _RETRY_S,
                 ) from None
-            except RayError as error:
+            except (RayError, DeploymentUnavailableError) as error:
                 why = f"a replica of model {self.name} ended; retry"
                 _log.warning("call repeated", model=self.name, why=type(error).__name__)
                 continue

@@ -89,7 +89,7 @@ class Replica:
         ]
 
     async def answer(self, work: Work, sent: bytes | Image) -> Outcome:
-        """Return the answer for a picture; sent: its file or its pixels, as `work` says."""
+        """Return the answer for a picture; sent: its file, or its pixels."""
         if (model := self._models.get(work.version)) is None:
             return UnknownVersion()
         assert work.options is not None
@@ -98,7 +98,7 @@ class Replica:
             if model.task is Task.CLASSIFICATION
             else Options(detect=work.options)  # type: ignore[arg-type]
         )
-        picture = _picture(work, sent, self._limits)
+        picture = _picture(sent, self._limits)
         try:
             answer = await model.answer(picture, options, _caller(work))
         except VisavisError as error:
@@ -143,7 +143,7 @@ def _caller(work: Work) -> Caller:
     return Caller(work.method, None if timeout_s is None else time.monotonic() + timeout_s)
 
 
-def _picture(work: Work, sent: bytes | Image, limits: ImageLimits) -> Picture:
+def _picture(sent: bytes | Image, limits: ImageLimits) -> Picture:
     if isinstance(sent, np.ndarray):
         # Ray's object store holds the pixels, and counts them.
         return Picture(lambda: sent)

@@ -32,15 +32,14 @@ class Description:
 class Work:
     """A request to a replica; its picture, or its tensor, is sent beside it.
 
-    version: of the model. timeout_s: until the caller's deadline; None: it has none. encoded: the
-    picture is a file; False: it is pixels.
+    version: of the model. timeout_s: until the caller's deadline; None: it has none. options: of a
+    picture.
     """
 
     version: int
     method: str
     timeout_s: float | None
     options: ClassifyOptions | DetectOptions | None = None
-    encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
