@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml clients/python/pyproject.toml .ci/constraints
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt \
-		-e 'clients/python[compare]' -e '.[export,http,openvino,dev]'
+		-e 'clients/python[compare]' -e '.[export,http,openvino,ray,dev]'
 	@touch $@
 
 .PHONY: demo

@@ -16,11 +16,18 @@ class Picture:
     """A request's image, decoded once, at its first use.
 
     held: counts the bytes of the pixels; None: they are not counted. keep: the pixels are needed
-    after a model has prepared its input. width, height: 0 until the image is decoded.
+    after a model has prepared its input. encoded: returns the file that is decoded; None:
+    raw pixels are. width, height: 0 until the image is decoded.
     """
 
-    def __init__(self, decode: Callable[[], Image], held: Held | None = None) -> None:
+    def __init__(
+        self,
+        decode: Callable[[], Image],
+        held: Held | None = None,
+        encoded: Callable[[], bytes] | None = None,
+    ) -> None:
         self.keep = False
+        self.encoded = encoded
         self.width = self.height = 0
         self._decode = decode
         self._held = held

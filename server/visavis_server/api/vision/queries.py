@@ -142,6 +142,7 @@ def read_picture(request: _ImageRequest, limits: ImageLimits, keep: bool) -> Pic
         if source == "encoded"
         else (lambda: _decode_raw(image.raw, limits, held.wait_for)),
         held,
+        (lambda: image.encoded) if source == "encoded" else None,
     )
     picture.keep = keep
     return picture
