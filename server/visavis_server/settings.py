@@ -514,8 +514,7 @@ class Settings(BaseSettings):
             return self.cache_dir
         if self.device == "tensorrt":
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 mode = folder.stat().st_mode
             except OSError as error:
                 raise StartupError(

@@ -238,7 +238,7 @@ def create(
         del provider_options["device_type"]  # given by `devices`
         options.add_provider_for_devices(devices, provider_options)
         return ort.InferenceSession(model, options)
-    return ort.InferenceSession(model, options, providers=_chain(provider, config))
+    return _session(model, options, _chain(provider, config))
 
 
 def _with_engine(model: str | bytes, config: SessionConfig) -> ort.InferenceSession:
@@ -249,9 +249,14 @@ def _with_engine(model: str | bytes, config: SessionConfig) -> ort.InferenceSess
     (name, options), *rest = _chain(TENSORRT, config)
     options |= engines.profiles(model, config.batch)
     with engines.progress(folder):
-        return ort.InferenceSession(
-            model, _options(TENSORRT, config), providers=[(name, options), *rest]
-        )
+        return _session(model, _options(TENSORRT, config), [(name, options), *rest])
+
+
+def _session(
+    model: str | bytes, options: ort.SessionOptions, chain: list[tuple[str, dict[str, Any]]]
+) -> ort.InferenceSession:
+    # By default a provider's error is printed, and the CPU takes over.
+    return ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
 
 
 def _chain(provider: Provider, config: SessionConfig) -> list[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from structlog.testing import capture_logs
 
 from visavis_server.errors import ModelFailed, Overloaded
 from visavis_server.runtime import bindings
@@ -19,6 +20,7 @@ from visavis_server.runtime.scheduling.work import Stop
 from visavis_server.runtime.session import Session
 
 from .. import graphs
+from ..nvidia_driver import FakeDriver
 
 # The CPU, as if it were a device.
 DEVICE = replace(CPU, on_device=True)
@@ -277,3 +279,56 @@ def test_graph_ids_are_not_used_twice(tmp_path: Path, monkeypatch: pytest.Monkey
     session.run(images(1))
     session.run(images(1), give_back=True)
     assert used[3:] == ["0", "2", "-1", "cpu:0"] or used[3:] == ["0", "2", "cpu:0", "-1"]
+
+
+def test_the_driver_copies_to_the_device_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver
+) -> None:
+    """The device's memory is the machine's here; everything else is as on a GPU."""
+    empty = bindings.Target.empty
+    monkeypatch.setattr(
+        bindings.Target, "empty", lambda target, *how: empty(replace(target, memory="cpu"), *how)
+    )
+    copied = Counter[str]()
+    for name in ("copy_in", "copy_out"):
+        copy = getattr(bindings.nvidia, name)
+        monkeypatch.setattr(
+            bindings.nvidia,
+            name,
+            lambda *how, name=name, copy=copy: (copied.update([name]), copy(*how)),
+        )
+    path, batch = put(tmp_path, graphs.classifier(gain=3)), images(5)
+    (expected,) = Session(path, CPU, SessionConfig(tmp_path)).run(batch)
+    gpu = replace(DEVICE, memory="cuda")
+    before = driver.pinned
+    for graphs_, copies in ((False, {"copy_in": 1}), (True, {"copy_in": 2, "copy_out": 1})):
+        session = Session(path, gpu, SessionConfig(tmp_path, gpu=1, cuda_graphs=graphs_))
+        (actual,) = session.run(batch)
+        np.testing.assert_array_equal(actual, expected)
+        assert copied == copies
+    assert driver.pinned == before + 2  # an input and an output of the session that is left
+
+
+def test_a_model_that_cannot_be_captured_runs_without_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = onnxruntime.InferenceSession
+    asked: list[str] = []
+
+    def refuses(path: str, options: Any, providers: list[Any], **kwargs: Any) -> Any:
+        asked.append(providers[0][1]["graphs"])
+        if asked[-1] == "True":
+            raise RuntimeError(
+                "This session cannot use the graph capture feature as requested by the user as "
+                "all compute graph nodes have not been partitioned to the CUDAExecutionProvider"
+            )
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    device = replace(DEVICE, options=lambda config: {"graphs": str(config.cuda_graphs)})
+    path = put(tmp_path, graphs.classifier())
+    with capture_logs() as logs:
+        session = Session(path, device, SessionConfig(tmp_path, cuda_graphs=True))
+    assert asked == ["True", "False"]
+    assert logs[0]["event"] == "no CUDA graphs for this model"
+    assert session.run(images(3))[0].shape == (3, 3)

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int initialized, pushed, pinned;
+static int initialized, pinned;
+static __thread int pushed;
 
 static int gpus(void) {
     const char *text = getenv("FAKE_GPUS");
@@ -100,6 +101,15 @@ CUresult cuMemcpyHtoD(CUdeviceptr device, const void *host, size_t size) {
 CUresult cuMemcpyDtoH(void *host, CUdeviceptr device, size_t size) {
     memcpy(host, (void *)device, size);
     return pushed ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+}
+
+/* ONNX Runtime's provider is linked against it. */
+CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank,
+                                void *address, const cuuint64_t *sizes, const cuuint64_t *strides,
+                                const cuuint32_t *box, const cuuint32_t *element_strides,
+                                CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
+    return CUDA_ERROR_NOT_SUPPORTED;
 }
 
 int fake_pinned(void) { return pinned; }
