@@ -34,7 +34,8 @@ def prove(
     if not cpu and (why := missing(device)):
         _console.print(f"nothing to prove here: {why}", soft_wrap=True)
         raise typer.Exit(2)
-    if models is None and not (weights := os.environ.get("VISAVIS_WEIGHTS")):
+    weights = os.environ.get("VISAVIS_WEIGHTS", "")
+    if models is None and not weights:
         raise typer.BadParameter("set VISAVIS_WEIGHTS, or give a repository", param_hint="--models")
     images = os.environ.get("VISAVIS_IMAGES")
     configure_logging("console", "error")

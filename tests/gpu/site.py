@@ -24,7 +24,7 @@ from visavis_server.runtime import nvidia
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import CPU, PROVIDERS, Provider
 from visavis_server.runtime.scheduling.scheduler import Scheduler
-from visavis_server.settings import ImageLimits, Settings
+from visavis_server.settings import ImageLimits, load_settings
 from visavis_server.vision.families import preprocess_one
 from visavis_server.vision.image import decode_file, read_file
 from visavis_server.vision.results import Picture
@@ -84,7 +84,7 @@ class Site:
         if device == "stand-in":
             planner = Planner(STAND_IN, usable_cores(), streams=2)
         else:
-            planner, _ = planner_of(Settings(device=device))  # type: ignore[arg-type]
+            planner, _ = planner_of(load_settings({"device": device}))
         return cls(planner, repository, files, seconds)
 
     @property
@@ -119,7 +119,7 @@ class Site:
 
     def _load(self, file: ModelFile, planner: Planner) -> ServedModel:
         scheduler = Scheduler(planner.cores, 512, planner.streams)
-        engines = Settings(device="tensorrt").engine_dir() if self.is_gpu else CACHE
+        engines = load_settings({"device": "tensorrt"}).engine_dir() if self.is_gpu else CACHE
         return Loader(planner, scheduler, engines).load(file)
 
     def inputs(self, model: ServedModel, count: int) -> Tensor:
