@@ -63,8 +63,11 @@ def _gpus() -> Iterator[Row]:
         return
     yield "NVIDIA driver", "info", nvidia.version()
     for gpu in nvidia.gpus():
-        free = nvidia.free_bytes(gpu.number)
-        size = f"{free >> 20} of {gpu.memory_bytes >> 20} MiB free"
+        size = f"{gpu.memory_bytes >> 20} MiB"
+        try:
+            size = f"{nvidia.free_bytes(gpu.number) >> 20} of {size} free"
+        except nvidia.DriverError as error:  # too full for a context
+            size += f" ({error})"
         yield f"GPU {gpu.number}", "info", f"{gpu.name}, {size}, {gpu.uuid}"
 
 

@@ -40,6 +40,15 @@ def test_the_gpus_and_their_driver_are_reported() -> None:
     assert "MIG 1g.10gb, 4096 of 32768 MiB" in report["GPU 1"][1]
 
 
+@pytest.mark.usefixtures("driver")
+def test_a_full_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> int:
+        raise doctor.nvidia.DriverError("cuDevicePrimaryCtxRetain reports error 2")
+
+    monkeypatch.setattr(doctor.nvidia, "free_bytes", full)
+    assert "16384 MiB (cuDevicePrimaryCtxRetain reports error 2)" in rows()["GPU 0"][1]
+
+
 def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.nvidia, "missing", lambda: ["the NVIDIA driver is not installed"])
     report = rows()
