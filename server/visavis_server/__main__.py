@@ -63,6 +63,7 @@ _METAVARS: Final = {
     "http": "HOST:PORT",
     "metrics": "HOST:PORT",
     "device": "DEVICE",
+    "gpu": "GPU",
     "workers": "N|auto",
     "trace": "URL",
     "log_format": "FORMAT",

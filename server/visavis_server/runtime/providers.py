@@ -261,8 +261,10 @@ def _session(
 
 def _chain(provider: Provider, config: SessionConfig) -> list[tuple[str, dict[str, Any]]]:
     """Return a provider and those that run what it does not support, each with its options."""
-    chain = (provider, *_FALLBACKS[provider.device])
-    return [(each.name, each.options(config)) for each in chain]
+    # A CUDA graph holds all nodes of one provider.
+    others = replace(config, cuda_graphs=False)
+    fallbacks = [(each.name, each.options(others)) for each in _FALLBACKS[provider.device]]
+    return [(provider.name, provider.options(config)), *fallbacks]
 
 
 def _options(provider: Provider, config: SessionConfig) -> ort.SessionOptions:

@@ -78,7 +78,7 @@ def test_a_session_keeps_its_engine_apart_from_those_of_other_versions(
     model = tmp_path / "model.onnx"
     model.write_bytes(graphs.classifier())
     monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
-    config = SessionConfig(tmp_path / "cache" / "digest", batch=16, gpu=1)
+    config = SessionConfig(tmp_path / "cache" / "digest", batch=16, gpu=1, cuda_graphs=True)
     with capture_logs() as logs:
         providers.create(model, TENSORRT, config)
     probe, chain = given
@@ -94,4 +94,5 @@ def test_a_session_keeps_its_engine_apart_from_those_of_other_versions(
     assert tensorrt["trt_engine_cache_path"] == tensorrt["trt_timing_cache_path"] == str(folder)
     assert tensorrt["trt_profile_max_shapes"] == "images:16x3x8x8"
     assert tensorrt["device_id"] == cuda["device_id"] == "1"
+    assert (tensorrt["trt_cuda_graph_enable"], cuda["enable_cuda_graph"]) == ("True", "0")
     assert len(logs) == 2
