@@ -88,8 +88,8 @@ class App:
         self.settings = settings
         self._membership = membership
         memory.keep_little(settings.low_memory)
-        self._planner, self._why_provider = planner_of(settings)
         self._look = first_look(settings.models)
+        self._planner, self._why_provider = planner_of(settings, len(self._look.files))
         self._startup = Startup(self._look, trial, require_all=settings.require_all_models)
         self.scheduler = Scheduler(
             self._planner.cores,

@@ -7,3 +7,6 @@ Image = npt.NDArray[np.uint8]
 """A decoded picture: uint8 RGB [height, width, 3], upright."""
 
 Tensor = npt.NDArray[np.float32]
+
+Bytes = npt.NDArray[np.uint8]
+"""Memory: [bytes]."""

@@ -21,6 +21,8 @@ _DEFAULTS = {
     "GRPC_DNS_RESOLVER": "native",
     # The scheduler assigns the cores: a NumPy product must stay on its own.
     "OPENBLAS_NUM_THREADS": "1",
+    # TensorRT would compute fp32 in TF32, which has ten bits; ONNX Runtime has no option for it.
+    "NVIDIA_TF32_OVERRIDE": "0",
 }
 
 

@@ -173,6 +173,22 @@ class Settings(BaseSettings):
     streams: Annotated[int, Field(ge=1)] = Field(
         2, description="Concurrent runs on a GPU: one copies while another computes."
     )
+    gpu: str = Field(
+        "0",
+        description="The GPU: its number among those that `CUDA_VISIBLE_DEVICES` leaves, or its "
+        "UUID (`GPU-…`, `MIG-…`), as `nvidia-smi -L` lists it.",
+    )
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Memory of the GPU for the sessions of all models and workers, in equal parts "
+        "for the models that are there at the start. 0: no limit for one process; several workers "
+        "share 90 %.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="Replay runs on a GPU as CUDA graphs: less work for the CPU, more memory. Not "
+        "for models whose input size varies.",
+    )
     low_memory: bool = Field(
         False, description="Save memory: one session per model, one image per run."
     )
@@ -226,7 +242,8 @@ class Settings(BaseSettings):
     admin: bool = Field(False, description="Allow clients to load and unload models, as in Triton.")
     reflection: bool = Field(False, description="Serve gRPC reflection.")
     cache_dir: Path = Field(
-        Path("~/.cache/visavis/engines"), description="Folder for TensorRT's engines."
+        Path("~/.cache/visavis/engines"),
+        description="Folder for TensorRT's engines, which only the server's user may write to.",
     )
     log_format: Literal["console", "json"] = Field(
         "console", description="Format of the log: `console` or `json`."
@@ -342,6 +359,15 @@ class Settings(BaseSettings):
         with suppress(RuntimeError):  # the user has no home
             return path and path.expanduser()
         return path
+
+    @field_validator("gpu", mode="before")
+    @classmethod
+    def _gpu(cls, value: object) -> str:
+        """Parse a number or a UUID."""
+        text = str(value).strip()
+        if not re.fullmatch(r"[0-9]{1,3}|(GPU|MIG)-[-0-9A-Za-z/]{4,80}", text):
+            raise ValueError("it must be a number, or a UUID such as GPU-8f1c2a4e or MIG-3d5e7f90")
+        return text
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -496,11 +522,17 @@ class Settings(BaseSettings):
             return self.cache_dir
         if self.device == "tensorrt":
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                mode = folder.stat().st_mode
             except OSError as error:
                 raise StartupError(
                     f"can't create {folder} for TensorRT's engines: {error.strerror}; set cache_dir"
                 ) from None
+            if mode & 0o022:
+                raise StartupError(
+                    f"other users may write to {folder}, and TensorRT's engines are code; "
+                    "`chmod go-w` it, or set cache_dir"
+                )
         return folder
 
     @classmethod

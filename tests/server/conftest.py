@@ -16,7 +16,7 @@ from visavis_server.app import App
 from visavis_server.card import LabelSet, ModelDocument, Provenance
 from visavis_server.transport.tokens import NewToken, new_token
 
-from . import graphs
+from . import graphs, nvidia_driver
 from .authority import Authority
 from .serving import Served, served_by, settings
 
@@ -53,6 +53,19 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(cv2, "imdecode", decoded)
+
+
+@pytest.fixture(scope="session")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake of NVIDIA's driver."""
+    return nvidia_driver.build(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture
+def driver(libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nvidia_driver.FakeDriver]:
+    """A machine with two GPUs: a whole one, and a part of one."""
+    with nvidia_driver.in_place(libcuda, monkeypatch) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from tests.surroundings import Surroundings
 
 SILENT = {"GRPC_VERBOSITY": "NONE", "GRPC_DNS_RESOLVER": "native"}
+EXACT = {"NVIDIA_TF32_OVERRIDE": "0"}
 SAFE = {
     "ORT_DISABLE_TELEMETRY": "1",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 28),
@@ -77,7 +78,8 @@ def test_every_variable_is_set_before_any_library_is_imported(
     seen = json.loads(_ran(tmp_path, WATCHED, module, ORT_DISABLE_TELEMETRY="0"))
     assert libraries <= set(seen)
     for variables in seen.values():
-        assert {**SAFE, **SILENT, "OPENBLAS_NUM_THREADS": "1"}.items() <= variables.items()
+        expected = {**SAFE, **SILENT, **EXACT, "OPENBLAS_NUM_THREADS": "1"}
+        assert expected.items() <= variables.items()
 
 
 def test_the_command_sets_grpcs_variables_before_grpc_is_imported(tmp_path: Path) -> None:

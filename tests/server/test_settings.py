@@ -175,6 +175,30 @@ def test_a_folder_for_engines_that_cannot_be_made_is_named(tmp_path: Path) -> No
         load_settings({"cache_dir": folder, "device": "tensorrt"}).engine_dir()
 
 
+def test_engines_are_kept_where_only_this_user_writes(tmp_path: Path) -> None:
+    """An engine is code."""
+    folder = tmp_path / "cache" / "engines"
+    given = {"cache_dir": folder, "device": "tensorrt"}
+    assert load_settings(given).engine_dir() == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    assert load_settings(given).engine_dir() == folder
+    folder.chmod(0o775)
+    with pytest.raises(StartupError, match=f"other users may write to {folder}.*chmod go-w"):
+        load_settings(given).engine_dir()
+
+
+@pytest.mark.parametrize("gpu", ["0", 3, "GPU-8f1c2a4e", "MIG-GPU-8f1c2a4e-0011/1/0"])
+def test_a_gpu_is_a_number_or_a_uuid(gpu: object) -> None:
+    assert load_settings({"gpu": gpu}).gpu == str(gpu)
+
+
+@pytest.mark.parametrize("gpu", ["-1", "cuda:0", "0,1", "GPU-", "8f1c2a4e"])
+def test_anything_else_names_no_gpu(gpu: str) -> None:
+    with pytest.raises(StartupError, match="gpu: it must be a number, or a UUID such as GPU-8f1c"):
+        load_settings({"gpu": gpu})
+
+
 def test_a_table_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISAVIS_TUNING", '{"resnet50": {"batch": 2}}')
     assert load_settings({}).tuning["resnet50"].batch == 2

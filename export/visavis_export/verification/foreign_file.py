@@ -109,11 +109,7 @@ def read_file(path: Path, original: Original, cache: Path) -> ForeignFile:
             declared = "its metadata"
         else:
             declared = ""
-        document = (
-            read_document(_NAME, opened, CPU, cache)
-            if declared
-            else _assumed(path, session, original)
-        )
+        document = read_document(_NAME, opened) if declared else _assumed(path, session, original)
         changed = document.digest not in (None, opened.contents.digest)
     except VisavisError as error:
         raise ExportError(str(error)) from error

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from visavis_server.arrays import Tensor
 from visavis_server.card import ModelDocument, graph_outputs, output_names
 from visavis_server.runtime.buffers import Buffers
@@ -138,12 +136,12 @@ class Engine:
 
     def run(self, jobs: list[Job], exclusive: bool, stop: Stop) -> list[list[Tensor]]:
         """Return the outputs of each job, each a batch of 1. Raises as Session.run does."""
-        batch = _gathered(jobs)
+        images = _images(jobs)
         explained = any(job.explained for job in jobs)
         names = self._all_output_names if explained else self._output_names
-        outputs = self.sessions.run(batch, names, exclusive, stop)
-        images = min(len(output) for output in outputs)
-        return [[output[i : i + 1] for output in outputs] for i in range(images)]
+        outputs = self.sessions.run(images, names, exclusive, stop)
+        count = min(len(output) for output in outputs)
+        return [[output[i : i + 1] for output in outputs] for i in range(count)]
 
     def finish(self, job: Job, output: list[Tensor]) -> Any:
         """Return the job's labels or boxes, or the family's tensor."""
@@ -154,8 +152,8 @@ class Engine:
         return result
 
 
-def _gathered(jobs: list[Job]) -> Tensor:
-    """Return the inputs as one tensor [n, 3, height, width]; copies only scattered inputs.
+def _images(jobs: list[Job]) -> Tensor | Sequence[Tensor]:
+    """Return the inputs, each [3, height, width]: as one tensor if that needs no copy.
 
     Inputs whose shapes vary run one at a time.
     """
@@ -165,7 +163,7 @@ def _gathered(jobs: list[Job]) -> Tensor:
     assert first.batch is not None
     if all(job.batch is first.batch and job.index == first.index + i for i, job in enumerate(jobs)):
         return first.batch[first.index : first.index + len(jobs)]
-    return np.stack([job.input for job in jobs])
+    return [job.input for job in jobs]
 
 
 def ms_since(started: float) -> float:

@@ -29,7 +29,7 @@ from visavis_server.models.verified_file import VerifiedFile
 from visavis_server.models.warm_up import warm_up
 from visavis_server.runtime import memory
 from visavis_server.runtime.buffers import Buffers
-from visavis_server.runtime.providers import Provider, SessionConfig
+from visavis_server.runtime.providers import CPU, SessionConfig
 from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.runtime.session import Session, Sessions
 
@@ -68,7 +68,7 @@ class Loader:
 
     def _load(self, file: ModelFile, opened: VerifiedFile) -> ServedModel:
         planner, contents = self.planner, opened.contents
-        document = read_document(file.name, opened, planner.provider, self.cache_dir)
+        document = read_document(file.name, opened)
         if document.digest not in (None, contents.digest):
             raise ModelFileError(
                 f"{file.path}: its digest is {contents.digest[:12]}…, but its document says "
@@ -78,9 +78,12 @@ class Loader:
         # A folder per digest: TensorRT would reuse an engine that holds other weights.
         config = SessionConfig(
             self.cache_dir / contents.digest,
+            batch=plan.batch,
             bf16=planner.bf16,
             varying=document.input.varies,
-            device_share=planner.device_share,
+            gpu=planner.gpu,
+            gpu_bytes=planner.gpu_bytes,
+            cuda_graphs=planner.cuda_graphs and not document.input.varies,
             shared=self.shared_dir and self.shared_dir / opened.identity,
         )
         sessions = Sessions(opened, planner.provider, plan, config)
@@ -122,9 +125,7 @@ def _opened(file: ModelFile, tried: Future[str]) -> VerifiedFile:
     return opened
 
 
-def read_document(
-    name: str, file: VerifiedFile, provider: Provider, cache_dir: Path
-) -> ModelDocument:
+def read_document(name: str, file: VerifiedFile) -> ModelDocument:
     """Return the document in a file, in the JSON beside it, or from ultralytics' metadata.
 
     name: the name of the model's folder. Raises ModelFileError.
@@ -136,7 +137,7 @@ def read_document(
         document = parse_document(file.sidecar, str(file.path.with_suffix(".json")))
     else:
         with file.copy() as copy:
-            probe = Session(copy, provider, SessionConfig(cache_dir))
+            probe = Session(copy, CPU, SessionConfig(Path()))
         document = document_of(name, metadata, probe, str(file.path))
     # The folder names the model, so a copy of the folder under another name is another model.
     return document.model_copy(update={"name": name})

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from visavis_server.card import ModelDocument, Task
+from visavis_server.errors import ProviderUnavailable
+from visavis_server.runtime import nvidia
 from visavis_server.runtime.cores import cache_bytes
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import Provider, choose
@@ -16,6 +18,8 @@ from visavis_server.settings import Settings, TunedPlan
 _LARGE_CACHE_BYTES = 1 << 20
 _CLASSIFIER_BATCH = 4
 _DEVICE_BATCH = 16
+# Of a GPU's memory, for the sessions of several workers: the rest is for CUDA's contexts.
+_USABLE_OF_GPU = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,8 @@ class Planner:
 
     cores: usable by this process. cache_bytes: of each core's private cache. streams: of the
     device, if the provider has one. low_memory: prefer less memory to speed. bf16: compute in
-    bfloat16. tuning: the plans measured on this machine, by model. device_share: the part of the
-    device's memory that this process may take.
+    bfloat16. tuning: the plans measured on this machine, by model. gpu: its number. gpu_bytes: of
+    its memory, the most that one model may take; 0: any. cuda_graphs: replay runs as CUDA graphs.
     """
 
     provider: Provider
@@ -35,7 +39,9 @@ class Planner:
     bf16: bool = False
     cache_bytes: int = _LARGE_CACHE_BYTES
     tuning: Mapping[str, TunedPlan] = field(default_factory=dict)
-    device_share: float = 1.0
+    gpu: int = 0
+    gpu_bytes: int = 0
+    cuda_graphs: bool = False
 
     def plan(self, document: ModelDocument) -> Plan:
         """Return the plan for a model on this machine."""
@@ -81,8 +87,12 @@ class Planner:
         return _CLASSIFIER_BATCH, "classifiers gain from batches"
 
 
-def planner_of(settings: Settings) -> tuple[Planner, str]:
-    """Return the planner, and the reason for its provider. Raises ProviderUnavailable."""
+def planner_of(settings: Settings, models: int = 1) -> tuple[Planner, str]:
+    """Return the planner, and the reason for its provider. Raises ProviderUnavailable.
+
+    models: how many share the GPU's memory.
+    """
+    nvidia.restrict(settings.gpu)
     provider, why = choose(settings.device, settings.bf16)
     planner = Planner(
         provider,
@@ -92,9 +102,32 @@ def planner_of(settings: Settings) -> tuple[Planner, str]:
         settings.bf16,
         cache_bytes() or _LARGE_CACHE_BYTES,
         settings.tuning,
-        1.0 if settings.workers == "auto" else 1.0 / settings.workers,
     )
+    if provider.memory == "cuda":
+        number = nvidia.numbered(settings.gpu)
+        size = nvidia.gpus()[number].memory_bytes
+        planner = replace(
+            planner,
+            gpu=number,
+            gpu_bytes=_gpu_bytes(settings, models, size),
+            cuda_graphs=settings.cuda_graphs,
+        )
     return planner, why
+
+
+def _gpu_bytes(settings: Settings, models: int, size: int) -> int:
+    """Return how much of a GPU's memory one model of one worker may take; 0: any.
+
+    size: of the GPU's memory. Raises ProviderUnavailable if the setting exceeds it.
+    """
+    workers = 1 if settings.workers == "auto" else settings.workers
+    if settings.gpu_memory_bytes > size:
+        raise ProviderUnavailable(
+            f"gpu_memory_bytes is {settings.gpu_memory_bytes}, but the GPU has {size}"
+        )
+    if settings.gpu_memory_bytes:
+        return settings.gpu_memory_bytes // workers // max(models, 1)
+    return int(size * _USABLE_OF_GPU) // workers if workers > 1 else 0
 
 
 def one_at_a_time(plan: Plan) -> Plan:

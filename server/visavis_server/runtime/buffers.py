@@ -1,20 +1,29 @@
 """Arrays in reused memory. New memory would cost a page fault for each page, every time."""
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from visavis_server.arrays import Tensor
+from visavis_server.arrays import Bytes, Tensor
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+def aligned(size_bytes: int) -> Bytes:
+    """Return new memory that begins at a cache line."""
+    memory = np.empty(size_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size_bytes]
 
 
 class _Loan:
     """Memory that returns to its pool once NumPy drops the last array that uses it."""
 
-    def __init__(self, memory: Tensor, pool: deque[Tensor]) -> None:
+    def __init__(self, memory: Bytes, pool: deque[Bytes]) -> None:
         self.__array_interface__ = memory.__array_interface__
         self._memory, self._pool = memory, pool
 
@@ -23,27 +32,21 @@ class _Loan:
 
 
 class Buffers:
-    """A pool of memory for float32 arrays. Thread-safe.
+    """A pool of memory for arrays. Thread-safe.
 
-    kept: the most free buffers kept of each size.
+    kept: the most free buffers kept of each size. allocate: returns new memory of a size.
     """
 
-    def __init__(self, kept: int) -> None:
-        self._free: defaultdict[int, deque[Tensor]] = defaultdict(partial(deque, maxlen=kept))
+    def __init__(self, kept: int, allocate: Callable[[int], Bytes] = aligned) -> None:
+        self._allocate = allocate
+        self._free: defaultdict[int, deque[Bytes]] = defaultdict(partial(deque, maxlen=kept))
 
-    def empty(self, *shape: int) -> Tensor:
+    def empty(self, *shape: int, dtype: Any = np.float32) -> Tensor:
         """Return an uninitialised array of a shape."""
-        size = prod(shape)
-        pool = self._free[size]
+        size_bytes = prod(shape) * np.dtype(dtype).itemsize
+        pool = self._free[size_bytes]
         try:
             memory = pool.pop()
         except IndexError:
-            memory = _aligned(size)
-        return np.asarray(_Loan(memory, pool)).reshape(shape)
-
-
-def _aligned(size: int) -> Tensor:
-    item = np.dtype(np.float32).itemsize
-    memory = np.empty(size + _ALIGNMENT // item, np.float32)
-    start = -memory.ctypes.data % _ALIGNMENT // item
-    return memory[start : start + size]
+            memory = self._allocate(size_bytes)
+        return np.asarray(_Loan(memory, pool)).view(dtype).reshape(shape)

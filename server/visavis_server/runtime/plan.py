@@ -6,6 +6,9 @@ from typing import Literal
 Device = Literal["cpu", "openvino", "cuda", "tensorrt"]
 """The devices that can run a model, by the names in the settings."""
 
+Memory = Literal["cpu", "cuda"]
+"""Where a device has its tensors, by ONNX Runtime's names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

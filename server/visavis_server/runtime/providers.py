@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import onnxruntime as ort
 import structlog
 
 from visavis_server.errors import ProviderUnavailable
+from visavis_server.runtime import engines, nvidia
 from visavis_server.runtime.cores import instructions
-from visavis_server.runtime.plan import Device
+from visavis_server.runtime.plan import Device, Memory
 from visavis_server.runtime.private_copy import PrivateCopy
 from visavis_server.runtime.shared_weights import shared_model
 
@@ -27,8 +28,6 @@ _log = structlog.get_logger()
 # Instruction sets that multiply uint8 by int8 without saturation, and that compute in bfloat16.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _BF16 = {"avx512_bf16", "amx_bf16"}
-# Of a device's memory, for the sessions of all workers: the rest is for CUDA's contexts.
-_USABLE_OF_DEVICE = 0.9
 # Grow the arena by what a run needs (1), not by the next power of two (0).
 _ARENA = {"arena_extend_strategy": 1}
 
@@ -38,18 +37,22 @@ class SessionConfig:
     """The options of a session.
 
     cache_dir: the folder for compiled engines. threads: the threads of one run. runs: concurrent
-    runs. spin: threads busy-wait between operators. bf16: compute in bfloat16. varying: the shape
-    of the input varies. device_share: the part of the device's memory that the session may take.
-    shared: the folder in which processes share the model's weights.
+    runs. batch: the most images in one. spin: threads busy-wait between operators. bf16: compute in
+    bfloat16. varying: the shape of the input varies. gpu: its number. gpu_bytes: of its memory, the
+    most that the session may take; 0: any. cuda_graphs: replay runs as CUDA graphs. shared: the
+    folder in which processes share the model's weights.
     """
 
     cache_dir: Path
     threads: int = 1
     runs: int = 1
+    batch: int = 1
     spin: bool = False
     bf16: bool = False
     varying: bool = False
-    device_share: float = 1.0
+    gpu: int = 0
+    gpu_bytes: int = 0
+    cuda_graphs: bool = False
     shared: Path | None = None
 
 
@@ -59,8 +62,9 @@ class Provider:
 
     device: the name in the settings. name: ONNX Runtime's name. missing: returns what this machine
     lacks to run it, in words; empty if nothing. options: returns the options for a session.
-    on_device: it runs on a device instead of the cores. own_threads: one session of it separates
-    the threads of concurrent runs. missing_for_bf16: as `missing`, for bfloat16.
+    on_device: it runs on a device instead of the cores. memory: of its tensors. own_threads: one
+    session of it separates the threads of concurrent runs. missing_for_bf16: as `missing`, for
+    bfloat16.
     """
 
     device: Device
@@ -68,6 +72,7 @@ class Provider:
     missing: Callable[[], list[str]]
     options: Callable[[SessionConfig], dict[str, Any]]
     on_device: bool = False
+    memory: Memory = "cpu"
     own_threads: bool = False
     missing_for_bf16: Callable[[], list[str]] = lambda: ["only --device openvino supports bfloat16"]
 
@@ -78,13 +83,13 @@ def _missing_for_cpu() -> list[str]:
 
 @cache
 def _missing_for_cuda() -> list[str]:
-    return _missing_driver() or _missing_libraries("CUDAExecutionProvider", "cuda")
+    return nvidia.missing() or _missing_libraries("CUDAExecutionProvider", "cuda")
 
 
 @cache
 def _missing_for_tensorrt() -> list[str]:
     missing = _missing_libraries("TensorrtExecutionProvider", "tensorrt")
-    return _missing_driver() + missing
+    return nvidia.missing() + missing
 
 
 def _missing_for_openvino() -> list[str]:
@@ -118,10 +123,32 @@ def _options_for_openvino(config: SessionConfig) -> dict[str, Any]:
 
 
 def _options_for_cuda(config: SessionConfig) -> dict[str, Any]:
-    # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
-    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    if config.device_share < 1 and (total := _device_bytes()):
-        options["gpu_mem_limit"] = str(int(total * _USABLE_OF_DEVICE * config.device_share))
+    options = {
+        "device_id": str(config.gpu),
+        # TF32 cuts the mantissa to 10 bits: faster, but no longer what the receipt proves.
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": str(int(config.cuda_graphs)),
+    }
+    if config.gpu_bytes:
+        options["gpu_mem_limit"] = str(config.gpu_bytes)
+    return options
+
+
+def _options_for_tensorrt(config: SessionConfig) -> dict[str, Any]:
+    options = {
+        "device_id": str(config.gpu),
+        # Building an engine takes minutes, so it is cached for the next start.
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(config.cache_dir),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(config.cache_dir),
+        "trt_cuda_graph_enable": str(config.cuda_graphs),
+    }
+    if config.gpu_bytes:
+        # Its only limit: of the memory that a kernel may use while it runs.
+        options["trt_max_workspace_size"] = str(config.gpu_bytes)
     return options
 
 
@@ -140,19 +167,15 @@ CUDA = Provider(
     _missing_for_cuda,
     _options_for_cuda,
     on_device=True,
+    memory="cuda",
 )
 TENSORRT = Provider(
     "tensorrt",
     "TensorrtExecutionProvider",
     _missing_for_tensorrt,
-    # Building an engine takes minutes, so it is cached for the next start.
-    lambda config: {
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(config.cache_dir),
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(config.cache_dir),
-    },
+    _options_for_tensorrt,
     on_device=True,
+    memory="cuda",
 )
 
 PROVIDERS = (CPU, OPENVINO, CUDA, TENSORRT)
@@ -203,7 +226,7 @@ def create(
         # start.
         model = file.read() if provider is TENSORRT else file.model
     if provider is TENSORRT:
-        config.cache_dir.mkdir(parents=True, exist_ok=True)
+        return _with_engine(model, config)
     options = _options(provider, config)
     if provider is CPU and config.shared is not None:
         optimized = shared_model(model, partial(_options, provider, config), config.shared)
@@ -215,9 +238,33 @@ def create(
         del provider_options["device_type"]  # given by `devices`
         options.add_provider_for_devices(devices, provider_options)
         return ort.InferenceSession(model, options)
-    chain = (provider, *_FALLBACKS[provider.device])
-    providers = [(each.name, each.options(config)) for each in chain]
-    return ort.InferenceSession(model, options, providers=providers)
+    return _session(model, options, _chain(provider, config))
+
+
+def _with_engine(model: str | bytes, config: SessionConfig) -> ort.InferenceSession:
+    """Return TensorRT's session, whose engine is built unless it is in the cache."""
+    folder = config.cache_dir / engines.versions()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = replace(config, cache_dir=folder)
+    (name, options), *rest = _chain(TENSORRT, config)
+    options |= engines.profiles(model, config.batch)
+    with engines.progress(folder):
+        return _session(model, _options(TENSORRT, config), [(name, options), *rest])
+
+
+def _session(
+    model: str | bytes, options: ort.SessionOptions, chain: list[tuple[str, dict[str, Any]]]
+) -> ort.InferenceSession:
+    # By default a provider's error is printed, and the CPU takes over.
+    return ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
+
+
+def _chain(provider: Provider, config: SessionConfig) -> list[tuple[str, dict[str, Any]]]:
+    """Return a provider and those that run what it does not support, each with its options."""
+    # A CUDA graph holds all nodes of one provider.
+    others = replace(config, cuda_graphs=False)
+    fallbacks = [(each.name, each.options(others)) for each in _FALLBACKS[provider.device]]
+    return [(provider.name, provider.options(config)), *fallbacks]
 
 
 def _options(provider: Provider, config: SessionConfig) -> ort.SessionOptions:
@@ -286,30 +333,6 @@ def _openvino_devices() -> list[Any]:
         for device in ort.get_ep_devices()
         if device.ep_name == OPENVINO.name and device.device.type == ort.OrtHardwareDeviceType.CPU
     ]
-
-
-def _missing_driver() -> list[str]:
-    """Return what is missing of the NVIDIA driver and its GPUs. Needs no CUDA library."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return ["the NVIDIA driver is not installed (libcuda.so.1 is not found)"]
-    count = ctypes.c_int(0)
-    if (status := driver.cuInit(0)) or (status := driver.cuDeviceGetCount(ctypes.byref(count))):
-        return [f"the NVIDIA driver reports error {status}; run nvidia-smi"]
-    return [] if count.value else ["the NVIDIA driver finds no GPU"]
-
-
-def _device_bytes() -> int:
-    """Return the memory of the first GPU that CUDA_VISIBLE_DEVICES leaves; 0: unknown."""
-    size = ctypes.c_size_t(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        if driver.cuInit(0) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), 0):
-            return 0
-    except (OSError, AttributeError):
-        return 0
-    return size.value
 
 
 def _missing_libraries(name: str, library: str) -> list[str]:

@@ -2,14 +2,15 @@
 
 import re
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, Protocol
 
+import numpy as np
 import onnxruntime as ort
 import structlog
 
@@ -22,6 +23,9 @@ from visavis_server.errors import (
     ProviderUnavailable,
     VisavisError,
 )
+from visavis_server.runtime.bindings import Bindings, Target
+from visavis_server.runtime.captures import CAPTURES
+from visavis_server.runtime.fixed_batches import sizes
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.private_copy import PrivateCopy
 from visavis_server.runtime.providers import Provider, SessionConfig, create
@@ -29,12 +33,15 @@ from visavis_server.runtime.scheduling.work import Stop
 
 _log = structlog.get_logger()
 
-# The messages of ONNX Runtime's arenas and CUDA's libraries.
+# The messages of ONNX Runtime's arenas, which may have a limit, of CUDA's libraries and TensorRT.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|bad_alloc|Failed to allocate memory|"
-    r"CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+    r"out[ _]?of[ _]?memory|bad_alloc|Failed to allocate memory|"
+    r"Available memory of \d+ is smaller than requested|"
+    r"CUDNN_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
+# A graph with a node on the CPU can't be captured.
+_NOT_CAPTURED = re.compile(r"graph capture", re.IGNORECASE)
 _FATAL = 4  # a severity of ONNX Runtime
 
 
@@ -46,11 +53,7 @@ class Session:
     """
 
     def __init__(self, path: Path | PrivateCopy, provider: Provider, config: SessionConfig) -> None:
-        try:
-            self._session = create(path, provider, config)
-        except Exception as error:
-            kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
-            raise kind(f"{path}: ONNX Runtime can't load the file: {error}") from error
+        self._session, config = _created(path, provider, config)
         self.provider: str = self._session.get_providers()[0]
         if self.provider != provider.name:
             # ONNX Runtime falls back to the CPU with no more than a printed warning.
@@ -76,22 +79,25 @@ class Session:
             output.name: [d if isinstance(d, int) else None for d in output.shape]
             for output in self._session.get_outputs()
         }
+        self._bindings: Bindings | None = None
+        if provider.on_device and not config.varying:
+            target = Target(provider.memory, config.gpu, config.runs, config.cuda_graphs)
+            self._bindings = Bindings(self._session, target)
 
     def run(
         self,
-        tensor: Tensor,
+        images: Tensor | Sequence[Tensor],
         output_names: list[str] | None = None,
         *,
         give_back: bool = False,
         stop: Stop | None = None,
     ) -> list[Tensor]:
-        """Return the outputs, by default all; tensor: the input [batch, 3, height, width].
+        """Return the outputs, by default all; images: the input, each [3, height, width].
 
         give_back: return the run's memory to the system instead of keeping it for the next run.
         stop: ends the run. Raises ModelFailed if the graph fails or the run was stopped, Overloaded
         if the device is out of memory.
         """
-        tensor = tensor.astype(self.input_dtype, copy=False)
         names = output_names or list(self.output_shapes)
         options = ort.RunOptions()
         # Errors would go to stderr past the log; the exception has their text too.
@@ -101,7 +107,10 @@ class Session:
         if stop is not None:
             stop.on_request(partial(setattr, options, "terminate", True))
         try:
-            outputs: list[Tensor] = self._session.run(names, {self.input_name: tensor}, options)
+            if self._bindings is not None:
+                return self._bindings.run(images, names, options, graph=not give_back)
+            batch = np.asarray(images, self.input_dtype)
+            outputs: list[Tensor] = self._session.run(names, {self.input_name: batch}, options)
         except Exception as error:
             if stop is not None and stop.requested:
                 raise ModelFailed("the run was stopped: all its callers have left") from None
@@ -112,6 +121,23 @@ class Session:
                 ) from None
             raise ModelFailed("the model failed on this image; see the server's log") from error
         return outputs
+
+
+def _created(
+    path: Path | PrivateCopy, provider: Provider, config: SessionConfig
+) -> tuple[ort.InferenceSession, SessionConfig]:
+    """Return ONNX Runtime's session, and its options: without CUDA graphs if they don't work."""
+    try:
+        # A session takes memory of the device, which CUDA refuses while a graph is captured.
+        with CAPTURES.run() if config.cuda_graphs else nullcontext():
+            return create(path, provider, config), config
+    except Exception as error:
+        if config.cuda_graphs and _NOT_CAPTURED.search(str(error)):
+            _log.warning("no CUDA graphs for this model", model=str(path), why=str(error)[:500])
+        else:
+            kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
+            raise kind(f"{path}: ONNX Runtime can't load the file: {error}") from error
+    return _created(path, provider, replace(config, cuda_graphs=False))
 
 
 class Source(Protocol):
@@ -142,13 +168,19 @@ class Sessions:
         plan: Plan,
         config: SessionConfig,
     ) -> None:
-        # In one session of the CPU provider, concurrent runs would share threads.
-        shares_threads = plan.runs_on == "cores" and plan.threads > 1 and not provider.own_threads
-        number, runs = (plan.instances, 1) if shares_threads else (1, plan.instances)
-        each = replace(config, threads=plan.threads, runs=runs)
+        # In one session of the CPU provider, concurrent runs would share threads. CUDA graphs of
+        # one session share its memory, so they must not be replayed concurrently.
+        separate = config.cuda_graphs or (
+            plan.runs_on == "cores" and plan.threads > 1 and not provider.own_threads
+        )
+        number, runs = (plan.instances, 1) if separate else (1, plan.instances)
+        each = replace(
+            config, threads=plan.threads, runs=runs, gpu_bytes=config.gpu_bytes // number
+        )
         with source.copy() as copy:
             self._all = [Session(copy, provider, each) for _ in range(number)]
         self.first = self._all[0]
+        self._sizes = sizes if provider.on_device and not config.varying else _one_size
         self._shared = number == 1
         self._idle: SimpleQueue[Session] = SimpleQueue()
         for session in self._all:
@@ -167,15 +199,18 @@ class Sessions:
     def check(self, check: Callable[[Session, int], None], images: int) -> None:
         """Check every session with a batch of images, and the exclusive one, later, with one image.
 
-        check: raises StartupError if a session computes wrong results.
+        On a device it is checked with every size of batches up to that, largest first: memory that
+        sufficed for those is enough for the others. check: raises StartupError if a session
+        computes wrong results.
         """
         self._check = check
         for session in self._all:
-            check(session, images)
+            for size in reversed(self._sizes(images)):
+                check(session, size)
 
     def run(
         self,
-        tensor: Tensor,
+        images: Tensor | Sequence[Tensor],
         output_names: list[str],
         exclusive: bool = False,
         stop: Stop | None = None,
@@ -188,12 +223,12 @@ class Sessions:
                 target=self.make_exclusive, name="exclusive session", daemon=False
             ).start()
         if exclusive and self._exclusive is not None:
-            return self._exclusive.run(tensor, output_names, stop=stop)
+            return self._exclusive.run(images, output_names, stop=stop)
         if self._shared:
-            return self.first.run(tensor, output_names, stop=stop)
+            return self.first.run(images, output_names, stop=stop)
         session = self._idle.get()
         try:
-            return session.run(tensor, output_names, stop=stop)
+            return session.run(images, output_names, stop=stop)
         finally:
             self._idle.put(session)
 
@@ -211,6 +246,10 @@ class Sessions:
             _log.exception("no session for exclusive runs: they use one core")
             return
         self._exclusive = session
+
+
+def _one_size(images: int) -> tuple[int, ...]:
+    return (images,)
 
 
 def _copied(source: Source, provider: Provider, config: SessionConfig) -> Session:

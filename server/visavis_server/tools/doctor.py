@@ -9,6 +9,7 @@ from visavis_server.models.memory_plan import expected_bytes, plan_here
 from visavis_server.models.model_files import look_at
 from visavis_server.models.planning import planner_of
 from visavis_server.models.verified_file import VerifiedFile
+from visavis_server.runtime import nvidia
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.providers import PROVIDERS, choose
 from visavis_server.settings import load_settings
@@ -42,6 +43,7 @@ def report() -> list[Row]:
     rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
     slower = "in Pillow, slower: install a C compiler, then reinstall visavis-server"
     rows.append(("resize", "info", "in C" if resize.rows_first_in_c else slower))
+    rows += _gpus()
     for provider in PROVIDERS:
         missing = provider.missing()
         rows.append(
@@ -54,12 +56,27 @@ def report() -> list[Row]:
     return [*rows, *_plans()]
 
 
+def _gpus() -> Iterator[Row]:
+    """Yield rows for NVIDIA's driver and the GPUs that this process may use."""
+    if missing := nvidia.missing():
+        yield "NVIDIA driver", "info", "; ".join(missing)
+        return
+    yield "NVIDIA driver", "info", nvidia.version()
+    for gpu in nvidia.gpus():
+        size = f"{gpu.memory_bytes >> 20} MiB"
+        try:
+            size = f"{nvidia.free_bytes(gpu.number) >> 20} of {size} free"
+        except nvidia.DriverError as error:  # too full for a context
+            size += f" ({error})"
+        yield f"GPU {gpu.number}", "info", f"{gpu.name}, {size}, {gpu.uuid}"
+
+
 def _plans() -> Iterator[Row]:
     """Yield rows for the models of the configured repository: their plans, and the reasons."""
     try:
         settings = load_settings({})
-        planner, _ = planner_of(settings)
         look = look_at(settings.models)
+        planner, _ = planner_of(settings, len(look.files))
     except StartupError as error:
         yield "models", "info", str(error)
         return
@@ -72,7 +89,7 @@ def _plans() -> Iterator[Row]:
         name = f"model {file.name}/{file.version}"
         try:
             opened = VerifiedFile(file.path)
-            document = read_document(file.name, opened, planner.provider, settings.cache_dir)
+            document = read_document(file.name, opened)
         except StartupError as error:
             yield name, "missing", str(error)
             continue

@@ -1,16 +1,20 @@
 """How much of the machine a model takes: by what it is, where it runs, and what was measured."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from visavis_server.errors import ProviderUnavailable
 from visavis_server.models.planning import Planner, one_at_a_time, planner_of
 from visavis_server.runtime.plan import Plan
 from visavis_server.runtime.providers import CPU, CUDA
 from visavis_server.settings import Settings, TunedPlan, load_settings
 
 from .. import graphs
+from ..nvidia_driver import FakeDriver
 
+GIB = 1 << 30
 INT8 = graphs.classifier_document(precision="int8")
 FP32 = graphs.classifier_document()
 DETECTOR = graphs.detector_document(precision="int8")
@@ -101,8 +105,51 @@ def test_a_plan_comes_from_the_settings(tmp_path: Path) -> None:
     assert "low_memory" in planner.plan(FP32.model_copy(update={"name": "other"})).why
 
 
-def test_a_device_has_the_settings_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cuda(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which CUDA is usable: a GPU of 16 GiB, and one of 32."""
     monkeypatch.setattr(
         "visavis_server.models.planning.choose", lambda device, bf16: (CUDA, "said the test")
     )
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_device_has_the_settings_streams() -> None:
     assert planner_of(Settings(streams=4))[0].streams == 4
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize(
+    ("settings", "models", "limit"),
+    [
+        ({}, 3, 0),
+        ({"workers": 4}, 3, int(16 * 0.9 * GIB) // 4),
+        ({"gpu_memory_bytes": 12 * GIB}, 3, 4 * GIB),
+        ({"gpu_memory_bytes": 12 * GIB}, 0, 12 * GIB),
+        ({"gpu_memory_bytes": 12 * GIB, "workers": 2}, 3, 2 * GIB),
+        ({"gpu_memory_bytes": 24 * GIB, "gpu": 1}, 2, 12 * GIB),
+    ],
+)
+def test_models_and_workers_share_the_memory_of_the_gpu(
+    settings: dict[str, Any], models: int, limit: int
+) -> None:
+    planner, _ = planner_of(Settings(**settings), models)
+    assert planner.gpu_bytes == limit
+
+
+@pytest.mark.usefixtures("cuda")
+def test_more_memory_than_the_gpu_has_is_refused() -> None:
+    with pytest.raises(ProviderUnavailable, match=f"{17 * GIB}, but the GPU has {16 * GIB}"):
+        planner_of(Settings(gpu_memory_bytes=17 * GIB))
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ProviderUnavailable, match=r"GPU 2 is not visible .*: 0 \(Fake H200, 16384"):
+        planner_of(Settings(gpu="2"))
+    assert planner_of(Settings(gpu="1"))[0].gpu == 1
+
+
+def test_a_cpu_server_needs_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visavis_server.runtime.nvidia.gpus", None)
+    assert planner_of(Settings(device="cpu", gpu="7"))[0].gpu_bytes == 0

@@ -144,7 +144,7 @@ def test_a_silent_fallback_to_the_cpu_is_detected(
 ) -> None:
     real, requested = onnxruntime.InferenceSession, []
 
-    def falls_back(path: str, options: Any, providers: list[Any]) -> Any:
+    def falls_back(path: str, options: Any, providers: list[Any], **kwargs: Any) -> Any:
         requested.extend(name for name, _ in providers)
         return real(path, options, providers=["CPUExecutionProvider"])
 

@@ -29,6 +29,33 @@ def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "onnxruntime, twice" not in rows()
 
 
+@pytest.mark.usefixtures("driver")
+def test_the_gpus_and_their_driver_are_reported() -> None:
+    report = rows()
+    assert report["NVIDIA driver"][1].endswith("supports CUDA 13.0")
+    assert report["GPU 0"] == (
+        "info",
+        "Fake H200, 4096 of 16384 MiB free, GPU-a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf",
+    )
+    assert "MIG 1g.10gb, 4096 of 32768 MiB" in report["GPU 1"][1]
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_full_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> int:
+        raise doctor.nvidia.DriverError("cuDevicePrimaryCtxRetain reports error 2")
+
+    monkeypatch.setattr(doctor.nvidia, "free_bytes", full)
+    assert "16384 MiB (cuDevicePrimaryCtxRetain reports error 2)" in rows()["GPU 0"][1]
+
+
+def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.nvidia, "missing", lambda: ["the NVIDIA driver is not installed"])
+    report = rows()
+    assert report["NVIDIA driver"] == ("info", "the NVIDIA driver is not installed")
+    assert "GPU 0" not in report
+
+
 def test_a_missing_c_extension_is_reported_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resize, "rows_first_in_c", lambda image, x, y: image)
     assert rows()["resize"] == ("info", "in C")

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from visavis_server.errors import DeadlineExceeded
+from visavis_server.errors import DeadlineExceeded, Overloaded
 from visavis_server.runtime.scheduling.delivery import Delivery
 from visavis_server.runtime.scheduling.state import State
 from visavis_server.runtime.scheduling.work import Engine, Outcome, Stop, Work
@@ -47,8 +47,13 @@ class Execution:
                     self._state.charge(work, work.prepare_s)
         return ready, failed
 
-    def run(self, engine: Engine, works: list[Work], exclusive: bool) -> list[Outcome]:
-        """Run a batch; if it fails, run each job alone, so that only the faulty one fails."""
+    def run(
+        self, engine: Engine, works: list[Work], exclusive: bool, *, halved: bool = False
+    ) -> list[Outcome]:
+        """Run a batch; if it fails, run each job alone, so that only the faulty one fails.
+
+        If the memory is short, run the halves instead, once. halved: it is such a half.
+        """
         with self._state.lock:
             works = [work for work in works if not work.abandoned]
             stop = Stop(len(works))
@@ -68,11 +73,13 @@ class Execution:
         except Exception as error:  # noqa: BLE001  reported to the callers
             if stop.requested:
                 return []
-            if len(works) > 1:
-                return [
-                    outcome for work in works for outcome in self.run(engine, [work], exclusive)
-                ]
-            outputs, failure = [None], error
+            short = isinstance(error, Overloaded)
+            if len(works) > 1 and not (short and halved):
+                size = (len(works) + 1) // 2 if short else 1
+                parts = [works[at : at + size] for at in range(0, len(works), size)]
+                done = [self.run(engine, part, exclusive, halved=short) for part in parts]
+                return [outcome for outcomes in done for outcome in outcomes]
+            outputs, failure = [None] * len(works), error
         seconds = time.monotonic() - started
         each_s = seconds / len(works)
         state = self._state

@@ -581,6 +581,54 @@ async def test_failures_on_a_device_affect_no_other_work(make: Any) -> None:
     assert await ask(scheduler, engine, "c") == "c -> C"  # nothing still counts as in the pipeline
 
 
+def short_of_memory(engine: Recorder, *, most: int) -> None:
+    """Let runs of more jobs fail for want of memory, and every run with a "large" one."""
+
+    def run(jobs: list[str]) -> None:
+        if len(jobs) > most or "large" in jobs:
+            raise Overloaded("the device is out of memory", 1.0)
+
+    engine.on_run = run
+
+
+async def test_a_batch_that_exceeds_the_memory_is_run_in_halves(make: Any) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=8)
+    short_of_memory(engine, most=4)
+    answers = await behind_a_run(scheduler, engine, [f"job {i}" for i in range(8)])
+    assert answers == [f"job {i} -> JOB {i}" for i in range(8)]
+    sizes = [len(batch) for batch in engine.batches]
+    assert sizes[1] > 4  # the one that failed
+    assert sizes[2:4] == [(sizes[1] + 1) // 2, sizes[1] // 2]
+    assert scheduler.statistics()[engine].failed == 0
+
+
+async def test_a_half_that_exceeds_the_memory_is_refused_and_its_neighbours_are_not(
+    make: Any,
+) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=4)
+    short_of_memory(engine, most=4)
+    engine.may_end.clear()
+    held = ask(scheduler, engine, "held")  # so that the next four make one batch
+    await engine.running()
+    tasks = [ask(scheduler, engine, job) for job in ("a", "b", "c", "large")]
+    while len(scheduler._state.prepared) < 4:
+        await asyncio.sleep(0)
+    engine.may_end.set()
+    answers = await asyncio.gather(held, *tasks, return_exceptions=True)
+    assert answers[:3] == ["held -> HELD", "a -> A", "b -> B"]
+    assert [(type(each), each.retry_after_s) for each in answers[3:]] == [(Overloaded, 1.0)] * 2
+    assert engine.batches == [["held"], ["a", "b", "c", "large"], ["a", "b"], ["c", "large"]]
+    assert await ask(scheduler, engine, "next") == "next -> NEXT"
+
+
+async def test_one_job_that_exceeds_the_memory_is_refused_at_once(make: Any) -> None:
+    scheduler, engine = make(cores=1, streams=1), device(batch=4)
+    short_of_memory(engine, most=4)
+    with pytest.raises(Overloaded, match="out of memory"):
+        await ask(scheduler, engine, "large")
+    assert engine.batches == [["large"]]
+
+
 async def test_abandoned_work_never_reaches_the_device(make: Any) -> None:
     scheduler, engine = make(cores=1, streams=1), device(batch=2)
     engine.may_end.clear()
