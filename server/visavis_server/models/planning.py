@@ -87,10 +87,10 @@ class Planner:
         return _CLASSIFIER_BATCH, "classifiers gain from batches"
 
 
-def planner_of(settings: Settings, models: int = 1) -> tuple[Planner, str]:
+def planner_of(settings: Settings, models: int = 1, gpu_share: float = 1.0) -> tuple[Planner, str]:
     """Return the planner, and the reason for its provider. Raises ProviderUnavailable.
 
-    models: how many share the GPU's memory.
+    models: how many share the GPU's memory. gpu_share: the part of the GPU that is for this server.
     """
     nvidia.restrict(settings.gpu)
     provider, why = choose(settings.device, settings.bf16)
@@ -109,16 +109,17 @@ def planner_of(settings: Settings, models: int = 1) -> tuple[Planner, str]:
         planner = replace(
             planner,
             gpu=number,
-            gpu_bytes=_gpu_bytes(settings, models, size),
+            gpu_bytes=_gpu_bytes(settings, models, size, gpu_share),
             cuda_graphs=settings.cuda_graphs,
         )
     return planner, why
 
 
-def _gpu_bytes(settings: Settings, models: int, size: int) -> int:
+def _gpu_bytes(settings: Settings, models: int, size: int, share: float) -> int:
     """Return how much of a GPU's memory one model of one worker may take; 0: any.
 
-    size: of the GPU's memory. Raises ProviderUnavailable if the setting exceeds it.
+    size: of the GPU's memory. share: the part for all workers. Raises ProviderUnavailable if the
+    setting exceeds it.
     """
     workers = 1 if settings.workers == "auto" else settings.workers
     if settings.gpu_memory_bytes > size:
@@ -127,7 +128,7 @@ def _gpu_bytes(settings: Settings, models: int, size: int) -> int:
         )
     if settings.gpu_memory_bytes:
         return settings.gpu_memory_bytes // workers // max(models, 1)
-    return int(size * _USABLE_OF_GPU) // workers if workers > 1 else 0
+    return int(size * _USABLE_OF_GPU * share) // workers if workers > 1 or share < 1 else 0
 
 
 def one_at_a_time(plan: Plan) -> Plan:

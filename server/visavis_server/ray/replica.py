@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,9 +132,9 @@ def _loaded(loader: Loader, file: ModelFile) -> ServedModel:
 
 
 def _planner(settings: Settings) -> Planner:
-    planner, _ = planner_of(settings)
     share = get_runtime_context().get_assigned_resources().get("GPU", 0.0)
-    return replace(planner, device_share=min(share, 1.0) or 1.0)
+    planner, _ = planner_of(settings, gpu_share=min(share, 1.0) or 1.0)
+    return planner
 
 
 def _caller(work: Work) -> Caller:

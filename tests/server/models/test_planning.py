@@ -138,6 +138,12 @@ def test_models_and_workers_share_the_memory_of_the_gpu(
 
 
 @pytest.mark.usefixtures("cuda")
+def test_a_server_with_a_part_of_the_gpu_takes_that_part_of_its_memory() -> None:
+    planner, _ = planner_of(Settings(), gpu_share=0.25)
+    assert planner.gpu_bytes == int(16 * 0.9 * 0.25 * GIB)
+
+
+@pytest.mark.usefixtures("cuda")
 def test_more_memory_than_the_gpu_has_is_refused() -> None:
     with pytest.raises(ProviderUnavailable, match=f"{17 * GIB}, but the GPU has {16 * GIB}"):
         planner_of(Settings(gpu_memory_bytes=17 * GIB))
