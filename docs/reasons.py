@@ -96,7 +96,7 @@ class _Code:
             case ast.Name(name) if depth:
                 return self._of_name(name, place, depth - 1) or [VALUE]
             case ast.Call() if depth:
-                return self._of_call(expression, depth - 1) or [VALUE]
+                return self._of_call(expression, place, depth - 1) or [VALUE]
         return [VALUE]
 
     def _joined(self, parts: Iterable[ast.expr], place: _Place, depth: int) -> list[str]:
@@ -156,13 +156,17 @@ class _Code:
             imported and to.file.with_stem(imported),
         )
 
-    def _of_call(self, call: ast.Call, depth: int) -> list[str]:
-        """Return what a function of these files returns, if only one has the name."""
-        defined = self.functions.get(_name(call.func), [])
+    def _of_call(self, call: ast.Call, place: _Place, depth: int) -> list[str]:
+        """Return what a function of these files returns, if the call can only mean one."""
+        defined = [
+            (function, at)
+            for function, at in self.functions.get(_name(call.func), [])
+            if self._reaches(call, place, at)
+        ]
         if len(defined) != 1:
             return []
-        ((function, place),) = defined
-        inside = replace(place, functions=(*place.functions, function))
+        ((function, at),) = defined
+        inside = replace(at, functions=(*at.functions, function))
         returned = (node for node in ast.walk(function) if isinstance(node, ast.Return))
         return [text for each in returned for text in self.texts(each.value, inside, depth)]
 
