@@ -191,6 +191,7 @@ def _print(done: Round) -> None:
 
 def _time_out(seconds: float) -> None:
     """End the process, whatever hangs: what has arrived is kept for the next one."""
+    Console(stderr=True).show_cursor()  # the progress bar hides it
     complain(f"the pull took longer than --timeout {seconds:g}; what has arrived is kept")
     log.flush()
     os._exit(_TIMED_OUT)
