@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import socket
+import sys
 import threading
 import urllib.parse
 from collections.abc import Mapping
@@ -39,6 +40,13 @@ class Answer:
     contents: bool = False
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that were killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class LocalServer:
     """Runs a server for as long as the context lasts.
 
@@ -61,7 +69,7 @@ class LocalServer:
         class Handler(_Handler):
             owner = outer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.process import free_port, until
+from tests.faults.process import PATIENCE_S, free_port, until
 from tests.pull.command import Puller
 from tests.pull.models import LARGE_BYTES, model, put
 from tests.pull.servers import Registry, WebFolder
@@ -135,7 +135,7 @@ def test_a_large_download_ends_at_sigterm_and_goes_on_later(
         with command.start(url, "--out", out) as process:
             until(lambda: len(registry.downloads()) == 1, "nothing is fetched")
             process.send_signal(number)
-            _, error = process.communicate(timeout=10)
+            _, error = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, error) == (code, "")
     done = command.run(url, "--out", out, "--timeout", "1")
     assert done.code == 4 and "longer than --timeout 1" in done.err

@@ -1,5 +1,6 @@
 """What is refused, what stays, and what can't leave the folder that is pulled into."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -378,6 +379,17 @@ def test_a_strange_manifest_is_refused(
     registry.put_manifest("1", contents)
     with pytest.raises(PullFailed, match=sentence):
         _round(f"oci://{registry.address}/zoo:1", out)
+
+
+def test_a_manifest_may_hold_nonsense_beside_models(registry: Registry, out: Path) -> None:
+    registry.push("1", {COLORS: model()})
+    (layer,) = json.loads(registry.manifests["1"])["layers"]
+    other = {**layer, "digest": f"sha256:{'0' * 64}"}
+    nonsense = [{"annotations": []}, {"annotations": {"title": 1}}, {}]
+    registry.put_manifest("1", manifest([*nonsense, layer, other]))
+    outcomes = _round(f"oci://{registry.address}/zoo:1", out)
+    assert _states(outcomes) == {"colors/1": "fetched"}
+    assert outcomes.passed_over == {COLORS: "it is there twice; the first is fetched"}
 
 
 def test_a_packed_folder_is_named(registry: Registry, out: Path) -> None:

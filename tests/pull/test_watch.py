@@ -3,13 +3,12 @@
 import json
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from visavis import Client
 
-from tests.faults.process import ServerProcess, until
+from tests.faults.process import PATIENCE_S, ServerProcess, until
 from tests.pull.command import Puller
 from tests.pull.models import damaged, model, visible
 from tests.pull.servers import Registry
@@ -114,7 +113,8 @@ def test_a_new_version_is_served_without_a_lost_call(
                 until(lambda: 2 in versions or failures, "version 2 is not served")
                 assert failures == []
                 registry.down = 503
-                time.sleep(1.5)
+                asked = len(registry.requests)
+                until(lambda: len(registry.requests) > asked, "the watch has ended")
                 registry.down = 0
                 registry.push("live", {"colors/2/model.onnx": model(gain=7.0)})
                 until(
@@ -126,7 +126,7 @@ def test_a_new_version_is_served_without_a_lost_call(
         finally:
             ended.set()
             watch.send_signal(signal.SIGTERM)
-            _, log = watch.communicate(timeout=10)
+            _, log = watch.communicate(timeout=PATIENCE_S)
     assert watch.returncode == 0, log
     assert failures == []
     assert set(versions) == {1, 2}

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 import structlog
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -163,7 +164,12 @@ def _once(new_puller: Callable[[Begin], Puller], timeout_s: float) -> int:
 
     def begin(version: str, size: int) -> Advance:
         task = progress.add_task(escape(version), total=size)
-        return lambda count: progress.advance(task, count)
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            progress.update(task, visible=not progress.tasks[task].finished)
+
+        return advance
 
     with shown, Deadline(timeout_s, lambda: _time_out(timeout_s)):
         done = new_puller(begin).round()
@@ -178,13 +184,14 @@ def _print(done: Round) -> None:
         if each.state in ("refused", "failed"):
             complain(f"{each.state}: {each.note}")
             continue
-        size = f", {each.bytes / 1e6:.1f} MB" if each.bytes else ""
+        size = f", {decimal(each.bytes)}" if each.bytes else ""
         note = f", {each.note}" if each.note else ""
         typer.echo(escaped(f"{each.version}: {each.state}{size}{note}"))
 
 
 def _time_out(seconds: float) -> None:
     """End the process, whatever hangs: what has arrived is kept for the next one."""
+    Console(stderr=True).show_cursor()  # the progress bar hides it
     complain(f"the pull took longer than --timeout {seconds:g}; what has arrived is kept")
     log.flush()
     os._exit(_TIMED_OUT)

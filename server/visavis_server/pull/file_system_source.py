@@ -34,7 +34,7 @@ LIBRARIES: Final = {
 }
 # What changes when the contents do, in the words of each library: the first that is there counts.
 _TAGS: Final = (
-    *("ETag", "etag", "blob_id", "md5Hash", "generation", "content_md5"),
+    *("ETag", "md5Hash", "blob_id", "etag", "generation", "content_md5"),
     *("LastModified", "last_modified", "Last-Modified", "mtime"),
 )
 _CREDENTIALS: Final = {

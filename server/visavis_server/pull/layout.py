@@ -67,8 +67,11 @@ class Collector:
         return file in FILES
 
     def add(self, entry: Entry) -> None:
-        """Take a file."""
-        self._entries.append(entry)
+        """Take a file; of two with the same path, the first."""
+        if entry.path in {each.path for each in self._entries}:
+            self.pass_over(entry.path, "it is there twice; the first is fetched")
+        else:
+            self._entries.append(entry)
 
     def pass_over(self, path: str, why: str) -> None:
         """Note why a path is not fetched."""

@@ -66,7 +66,8 @@ class OciSource:
         """Return its files."""
         found = Collector(self.name, wanted, max_versions)
         for layer in self._layers():
-            annotations = layer.get("annotations") or {}
+            annotations = layer.get("annotations")
+            annotations = annotations if isinstance(annotations, dict) else {}
             title = str(annotations.get(_TITLE, ""))
             name, slash, rest = title.partition("/")
             if annotations.get(_UNPACK) == "true":
@@ -86,7 +87,8 @@ class OciSource:
 
     def read(self, entry: Entry, offset: int) -> Iterator[bytes]:
         """Yield the contents of a file from an offset on."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Accept-Encoding": "identity"}
+        headers |= {"Range": f"bytes={offset}-"} if offset else {}
         with self._translated(entry.path):
             url = self._container.get_blob_url(entry.key)
             with self._asked(url, headers) as response:
@@ -202,7 +204,7 @@ class OciSource:
 
 
 def _is_loopback(registry: str) -> bool:
-    host = registry.rpartition(":")[0] or registry
+    host = re.sub(r":\d+$", "", registry)
     if host == "localhost":
         return True
     try:
