@@ -273,8 +273,8 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
         architecture=f"{'RetinaNet' if dense else 'Faster R-CNN'} ResNet-50 FPN"
         + (" v2" if second else ""),
         organization="Facebook AI Research" if dense else "Microsoft Research",
-        category="computer vision",
-        modality="image to boxes with labels",
+        category="open",
+        modality="vision",
         release_date="2022-06-28" if second else first_version,
         parameter_count=parameter_count(module),
         code_license="BSD-3-Clause",
@@ -286,6 +286,7 @@ def _facts(name: str, module: nn.Module, weights: Weights | None) -> Facts:
             "organization": f"authors' affiliation in {paper}",
             "release_date": _V2 if second else f"first version of {paper.rpartition(', ')[2]}",
             "parameter_count": "counted from the PyTorch module",
+            "category": "weights and code are published",
             "code_license": "pytorch/vision, LICENSE",
             "weights_license": license_source,
             "real_time": f"no such claim in {paper}"
