@@ -63,10 +63,11 @@ class _Code:
         default_factory=lambda: defaultdict(list)
     )
     imported: dict[tuple[Path, str], str] = field(default_factory=dict)
+    modules: dict[Path, ast.Module] = field(default_factory=dict)
 
     def add(self, file: Path) -> None:
         """Read one more file."""
-        module = ast.parse(file.read_text("utf-8"))
+        module = self.modules[file] = ast.parse(file.read_text("utf-8"))
         self._visit(module, _Place(file, module))
 
     def _visit(self, node: ast.AST, place: _Place) -> None:
@@ -95,6 +96,8 @@ class _Code:
                 return [*self.texts(body, place, depth), *self.texts(other, place, depth)]
             case ast.Name(name) if depth:
                 return self._of_name(name, place, depth - 1) or [VALUE]
+            case ast.Call(ast.Attribute(ast.Name(name), "get")) if depth:
+                return self._of_table(name, place, depth - 1) or [VALUE]
             case ast.Call() if depth:
                 return self._of_call(expression, place, depth - 1) or [VALUE]
         return [VALUE]
@@ -156,17 +159,32 @@ class _Code:
             imported and to.file.with_stem(imported),
         )
 
-    def _of_call(self, call: ast.Call, place: _Place, depth: int) -> list[str]:
-        """Return what a function of these files returns, if the call can only mean one."""
-        defined = [
-            (function, at)
-            for function, at in self.functions.get(_name(call.func), [])
-            if self._reaches(call, place, at)
+    def _of_table(self, name: str, place: _Place, depth: int) -> list[str]:
+        """Return the values of a dict that is a constant, of this module or an imported one."""
+        imported = self.imported.get((place.file, name))
+        file = place.file.with_stem(imported) if imported else place.file
+        module = self.modules.get(file, place.module)
+        found: list[str] = []
+        for node in module.body:
+            match node:
+                case ast.Assign([ast.Name(target)], ast.Dict(values=values)) | ast.AnnAssign(
+                    ast.Name(target), value=ast.Dict(values=values)
+                ) if target == name:
+                    for value in values:
+                        found += self.texts(value, _Place(file, module), depth)
+        return found
+
+    def _of_call(self, call: ast.Call, caller: _Place, depth: int) -> list[str]:
+        """Return what a function of these files returns, if it is known which one is called."""
+        called = [
+            (function, place)
+            for function, place in self.functions.get(_name(call.func), [])
+            if self._reaches(call, caller, place)
         ]
-        if len(defined) != 1:
+        if len(called) != 1:
             return []
-        ((function, at),) = defined
-        inside = replace(at, functions=(*at.functions, function))
+        ((function, place),) = called
+        inside = replace(place, functions=(*place.functions, function))
         returned = (node for node in ast.walk(function) if isinstance(node, ast.Return))
         return [text for each in returned for text in self.texts(each.value, inside, depth)]
 

@@ -635,10 +635,20 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 
 def _after_demo(settings: Settings) -> Settings:
     """Return the settings with the demo's models, if they are the only ones here."""
-    if "models" in settings.model_fields_set or settings.models.exists() or not _DEMO.is_dir():
+    if "models" in settings.model_fields_set or _is_used(settings.models) or not _DEMO.is_dir():
         return settings
-    settings.notes.append(f"there is no folder {settings.models}: serving {_DEMO}")
+    settings.notes.append(f"the folder {settings.models} is missing or empty: serving {_DEMO}")
     return settings.model_copy(update={"models": _DEMO})
+
+
+def _is_used(folder: Path) -> bool:
+    """Return True if a folder holds something; an export that failed leaves it empty."""
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:  # the server reports it
+        return True
 
 
 def _in_words(error: Any) -> str:

@@ -30,7 +30,6 @@ _ELSEWHERE = {
     "ExportError(str(error))": 3,
     "InvalidRequest(error.option, str(error))": 2,
     "StartupError(self._failed.result())": 1,
-    "Unimplemented(why)": 1,
 }
 
 

@@ -459,7 +459,9 @@ def test_the_models_of_the_demo_are_served_where_there_are_no_others(
     (tmp_path / "demo" / "models").mkdir(parents=True)
     settings = load_settings({}, None)
     assert settings.models == Path("demo/models")
-    assert settings.notes == ["there is no folder models: serving demo/models"]
+    assert settings.notes == ["the folder models is missing or empty: serving demo/models"]
     assert load_settings({"models": "mine"}, None).models == Path("mine")
     (tmp_path / "models").mkdir()
+    assert load_settings({}, None).models == Path("demo/models")
+    (tmp_path / "models" / "mine").mkdir()
     assert load_settings({}, None).models == Path("models")

@@ -61,8 +61,8 @@ def demo(
     if code == 0:
         stdout().print(
             f"\nThe picture with all answers side by side: {annotated}\n"
-            f"Go on with: visavis serve --models {models} --http 127.0.0.1:8000\n"
-            "and open http://127.0.0.1:8000 to compare your own pictures.",
+            f"Go on with: visavis serve --models {models} --http 127.0.0.1:8000 --open\n"
+            "and compare your own pictures on the page, http://127.0.0.1:8000.",
             soft_wrap=True,
         )
     raise typer.Exit(code)
