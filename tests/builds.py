@@ -8,7 +8,6 @@ SHORT_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 # the tests' own process. Builds with the same variables share what they compile.
 ENVIRONMENT = {
     **os.environ,
-    "CGO_ENABLED": "0",
     "CARGO_INCREMENTAL": "0",
     "CARGO_PROFILE_DEV_DEBUG": "0",
     "CMAKE_BUILD_PARALLEL_LEVEL": "2",

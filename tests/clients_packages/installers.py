@@ -63,12 +63,16 @@ def readme_program(language: str, address: str) -> str:
 def install_go(folder: Path, readme: str) -> Installed:
     """Install the module with `go get`: from a proxy, and as the README says, from the checkout."""
     make_proxy(folder / "proxy", CLIENTS / "go")
+    # At the same path in every run, so that Go finds what it has compiled; without what an earlier
+    # run fetched, since the version is always the same.
+    modules = CLIENTS / "go" / "build" / "modules"
+    shutil.rmtree(modules, ignore_errors=True)
     settings = {
         "GOPROXY": f"file://{folder / 'proxy'}",
         "GOSUMDB": "off",
-        "GOMODCACHE": str(folder / "modules"),
-        # pytest removes the folder; by default the files in it are read-only.
-        "GOFLAGS": "-modcacherw -trimpath",
+        "GOMODCACHE": str(modules),
+        # By default the files in it are read-only, and could not be removed.
+        "GOFLAGS": "-modcacherw",
         "GO111MODULE": "on",
     }
     fetched, replaced = folder / "fetched", folder / "replaced"
