@@ -130,6 +130,9 @@ def find(
 def _look_up(name: str, given: Path) -> Path | None:
     try:
         if not given.is_dir():
+            if given.exists() and not given.is_file():
+                # To open a pipe could take forever.
+                raise WeightsError(f"{given} is a pipe, socket or device; give a regular file")
             given.open("rb").close()
             return given
         # List the names: `is_file` ignores case on some file systems.

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,12 @@ def test_name_in_a_given_folder_must_match_in_case(tmp_path: Path) -> None:
 def test_missing_given_file_is_an_error_rather_than_a_download(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"can't read the given weights .*nowhere"):
         find_offline(tmp_path / "nowhere.pt", tmp_path)
+
+
+def test_given_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match="is a pipe"):
+        find("yolov5n", None, tmp_path / "net.pt", None, Progress())
 
 
 def test_given_folder_without_the_file_falls_back_to_the_cache(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from visavis.evaluation.words import (
 SCHEMA_VERSION: Final = 1
 # Classes that a summary lists, of those told from zero.
 _MOST_CLASSES: Final = 20
+# Spreadsheets run a cell that begins like this as a formula: labels and names are others' text.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_json(study: Study, checks: Sequence[Check] = ()) -> dict[str, Any]:
@@ -293,8 +295,16 @@ def _csv(header: Sequence[str], rows: Iterator[list[Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in row])
+        writer.writerow([_cell(x) for x in row])
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
 
 
 def _markdown(table: Table) -> Iterator[str]:

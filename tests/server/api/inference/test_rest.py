@@ -336,6 +336,18 @@ REQUESTS: list[tuple[bytes, str]] = [
     ),
     (f'{{"inputs":[{INPUT}],"x":{{"data":[1]}}}}'.encode(), "only inputs may have an array"),
     (
+        INPUT.replace("FP32", "F" * 100_000).join(('{"inputs":[', "]}")).encode(),
+        "a string of 100000 bytes outside of an image",
+    ),
+    (
+        f'{{"inputs":[{{"name":"images","shape":"{"1" * 100_000}"}}]}}'.encode(),
+        "a string of 100000 bytes outside of an image",
+    ),
+    (
+        f'{{"inputs":[{INPUT}],"outputs":[{{"name":{{"data":[1]}}}}]}}'.encode(),
+        "only inputs may have an array",
+    ),
+    (
         f'{{"inputs":[{INPUT}],"outputs":[{{"name":"logits","parameters":'
         f'{{"binary_data":"maybe"}}}}]}}'.encode(),
         "binary_data is 'maybe'; it must be true or false",

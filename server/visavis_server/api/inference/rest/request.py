@@ -97,6 +97,7 @@ class _Reader:
 
     def read(self, parsed: dict[str, Any], name: str, version: str) -> Asked:
         """Return the request, for a version of a model."""
+        self._require_in_data(parsed)
         message = pb.ModelInferRequest(
             model_name=name,
             model_version=version,
@@ -122,6 +123,16 @@ class _Reader:
         json_message.require_none_left(self._strings)
         default = truth(parameters, "binary_data_output") or False
         return Asked(Request(message, raw), binary, default)
+
+    def _require_in_data(self, parsed: dict[str, Any]) -> None:
+        """Raise InvalidRequest if what was cut out is not data: its mark would be read instead."""
+        inputs = parsed.get("inputs")
+        given = inputs if isinstance(inputs, list) else []
+        data = set(_texts([each.get("data") for each in given if isinstance(each, dict)]))
+        if self._arrays.keys() - data:
+            raise InvalidRequest("request", "only inputs may have an array of numbers as data")
+        elsewhere = self._strings.keys() - data
+        json_message.require_none_left({mark: self._strings[mark] for mark in elsewhere})
 
     def _input(self, message: pb.ModelInferRequest, given: Any, where: str) -> Any:
         """Add an input to the message, and return its elements as raw contents."""
@@ -177,6 +188,15 @@ class _Reader:
             picture = json_message.from_base64(text_bytes, f"{where}.data")
             pieces += [len(picture).to_bytes(4, "little"), picture]
         return b"".join(pieces)
+
+
+def _texts(data: Any) -> Iterator[str]:
+    """Yield the strings of nested lists, whatever else they contain."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, list):
+        for each in data:
+            yield from _texts(each)
 
 
 def _flat(data: Any, where: str, depth: int = 1) -> Iterator[str]:
