@@ -115,6 +115,14 @@ def test_endless_file_is_rejected_before_memory_is_full():
         image_message(endless)
 
 
+def test_file_larger_than_a_message_is_rejected_unread(tmp_path: Path):
+    path = tmp_path / "sparse.jpg"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidRequest, match="image is 1099511627776 bytes; the limit is"):
+        image_message(path)
+
+
 def test_image_message_is_passed_on():
     message = pb.Image(raw=pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=1, height=1, data=b"bgr"))
     assert image_message(message) is message

@@ -56,7 +56,7 @@ class RawConnection:
             raise HungUp from error
 
     def open_call(
-        self, metadata: Sequence[tuple[str, str]] = (), method: str | bytes = METHOD
+        self, metadata: Sequence[tuple[str, str | bytes]] = (), method: str | bytes = METHOD
     ) -> int:
         """Begin a call with its headers alone; return its stream."""
         stream = self._http.get_next_available_stream_id()

@@ -8,7 +8,7 @@ import ssl
 import struct
 import subprocess
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from visavis.v1 import vision_pb2 as pb
 
 from tests.surroundings import VISAVIS, Surroundings
 
+from .attacks import RawConnection
 from .calls import OK, channel, classify, ended, stub_of
 from .conftest import Serve
 from .process import PATIENCE_S, ServerProcess, started, until
@@ -69,6 +70,16 @@ def test_failed_handshakes_leave_a_bounded_number_of_entries(models: Path, tmp_p
         assert "forged" not in {entry["event"] for entry in found}
     finally:
         server.__exit__(None, None, None)
+
+
+def test_a_token_that_is_not_text_is_not_logged(serve: Serve) -> None:
+    server = serve()
+    with closing(RawConnection(server.port)) as client:
+        client.open_call([("authorization", b"Bearer open-sesame\xff")], "/a.B/C")
+        while client.calls:
+            assert client.events(PATIENCE_S), "the call was not ended"
+    until(lambda: "metadata is not UTF-8" in server.log, "gRPC's report is not logged")
+    assert "sesame" not in server.log
 
 
 def test_failed_handshakes_are_silent_where_nobody_asks_for_grpcs_log(

@@ -5,6 +5,7 @@ or a Pillow image. NumPy itself is never imported.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from os import PathLike
@@ -75,11 +76,17 @@ def image_message(source: ImageSource, channels: Channels = "RGB") -> pb.Image:
 
 
 def file_bytes(path: str | PathLike[str]) -> bytes:
-    """Return the contents of a file. Raises InvalidRequest for a URL, and OSError."""
+    """Return the contents of a file.
+
+    Raises InvalidRequest for a URL, or a file that no request can hold; and OSError.
+    """
     if isinstance(path, str) and (url := _URL.match(path)):
         action = "decode its base64" if url[0].startswith("data:") else "download it"
         raise _invalid(f"image is a URL, {path[:60]!r}; {action} and pass its bytes")
-    return Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        # A sparse file of a terabyte takes no room on the disk.
+        _require_fits(os.fstat(file.fileno()).st_size)
+        return file.read()
 
 
 def _contents(read: Callable[[int], object]) -> bytes:
@@ -170,9 +177,13 @@ def _hint(shape: list[int]) -> str:
 def _checked_size(data: bytes) -> bytes:
     if not data:
         raise _invalid("image is empty")
-    if len(data) > _BYTES_MAX:
-        raise _invalid(f"image is {len(data)} bytes; the limit is {_BYTES_MAX}")
+    _require_fits(len(data))
     return data
+
+
+def _require_fits(size: int) -> None:
+    if size > _BYTES_MAX:
+        raise _invalid(f"image is {size} bytes; the limit is {_BYTES_MAX}")
 
 
 def _invalid(message: str) -> InvalidRequest:

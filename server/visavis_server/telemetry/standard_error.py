@@ -215,6 +215,8 @@ def _reports() -> Iterator[None]:
 
 # gRPC reports a client that disconnects as an error of the server.
 _HANG_UPS = ("ExecuteBatchError",)
+# gRPC reports metadata that is not UTF-8 with its value, which may contain a token.
+_METADATA = "Invalid encoding on %s"
 
 
 class _Forward(logging.Handler):
@@ -223,6 +225,9 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0] if record.exc_info else None
         if kind is not None and kind.__name__ in _HANG_UPS:
+            return
+        if record.msg == _METADATA:
+            _log.warning("library wrote", library=record.name, text="metadata is not UTF-8")
             return
         try:
             log = _log.error if record.levelno >= logging.ERROR else _log.warning

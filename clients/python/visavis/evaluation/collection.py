@@ -15,6 +15,7 @@ from visavis.errors import InvalidRequest, Overloaded, Unavailable, VisavisError
 from visavis.evaluation.answers import AnswersFile, ModelRun, PictureAnswers, box_rows
 from visavis.evaluation.matching import MAX_DETECTIONS
 from visavis.evaluation.pace import Pace
+from visavis.images import file_bytes
 from visavis.peers import AsyncPeeredClient, Peer
 from visavis.results import Comparison, ModelAnswer, Timings
 from visavis.target import parse_target
@@ -87,13 +88,14 @@ async def collect(
 
     async def _one(client: AsyncClient, path: str, file: Path) -> _Answered:
         try:
-            encoded = await asyncio.to_thread(file.read_bytes)
+            encoded = await asyncio.to_thread(file_bytes, file)
+        except (OSError, InvalidRequest) as error:
+            return "", PictureAnswers(path, 0, 0, {}, f"cannot be read: {error}")
+        try:
             digest = hashlib.sha256(encoded).hexdigest()
             if (path, digest) in kept.digests:
                 return None
             return digest, await _answered(client, path, encoded, names, pace, source.patience_s)
-        except OSError as error:
-            return "", PictureAnswers(path, 0, 0, {}, f"cannot be read: {error}")
         except VisavisError as error:
             return error
 
