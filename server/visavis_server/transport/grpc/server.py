@@ -11,6 +11,9 @@ from grpc.aio import _server
 
 _log = structlog.get_logger()
 
+# After an error that may come again at once.
+_PAUSE_S = 0.1
+
 
 class _Stopped(Exception):
     """No more calls are accepted."""
@@ -30,21 +33,21 @@ class _Dispatcher(cygrpc.AioServer):  # type: ignore[misc]  # gRPC's own types a
     async def _server_main_loop(self, started: "asyncio.Future[bool]") -> None:
         try:
             await super()._server_main_loop(started)
-        except UnicodeDecodeError as error:
-            _warn(error)
         except _Stopped:
             pass
+        except Exception as error:  # noqa: BLE001  whatever it is, calls go on
+            await _report(error)
         finally:
             self.ended.set()
 
 
 class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
-    """Continues to accept calls after one whose method's name is not UTF-8.
+    """Continues to accept calls after one that gRPC can't dispatch.
 
-    From 1.84 on, gRPC decodes the name in the loop that accepts all calls; the error ends the loop,
-    and gRPC then stops the server. gRPC can't start that loop again, but another server's loop can
-    dispatch calls that this one accepts. Calls under way continue; calls that arrive meanwhile wait
-    in gRPC's queue. The call with the name is cancelled.
+    Such as a call whose method's name is not UTF-8: from 1.84 on, gRPC decodes the name in the loop
+    that accepts all calls; the error ends the loop, and gRPC then stops the server. gRPC can't
+    start that loop again, but another server's loop can dispatch calls that this one accepts. Calls under way continue; calls that arrive meanwhile wait
+    in gRPC's queue. The call that gRPC couldn't dispatch is cancelled.
     """
 
     def __init__(
@@ -75,8 +78,8 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
     async def _server_main_loop(self, started: "asyncio.Future[bool]") -> None:
         try:
             await super()._server_main_loop(started)
-        except UnicodeDecodeError as error:
-            _warn(error)
+        except Exception as error:  # noqa: BLE001  whatever it is, calls go on
+            await _report(error)
         while not self._stopping:
             dispatcher = _Dispatcher(self)
             await dispatcher.start()
@@ -102,6 +105,10 @@ def new_server(interceptors: Sequence[Any], options: Sequence[tuple[str, Any]]) 
     return cast(grpc.aio.Server, _Server(interceptors, options))
 
 
-def _warn(error: UnicodeDecodeError) -> None:
-    name = repr(error.object[:64])
-    _log.warning("call cancelled", why="its method's name is not UTF-8", name=name)
+async def _report(error: Exception) -> None:
+    if isinstance(error, UnicodeDecodeError):
+        name = repr(error.object[:64])
+        _log.warning("call cancelled", why="its method's name is not UTF-8", name=name)
+    else:
+        _log.error("call cancelled", why="gRPC could not dispatch it", exc_info=error)
+        await asyncio.sleep(_PAUSE_S)
