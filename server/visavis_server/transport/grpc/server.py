@@ -46,8 +46,9 @@ class _Accepting(cygrpc.AioServer):  # type: ignore[misc]
 
     Such as a call whose method's name is not UTF-8: from 1.84 on, gRPC decodes the name in the loop
     that accepts all calls; the error ends the loop, and gRPC then stops the server. gRPC can't
-    start that loop again, but another server's loop can dispatch calls that this one accepts. Calls under way continue; calls that arrive meanwhile wait
-    in gRPC's queue. The call that gRPC couldn't dispatch is cancelled.
+    start that loop again, but another server's loop can dispatch calls that this one accepts.
+    Calls under way continue; calls that arrive meanwhile wait in gRPC's queue. The call that gRPC
+    couldn't dispatch is cancelled.
     """
 
     def __init__(
