@@ -54,7 +54,7 @@ async function readLabels(models) {
     const capable = models.filter((card) => card.tasks.includes(task));
     if (new Set(capable.map((card) => card.labelSet.name)).size < 2) continue;
     for (const { name } of capable) {
-      const { model } = await server.call("GetModel", { name });
+      const { model } = await server.call("GetModel", { model: name });
       labels.set(name, model.labelSet.labels);
     }
   }
