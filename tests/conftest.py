@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from visavis import Client
@@ -24,10 +25,21 @@ _GIVEN = {name: Path(value) for name in _DATA if (value := os.environ.get(name))
 for _name in [name for name in os.environ if name.startswith("VISAVIS_")]:
     del os.environ[_name]
 
-
 # Tests that run side by side divide the cores. Libraries read this when they are imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist where the data is: it inherits an environment without."""
+    node.workerinput["data"] = {name: str(path) for name, path in _GIVEN.items()}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take what pytest_configure_node told."""
+    told: dict[str, str] = getattr(config, "workerinput", {}).get("data", {})
+    _GIVEN.update({name: Path(path) for name, path in told.items()})
 
 
 def _folder(variable: str) -> Path:

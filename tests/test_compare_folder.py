@@ -185,6 +185,13 @@ def test_detectors_are_measured_against_truth_and_at_thresholds(
     (pair,) = data["pairs"]
     assert pair["verdict"] == "worse"
     assert pair["broke"] > pair["fixed"] == 0
+    both = ("--labels", pictures / "labels.csv", "--labels", labels)
+    more = (pictures, "--server", server, "--models", "boxes,colors")
+    assert compare(*more, *both, "--json", file) == 0
+    figures = {one["model"]: one for one in json.loads(file.read_text())["models"]}
+    assert figures["boxes"]["map50_95"]["value"] == pytest.approx(1.0)
+    assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
+    assert compare(*more, "--labels", labels, "--labels", labels) == 2
 
 
 def test_the_figures_are_those_that_others_compute_from_the_same_answers(

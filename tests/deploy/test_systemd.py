@@ -52,7 +52,7 @@ def test_the_units_exposure_is_within_the_limit_that_is_stated(tmp_path: Path) -
     weaker = tmp_path / _UNIT.name
     weaker.write_text(_UNIT.read_text("utf-8").replace("DynamicUser=yes\n", ""), "utf-8")
     assert _security(weaker, _EXPOSURE) != 0
-    page = (_FOLDER.parents[1] / "docs" / "guides" / "deploy.md").read_text("utf-8")
+    page = (_FOLDER.parents[1] / "docs" / "guides" / "systemd.md").read_text("utf-8")
     assert f"at most {_EXPOSURE} of 10" in page
 
 

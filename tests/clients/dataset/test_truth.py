@@ -86,6 +86,20 @@ def test_a_csv_file_gives_classes_and_no_boxes(folder: Path, tmp_path: Path) -> 
     assert boxes(folder, labels) == {}
 
 
+def test_a_csv_file_beside_the_pictures_is_found_unless_the_folder_has_one(folder: Path) -> None:
+    (folder / "person" / "labels.csv").write_text("file,class_index\na.jpg,2\n")
+    (folder / "airplane" / "labels.csv").write_text("file,class_index\nb.jpg,0\n")
+    assert {one.path.name: one.truth for one in classes(folder, None)} == {"a.jpg": 2, "b.jpg": 0}
+    (folder / "labels.csv").write_text("file,class_index\nperson/a.jpg,1\n")
+    assert [(one.path.name, one.truth) for one in classes(folder, None)] == [("a.jpg", 1)]
+
+
+def test_a_given_csv_files_names_may_be_relative_to_its_own_folder(folder: Path) -> None:
+    labels = folder / "person" / "labels.csv"
+    labels.write_text("file,class_index\na.jpg,2\n")
+    assert [(one.path.name, one.truth) for one in classes(folder, labels)] == [("a.jpg", 2)]
+
+
 def test_coco_json_is_found_by_names_and_crowds_are_kept(folder: Path, tmp_path: Path) -> None:
     found = boxes(folder, coco(tmp_path))
     assert found["b.jpg"] == ()

@@ -1,7 +1,6 @@
 """`visavis compare`: the answers of several models about pictures, side by side."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import typer
 
@@ -60,7 +59,7 @@ def compare(
         models=names,
         tasks=task_names,
         baseline=baseline,
-        labels=Path(",".join(kept)) if kept else None,
+        labels=own.truth_paths(kept),
         repository=repository,
         answers=answers,
         report=report,

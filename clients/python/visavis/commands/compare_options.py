@@ -47,7 +47,7 @@ Labels = Annotated[
     typer.Option(
         metavar="LABEL,...|PATH",
         help="Labels to keep; may be repeated. For a folder, the truth: a CSV file, a folder per "
-        "class, YOLO's text files, a COCO JSON file or VOC's XML files.",
+        "class, YOLO's text files, a COCO JSON file or VOC's XML files; one for each task.",
     ),
 ]
 Peers = Annotated[
@@ -164,7 +164,7 @@ class FolderOptions:
     models: list[str]
     tasks: list[str]
     baseline: str | None
-    labels: Path | None
+    labels: Sequence[Path]
     repository: Path | None
     answers: Path | None
     report: Path | None
@@ -204,9 +204,15 @@ def parse_tasks(given: Sequence[str] | None) -> list[str]:
     return names
 
 
+def truth_paths(labels: Sequence[str]) -> tuple[Path, ...]:
+    """Return the paths that --labels names; one of them may contain commas."""
+    whole = Path(",".join(labels))
+    return (whole,) if labels and whole.exists() else tuple(map(Path, labels))
+
+
 def are_a_path(labels: Sequence[str]) -> bool:
-    """Return True if --labels names a file or a folder, not labels to keep."""
-    return len(labels) == 1 and Path(labels[0]).exists()
+    """Return True if --labels names files or folders, not labels to keep."""
+    return bool(labels) and all(path.exists() for path in truth_paths(labels))
 
 
 def refuse_for_folders(**given: object) -> None:

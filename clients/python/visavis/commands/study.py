@@ -26,6 +26,7 @@ from visavis.peers import client_of
 
 if TYPE_CHECKING:
     from visavis.commands.study_files import Compared
+    from visavis.dataset.labels import Truth
     from visavis.evaluation.answers import AnswersFile
     from visavis.evaluation.collection import Source
     from visavis.evaluation.figures import Cost, Truths
@@ -141,18 +142,34 @@ def _costs(
 
 
 def _truths(
-    models: Sequence[Model], folder: Path, pictures: Sequence[Path], labels: Path | None
+    models: Sequence[Model], folder: Path, pictures: Sequence[Path], labels: Sequence[Path]
 ) -> "dict[Task, Truths]":
-    """Return the truth of each task by path. Raises InvalidData if --labels gave none."""
+    """Return the truth of each task by path. Raises InvalidData if one of --labels gave none."""
     truths: dict[Task, Truths] = {}
+    told: set[Path] = set()
     for task in Task:
         capable = [model for model in models if task in model.tasks]
-        if capable:
-            names = capable[0].label_set.labels
-            found = read_truth(folder, pictures, labels, task, names)
-            truths[task] = {posix(one.path.relative_to(folder)): one.truth for one in found}
-    if labels is not None and not any(truths.values()):
-        raise InvalidData(f"--labels {labels} tells nothing that the compared models can do")
+        if not capable:
+            continue
+        names = capable[0].label_set.labels
+        known: dict[str, int | tuple[Truth, ...]] = {}
+        truths[task] = known
+        for given in labels or (None,):
+            found = {
+                posix(one.path.relative_to(folder)): one.truth
+                for one in read_truth(folder, pictures, given, task, names)
+            }
+            if twice := known.keys() & found.keys():
+                raise InvalidData(
+                    f"--labels {given} has a truth for {min(twice)}, as another --labels has; keep "
+                    "one of the two"
+                )
+            known.update(found)
+            if given is not None and found:
+                told.add(given)
+    for given in labels:
+        if given not in told:
+            raise InvalidData(f"--labels {given} tells nothing that the compared models can do")
     return truths
 
 

@@ -17,29 +17,27 @@ _EXCEL_HINTS: Final = frozenset(f"sep={delimiter}" for delimiter in _DELIMITERS)
 def read_classes(folder: Path, pictures: Iterable[Path], labels: Path) -> tuple[Labelled, ...]:
     """Return the pictures that have a class id in a CSV file.
 
-    labels: a file with the columns `file`, a path relative to the folder, and `class_index`,
-    separated by commas, semicolons or tabs. Raises InvalidData for an invalid row, for a picture
-    with two rows, and if the file names none of the pictures.
+    labels: a file with the columns `file`, a path relative to the folder or to the file's own, and
+    `class_index`, separated by commas, semicolons or tabs. Raises InvalidData for an invalid row,
+    for a picture with two rows, and if the file names none of the pictures.
     """
     class_ids: dict[Path, tuple[int, int]] = {}
     for line, name, class_id in _csv_rows(labels):
-        path = _composed(folder / name.replace("\\", "/"))
+        path = _composed(Path(name.replace("\\", "/")))
         if path in class_ids:
             raise InvalidData(
                 f"{labels}, line {line}: {name} already has a class in line {class_ids[path][1]}; "
                 "keep one of the two lines"
             )
         class_ids[path] = class_id, line
-    found = tuple(
-        Labelled(path, class_ids[known][0])
-        for path in pictures
-        if (known := _composed(path)) in class_ids
+    composed = [(path, _composed(path)) for path in pictures]
+    for base in dict.fromkeys((folder, labels.parent)):
+        known = {_composed(base / path): class_id for path, (class_id, _) in class_ids.items()}
+        if found := tuple(Labelled(path, known[own]) for path, own in composed if own in known):
+            return found
+    raise InvalidData(
+        f"{labels} names no picture in {folder}; its paths must be relative to that folder"
     )
-    if not found:
-        raise InvalidData(
-            f"{labels} names no picture in {folder}; its paths must be relative to that folder"
-        )
-    return found
 
 
 def _csv_rows(labels: Path) -> Iterator[tuple[int, str, int]]:

@@ -29,7 +29,8 @@ def read_truth(
     """Return the pictures whose truth is known for a task, and what it is.
 
     labels: a CSV file, a folder per class, a folder of text or XML files, a COCO file; None:
-    `labels.csv` in the folder, or YOLO's `labels` beside `images`. names: the labels of the models,
+    `labels.csv` in the folder, or else in the folders of the pictures, or YOLO's `labels` beside
+    `images`. names: the labels of the models,
     by class id. Nothing is returned where the labels are those of the other task. Raises
     InvalidData, by file and line, for labels that are wrong.
     """
@@ -42,8 +43,11 @@ def _classes(
     folder: Path, pictures: Sequence[Path], labels: Path | None, names: Sequence[str]
 ) -> tuple[Labelled, ...]:
     if labels is None:
-        usual = folder / "labels.csv"
-        return read_classes(folder, pictures, usual) if usual.is_file() else ()
+        return tuple(
+            one
+            for usual in _usual(folder, pictures)
+            for one in read_classes(usual.parent, pictures, usual)
+        )
     if labels.is_file():
         if labels.suffix.lower() == ".json":
             return ()
@@ -58,6 +62,15 @@ def _classes(
             f"folder of the pictures itself, {folder}"
         )
     return read_class_folders(folder, pictures, names)
+
+
+def _usual(folder: Path, pictures: Sequence[Path]) -> list[Path]:
+    """Return `labels.csv` in the folder, or else those in the folders of the pictures."""
+    own = folder / "labels.csv"
+    if own.is_file():
+        return [own]
+    beside = {picture.parent / "labels.csv" for picture in pictures}
+    return sorted(path for path in beside if path.is_file())
 
 
 def _boxes(
