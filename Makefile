@@ -35,7 +35,7 @@ demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show 
 
 # Tests that measure nothing and share no real models: they keep all cores busy. The others load
 # servers to their limits, and run one after the other.
-SIDE_BY_SIDE := tests/export tests/clients_packages tests/deploy tests/docs \
+SIDE_BY_SIDE := tests/export tests/clients_packages tests/deploy tests/docs tests/gpu tests/pull \
 	tests/test_packaging.py tests/test_ultralytics_files.py
 
 .PHONY: test
