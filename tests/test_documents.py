@@ -14,7 +14,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("clients/**/*.md"),
         *ROOT.glob("deploy/*.md"),
     )
-    if not {"node_modules", "_build"} & set(path.parts)
+    if not {"node_modules", "_build", "build"} & set(path.relative_to(ROOT).parts)
 )
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 

@@ -92,9 +92,9 @@ def test_an_empty_repository_ends_with_an_error_that_names_the_export(tmp_path: 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has an NVIDIA GPU")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_without_a_gpu_cuda_does_not_start_and_says_what_is_missing(
-    device: str, tmp_path: Path
+    device: str, samples: Samples, tmp_path: Path
 ) -> None:
-    failed = _run(tmp_path, "--models", str(tmp_path), "--device", device)
+    failed = _run(tmp_path, "--models", str(samples.models), "--device", device)
     assert failed.returncode == 1
     assert f"--device {device}" in failed.stderr
     assert "driver" in failed.stderr

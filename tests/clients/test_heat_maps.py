@@ -159,15 +159,26 @@ def test_options_for_pictures_are_refused_for_a_folder(
 def test_the_receipt_shows_the_largest_difference_of_maps(
     visavis: Command, fake: FakeServer, capsys: Captured
 ):
-    def with_maps(request, context):
+    def receipt_of(**figures):
         card = pb.Model()
         card.CopyFrom(canned.CARDS[0])
         card.receipt.CopyFrom(canned.RECEIPT)
-        card.receipt.heat_map_tolerance = 0.001
-        card.receipt.max_heat_map_difference = 3.6e-6
+        for part in (card.receipt, *card.receipt.pictures):
+            part.ClearField("max_heat_map_difference")
+        card.receipt.ClearField("heat_map_tolerance")
+        for name, value in figures.items():
+            setattr(card.receipt, name, value)
+        return card
+
+    def without_maps(request, context):
+        return pb.GetModelResponse(model=receipt_of())
+
+    def with_maps(request, context):
+        card = receipt_of(heat_map_tolerance=0.001, max_heat_map_difference=3.6e-6)
         card.receipt.pictures[0].max_heat_map_difference = 3.6e-6
         return pb.GetModelResponse(model=card)
 
+    fake.answers["GetModel"] = without_maps
     assert visavis("models", "resnet18") == 0
     assert "heat map" not in capsys.readouterr().out
     fake.answers["GetModel"] = with_maps

@@ -53,7 +53,8 @@ def test_commands_reach_a_server_with_tls_and_a_token(
             check=False,
         )
 
-    secured = f"{servers.tls},ca={servers.ca_file}"
+    known = f"cert={servers.certificate},key={servers.key}"
+    secured = f"{servers.tls},ca={servers.ca_file},{known}"
     done = models(f"{secured},token-file={found.home}/token")
     assert done.returncode == 0, done.stderr
     refused = models(secured)
