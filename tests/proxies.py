@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,31 @@ class Proxy:
     authority: Path | None
 
 
+@contextmanager
+def two_servers(models: Path, folder: Path, *options: str) -> Iterator[list[Server]]:
+    """Run two servers of the same models, each over gRPC and over HTTP."""
+    with ExitStack() as stack:
+        servers = []
+        for _ in "ab":
+            http = f"127.0.0.1:{free_port()}"
+            process = ServerProcess(models, folder, "--http", http, *options)
+            stack.push(process)
+            servers.append(Server(process, http))
+        for server in servers:
+            server.process.wait_until_ready()
+        yield servers
+
+
 def require(name: str) -> None:
     """Skip where a proxy is not installed; CI has them all."""
     if shutil.which(name, path=PATH) is None:
         give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         give_up(f"needs {name}")
+
+
+def addresses_of(servers: Sequence[Server]) -> list[str]:
+    """Return the addresses of servers, each over gRPC and over HTTP."""
+    return [each for server in servers for each in (server.process.address, server.http)]
 
 
 @contextmanager

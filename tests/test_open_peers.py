@@ -1,6 +1,7 @@
 """Peers that speak the Open Inference Protocol only, with our card in their configuration."""
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -334,6 +335,29 @@ def response(
     return found
 
 
+def shortened(name: str) -> pb.ModelInferResponse:
+    """Return two rows, but one in an output, whose shape says so."""
+    found = response([1, 1], [0.5, 0.5], [0, 0, 1, 1] * 2)
+    (output,) = (one for one in found.outputs if one.name == name)
+    output.shape[1] = 1
+    del output.contents.fp32_contents[len(output.contents.fp32_contents) // 2 :]
+    return found
+
+
+def test_a_peer_with_too_many_models_is_refused(servers: Servers) -> None:
+    methods = own_model(lambda encoded: response([], [], []))
+    index = pb.RepositoryIndexResponse()
+    for number in range(1001):
+        index.models.add(name=f"m{number}", state="READY")
+    methods["RepositoryIndex"] = lambda request, context: index.SerializeToString()
+    with (
+        open_server(methods) as address,
+        peered(servers, address) as client,
+        pytest.raises(InvalidSettings, match="lists 1001 models; a peer may have 1000"),
+    ):
+        client.compare(plain(RED))
+
+
 def test_another_servers_answers_are_read_as_the_protocol_has_them(servers: Servers) -> None:
     picture = plain(RED)
     # Not in order, and padded.
@@ -364,6 +388,9 @@ def test_another_servers_answers_are_read_as_the_protocol_has_them(servers: Serv
         (response([1], [0.5], [0, 0, 1]), "sends boxes as FP32"),
         (response([1, 1], [0.5], [0, 0, 1, 1]), "sends scores as FP32"),
         (pb.ModelInferResponse(), "has no output scores"),
+        (response([1], [math.nan], [0, 0, 1, 1]), "answers with the score nan"),
+        (shortened("scores"), "answers with 1 scores and 2 class ids"),
+        (shortened("boxes"), "answers with 1 boxes and 2 scores"),
     ],
 )
 def test_an_answer_that_is_not_its_cards_is_that_models_failure(

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import pytest
 from visavis import AccessDenied, Client, VisavisError
 
-from tests.faults.process import ServerProcess, free_port, until
-from tests.proxies import PATH, Proxy, Server, require, started
+from tests.faults.process import until
+from tests.proxies import PATH, Proxy, Server, addresses_of, require, started, two_servers
 from tests.server import graphs
 from tests.server.pictures import RED, plain
 from visavis_server.transport.tokens import NewToken, new_token
@@ -32,16 +32,8 @@ def servers(token: NewToken, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     graphs.put(folder / "models", "colors", 1, colors)
     tokens = folder / "tokens"
     tokens.write_text(f"{token.line}\n")
-    with ExitStack() as stack:
-        servers = []
-        for _ in NAMES:
-            http = f"127.0.0.1:{free_port()}"
-            options = ("--http", http, "--tokens", str(tokens), "--open-health")
-            process = ServerProcess(folder / "models", folder, *options)
-            stack.push(process)
-            servers.append(Server(process, http))
-        for server in servers:
-            server.process.wait_until_ready()
+    options = ("--tokens", str(tokens), "--open-health")
+    with two_servers(folder / "models", folder, *options) as servers:
         yield servers
 
 
@@ -52,7 +44,7 @@ def proxies(
     """Return those that are installed, by name."""
     with ExitStack() as stack:
         found = [name for name in CONFIGURATIONS if shutil.which(name, path=PATH)]
-        addresses = [each for s in servers for each in (s.process.address, s.http)]
+        addresses = addresses_of(servers)
         yield {
             name: stack.enter_context(
                 started(CONFIGURATIONS[name], addresses, tmp_path_factory.mktemp(name))

@@ -7,6 +7,7 @@ picture. So do visavis' own models called NAME_image. The protocol has no stages
 picture's size, so answers have neither.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _DEFAULT_TOP_K: Final = 5
 _DEFAULT_DETECTIONS: Final = 300
 # The contract's largest value.
 _MOST_DETECTIONS: Final = 1000
+# Each is asked for its configuration.
+_MOST_MODELS: Final = 1000
 _NAMED: Final = 5
 
 
@@ -49,9 +52,14 @@ def index_request() -> Any:
     return message("RepositoryIndexRequest")(ready=True)
 
 
-def ready_models(index: Any) -> list[str]:
-    """Return the names in an index, each once."""
-    return list(dict.fromkeys(one.name for one in index.models if one.state in ("READY", "")))
+def ready_models(index: Any, address: str) -> list[str]:
+    """Return the names in an index, each once. Raises InvalidSettings for too many."""
+    names = list(dict.fromkeys(one.name for one in index.models if one.state in ("READY", "")))
+    if len(names) > _MOST_MODELS:
+        raise InvalidSettings(
+            f"the server at {address} lists {len(names)} models; a peer may have {_MOST_MODELS}"
+        )
+    return names
 
 
 def read_models(address: str, configs: Sequence[Any]) -> tuple[OpenModel, ...]:
@@ -125,8 +133,14 @@ def answer(model: OpenModel, response: Any, asked: pb.CompareRequest) -> pb.Mode
     """Return a model's answer, best first. Raises ServerFailed if it is not one of its card's."""
     columns = _Columns(model, response)
     scores, class_ids = columns.floats("scores"), columns.integers("class_ids")
+    if len(scores) != len(class_ids):
+        raise ServerFailed(
+            f"{model.name} answers with {len(scores)} scores and {len(class_ids)} class ids"
+        )
     labels = model.card.label_set.labels
     rows = [row for row in zip(scores, class_ids, range(len(scores)), strict=True) if row[1] >= 0]
+    if wrong_scores := [score for score, _, _ in rows if not math.isfinite(score)]:
+        raise ServerFailed(f"{model.name} answers with the score {wrong_scores[0]}")
     if wrong := [class_id for _, class_id, _ in rows if class_id >= len(labels)]:
         raise ServerFailed(
             f"{model.name} answers with class id {wrong[0]}; its card has {len(labels)} labels"
@@ -138,6 +152,10 @@ def answer(model: OpenModel, response: Any, asked: pb.CompareRequest) -> pb.Mode
             found.classifications.add(class_id=class_id, label=labels[class_id], score=score)
         return found
     boxes = columns.floats("boxes", 4)
+    if len(boxes) != 4 * len(scores):
+        raise ServerFailed(
+            f"{model.name} answers with {len(boxes) // 4} boxes and {len(scores)} scores"
+        )
     kept = [row for row in rows if not asked.labels or labels[row[1]] in asked.labels]
     for score, class_id, k in kept[: _most_boxes(asked)]:
         x_min, y_min, x_max, y_max = boxes[4 * k : 4 * k + 4]

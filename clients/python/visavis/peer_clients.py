@@ -104,9 +104,8 @@ class PeerClient(Client):
                 return self._start(method, request, timeout, headers)()
 
             with _of_either_protocol(address):
-                names = open_inference.ready_models(
-                    ask("RepositoryIndex", open_inference.index_request())
-                )
+                index = ask("RepositoryIndex", open_inference.index_request())
+                names = open_inference.ready_models(index, address)
                 configs = [ask("ModelConfig", _config_request(name)).config for name in names]
             self._open_models = open_inference.read_models(address, configs)
         return self._open_models
@@ -188,15 +187,16 @@ class AsyncPeerClient(AsyncClient):
     ) -> tuple[OpenModel, ...]:
         async with self._listing:
             if self._open_models is None:
-                with _of_either_protocol(self._server.address):
+                address = self._server.address
+                with _of_either_protocol(address):
                     request = open_inference.index_request()
                     index = await self._ask("RepositoryIndex", request, timeout, headers)
                     configs = [
                         (await self._ask("ModelConfig", _config_request(name), timeout, headers))
-                        for name in open_inference.ready_models(index)
+                        for name in open_inference.ready_models(index, address)
                     ]
                 self._open_models = open_inference.read_models(
-                    self._server.address, [one.config for one in configs]
+                    address, [one.config for one in configs]
                 )
         return self._open_models
 

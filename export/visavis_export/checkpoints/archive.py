@@ -12,6 +12,8 @@ from visavis_export.errors import CheckpointError, UnsafeCheckpoint
 # A YOLOv5x6 with its optimizer has 1,700 records.
 MAX_RECORDS = 100_000
 MAX_PICKLE_BYTES = 64 << 20
+# The largest published models have some 0.6 GB; a checkpoint in training has up to four times that.
+MAX_FILE_BYTES = 8 << 30
 
 # `PROTO 2`, `LONG1` and the magic number: the first bytes of a file of torch before 1.6.
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -36,6 +38,21 @@ _MALFORMED = (
 )
 
 
+def require_usable(path: Path) -> None:
+    """Raise CheckpointError for a path that can't be weights, without opening it.
+
+    To open a pipe could take forever, and so could reading a file that is too large.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise CheckpointError(f"{path.name} is a pipe, socket or device; give a regular file")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise CheckpointError(
+            f"{path.name} has {size} bytes; files of weights may have up to {MAX_FILE_BYTES}"
+        )
+
+
 def check_torch_file(path: Path) -> None:
     """Raise CheckpointError unless torch.save could have written a file; names the actual format.
 
@@ -43,8 +60,7 @@ def check_torch_file(path: Path) -> None:
     """
     if path.is_dir():
         raise CheckpointError(f"{path.name} is a folder, not a checkpoint; give a file")
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path.name} is a pipe, socket or device; give a regular file")
+    require_usable(path)
     try:
         with path.open("rb") as file:
             head = file.read(256)

@@ -16,7 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from filelock import FileLock
 from rich.progress import Progress, TaskID
 
-from visavis_export.checkpoints.archive import check_torch_file
+from visavis_export.checkpoints.archive import check_torch_file, require_usable
 from visavis_export.errors import WeightsError
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -130,16 +130,17 @@ def find(
 def _look_up(name: str, given: Path) -> Path | None:
     try:
         if not given.is_dir():
-            if given.exists() and not given.is_file():
-                # To open a pipe could take forever.
-                raise WeightsError(f"{given} is a pipe, socket or device; give a regular file")
+            require_usable(given)
             given.open("rb").close()
             return given
         # List the names: `is_file` ignores case on some file systems.
         present = {entry.name for entry in given.iterdir() if entry.is_file()}
+        found = next((given / f"{name}{s}" for s in SUFFIXES if f"{name}{s}" in present), None)
+        if found is not None:
+            require_usable(found)
     except OSError as error:
         raise WeightsError(f"can't read the given weights {given}: {error.strerror}") from error
-    return next((given / f"{name}{s}" for s in SUFFIXES if f"{name}{s}" in present), None)
+    return found
 
 
 def _cached(path: Path, release: Release) -> str | None:

@@ -141,6 +141,16 @@ def test_given_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
         find("yolov5n", None, tmp_path / "net.pt", None, Progress())
 
 
+@pytest.mark.parametrize("is_in_folder", [False, True])
+def test_given_file_that_is_too_large_is_refused_unread(tmp_path: Path, is_in_folder: bool) -> None:
+    path = tmp_path / "yolov5n.pt"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    given = tmp_path if is_in_folder else path
+    with pytest.raises(WeightsError, match=r"yolov5n.pt has 1099511627776 bytes; .* 8589934592"):
+        find("yolov5n", None, given, None, Progress())
+
+
 def test_given_folder_without_the_file_falls_back_to_the_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
