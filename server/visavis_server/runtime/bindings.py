@@ -1,8 +1,8 @@
 """Runs of a session whose tensors are on a device, through memory that is kept for the next run.
 
 Images are collected in pinned memory and copied to the device at once; outputs return to pinned
-memory. Runs have few sizes: a batch is padded to the next one, and what the padding gave is cut
-off. The outputs of each image depend on that image alone.
+memory. Runs have few sizes: a batch is padded to the next one, and the extra outputs are
+discarded. The outputs of each image depend on that image alone.
 """
 
 import ctypes
