@@ -123,6 +123,17 @@ def test_file_larger_than_a_message_is_rejected_unread(tmp_path: Path):
         image_message(path)
 
 
+def test_an_empty_file_is_rejected_as_empty(tmp_path: Path):
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InvalidRequest, match="image is empty"):
+        image_message(tmp_path / "empty.jpg")
+
+
+def test_a_device_without_an_end_is_rejected():
+    with pytest.raises(InvalidRequest, match=r"image is \d+ bytes; the limit is"):
+        image_message("/dev/zero")
+
+
 def test_image_message_is_passed_on():
     message = pb.Image(raw=pb.RawImage(format=pb.PIXEL_FORMAT_BGR, width=1, height=1, data=b"bgr"))
     assert image_message(message) is message

@@ -86,7 +86,7 @@ def file_bytes(path: str | PathLike[str]) -> bytes:
     with Path(path).open("rb") as file:
         # A sparse file of a terabyte takes no room on the disk.
         _require_fits(os.fstat(file.fileno()).st_size)
-        return file.read()
+        return file.read(_BYTES_MAX + 1)  # A device has no size, and no end.
 
 
 def _contents(read: Callable[[int], object]) -> bytes:
