@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from visavis import Client
 
 from tests import npm
@@ -77,17 +78,25 @@ def images() -> Path:
 
 @pytest.fixture(scope="session")
 def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository with models exported from real weights, and a random -cls one."""
+    """Return a repository with models exported from real weights, and a random -cls one.
+
+    Processes of pytest-xdist share it: the first that asks exports.
+    """
     from rich.progress import Progress
 
     from visavis_export.exporter import Request, export
 
-    out = tmp_path_factory.mktemp("models")
-    progress = Progress(disable=True)
-    for name in ("resnet50", "resnet18", "yolov5n"):
-        export(Request(name, out, weights=str(weights)), progress)
-    export(Request("yolov5n-cls", out, weights="random"), progress)
-    return out
+    own = tmp_path_factory.getbasetemp()
+    models = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "real-models"
+    with FileLock(f"{models}.lock"):
+        if not models.exists():
+            out = tmp_path_factory.mktemp("models")
+            progress = Progress(disable=True)
+            for name in ("resnet50", "resnet18", "yolov5n"):
+                export(Request(name, out, weights=str(weights)), progress)
+            export(Request("yolov5n-cls", out, weights="random"), progress)
+            out.rename(models)
+    return models
 
 
 @pytest.fixture(scope="session")
