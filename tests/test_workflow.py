@@ -76,3 +76,19 @@ def test_a_release_builds_what_the_repository_has() -> None:
         assert (ROOT / "deploy" / variant["requirements"]).is_file()
     commands = [step["run"] for step in jobs["wheels"]["steps"] if "run" in step]
     assert "python deploy/wheels.py" in commands
+
+
+def test_a_release_attests_its_wheels_and_its_images() -> None:
+    jobs = yaml.safe_load(RELEASE)["jobs"]
+    attested = {}
+    for name in ("wheels", "image"):
+        job = jobs[name]
+        # Without either permission the signature fails.
+        assert {job["permissions"].get(each) for each in ("attestations", "id-token")} == {"write"}
+        (attested[name],) = (
+            step["with"]
+            for step in job["steps"]
+            if step.get("uses", "").startswith("actions/attest-build-provenance@")
+        )
+    assert attested["wheels"]["subject-path"] == "dist/*"
+    assert attested["image"]["subject-digest"] == "${{ steps.build.outputs.digest }}"
