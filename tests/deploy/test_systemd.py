@@ -14,7 +14,7 @@ from visavis_server.settings import Settings, load_settings
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 _UNIT = _FOLDER / "visavis.service"
-# Of 10, by `systemd-analyze security`; docs/guides/deploy.md states it.
+# Of 10, by `systemd-analyze security`; docs/guides/systemd.md states it.
 _EXPOSURE = 1.3
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.pull.command import Puller
 from tests.pull.servers import Registry, WebFolder
-from tests.pull.stores import S3, moto
+from tests.pull.stores import S3, Azure, azurite, moto
 
 
 @pytest.fixture
@@ -26,6 +26,13 @@ def command(tmp_path: Path) -> Puller:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """Return a bucket that all tests share: each has a folder of its own in it."""
     with moto(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """Return a container that all tests share, as they do the bucket."""
+    with azurite(tmp_path_factory.mktemp("azure")) as store:
         yield store
 
 

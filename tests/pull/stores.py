@@ -1,5 +1,6 @@
-"""Stores that run as processes of their own: moto's S3, an emulator of Google's, a registry."""
+"""Stores that run as processes of their own: S3, Google's and Azure's emulators, a registry."""
 
+import base64
 import hashlib
 import json
 import re
@@ -13,6 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from azure.storage.blob import ContainerClient
+
+from tests import npm
 from tests.faults.process import PATIENCE_S, free_port
 from tests.pull.servers import manifest
 from tests.surroundings import Surroundings
@@ -67,6 +71,16 @@ class Google(Store):
         self.ask("POST", path, contents)
 
 
+class Azure(Store):
+    def __init__(self, address: str, variables: Mapping[str, str], folder: Path) -> None:
+        super().__init__(address, variables, folder)
+        (connection,) = variables.values()
+        self.container = ContainerClient.from_connection_string(connection, BUCKET)
+
+    def put(self, name: str, contents: bytes) -> None:
+        self.container.upload_blob(name, contents, overwrite=True)
+
+
 class DockerRegistry(Store):
     def push(self, tag: str, files: Mapping[str, bytes]) -> None:
         """Push an artifact as the specification says."""
@@ -113,6 +127,30 @@ def google(folder: Path) -> Iterator[Google]:
 
 
 @contextmanager
+def azurite(folder: Path) -> Iterator[Azure]:
+    """Yield an empty container."""
+    port = free_port()
+    name, address = "accountoftests", f"127.0.0.1:{port}"
+    key = base64.b64encode(b"SECRET-of-tests").decode()
+    program = npm.installed(Path(__file__).parent, "azurite") / "dist/src/blob/main.js"
+    options = ("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry")
+    command = ["node", str(program), "--blobHost=127.0.0.1", f"--blobPort={port}", *options]
+    accounts = {"AZURITE_ACCOUNTS": f"{name}:{key}"}
+    with _running(command, folder, f"http://{address}/{name}", accounts):
+        parts = {
+            "DefaultEndpointsProtocol": "http",
+            "AccountName": name,
+            "AccountKey": key,
+            "BlobEndpoint": f"http://{address}/{name}",
+        }
+        connection = ";".join(f"{part}={value}" for part, value in parts.items())
+        store = Azure(address, {"AZURE_STORAGE_CONNECTION_STRING": connection}, folder)
+        with store.container:
+            store.container.create_container()
+            yield store
+
+
+@contextmanager
 def docker_registry(program: str, folder: Path) -> Iterator[DockerRegistry]:
     """Yield an empty registry."""
     address = f"127.0.0.1:{free_port()}"
@@ -126,7 +164,9 @@ def docker_registry(program: str, folder: Path) -> Iterator[DockerRegistry]:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path, url: str) -> Iterator[None]:
+def _running(
+    command: list[str], folder: Path, url: str, variables: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Run a server until the context ends; it is up once it answers at a URL."""
     found = Surroundings.under(folder)
     log = folder / "server.log"
@@ -134,7 +174,7 @@ def _running(command: list[str], folder: Path, url: str) -> Iterator[None]:
         process = subprocess.Popen(
             command,
             cwd=found.elsewhere,
-            env=found.environment(),
+            env=found.environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

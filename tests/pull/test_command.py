@@ -14,7 +14,7 @@ from tests.faults.process import PATIENCE_S, free_port, until
 from tests.pull.command import Puller
 from tests.pull.models import LARGE_BYTES, model, put
 from tests.pull.servers import Registry, WebFolder
-from tests.pull.stores import BUCKET, S3
+from tests.pull.stores import BUCKET, S3, Azure
 from tests.surroundings import Surroundings
 from visavis_server.pull.redaction import redacted
 
@@ -71,6 +71,21 @@ def test_s3_without_access_is_explained(s3: S3, tmp_path: Path) -> None:
     done = Puller.under(tmp_path / "client", **s3.variables).run("s3://no-such-bucket/zoo")
     assert done.code == 1 and "does not exist" in done.err
     assert "SECRET" not in done.err
+
+
+def test_azure_without_access_is_explained(azure: Azure, tmp_path: Path) -> None:
+    ((name, connection),) = azure.variables.items()
+    other_key = {name: connection.replace("AccountKey=", "AccountKey=U0VDUkVU")}
+    said = []
+    for variables in ({}, other_key):
+        done = Puller.under(tmp_path / "bare", **variables).run(f"az://{BUCKET}/zoo")
+        assert done.code == 1 and "access denied" in done.err
+        assert "AZURE_STORAGE_CONNECTION_STRING" in done.err
+        said.append(done.err)
+    done = Puller.under(tmp_path / "client", **azure.variables).run("az://no-such-container/zoo")
+    assert done.code == 1 and "check that it exists" in done.err
+    assert "U0VDUkVU" in connection  # as every key of an account, in Base64
+    assert "U0VDUkVU" not in "".join([*said, done.err])
 
 
 def test_a_registrys_password_comes_from_dockers_file_and_is_not_said(

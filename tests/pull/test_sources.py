@@ -10,7 +10,7 @@ import pytest
 from tests.pull.command import Puller
 from tests.pull.models import model, put, visible
 from tests.pull.servers import Hub, Registry, WebFolder
-from tests.pull.stores import BUCKET, S3, docker_registry, google
+from tests.pull.stores import BUCKET, S3, Azure, docker_registry, google
 
 _FIRST = {"colors/1/model.onnx": model(), "shades/2/model.onnx": model("shades")}
 _NEW = {"colors/2/model.onnx": model(gain=5.0), "shades/2/model.onnx": model("shades", 7.0)}
@@ -89,12 +89,17 @@ def test_models_arrive_and_only_what_changed_is_fetched_again(kind: Kind, tmp_pa
         _check(url, variables, add, tmp_path)
 
 
-def test_models_arrive_from_s3(s3: S3, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "az"])
+def test_models_arrive_from_a_folder_of_a_bucket(
+    scheme: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store: S3 | Azure = request.getfixturevalue({"s3": "s3", "az": "azure"}[scheme])
+
     def add(files: dict[str, bytes]) -> None:
         for path, contents in files.items():
-            s3.put(f"team/zoo/{path}", contents)
+            store.put(f"team/zoo/{path}", contents)
 
-    _check(f"s3://{BUCKET}/team/zoo", s3.variables, add, tmp_path)
+    _check(f"{scheme}://{BUCKET}/team/zoo", store.variables, add, tmp_path)
 
 
 def _check(url: str, variables: dict[str, str], add: Put, tmp_path: Path) -> None:

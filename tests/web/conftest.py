@@ -1,9 +1,7 @@
 """A playground with tiny models, and a browser that looks at it."""
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 from visavis import Client
 
+from tests import npm
 from tests.faults.conftest import slow
 from tests.faults.process import ServerProcess, until
 from tests.server import graphs
@@ -51,12 +50,6 @@ class Playground(ServerProcess):
         """Where the page is."""
         (ready,) = [json.loads(line) for line in self.log.splitlines() if READY in line]
         return f"{self._scheme}://{ready['http']}/"
-
-
-def missing(why: str) -> None:
-    """Skip a test for want of something; CI has everything."""
-    assert os.environ.get("CI") != "true", f"in CI the page is tested: {why}"
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")
@@ -136,13 +129,8 @@ def browser() -> Iterator[Browser]:
     found = [path for name in CHROMIUM if (path := shutil.which(name))]
     node = shutil.which("node")
     if not found or not node:
-        missing("needs Chromium and Node")
-    if not (FOLDER / "node_modules" / "playwright-core").is_dir():
-        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(npm, cwd=FOLDER, capture_output=True, text=True, check=False)
-        if done.returncode:
-            missing(f"npm can't fetch playwright-core: {done.stderr[-500:]}")
-    assert node
+        npm.missing("needs Chromium and Node")
+    npm.installed(FOLDER, "playwright-core")
     browser = Browser(node, found[0])
     yield browser
     browser.close()
