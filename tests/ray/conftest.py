@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.faults.conftest import slow
 from tests.faults.process import ServerProcess, free_port
 from tests.server import graphs
 from tests.surroundings import Surroundings
@@ -30,10 +31,22 @@ _RAY = {
 }
 
 
+_RETRYING = {
+    "name": [{}],
+    "retryPolicy": {
+        "maxAttempts": 3,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    },
+}
+
+
 class RayCluster:
     """The process of `tests.ray.cluster`; address: of the proxies of all its nodes."""
 
-    def __init__(self, models: Path, folder: Path) -> None:
+    def __init__(self, models: Path, folder: Path, *more: str) -> None:
         # Ray's sockets lie in it, and the paths of sockets are short.
         self._temporary = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         self.address = f"127.0.0.1:{free_port()}"
@@ -42,7 +55,8 @@ class RayCluster:
         port = self.address.rpartition(":")[2]
         environment = {**surroundings.environment_of_tests(), **_RAY}
         environment["RAY_TMPDIR"] = self._temporary.name
-        options = ("--models", models, "--grpc-port", port, "--http-port", str(free_port()))
+        ports = ("--grpc-port", port, "--http-port", str(free_port()))
+        options = ("--models", models, *ports, *more)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.ray.cluster", *options],
@@ -83,8 +97,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     explained = graphs.explained_document(name="resnet50")
     model, _ = graphs.export(graphs.explained_classifier(), explained)
     graphs.put(folder, "resnet50", 1, model)
-    model, _ = graphs.export(graphs.classifier(), graphs.classifier_document(name="resnet18"))
-    graphs.put(folder, "resnet18", 1, model)
+    # A tenth of a second for each picture.
+    graphs.put(folder, "resnet18", 1, slow())
     model, _ = graphs.export(graphs.constant(graphs.ROWS), graphs.detector_document(name="yolov5n"))
     graphs.put(folder, "yolov5n", 1, model)
     return folder
@@ -107,7 +121,10 @@ def plain(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture(scope="module")
 def channels(cluster: RayCluster, plain: ServerProcess) -> Iterator[list[grpc.Channel]]:
     """Return channels to the cluster and to the plain server."""
-    channels = [grpc.insecure_channel(address) for address in (cluster.address, plain.address)]
+    # Ray stops the proxies of nodes without replicas, half a minute after it has started them.
+    retrying = (("grpc.service_config", json.dumps({"methodConfig": [_RETRYING]})),)
+    addresses = (cluster.address, plain.address)
+    channels = [grpc.insecure_channel(address, retrying) for address in addresses]
     yield channels
     for channel in channels:
         channel.close()

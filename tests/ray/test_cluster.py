@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from visavis.v1 import vision_pb2 as pb
 from visavis.v1 import vision_pb2_grpc
 
-from tests.faults.process import ServerProcess
 from tests.scenario import assert_same, expected_lines
+from tests.server.api.inference.test_service import Stub as OpenInference
 from tests.server.pictures import encoded, smooth
 from tests.server.serving import details
-from tests.test_clients import built, run
+from tests.test_clients import TOOLS, built, require_tools, run
 from visavis_server.api.inference import grpc_service_pb2 as oip
 
 from .conftest import RayCluster
@@ -59,13 +60,16 @@ def _error(call: Callable[[], Any]) -> grpc.RpcError:
     return caught.value
 
 
+@pytest.mark.parametrize("language", TOOLS)
 def test_the_clients_scenario_passes_as_against_the_plain_server(
-    cluster: RayCluster, plain: ServerProcess, channels: list[grpc.Channel], tmp_path: Path
+    cluster: RayCluster, channels: list[grpc.Channel], tmp_path: Path, language: str
 ) -> None:
+    require_tools(language)
     picture = tmp_path / "picture.png"
     picture.write_bytes(PICTURE)
-    done = run(built("python"), cluster.address, picture)
-    assert done.returncode == 0, done.stderr
+    done = run(built(language), cluster.address, picture)
+    assert (done.returncode, done.stderr) == (0, "")
+    # All steps but the last: Ray's proxies have no TLS.
     expected = expected_lines(_stub(channels[1]), PICTURE)
     assert_same(done.stdout.splitlines(), expected[:-1])
 
@@ -112,26 +116,81 @@ def test_a_streamed_comparison_ends_with_its_summary(channels: list[grpc.Channel
     assert _without_timings(ours[-1]) == _without_timings(plain[-1])
 
 
-def test_the_open_inference_protocol_gives_the_same_tensors(channels: list[grpc.Channel]) -> None:
+def _tensors() -> oip.ModelInferRequest:
     tensor = oip.ModelInferRequest.InferInputTensor(name="images", datatype="FP32")
     tensor.shape.extend((2, 3, 8, 8))
     values = [number / 400 for number in range(2 * 3 * 8 * 8)]
     tensor.contents.fp32_contents.extend(values)
-    request = oip.ModelInferRequest(model_name="resnet50", inputs=[tensor])
+    return oip.ModelInferRequest(model_name="resnet50", inputs=[tensor])
+
+
+def _picture_tensors() -> oip.ModelInferRequest:
     picture = oip.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=(2, 1))
     picture.contents.bytes_contents.extend((PICTURE, LARGE_PICTURE))
-    pictures = oip.ModelInferRequest(model_name="yolov5n_image", inputs=[picture])
-    for each in (request, pictures):
-        path = "/inference.GRPCInferenceService/ModelInfer"
-        ours, plain = (
-            channel.unary_unary(
-                path,
-                oip.ModelInferRequest.SerializeToString,
-                oip.ModelInferResponse.FromString,
-            )(each)
-            for channel in channels
+    return oip.ModelInferRequest(model_name="yolov5n_image", inputs=[picture])
+
+
+@pytest.mark.parametrize("request_", [_tensors(), _picture_tensors()], ids=["tensors", "pictures"])
+def test_the_open_inference_protocol_gives_the_same_tensors(
+    channels: list[grpc.Channel], request_: oip.ModelInferRequest
+) -> None:
+    ours, plain = (OpenInference(channel).ModelInfer(request_) for channel in channels)
+    assert ours == plain
+
+
+def test_a_stream_of_inferences_gives_the_plain_servers_answers_in_order(
+    channels: list[grpc.Channel],
+) -> None:
+    requests = [make() for make in (_tensors, _picture_tensors) * 20]
+    requests[7] = oip.ModelInferRequest(model_name="nothing")
+    requests[9].parameters["triton_enable_empty_final_response"].bool_param = True
+    for number, request in enumerate(requests):
+        request.id = str(number)
+    ours, plain = (
+        list(OpenInference(channel).ModelStreamInfer(iter(requests))) for channel in channels
+    )
+    assert [each.infer_response.id for each in ours] == [str(n) for n in range(len(requests))]
+    assert "there is no model 'nothing'" in ours[7].error_message
+    assert ours == plain
+
+
+def test_a_message_that_is_none_ends_a_stream_as_on_the_plain_server(
+    channels: list[grpc.Channel],
+) -> None:
+    def call(channel: grpc.Channel) -> grpc.RpcError:
+        method = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        return _error(lambda: list(method(iter([b"\xff\xff\xff"]))))
+
+    ours, plain = map(call, channels)
+    assert (ours.code(), ours.details()) == (plain.code(), plain.details())
+
+
+def test_statistics_count_what_all_replicas_did(channels: list[grpc.Channel]) -> None:
+    def asked(channel: grpc.Channel, name: str) -> list[oip.ModelStatistics]:
+        request = oip.ModelStatisticsRequest(name=name)
+        return list(OpenInference(channel).ModelStatistics(request).model_stats)
+
+    # On Ray Serve, each input of a request is a request to a replica.
+    for channel, requests in zip(channels, (24, 12), strict=True):
+        (before,) = asked(channel, "resnet50")
+        for _ in range(12):
+            OpenInference(channel).ModelInfer(_tensors())
+        (after,) = asked(channel, "resnet50")
+        assert after.inference_count == before.inference_count + 24
+        assert before.execution_count < after.execution_count <= before.execution_count + 24
+        for of in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+            since = getattr(before.inference_stats, of)
+            assert getattr(after.inference_stats, of).count == since.count + requests
+        assert sum(b.batch_size * b.compute_infer.count for b in after.batch_stats) == (
+            after.inference_count
         )
-        assert ours == plain
+        (view,) = asked(channel, "resnet50_image")
+        assert (view.name, view.inference_count) == ("resnet50_image", after.inference_count)
+    names = [{(each.name, each.version) for each in asked(channel, "")} for channel in channels]
+    assert names[0] == names[1] == {(name, "1") for name in ("resnet18", "resnet50", "yolov5n")}
+    request = oip.ModelStatisticsRequest(name="nothing")
+    errors = [_error(lambda c=c: OpenInference(c).ModelStatistics(request)) for c in channels]
+    assert errors[0].code() is errors[1].code() is CODES.NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -188,6 +247,67 @@ def test_health_reports_each_model(channels: list[grpc.Channel]) -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     unknown = _error(lambda: stub.Check(health_pb2.HealthCheckRequest(service="nothing")))
     assert unknown.code() is CODES.NOT_FOUND
+
+
+def test_health_lists_the_same_statuses_as_the_plain_server(channels: list[grpc.Channel]) -> None:
+    stubs = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+    ours, plain = (stub.List(health_pb2.HealthListRequest()) for stub in stubs)
+    assert len(ours.statuses) == 5
+    assert ours == plain
+
+
+@pytest.mark.parametrize("name", ["", "visavis.v1.VisionService", "resnet50", "nothing"])
+def test_health_is_watched_as_on_the_plain_server(channels: list[grpc.Channel], name: str) -> None:
+    request = health_pb2.HealthCheckRequest(service=name)
+    stubs = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+    watches = [stub.Watch(request, timeout=_TIMEOUT_S) for stub in stubs]
+    ours, plain = map(next, watches)
+    assert ours == plain
+    for watch in watches:
+        watch.cancel()
+
+
+_CROWD = 48  # more than a replica takes at once: the rest waits in the ingress
+_LARGEST_BATCH = 4
+
+
+def _executed(channel: grpc.Channel, model: str) -> int:
+    """Return how many pictures the replicas of a model have run so far."""
+    request = oip.ModelStatisticsRequest(name=model)
+    (found,) = OpenInference(channel).ModelStatistics(request).model_stats
+    return int(found.inference_count)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "too late", "a stream"])
+def test_work_that_clients_leave_never_reaches_a_core(
+    channels: list[grpc.Channel], how: str
+) -> None:
+    channel, _ = channels
+    stub, request = _stub(channel), pb.ClassifyRequest(image=pb.Image(encoded=PICTURE))
+    request.model = "resnet18"  # slow, on one replica of one core
+    before, answered = _executed(channel, "resnet18"), 0
+    if how == "a stream":
+        inference = _picture_tensors()
+        inference.model_name = "resnet18_image"
+        stream = OpenInference(channel).ModelStreamInfer(iter([inference] * _CROWD))
+        assert not next(stream).error_message
+        answered = 2
+        stream.cancel()
+    else:
+        timeout_s = 1.0 if how == "too late" else None
+        calls = [stub.Classify.future(request, timeout=timeout_s) for _ in range(_CROWD)]
+        if how == "cancelled":
+            while _executed(channel, "resnet18") == before:
+                time.sleep(0.05)
+            for call in calls:
+                call.cancel()
+        codes = Counter(call.code() for call in calls)
+        answered = codes[CODES.OK]
+        assert answered < _CROWD / 2
+    # Without a deadline, it is answered after all work that arrived before it.
+    stub.Classify(request)
+    ran = _executed(channel, "resnet18") - before - 1
+    assert answered <= ran <= answered + 2 * _LARGEST_BATCH
 
 
 class Load:
@@ -264,10 +384,21 @@ def test_nothing_is_lost_when_a_replica_is_killed(cluster: RayCluster, deploymen
     assert sum(load.retried.values()) <= (_CALLERS if deployment == "ingress" else 0)
 
 
-def test_a_rolling_update_loses_no_call(cluster: RayCluster) -> None:
+def test_a_rolling_update_loses_no_call_and_ends_no_stream(
+    cluster: RayCluster, channels: list[grpc.Channel]
+) -> None:
+    updated = threading.Event()
+
+    def requests() -> Iterator[oip.ModelInferRequest]:
+        while not updated.wait(0.05):
+            yield _tensors()
+
     before = {each["pid"] for each in cluster.ask("replicas")}
-    with _under_load(cluster.address) as load:
+    with _under_load(cluster.address) as load, ThreadPoolExecutor() as executor:
+        answers = executor.submit(list, OpenInference(channels[0]).ModelStreamInfer(requests()))
         cluster.ask("deploy", "2")
+        updated.set()
+        assert {each.error_message for each in answers.result()} == {""}
     after = {each["pid"] for each in cluster.ask("replicas")}
     assert not before & after
     assert not load.retried

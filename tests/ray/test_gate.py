@@ -1,25 +1,32 @@
 """The gate between gRPC and a proxy of Ray Serve, on Ray Serve's own gRPC server."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve.grpc_util import RayServegRPCContext
 
 from tests.server.serving import details
-from visavis_server.ray import gate
-from visavis_server.ray.methods import TIMEOUT
+from visavis_server.errors import StartupError
+from visavis_server.ray import gate, watch
+from visavis_server.ray.methods import DETAILS, TIMEOUT
 from visavis_server.settings import Settings
 from visavis_server.transport.tokens import Tokens, new_token
 
 CLASSIFY = "/visavis.v1.VisionService/Classify"
 STREAM = "/visavis.v1.VisionService/CompareStream"
+EACH = "/inference.GRPCInferenceService/ModelStreamInfer"
 CODES = grpc.StatusCode
+STATUS = health_pb2.HealthCheckResponse
+PATIENCE_S = 10
 
 
 class Proxy:
@@ -30,13 +37,14 @@ class Proxy:
 
     def __init__(self) -> None:
         self.seen: list[RayServegRPCContext] = []
-        self.behave: Callable[[bytes, Any], bytes] = lambda data, context: data
+        self.behave: Callable[[bytes, Any], Any] = lambda data, context: data
         self.server = gRPCGenericServer(self._factory)
 
     def _factory(self, service_method: str, streaming_type: Any) -> Any:
         async def unary(data: bytes, context: Any) -> bytes:
             self.seen.append(RayServegRPCContext(context))
-            return self.behave(data, context)
+            answer = self.behave(data, context)
+            return await answer if inspect.isawaitable(answer) else answer
 
         async def stream(data: bytes, context: Any) -> AsyncIterator[bytes]:
             self.seen.append(RayServegRPCContext(context))
@@ -70,7 +78,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 async def _channel(proxy: Proxy) -> grpc.aio.Channel:
-    gate.add_vision(object(), proxy.server)
+    for add in (gate.add_vision, gate.add_inference, gate.add_health):
+        add(object(), proxy.server)
     port = proxy.server.add_insecure_port("127.0.0.1:0")
     await proxy.server.start()
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -219,3 +228,288 @@ async def test_a_call_that_the_client_cancels_is_cancelled_in_the_proxy(proxy: P
         await waiting.wait()
         call.cancel()
         await asyncio.wait_for(cancelled.wait(), 10)
+
+
+async def _read(call: Any) -> Any:
+    return await asyncio.wait_for(call.read(), PATIENCE_S)
+
+
+async def test_each_request_of_a_stream_is_a_call_of_its_own_and_answers_keep_their_order(
+    proxy: Proxy,
+) -> None:
+    arrived = asyncio.Event()
+
+    async def answer(data: bytes, context: Any) -> bytes:
+        if data == b"1":
+            await arrived.wait()
+        arrived.set()
+        return data * 2
+
+    proxy.behave = answer
+    async with await _channel(proxy) as channel:
+        metadata = (("x-request-id", "mine"),)
+        call = channel.stream_stream(EACH)(timeout=5, metadata=metadata)
+        for request in (b"1", b"2"):
+            await call.write(request)
+        assert [await _read(call), await _read(call)] == [b"11", b"22"]
+        await call.write(b"3")
+        assert await _read(call) == b"33"
+        await call.done_writing()
+        assert await _read(call) is grpc.aio.EOF
+        assert await call.code() is CODES.OK
+        assert dict(await call.trailing_metadata()) == {"x-request-id": "mine"}
+    for seen in proxy.seen:
+        headers = dict(seen.invocation_metadata())
+        assert headers["x-request-id"] == "mine"
+        assert 4 < float(headers[TIMEOUT]) < 5.2
+
+
+async def test_a_stream_has_sixteen_requests_under_way(proxy: Proxy) -> None:
+    full, may_end = asyncio.Event(), asyncio.Event()
+
+    async def answer(data: bytes, context: Any) -> bytes:
+        if len(proxy.seen) == 16:
+            full.set()
+        await may_end.wait()
+        return data
+
+    proxy.behave = answer
+    async with await _channel(proxy) as channel:
+        call = channel.stream_stream(EACH)(bytes([number]) for number in range(40))
+        await asyncio.wait_for(full.wait(), PATIENCE_S)
+        # Later messages on the connection are answered, the stream's wait.
+        other = asyncio.create_task(_read(channel.stream_stream(EACH)(iter([b"other"]))))
+        while len(proxy.seen) == 16:
+            await asyncio.sleep(0.01)
+        assert len(proxy.seen) == 17
+        may_end.set()
+        assert [each async for each in call] == [bytes([number]) for number in range(40)]
+        assert await other == b"other"
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "of Ray"])
+async def test_an_error_ends_a_stream_once_earlier_requests_are_answered(
+    proxy: Proxy, *, ours: bool
+) -> None:
+    failed = asyncio.Event()
+
+    async def answer(data: bytes, context: Any) -> bytes:
+        if data == b"good":
+            await failed.wait()
+            return data
+        failed.set()
+        context.set_code(CODES.INVALID_ARGUMENT if ours else CODES.INTERNAL)
+        context.set_details("no message" if ours else "ActorDiedError")
+        if ours:
+            context.set_trailing_metadata([(DETAILS, b"details")])
+        return b""
+
+    proxy.behave = answer
+    async with await _channel(proxy) as channel:
+        call = channel.stream_stream(EACH)()
+        for request in (b"good", b"bad"):
+            await call.write(request)
+        assert await _read(call) == b"good"
+        error = await _error(_read(call))
+    assert error.code() is (CODES.INVALID_ARGUMENT if ours else CODES.UNAVAILABLE)
+    assert ("no message" in str(error.details())) is ours
+    assert "Actor" not in str(error.details())
+
+
+async def test_a_request_over_the_limit_ends_a_stream_and_never_reaches_a_replica(
+    proxy: Proxy, settings: Callable[..., None]
+) -> None:
+    settings(max_message_bytes=1000)
+    async with await _channel(proxy) as channel:
+        call = channel.stream_stream(EACH)()
+        for size in (1000, 1001):
+            await call.write(bytes(size))
+        assert await _read(call) == bytes(1000)
+        error = await _error(_read(call))
+    assert error.code() is CODES.INVALID_ARGUMENT
+    assert "1001" in str(error.details())
+    assert len(proxy.seen) == 1
+
+
+@pytest.mark.parametrize("path", [CLASSIFY, EACH])
+async def test_a_call_that_falls_silent_ends(
+    proxy: Proxy, settings: Callable[..., None], path: str
+) -> None:
+    settings(message_timeout_s=0.1)
+    async with await _channel(proxy) as channel:
+        call = channel.stream_stream(path)()
+        error = await _error(_read(call))
+    assert error.code() is CODES.DEADLINE_EXCEEDED
+    assert error.details() == "the request did not arrive within 0.1 s"
+    assert not proxy.seen
+
+
+async def test_strangers_are_refused_streams_too(
+    proxy: Proxy, settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_is_local", lambda peer: False)
+    settings()
+    async with await _channel(proxy) as channel:
+        for path in (EACH, "/grpc.health.v1.Health/Watch"):
+            call = channel.stream_stream(path)()
+            await call.write(b"")
+            assert (await _error(_read(call))).code() is CODES.PERMISSION_DENIED
+    assert not proxy.seen
+
+
+async def test_a_stream_that_the_client_leaves_is_cancelled_in_the_proxy(proxy: Proxy) -> None:
+    waiting, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang(data: bytes, context: Any) -> bytes:
+        waiting.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return b""
+
+    proxy.behave = hang
+    async with await _channel(proxy) as channel:
+        call = channel.stream_stream(EACH)()
+        await call.write(b"")
+        await waiting.wait()
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
+
+
+class Listed:
+    """Statuses that the ingress lists, or the code that it fails with."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.statuses = {"": STATUS.SERVING, "visavis.v1.VisionService": STATUS.SERVING}
+        self.code: grpc.StatusCode | None = None
+        self.asked = asyncio.Event()
+        proxy.behave = self._answer
+
+    def _answer(self, data: bytes, context: Any) -> bytes:
+        self.asked.set()
+        if self.code is not None:
+            context.set_code(self.code)
+            return b""
+        return health_pb2.HealthListResponse(
+            statuses={name: STATUS(status=each) for name, each in self.statuses.items()}
+        ).SerializeToString()
+
+    async def again(self) -> None:
+        """Wait until it has been asked once more."""
+        self.asked.clear()
+        await asyncio.wait_for(self.asked.wait(), PATIENCE_S)
+
+
+@pytest.fixture
+def listed(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Listed:
+    monkeypatch.setattr(watch, "_INTERVAL_S", 0.01)
+    return Listed(proxy)
+
+
+def _watch(channel: grpc.aio.Channel, service: str) -> Any:
+    stub = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service))
+
+
+async def test_watchers_get_the_status_at_once_and_each_change(
+    proxy: Proxy, listed: Listed
+) -> None:
+    async with await _channel(proxy) as channel:
+        whole, model = _watch(channel, ""), _watch(channel, "resnet50")
+        assert (await _read(whole)).status == STATUS.SERVING
+        assert (await _read(model)).status == STATUS.SERVICE_UNKNOWN
+        listed.statuses |= {"resnet50": STATUS.SERVING, "": STATUS.NOT_SERVING}
+        assert (await _read(model)).status == STATUS.SERVING
+        assert (await _read(whole)).status == STATUS.NOT_SERVING
+        # Unchanged, it says nothing: the next status is the next change.
+        await listed.again()
+        await listed.again()
+        listed.statuses[""] = STATUS.SERVING
+        assert (await _read(whole)).status == STATUS.SERVING
+
+
+@pytest.mark.parametrize("code", [CODES.INTERNAL, CODES.NOT_FOUND, CODES.DEADLINE_EXCEEDED])
+async def test_watchers_learn_that_the_ingress_does_not_answer(
+    proxy: Proxy, listed: Listed, code: grpc.StatusCode
+) -> None:
+    listed.statuses["resnet50"] = STATUS.SERVING
+    async with await _channel(proxy) as channel:
+        watches = [_watch(channel, name) for name in ("", "resnet50")]
+        for each in watches:
+            assert (await _read(each)).status == STATUS.SERVING
+        listed.code = code
+        for each in watches:
+            assert (await _read(each)).status == STATUS.NOT_SERVING
+        listed.code = None
+        for each in watches:
+            assert (await _read(each)).status == STATUS.SERVING
+
+
+async def test_an_ingress_that_hangs_is_not_serving(
+    proxy: Proxy, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_PATIENCE_S", 0.05)
+    async with await _channel(proxy) as channel:
+        call = _watch(channel, "")
+        assert (await _read(call)).status == STATUS.SERVING
+        proxy.behave = lambda data, context: asyncio.sleep(60)
+        assert (await _read(call)).status == STATUS.NOT_SERVING
+
+
+async def test_a_busy_ingress_changes_no_status(proxy: Proxy, listed: Listed) -> None:
+    async with await _channel(proxy) as channel:
+        call = _watch(channel, "")
+        assert (await _read(call)).status == STATUS.SERVING
+        listed.code = CODES.RESOURCE_EXHAUSTED
+        await listed.again()
+        await listed.again()
+        listed.code, listed.statuses[""] = None, STATUS.UNKNOWN
+        assert (await _read(call)).status == STATUS.UNKNOWN
+
+
+async def test_many_watchers_ask_the_ingress_once(
+    proxy: Proxy, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_INTERVAL_S", 60)
+    asking, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(data: bytes, context: Any) -> bytes:
+        asking.set()
+        await may_answer.wait()
+        return listed._answer(data, context)
+
+    proxy.behave = answer
+    async with await _channel(proxy) as channel:
+        first = _watch(channel, "")
+        await asyncio.wait_for(asking.wait(), PATIENCE_S)
+        watches = [_watch(channel, "") for _ in range(20)]
+        # The watcher for whom it was asked may leave.
+        first.cancel()
+        may_answer.set()
+        for each in watches:
+            assert (await _read(each)).status == STATUS.SERVING
+    assert len(proxy.seen) == 1
+
+
+async def test_a_watch_of_nothing_readable_is_an_error_of_the_client(
+    proxy: Proxy, listed: Listed
+) -> None:
+    async with await _channel(proxy) as channel:
+        call = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff")
+        assert (await _error(_read(call))).code() is CODES.INVALID_ARGUMENT
+
+
+async def test_a_proxy_that_routes_calls_in_another_way_does_not_start() -> None:
+    class Elsewhere(gRPCGenericServer):
+        """Replaces the functions of another attribute."""
+
+        def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
+            generic_rpc_handlers[0]._handlers_by_method.clear()
+
+    for server in (grpc.aio.server(), Elsewhere(lambda **_: None)):
+        with pytest.raises(StartupError, match=r"^Ray \d+\.\d+\.\d+ .* install ray 2\.60$") as why:
+            gate.add_vision(object(), server)
+        assert version("ray") in str(why.value)
+        await server.stop(0)

@@ -2,27 +2,34 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+from ray.exceptions import RayTaskError
 from ray.serve import metrics
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from visavis_server.api.inference import grpc_service_pb2 as oip
 from visavis_server.api.inference import tensors
+from visavis_server.api.inference.messages import total
 from visavis_server.api.inference.service import InferenceService
 from visavis_server.api.vision.service import VisionService
 from visavis_server.errors import InvalidRequest, ModelNotFound, Unimplemented
 from visavis_server.log import configure_logging
 from visavis_server.models.current import Models
 from visavis_server.models.repository import Repository
+from visavis_server.models.served_model import ServedModel
 from visavis_server.ray.limits import allotted, image_limits
 from visavis_server.ray.methods import (
     DETAILS,
@@ -37,7 +44,7 @@ from visavis_server.ray.methods import (
 from visavis_server.ray.remote import Pictures, remote_model
 from visavis_server.ray.wire import Description
 from visavis_server.runtime.scheduling.scheduler import Scheduler
-from visavis_server.settings import MessageLimits
+from visavis_server.settings import ImageLimits, MessageLimits
 from visavis_server.telemetry.histograms import BOUNDS_S
 from visavis_server.transport.calls import REQUEST_ID, Call, Calls, request_id_of
 from visavis_server.transport.statuses import code_of, status_of
@@ -46,7 +53,9 @@ from visavis_server.transport.wire import require_few_fields
 # Between two looks at a model whose replicas are being replaced.
 _LOOK_AGAIN_S = 1.0
 # Their contents are views of the received bytes.
-_REQUEST_CLASSES = {"ModelInfer": tensors.Request}
+_REQUEST_CLASSES = {"ModelInfer": tensors.Request, "ModelStreamInfer": tensors.Request}
+# What answers one request of a stream.
+_BEHAVIORS = {"ModelStreamInfer": "infer_in_stream"}
 
 
 class Ingress:
@@ -77,8 +86,8 @@ class Ingress:
             VISION.full_name: VisionService(
                 self._models, self._scheduler, limits, read.max_annotated_bytes
             ),
-            INFERENCE.full_name: InferenceService(
-                self._models, self._scheduler, limits, read.max_message_bytes
+            INFERENCE.full_name: _Inference(
+                self._models, self._scheduler, limits, read.max_message_bytes, self._handles
             ),
             HEALTH.full_name: _Health(self._models),
         }
@@ -120,7 +129,7 @@ class Ingress:
     def _behavior(self, method: Method) -> Any:
         if why := UNSUPPORTED.get(method.name):
             raise Unimplemented(why)
-        return getattr(self._services[method.service], method.name)
+        return getattr(self._services[method.service], _BEHAVIORS.get(method.name, method.name))
 
     def _under_way(
         self, method: Method, context: RayServegRPCContext
@@ -221,6 +230,52 @@ class _Context:
         return self.timeout_s - (time.monotonic() - self.began)
 
 
+class _Inference(InferenceService):
+    """The Open Inference Protocol, with the statistics of the models' replicas."""
+
+    def __init__(
+        self,
+        models: Models,
+        scheduler: Scheduler,
+        limits: ImageLimits,
+        max_message_bytes: int,
+        handles: Mapping[str, DeploymentHandle],
+    ) -> None:
+        super().__init__(models, scheduler, limits, max_message_bytes)
+        self._handles = handles
+
+    async def statistics(self, models: Sequence[ServedModel]) -> list[oip.ModelStatistics]:
+        """Return the statistics of models, each the sum of its replicas that run now."""
+        names = {model.name for model in models}
+        found = await asyncio.gather(*map(self._of_replicas, names))
+        parts: defaultdict[tuple[str, str], list[oip.ModelStatistics]] = defaultdict(list)
+        for each in chain.from_iterable(found):
+            parts[each.name, each.version].append(each)
+        return [
+            total(
+                oip.ModelStatistics(name=model.name, version=version), *parts[model.name, version]
+            )
+            for model in models
+            for version in [str(model.version)]
+        ]
+
+    async def _of_replicas(self, name: str) -> list[oip.ModelStatistics]:
+        """Return the statistics of each version from each replica, but for those that end now."""
+        try:
+            asked = self._handles[name].broadcast("statistics")
+            found = await asked.results_async(return_exceptions=True)
+        except DeploymentUnavailableError:
+            return []
+        if faults := [each for each in found if isinstance(each, RayTaskError)]:
+            raise faults[0]
+        return [
+            oip.ModelStatistics.FromString(data)
+            for each in found
+            if not isinstance(each, Exception)
+            for data in each
+        ]
+
+
 class _Health:
     """grpc.health.v1, for the server, our service, and each model by name."""
 
@@ -231,13 +286,30 @@ class _Health:
         self, request: health_pb2.HealthCheckRequest, context: _Context
     ) -> health_pb2.HealthCheckResponse:
         """Return SERVING once the models are known; raises ModelNotFound for an unknown name."""
-        status, name = health_pb2.HealthCheckResponse, request.service
-        is_overall = name in ("", VISION.full_name)
-        if not self._models.ready and is_overall:
-            return status(status=status.NOT_SERVING)
-        if is_overall or name in self._models.repository.names():
-            return status(status=status.SERVING)
-        raise ModelNotFound(f"there is no service or model {name[:128]!r}", "service")
+        if (status := self._statuses().get(request.service)) is None:
+            name = request.service[:128]
+            raise ModelNotFound(f"there is no service or model {name!r}", "service")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(  # noqa: N802  named by the contract
+        self, request: health_pb2.HealthListRequest, context: _Context
+    ) -> health_pb2.HealthListResponse:
+        """Return all statuses."""
+        return health_pb2.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=status)
+                for name, status in self._statuses().items()
+            }
+        )
+
+    def _statuses(self) -> dict[str, int]:
+        status, ready = health_pb2.HealthCheckResponse, self._models.ready
+        names = self._models.repository.names() if ready else ()
+        overall = status.SERVING if ready else status.NOT_SERVING
+        return {
+            **dict.fromkeys(names, status.SERVING),
+            **dict.fromkeys(("", VISION.full_name), overall),
+        }
 
 
 def _recorder() -> Any:

@@ -21,28 +21,34 @@ VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
 INFERENCE: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
-_METRICS_SAY: Final = "statistics are not supported on Ray Serve; see the metrics of Ray"
+LIST: Final = f"/{HEALTH.full_name}/List"
+WATCH: Final = f"/{HEALTH.full_name}/Watch"
+
 _DEPLOY: Final = "models are not loaded by clients on Ray Serve; deploy the application again"
 
 UNSUPPORTED: Final = {
-    "ModelStatistics": _METRICS_SAY,
     "RepositoryModelLoad": _DEPLOY,
     "RepositoryModelUnload": _DEPLOY,
 }
 """Methods that are implemented elsewhere, with what to do instead."""
 
-# Clients take a server without Watch to be healthy.
-_LEFT_OUT: Final = ("Watch", "List", "ModelStreamInfer")
+# The gate answers it, by what the ingress lists.
+_LEFT_OUT: Final = ("Watch",)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method; streams: its responses are a stream."""
+    """One method of a service.
+
+    streams: its responses are a stream. each: its requests are a stream, and each has one response;
+    proxies send each of them to the ingress as a call of its own.
+    """
 
     service: str
     name: str
     request_class: Any
     streams: bool
+    each: bool
 
     @property
     def path(self) -> str:
@@ -51,12 +57,13 @@ class Method:
 
 
 def methods_of(service: ServiceDescriptor) -> Iterator[Method]:
-    """Yield the methods of a service that are served."""
+    """Yield the methods of a service that the ingress answers."""
     for method in service.methods:
         if method.name not in _LEFT_OUT:
             yield Method(
                 service.full_name,
                 method.name,
                 message_factory.GetMessageClass(method.input_type),
-                method.server_streaming,
+                method.server_streaming and not method.client_streaming,
+                method.client_streaming,
             )

@@ -9,6 +9,7 @@ import structlog
 from ray import get_runtime_context
 from ray.serve import metrics
 
+from visavis_server.api.inference import messages
 from visavis_server.arrays import Image, Tensor
 from visavis_server.card import Task
 from visavis_server.errors import VisavisError, drop_traceback
@@ -29,7 +30,7 @@ from visavis_server.ray.wire import (
     Work,
 )
 from visavis_server.runtime.budget import Held
-from visavis_server.runtime.scheduling.scheduler import Scheduler
+from visavis_server.runtime.scheduling.scheduler import Scheduler, Statistics
 from visavis_server.runtime.scheduling.work import Caller
 from visavis_server.settings import ImageLimits, Settings
 from visavis_server.telemetry.histograms import BOUNDS_S
@@ -115,6 +116,14 @@ class Replica:
         except VisavisError as error:
             return _failure(error)
         return TensorAnswer(result, ms_since(started))
+
+    def statistics(self) -> list[bytes]:
+        """Return the ModelStatistics of each version since this replica started, as wire format."""
+        counted = self._scheduler.statistics()
+        return [
+            messages.statistics(model, counted.get(model.engine, Statistics())).SerializeToString()
+            for model in self._models.values()
+        ]
 
     def _record(self, model: ServedModel, timings: Timings) -> None:
         for stage in _STAGES:

@@ -1,5 +1,6 @@
 """Conversion between the domain and the Open Inference Protocol's messages."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from math import inf
 from typing import Any, Final
@@ -118,14 +119,14 @@ def model_config(
     return config
 
 
-def statistics(name: str, model: ServedModel, counted: Statistics) -> pb.ModelStatistics:
+def statistics(model: ServedModel, counted: Statistics) -> pb.ModelStatistics:
     """Return the statistics of a model's requests; counted: the statistics of its runs."""
     stages = model.stages
     images = sum(size * runs for size, runs in counted.batches.items())
     compute_input = _duration(stages.preprocess)
     compute_input.ns += _ns(stages.decode.sum_s)
     return pb.ModelStatistics(
-        name=name,
+        name=model.name,
         version=str(model.version),
         last_inference=round(stages.last * 1e3),
         inference_count=images,
@@ -146,6 +147,29 @@ def statistics(name: str, model: ServedModel, counted: Statistics) -> pb.ModelSt
             for size, runs in sorted(counted.batches.items())
         ],
     )
+
+
+def total(*several: pb.ModelStatistics) -> pb.ModelStatistics:
+    """Return the sum of the statistics of one version of a model, from several processes."""
+    summed = pb.ModelStatistics()
+    batches: defaultdict[int, pb.StatisticDuration] = defaultdict(pb.StatisticDuration)
+    for each in several:
+        summed.name, summed.version = each.name, each.version
+        summed.last_inference = max(summed.last_inference, each.last_inference)
+        summed.inference_count += each.inference_count
+        summed.execution_count += each.execution_count
+        for field, duration in each.inference_stats.ListFields():
+            _add(getattr(summed.inference_stats, field.name), duration)
+        for batch in each.batch_stats:
+            _add(batches[batch.batch_size], batch.compute_infer)
+    for size, duration in sorted(batches.items()):
+        summed.batch_stats.add(batch_size=size, compute_infer=duration)
+    return summed
+
+
+def _add(summed: pb.StatisticDuration, duration: pb.StatisticDuration) -> None:
+    summed.count += duration.count
+    summed.ns += duration.ns
 
 
 def _data_type(spec: TensorSpec) -> str:

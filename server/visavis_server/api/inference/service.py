@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 with Triton's additions, so that its clients work unchanged."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from importlib.metadata import version
@@ -142,21 +142,24 @@ class InferenceService:
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         """Return the statistics of one model, or of all, over every listener."""
-        counted = self._scheduler.statistics()
         models = self._models.repository.all()
         if request.name:
             model, _ = self._find(request.name, request.version)
             models = [m for m in models if m.name == model.name]
         if request.version:
             models = [m for m in models if str(m.version) == request.version]
-        return pb.ModelStatisticsResponse(
-            model_stats=[
-                inference_messages.statistics(
-                    request.name or model.name, model, counted.get(model.engine, Statistics())
-                )
-                for model in models
-            ]
-        )
+        found = await self.statistics(models)
+        for each in found if request.name else ():
+            each.name = request.name
+        return pb.ModelStatisticsResponse(model_stats=found)
+
+    async def statistics(self, models: Sequence[ServedModel]) -> list[pb.ModelStatistics]:
+        """Return the statistics of models."""
+        counted = self._scheduler.statistics()
+        return [
+            inference_messages.statistics(model, counted.get(model.engine, Statistics()))
+            for model in models
+        ]
 
     async def ModelInfer(self, request: tensors.Request, context: Context) -> bytes:
         """Return a model's outputs, raw if the inputs were raw, in wire format."""
@@ -201,11 +204,28 @@ class InferenceService:
     ) -> AsyncGenerator[bytes]:
         """Yield the responses in the order of the requests; an error does not end the stream."""
         responses = in_order(
-            requests, lambda request: self._streamed(request, context), _STREAM_CONCURRENCY
+            requests, lambda request: self.infer_in_stream(request, context), _STREAM_CONCURRENCY
         )
         async with aclosing(responses):
             async for response in responses:
                 yield response
+
+    async def infer_in_stream(self, request: tensors.Request, context: Context) -> bytes:
+        """Return the response to one request of a stream; an expected error is in the response."""
+        response = pb.ModelInferResponse()
+        try:
+            if inference_messages.wants_final_response(request.message):
+                response.parameters["triton_final_response"].bool_param = True
+            write = partial(tensors.write_response, raw=bool(request.raw))
+            written = await self.infer(request, context, write, response)
+        except VisavisError as error:
+            # The id tells the client which request failed.
+            return pb.ModelStreamInferResponse(
+                error_message=message_of(error),
+                infer_response=pb.ModelInferResponse(id=request.message.id),
+            ).SerializeToString()
+        number = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+        return b"".join(delimited(number, [written]))
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Context
@@ -265,22 +285,6 @@ class InferenceService:
     LogSettings = _unsupported(
         "log settings are not supported; start the server with --log-level and --log-format"
     )
-
-    async def _streamed(self, request: tensors.Request, context: Context) -> bytes:
-        response = pb.ModelInferResponse()
-        try:
-            if inference_messages.wants_final_response(request.message):
-                response.parameters["triton_final_response"].bool_param = True
-            write = partial(tensors.write_response, raw=bool(request.raw))
-            written = await self.infer(request, context, write, response)
-        except VisavisError as error:
-            # The id tells the client which request failed.
-            return pb.ModelStreamInferResponse(
-                error_message=message_of(error),
-                infer_response=pb.ModelInferResponse(id=request.message.id),
-            ).SerializeToString()
-        number = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
-        return b"".join(delimited(number, [written]))
 
     def _administrator(self) -> Administration:
         if self.administration is None:

@@ -617,7 +617,7 @@ async def test_a_cancelled_stream_leaves_no_task_behind(
         )
 
     async with asyncio.timeout(10):
-        while at_work("_streamed") < 16:
+        while at_work("infer_in_stream") < 16:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # The next request has been read, too.
         call.cancel()
