@@ -328,7 +328,7 @@ def test_a_compressed_answer_is_refused_unexpanded() -> None:
     with (
         raw_peer(answer) as address,
         PeerClient(Target(address), 5) as client,
-        pytest.raises(VisavisError, match="gzip|deserializing"),
+        pytest.raises(VisavisError, match=r"gzip|deserializing"),
     ):
         client.list_models()
 
