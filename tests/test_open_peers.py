@@ -241,6 +241,14 @@ def with_text(config: pb.ModelConfig) -> None:
     config.parameters[CARD].string_value = "{'name': 'paler'}"
 
 
+def with_depth(config: pb.ModelConfig) -> None:
+    config.parameters[CARD].string_value = "[" * 100_000
+
+
+def with_size(config: pb.ModelConfig) -> None:
+    config.parameters[CARD].string_value += " " * (9 << 20)
+
+
 def without_labels(config: pb.ModelConfig) -> None:
     config.parameters[CARD].string_value = '{"name": "paler", "tasks": ["TASK_CLASSIFICATION"]}'
 
@@ -254,6 +262,8 @@ def with_tensors(config: pb.ModelConfig) -> None:
     [
         (without_card, "no card can be read: the configuration of moved, moved_image, paler"),
         (with_text, "is no card: Failed to load JSON"),
+        (with_depth, "is no card: "),
+        (with_size, "exceed 16777216 bytes"),
         (without_labels, "has no task or no labels"),
         (with_tensors, "take tensors; a compared model takes encoded pictures"),
     ],
@@ -389,6 +399,12 @@ def test_another_servers_answers_are_read_as_the_protocol_has_them(servers: Serv
         (response([1, 1], [0.5], [0, 0, 1, 1]), "sends scores as FP32"),
         (pb.ModelInferResponse(), "has no output scores"),
         (response([1], [math.nan], [0, 0, 1, 1]), "answers with the score nan"),
+        (response([1], [-0.5], [0, 0, 1, 1]), "answers with the score -0.5"),
+        (response([1], [0.5], [0, 0, math.inf, 1]), "answers with the box [0.0, 0.0, inf, 1.0]"),
+        (
+            response([1] * 40_000, [0.5] * 40_000, [0, 0, 1, 1] * 40_000),
+            "sends 40000 numbers as scores; it may send 32768",
+        ),
         (shortened("scores"), "answers with 1 scores and 2 class ids"),
         (shortened("boxes"), "answers with 1 boxes and 2 scores"),
     ],

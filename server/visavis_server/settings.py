@@ -264,8 +264,9 @@ class Settings(BaseSettings):
     )
     max_annotated_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
         4_000_000,
-        description="Largest annotated picture; larger ones are scaled down, and the response "
-        "gives their size. gRPC clients accept 4 MiB by default.",
+        description="Largest annotated picture; larger ones, and those with more than four pixels "
+        "a byte, are scaled down, and the response gives their size. gRPC clients accept 4 MiB by "
+        "default.",
     )
     max_decode_ms: Annotated[float, Field(gt=0)] = Field(
         600.0,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pull.models import damaged, foreign, model, put, visible
-from tests.pull.servers import Registry, WebFolder, manifest
+from tests.pull.servers import Answer, Asked, Registry, WebFolder, manifest
 from visavis_server.pull import placing
 from visavis_server.pull.errors import InvalidSource, PullFailed
 from visavis_server.pull.outcomes import Outcome, Round
@@ -153,6 +153,27 @@ def test_no_link_of_a_page_leads_out_of_the_source(web: WebFolder, out: Path) ->
 
     web.answer = answer  # type: ignore[method-assign]
     assert _states(_round(f"http://{web.address}/zoo", out)) == {"colors/1": "fetched"}
+
+
+@pytest.mark.parametrize("what", ["page", "range"])
+def test_a_web_server_cannot_fill_the_memory(web: WebFolder, out: Path, what: str) -> None:
+    web.files = {f"zoo/{COLORS}": model()}
+    inner, endless = web.answer, bytes(20 << 20)
+
+    def answer(asked: Asked) -> Answer:
+        if what == "page" and asked.path.rstrip("/") == "/zoo":
+            return Answer(body=endless, headers={"Content-Type": "text/html"})
+        if what == "range" and asked.range and asked.method == "GET":
+            return Answer(206, endless, {"Content-Range": "bytes 0-9/10"})
+        return inner(asked)
+
+    web.answer = answer  # type: ignore[method-assign]
+    why = "sends more than 16777216 bytes as a page, or as a part of a file"
+    if what == "page":
+        with pytest.raises(PullFailed, match=why):
+            _round(f"http://{web.address}/zoo", out)
+    else:
+        assert why in _refusal(_round(f"http://{web.address}/zoo", out)).note
 
 
 def test_links_of_a_folder_are_not_followed(source: Path, tmp_path: Path, out: Path) -> None:

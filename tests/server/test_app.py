@@ -281,6 +281,23 @@ async def test_a_stale_unix_socket_is_replaced(models: Path, tmp_path: Path) -> 
         assert (await served.stub.Classify(CLASSIFY)).classifications[0].label == "red"
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+async def test_a_unix_socket_that_accepts_nothing_now_is_not_taken_away(
+    models: Path, tmp_path: Path, kind: socket.SocketKind
+) -> None:
+    """Its queue of connections is full, or it takes other messages."""
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX, kind) as other, socket.socket(socket.AF_UNIX, kind) as first:
+        other.bind(str(path))
+        if kind is socket.SOCK_STREAM:
+            other.listen(0)
+            first.connect(str(path))
+        inode = path.stat().st_ino
+        with pytest.raises(StartupError, match=f"can't listen on unix:{path}: it is in use"):
+            App(settings(models, grpc=f"unix:{path}"))
+        assert path.stat().st_ino == inode
+
+
 async def test_stopping_twice_is_harmless(models: Path) -> None:
     app = App(settings(models))
     await app.start()

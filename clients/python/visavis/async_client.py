@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 from weakref import WeakKeyDictionary
 
 import grpc
@@ -27,6 +27,8 @@ class AsyncClient:
     statement, or await `close`. Parameters, errors and retries are those of `Client`. Pictures
     are read in a worker thread. Cancelling a task cancels its call, and the server drops the work.
     """
+
+    _most_bytes: ClassVar[int] = connection.MESSAGE_BYTES_MAX  # of a response
 
     def __init__(
         self,
@@ -272,6 +274,8 @@ class AsyncClient:
         """Return the stubs of the running event loop's channel, opened if necessary."""
         loop = asyncio.get_running_loop()
         if (opened := self._channels.get(loop)) is None:
-            channel = self._server.open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
+            channel = self._server.open(
+                grpc.aio.insecure_channel, grpc.aio.secure_channel, self._most_bytes
+            )
             opened = self._channels[loop] = channel, connection.Stubs(channel)
         return opened[1]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import grpc
 
@@ -26,6 +26,8 @@ class Client:
     `channels="BGR"`; without it the model sees red and blue swapped.
     """
 
+    _most_bytes: ClassVar[int] = connection.MESSAGE_BYTES_MAX  # of a response
+
     def __init__(
         self,
         address: str = connection.DEFAULT_ADDRESS,
@@ -36,7 +38,9 @@ class Client:
         headers: connection.Headers | None = None,
     ) -> None:
         self._server = connection.server(address, timeout, tls, token, headers)
-        self._channel = self._server.open(grpc.insecure_channel, grpc.secure_channel)
+        self._channel = self._server.open(
+            grpc.insecure_channel, grpc.secure_channel, self._most_bytes
+        )
         self._stubs = connection.Stubs(self._channel)
 
     def __enter__(self) -> Self:

@@ -20,6 +20,8 @@ DEFAULT_TIMEOUT_S = 30.0
 # Larger than the usual server limit of 32 MiB, so that the server decides what is too large.
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 READY_POLL_S = 0.1
+# A bit for each algorithm; the first is identity.
+_NO_COMPRESSION = 1
 
 # Every RPC is read-only, so retries are safe. UNAVAILABLE: the server is down, starting or
 # stopping. CANCELLED: the server never sends it; gRPC or a proxy cut the call off, as gRPC does to
@@ -94,9 +96,17 @@ class Server:
     credentials: grpc.ChannelCredentials | None
     headers: _Metadata
 
-    def open(self, insecure: Callable[..., _Channel], secure: Callable[..., _Channel]) -> _Channel:
-        """Return a channel to the server, made by one of the two gRPC functions."""
-        options = channel_options(self.endpoint)
+    def open(
+        self,
+        insecure: Callable[..., _Channel],
+        secure: Callable[..., _Channel],
+        most_bytes: int = MESSAGE_BYTES_MAX,
+    ) -> _Channel:
+        """Return a channel to the server, made by one of the two gRPC functions.
+
+        most_bytes: the largest response.
+        """
+        options = channel_options(self.endpoint, most_bytes)
         if self.credentials is None:
             return insecure(self.endpoint.target, options)
         return secure(self.endpoint.target, self.credentials, options)
@@ -162,11 +172,18 @@ def endpoint(address: str) -> Endpoint:
     return Endpoint(address, local=_is_loopback(match["host"].strip("[]")))
 
 
-def channel_options(where: Endpoint) -> list[tuple[str, int | str]]:
-    """Return gRPC's channel options: limits, retries, keepalive, reconnection."""
+def channel_options(
+    where: Endpoint, most_bytes: int = MESSAGE_BYTES_MAX
+) -> list[tuple[str, int | str]]:
+    """Return gRPC's channel options: limits, retries, keepalive, reconnection.
+
+    most_bytes: the largest response.
+    """
     return [
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", most_bytes),
+        # gRPC decompresses a response before it checks its size.
+        ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         # gRPC retries only requests that fit into this buffer, and the default of 256 KiB is
         # smaller than a photograph. A call uses no more of it than it sends.

@@ -25,6 +25,13 @@ from visavis.errors import (
     VisavisError,
 )
 from visavis.inference_messages import message
+from visavis.merging import ALL_LABELS
+from visavis.peer_answers import (
+    MOST_DETECTIONS,
+    MOST_MODELS,
+    PEER_BYTES_MAX,
+    require_usable_card,
+)
 from visavis.v1 import vision_pb2 as pb
 
 CARD: Final = "visavis.card"
@@ -32,11 +39,14 @@ _INPUT: Final = "IMAGE"
 _SUFFIX: Final = "_image"
 _DEFAULT_TOP_K: Final = 5
 _DEFAULT_DETECTIONS: Final = 300
-# The contract's largest value.
-_MOST_DETECTIONS: Final = 1000
-# Each is asked for its configuration.
-_MOST_MODELS: Final = 1000
+# Rows of an answer: a server may ignore how many it is asked for.
+_MOST_ROWS: Final = ALL_LABELS
 _NAMED: Final = 5
+# Of a shape, for the message; one more than any output has.
+_MOST_DIMENSIONS: Final = 4
+_MOST_ERROR: Final = 300
+# Of a name, for the message.
+_MOST_CHARACTERS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,45 +65,65 @@ def index_request() -> Any:
 def ready_models(index: Any, address: str) -> list[str]:
     """Return the names in an index, each once. Raises InvalidSettings for too many."""
     names = list(dict.fromkeys(one.name for one in index.models if one.state in ("READY", "")))
-    if len(names) > _MOST_MODELS:
+    if len(names) > MOST_MODELS:
         raise InvalidSettings(
-            f"the server at {address} lists {len(names)} models; a peer may have {_MOST_MODELS}"
+            f"the server at {address} lists {len(names)} models; a peer may have {MOST_MODELS}"
         )
     return names
 
 
-def read_models(address: str, configs: Sequence[Any]) -> tuple[OpenModel, ...]:
-    """Return the models that can be compared, by their configurations.
+class Configs:
+    """The configurations of a server's models, of which only what a comparison needs is kept."""
 
-    Raises InvalidSettings if there is none, or if a card cannot be read.
-    """
-    found, without, tensors = [], [], []
-    for config in configs:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._found: list[OpenModel] = []
+        self._without: list[str] = []
+        self._tensors: list[str] = []
+        self._bytes = 0
+
+    def add(self, config: Any) -> None:
+        """Read a configuration.
+
+        Raises InvalidSettings if its card cannot be read, or if all together are too large;
+        ServerFailed if its card breaks a rule of `peer_answers`.
+        """
         text = config.parameters[CARD].string_value if CARD in config.parameters else ""
+        self._bytes += len(text)
+        if self._bytes > PEER_BYTES_MAX:
+            raise InvalidSettings(
+                f"the cards of the server at {self._address} exceed {PEER_BYTES_MAX} bytes; a peer "
+                "may not have more"
+            )
         if not text:
-            without.append(config.name)
+            self._without.append(config.name)
         elif [one.name for one in config.input] != [_INPUT]:
-            tensors.append(config.name)
+            self._tensors.append(config.name)
         else:
-            found.append(OpenModel(config.name, _card(text, config.name, address)))
-    if found:
-        return tuple(found)
-    why = "it serves no model"
-    if tensors:
-        why = (
-            f"{_listed(tensors)} take{'s' * (len(tensors) == 1)} tensors; a compared model takes "
-            f"encoded pictures, as an input {_INPUT} of TYPE_STRING"
+            card = _card(text, config.name, self._address)
+            require_usable_card(card, self._address)
+            self._found.append(OpenModel(config.name, card))
+
+    def models(self) -> tuple[OpenModel, ...]:
+        """Return the models that can be compared. Raises InvalidSettings if there is none."""
+        if self._found:
+            return tuple(self._found)
+        why = "it serves no model"
+        if self._tensors:
+            why = (
+                f"{_listed(self._tensors)} take{'s' * (len(self._tensors) == 1)} tensors; a "
+                f"compared model takes encoded pictures, as an input {_INPUT} of TYPE_STRING"
+            )
+        elif self._without:
+            why = (
+                f"no card can be read: the configuration of {_listed(self._without)} lacks the "
+                f"parameter {CARD}; put the model's card there, which `visavis models NAME --json` "
+                "prints as `model`"
+            )
+        raise InvalidSettings(
+            f"the server at {self._address} speaks the Open Inference Protocol, but none of its "
+            f"models can be compared: {why}"
         )
-    elif without:
-        why = (
-            f"no card can be read: the configuration of {_listed(without)} lacks the parameter "
-            f"{CARD}; put the model's card there, which `visavis models NAME --json` prints as "
-            "`model`"
-        )
-    raise InvalidSettings(
-        f"the server at {address} speaks the Open Inference Protocol, but none of its models can "
-        f"be compared: {why}"
-    )
 
 
 def chosen(models: Sequence[OpenModel], asked: pb.CompareRequest) -> list[OpenModel]:
@@ -123,7 +153,7 @@ def infer_request(model: OpenModel, asked: pb.CompareRequest) -> Any:
         if asked.HasField(name):
             given[name].double_param = getattr(asked, name)
     # All of them where labels are chosen: those of other labels are left out here.
-    given["max_detections"].int64_param = _MOST_DETECTIONS if asked.labels else _most_boxes(asked)
+    given["max_detections"].int64_param = MOST_DETECTIONS if asked.labels else _most_boxes(asked)
     if asked.class_agnostic:
         given["class_agnostic"].bool_param = True
     return request
@@ -139,7 +169,7 @@ def answer(model: OpenModel, response: Any, asked: pb.CompareRequest) -> pb.Mode
         )
     labels = model.card.label_set.labels
     rows = [row for row in zip(scores, class_ids, range(len(scores)), strict=True) if row[1] >= 0]
-    if wrong_scores := [score for score, _, _ in rows if not math.isfinite(score)]:
+    if wrong_scores := [score for score, _, _ in rows if not 0 <= score < math.inf]:
         raise ServerFailed(f"{model.name} answers with the score {wrong_scores[0]}")
     if wrong := [class_id for _, class_id, _ in rows if class_id >= len(labels)]:
         raise ServerFailed(
@@ -158,7 +188,9 @@ def answer(model: OpenModel, response: Any, asked: pb.CompareRequest) -> pb.Mode
         )
     kept = [row for row in rows if not asked.labels or labels[row[1]] in asked.labels]
     for score, class_id, k in kept[: _most_boxes(asked)]:
-        x_min, y_min, x_max, y_max = boxes[4 * k : 4 * k + 4]
+        x_min, y_min, x_max, y_max = edges = boxes[4 * k : 4 * k + 4]
+        if not all(map(math.isfinite, edges)):
+            raise ServerFailed(f"{model.name} answers with the box {[*edges]}")
         box = pb.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
         found.detections.add(box=box, class_id=class_id, label=labels[class_id], score=score)
     return found
@@ -220,18 +252,24 @@ class _Columns:
         if name not in self._outputs:
             raise self._failure(f"has no output {name}, but {_listed(list(self._outputs))}")
         tensor, raw = self._outputs[name]
+        sent = len(getattr(tensor.contents, contents))
+        count = sent if raw is None else len(raw) // struct.calcsize(code)
+        if count > _MOST_ROWS * width:
+            raise self._failure(
+                f"sends {count} numbers as {name}; it may send {_MOST_ROWS * width}"
+            )
         values: Sequence[Any]
         if raw is None:
             values = list(getattr(tensor.contents, contents))
         elif len(raw) % struct.calcsize(code) == 0:
             values = struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw)
         else:
-            raise self._failure(f"sends {len(raw)} bytes as {name}, {tensor.datatype}")
-        shape = list(tensor.shape)
+            raise self._failure(f"sends {len(raw)} bytes as {name}, {tensor.datatype[:16]}")
+        shape = list(tensor.shape[:_MOST_DIMENSIONS])
         wanted = [1, len(values) // width, *([width] if width > 1 else [])]
         if tensor.datatype != datatype or shape != wanted:
             raise self._failure(
-                f"sends {name} as {tensor.datatype} {shape} for one picture; it must be "
+                f"sends {name} as {tensor.datatype[:16]} {shape} for one picture; it must be "
                 f"{datatype} [1, n{f', {width}' if width > 1 else ''}]"
             )
         return values
@@ -242,11 +280,11 @@ class _Columns:
 
 def _card(text: str, name: str, address: str) -> pb.Model:
     """Return the card of a model. Raises InvalidSettings."""
-    where = f"the parameter {CARD} of {name} at {address}"
+    where = f"the parameter {CARD} of {name[:_MOST_CHARACTERS]} at {address}"
     try:
         card = json_format.Parse(text, pb.Model(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
-        raise InvalidSettings(f"{where} is no card: {error}") from None
+    except (json_format.ParseError, RecursionError) as error:
+        raise InvalidSettings(f"{where} is no card: {str(error)[:_MOST_ERROR]}") from None
     known = {pb.TASK_CLASSIFICATION, pb.TASK_OBJECT_DETECTION} & {*card.tasks}
     if len(known) != 1 or not card.label_set.labels:
         raise InvalidSettings(f"{where} has no task or no labels; GetModel returns whole cards")
@@ -278,7 +316,8 @@ def _most_boxes(asked: pb.CompareRequest) -> int:
 
 def _listed(names: Sequence[str]) -> str:
     left = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {left} more" if left > 0 else "")
+    shown = (name[:_MOST_CHARACTERS] for name in names[:_NAMED])
+    return ", ".join(shown) + (f" and {left} more" if left > 0 else "")
 
 
 def _invalid(field: str, why: str) -> InvalidRequest:

@@ -5,9 +5,10 @@ other protocol from then on.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import grpc
 
@@ -26,13 +27,22 @@ from visavis.errors import (
 from visavis.images import ImageSource
 from visavis.inference_messages import SERVICE, message
 from visavis.open_inference import OpenModel
+from visavis.peer_answers import PEER_BYTES_MAX, require_usable
 from visavis.results import Comparison
 from visavis.target import Target
 from visavis.v1 import vision_pb2 as pb
 
+# gRPC takes no timeout of 0.
+_LEAST_S: Final = 0.001
+
 
 class PeerClient(Client):
-    """A client of a peer: cards and comparisons, in either protocol."""
+    """A client of a peer: cards and comparisons, in either protocol.
+
+    Raises ServerFailed for an answer that breaks a rule of `peer_answers`.
+    """
+
+    _most_bytes = PEER_BYTES_MAX
 
     def __init__(self, target: Target, timeout: float) -> None:
         super().__init__(target.address, timeout=timeout, tls=target.tls, token=target.token)
@@ -93,21 +103,35 @@ class PeerClient(Client):
                 return read_model(one.card)
         raise ModelNotFound(f"no model {model!r} at {self._server.address}")
 
+    def _call(
+        self,
+        method: str,
+        request: object,
+        timeout: float | None,
+        headers: connection.Headers | None,
+    ) -> Any:
+        answer = super()._call(method, request, timeout, headers)
+        require_usable(answer, request, self._server.address)
+        return answer
+
     def _models(
         self, timeout: float | None, headers: connection.Headers | None
     ) -> tuple[OpenModel, ...]:
-        """Return the models of the other protocol; asked for once."""
+        """Return the models of the other protocol; asked for once, all within one timeout."""
         if self._open_models is None:
             address = self._server.address
+            give_up_at = time.monotonic() + self._server.seconds(timeout)
 
             def ask(method: str, request: Any) -> Any:
-                return self._start(method, request, timeout, headers)()
+                left = max(give_up_at - time.monotonic(), _LEAST_S)
+                return self._start(method, request, left, headers)()
 
             with _of_either_protocol(address):
                 index = ask("RepositoryIndex", open_inference.index_request())
-                names = open_inference.ready_models(index, address)
-                configs = [ask("ModelConfig", _config_request(name)).config for name in names]
-            self._open_models = open_inference.read_models(address, configs)
+                configs = open_inference.Configs(address)
+                for name in open_inference.ready_models(index, address):
+                    configs.add(ask("ModelConfig", _config_request(name)).config)
+            self._open_models = configs.models()
         return self._open_models
 
     def _started(
@@ -146,7 +170,12 @@ class PeerClient(Client):
 
 
 class AsyncPeerClient(AsyncClient):
-    """An asynchronous client of a peer: comparisons, in either protocol."""
+    """An asynchronous client of a peer: comparisons, in either protocol.
+
+    Raises ServerFailed for an answer that breaks a rule of `peer_answers`.
+    """
+
+    _most_bytes = PEER_BYTES_MAX
 
     def __init__(self, target: Target, timeout: float) -> None:
         super().__init__(target.address, timeout=timeout, tls=target.tls, token=target.token)
@@ -182,22 +211,35 @@ class AsyncPeerClient(AsyncClient):
         answers = await asyncio.gather(*map(ask, models))
         return reading.comparison(open_inference.comparison(models, answers))
 
+    async def _call(
+        self,
+        method: str,
+        request: object,
+        timeout: float | None,
+        headers: connection.Headers | None,
+    ) -> Any:
+        answer = await super()._call(method, request, timeout, headers)
+        require_usable(answer, request, self._server.address)
+        return answer
+
     async def _models(
         self, timeout: float | None, headers: connection.Headers | None
     ) -> tuple[OpenModel, ...]:
         async with self._listing:
             if self._open_models is None:
                 address = self._server.address
+                give_up_at = time.monotonic() + self._server.seconds(timeout)
+
+                async def ask(method: str, request: Any) -> Any:
+                    left = max(give_up_at - time.monotonic(), _LEAST_S)
+                    return await self._ask(method, request, left, headers)
+
                 with _of_either_protocol(address):
-                    request = open_inference.index_request()
-                    index = await self._ask("RepositoryIndex", request, timeout, headers)
-                    configs = [
-                        (await self._ask("ModelConfig", _config_request(name), timeout, headers))
-                        for name in open_inference.ready_models(index, address)
-                    ]
-                self._open_models = open_inference.read_models(
-                    address, [one.config for one in configs]
-                )
+                    index = await ask("RepositoryIndex", open_inference.index_request())
+                    configs = open_inference.Configs(address)
+                    for name in open_inference.ready_models(index, address):
+                        configs.add((await ask("ModelConfig", _config_request(name))).config)
+                self._open_models = configs.models()
         return self._open_models
 
     async def _ask(

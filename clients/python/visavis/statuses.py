@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2  # Ships no py.typed.
 from grpc_status import rpc_status
 
@@ -54,15 +55,17 @@ def from_rpc_error(error: grpc.RpcError, address: str, timeout: float) -> errors
         bad_request = error_details_pb2.BadRequest()
         request_info = error_details_pb2.RequestInfo()
         retry_info = error_details_pb2.RetryInfo()
-        if any_detail.Unpack(bad_request):
-            violations = tuple(
-                errors.FieldViolation(violation.field, violation.description)
-                for violation in bad_request.field_violations
-            )
-        elif any_detail.Unpack(request_info):
-            request_id = request_info.request_id or None
-        elif any_detail.Unpack(retry_info):
-            retry_after_s = retry_info.retry_delay.ToTimedelta().total_seconds()
+        with suppress(DecodeError):  # A detail that can't be read is as good as none.
+            if any_detail.Unpack(bad_request):
+                violations = tuple(
+                    errors.FieldViolation(violation.field, violation.description)
+                    for violation in bad_request.field_violations
+                )
+            elif any_detail.Unpack(request_info):
+                request_id = request_info.request_id or None
+            elif any_detail.Unpack(retry_info):
+                delay = retry_info.retry_delay
+                retry_after_s = max(0.0, delay.seconds + delay.nanos / 1e9)
     message = error.details() or code
     if details is None:
         message = _plain_message(code, message, address, timeout)
@@ -85,7 +88,8 @@ def _details(error: grpc.RpcError) -> Any:
     """Return the google.rpc.Status of a failed call; None if it has none."""
     try:
         return rpc_status.from_call(cast(grpc.Call, error))
-    except ValueError:  # The details contradict the status; the plain status still holds.
+    # The details contradict the status or can't be read; the plain status still holds.
+    except (ValueError, DecodeError):
         return None
 
 

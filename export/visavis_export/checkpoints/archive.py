@@ -191,17 +191,20 @@ def _read_legacy(path: Path) -> Pickled:
 
     It holds four pickles, the keys of the storages, and the bytes of each storage.
     """
-    file = io.BytesIO(path.read_bytes())
-    for _ in ("magic number", "version of the protocol", "sizes of numbers"):
-        read_pickle(file)
-    pickled = read_pickle(file)
-    keys = read_pickle(file).content
-    for key in keys:
-        storage = pickled.storages[key]
-        (elements,) = struct.unpack("<q", file.read(8))
-        if elements != storage.elements:
-            raise CheckpointError(f"the storage {shown(key)} is declared with two sizes")
-        _fill(storage, file.read(storage.size_bytes), shown(key))
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        pickles = io.BytesIO(file.read(min(MAX_PICKLE_BYTES, size)))
+        for _ in ("magic number", "version of the protocol", "sizes of numbers"):
+            read_pickle(pickles)
+        pickled = read_pickle(pickles)
+        keys = read_pickle(pickles).content
+        file.seek(pickles.tell())
+        for key in keys:
+            storage = pickled.storages[key]
+            (elements,) = struct.unpack("<q", file.read(8))
+            if elements != storage.elements:
+                raise CheckpointError(f"the storage {shown(key)} is declared with two sizes")
+            _fill(storage, file.read(min(storage.size_bytes, size)), shown(key))
     if set(keys) != set(pickled.storages):
         raise CheckpointError("a storage of its tensors is missing")
     return pickled

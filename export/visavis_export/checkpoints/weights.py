@@ -17,6 +17,7 @@ from filelock import FileLock
 from rich.progress import Progress, TaskID
 
 from visavis_export.checkpoints.archive import check_torch_file, require_usable
+from visavis_export.checkpoints.safetensors_file import is_safetensors
 from visavis_export.errors import WeightsError
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -104,6 +105,8 @@ def find(
     looked = ""
     if given is not None:
         if path := _look_up(name, given):
+            if not is_safetensors(path):
+                check_torch_file(path)  # before all of it is read for its digest
             return Weights(path, path.name, _sha256_as_named(path))
         looked = f" The folder {given} holds no {' or '.join(name + one for one in SUFFIXES)}."
     if release is None:

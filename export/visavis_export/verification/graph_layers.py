@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from visavis_export.errors import ExportError
@@ -18,12 +19,22 @@ from visavis_server.runtime.session import Session
 # together would take gigabytes.
 _SAMPLES = 20_000
 _OUTPUTS_AT_ONCE = 12
+# Between a constant and the layer that uses it: exporters write two.
+_MOST_STEPS = 8
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Return the model in an ONNX file. Raises ExportError for what is none."""
+    try:
+        return onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ExportError(f"{path} is no ONNX model, or is damaged: {error}") from None
 
 
 def precision_of(graph: Path) -> str:
     """Return the number format of a graph's weights and arithmetic: fp32, fp16 or int8."""
-    model = onnx.load(graph, load_external_data=False)
+    model = read_graph(graph)
     operators = {node.op_type for node in model.graph.node}
     if operators & {
         *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -38,7 +49,7 @@ def precision_of(graph: Path) -> str:
 
 def require_float_input(graph: Path) -> None:
     """Raise ExportError unless a graph takes numbers as the network does: float32 or float16."""
-    model = onnx.load(graph, load_external_data=False)
+    model = read_graph(graph)
     constants = {one.name for one in model.graph.initializer}
     for one in model.graph.input:
         kind = one.type.tensor_type.elem_type
@@ -110,21 +121,26 @@ def _with_norm(weight: Floats, norm: onnx.NodeProto, constants: Any, producers: 
 
 
 def _constant(
-    name: str, constants: dict[str, onnx.TensorProto], producers: dict[str, onnx.NodeProto]
+    name: str,
+    constants: dict[str, onnx.TensorProto],
+    producers: dict[str, onnx.NodeProto],
+    depth: int = 0,
 ) -> Floats | None:
     """Return a constant tensor, through casts and dequantisation; None if it is computed."""
     if name in constants:
         return numpy_helper.to_array(constants[name])
     node = producers.get(name)
-    if node is None:
+    if node is None or depth > _MOST_STEPS:
         return None
     if node.op_type in ("Cast", "Identity"):
-        return _constant(node.input[0], constants, producers)
+        return _constant(node.input[0], constants, producers, depth + 1)
     if node.op_type == "Constant":
         value = next((a.t for a in node.attribute if a.name == "value"), None)
         return None if value is None else numpy_helper.to_array(value)
     if node.op_type == "DequantizeLinear":
-        values, scale, *zero = (_constant(one, constants, producers) for one in node.input)
+        values, scale, *zero = (
+            _constant(one, constants, producers, depth + 1) for one in node.input
+        )
         if values is None or scale is None:
             return None
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
 from visavis_export.checkpoints.pickled import Inert
 from visavis_export.families.evaluation import array_of, evaluate
 from visavis_export.families.original import Floats
-from visavis_export.verification.graph_layers import graph_layers, inner_outputs, sampled
+from visavis_export.verification.graph_layers import (
+    graph_layers,
+    inner_outputs,
+    read_graph,
+    sampled,
+)
 
 # The difference of weights, relative to the largest weight of their channel, that the number format
 # explains. fp32: folding a batch norm rounds. int8: half a step of 127, and another half where the
@@ -128,7 +132,7 @@ def compare_layers(
     original: list[Layer], graph: Path, tensor: Floats, precision: str
 ) -> Comparison:
     """Compare an original's layers with those of a graph, for one input [3, H, W]."""
-    model = onnx.load(graph)
+    model = read_graph(graph)
     found = list(graph_layers(model))
     ours, theirs = (
         [one.shape for one in side]

@@ -37,6 +37,8 @@ _TAGS: Final = (
     *("ETag", "md5Hash", "blob_id", "etag", "generation", "content_md5"),
     *("LastModified", "last_modified", "Last-Modified", "mtime"),
 )
+# Of a page, or of a block of a file.
+_MAX_RESPONSE_BYTES: Final = 4 * BLOCK_BYTES
 _CREDENTIALS: Final = {
     "s3fs": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role",
     "gcsfs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",
@@ -165,9 +167,36 @@ def _file_system(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
+    own = {"get_client": _web_client} if url.startswith(("http://", "https://")) else {}
     # Listings are read anew in every round.
-    fs, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+    fs, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **own)
     return fs, str(path)
+
+
+async def _web_client(**options: Any) -> Any:
+    """Return aiohttp's client, but none of its responses fills the memory.
+
+    fsspec reads whole pages, and whole answers to a range, whatever the server sends.
+    """
+    import aiohttp
+
+    class Limited(aiohttp.ClientResponse):  # type: ignore[misc, unused-ignore]  # as fsspec's
+        async def read(self) -> bytes:
+            if self._body is None:
+                pieces, size = [], 0
+                async for piece in self.content.iter_any():
+                    size += len(piece)
+                    if size > _MAX_RESPONSE_BYTES:
+                        self.close()
+                        raise PullFailed(
+                            f"{redacted(str(self.url))}: the server sends more than "
+                            f"{_MAX_RESPONSE_BYTES} bytes as a page, or as a part of a file"
+                        )
+                    pieces.append(piece)
+                self._body = b"".join(pieces)
+            return self._body
+
+    return aiohttp.ClientSession(response_class=Limited, **options)
 
 
 def _is_folder(info: Mapping[str, Any]) -> bool:

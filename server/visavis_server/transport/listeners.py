@@ -1,7 +1,9 @@
 """The gRPC listener: its options and its address."""
 
+import errno
 import resource
 import socket
+from pathlib import Path
 
 import grpc
 import structlog
@@ -27,6 +29,8 @@ _MAX_UNSEEN_CALLS = 32768
 _AGE_GRACE_MS = 600_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _MAX_PING_STRIKES = 2
+# Of a connection to a Unix socket: its queue is full, it takes other messages, or other users only.
+_OCCUPIED = frozenset((errno.EAGAIN, errno.EPROTOTYPE, errno.EACCES))
 
 
 def within_descriptors(settings: Settings) -> Settings:
@@ -111,10 +115,11 @@ def _cannot_listen(address: str, why: str) -> StartupError:
 def _is_in_use(path: str) -> bool:
     """Return True if a server listens on a Unix socket, which gRPC would silently replace."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in _OCCUPIED and Path(path).is_socket()
         return True
 
 

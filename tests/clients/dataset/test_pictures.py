@@ -1,5 +1,6 @@
 """Which files of people's folders are pictures."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,26 @@ def test_links_are_followed_and_cycles_end(tmp_path: Path) -> None:
         "folder/1.jpg",
     ]
     assert len(found) < 20
+
+
+def test_links_that_multiply_come_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two links in each of 30 folders: 2^30 ways to the last one."""
+    monkeypatch.setattr("visavis.dataset.pictures._MOST_FOLDERS", 500)
+    folders = [tmp_path / f"{number:02}" for number in range(31)]
+    for folder in folders:
+        folder.mkdir()
+    for folder, below in pairwise(folders):
+        for name in ("a", "b"):
+            (folder / name).symlink_to(below)
+    touch(folders[-1] / "1.jpg")
+    with pytest.raises(InvalidData, match=r"is the 500th folder, .*fewer links"):
+        find_pictures(folders[0])
+
+
+def test_a_folder_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    folder = Path(tmp_path, *["d"] * 500)
+    folder.mkdir(parents=True)
+    with pytest.raises(InvalidData, match="more than 100 levels deep"):
+        find_pictures(tmp_path)

@@ -1,6 +1,8 @@
 """The truth of pictures in the forms that people have, and what is wrong with it by file."""
 
 import json
+import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,10 @@ def test_coco_json_is_found_by_names_and_crowds_are_kept(folder: Path, tmp_path:
     assert classes(folder, coco(tmp_path)) == ()
 
 
+def one_box(*box: float) -> dict[str, Any]:
+    return {"image_id": 7, "category_id": 1, "bbox": box}
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -124,6 +130,11 @@ def test_coco_json_is_found_by_names_and_crowds_are_kept(folder: Path, tmp_path:
             {"annotations": [{"image_id": 7, "category_id": 1, "bbox": [1, 2, 0, 4]}]},
             r"annotations\[0\]: .* has no area",
         ),
+        ({"annotations": [{"image_id": [7], "category_id": 1}]}, r"image_id \[7\] is not in"),
+        ({"annotations": [{"image_id": 7, "category_id": {}}]}, r"category_id \{\} is not in"),
+        ({"annotations": [one_box(1, 2, 3, 1e999)]}, r"bbox \[1, 2, 3, inf\] must be"),
+        ({"annotations": [one_box(math.nan, 2, 3, 4)]}, r"bbox \[nan, 2, 3, 4\] must be"),
+        ({"annotations": [one_box(10**400, 2, 3, 4)]}, r"bbox \[10+… must be"),
         ({"categories": [{"id": 1, "name": "ship"}], "annotations": []}, "knows none of its"),
         ({"images": [], "annotations": []}, "lists no picture of"),
     ],
@@ -161,6 +172,9 @@ def test_pascal_voc_counts_pixels_from_one(folder: Path, tmp_path: Path) -> None
         (VOC.format(OBJECT.format("person", 0, 9, 1, 3, 5)), "box of 'person' has no area"),
         (VOC.format(OBJECT.format("person", 0, "x", 1, 3, 5)), "bndbox/xmin is 'x'"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares entities"),
+        (VOC.format(OBJECT.format("person", 0, "nan", 1, 3, 5)), "bndbox/xmin is 'nan'"),
+        (VOC.format(OBJECT.format("person", 0, 1, 1, "inf", 5)), "bndbox/xmax is 'inf'"),
+        ("<a>" * 200_000 + "</a>" * 200_000, "size/width is ''"),
     ],
 )
 def test_wrong_xml_is_refused_by_its_file(
@@ -185,3 +199,38 @@ def test_names_are_the_same_whatever_their_spelling() -> None:
     assert names.class_id("CAT", "x") == 1
     with pytest.raises(InvalidData, match="the name of two classes"):
         names.class_id("crane", "x")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "instances.json"])
+@pytest.mark.parametrize("kind", ["endless", "huge"])
+def test_a_file_without_end_is_refused(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    labels = tmp_path / name
+    if kind == "endless":
+        labels.symlink_to("/dev/zero")
+    else:
+        with labels.open("wb") as sparse:
+            sparse.truncate(1 << 40)
+    read, why = (classes, "csv") if name.endswith(".csv") else (boxes, "json")
+    with pytest.raises(InvalidData, match=rf"{why} (is larger than|does not exist)"):
+        read(folder, labels)
+
+
+def test_rows_of_other_pictures_take_no_memory(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = [f"pictures/of/others/{number}.jpg,{number % 1000}" for number in range(5_000)]
+    labels.write_text("\n".join(["file,class_index", "person/a.jpg,2", *rows]))
+    size = labels.stat().st_size
+    tracemalloc.start()
+    try:
+        assert [one.truth for one in classes(folder, labels)] == [2]
+        assert tracemalloc.get_traced_memory()[1] < 6 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_picture_with_endlessly_many_objects_is_refused(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "a.txt").write_text("".join(f"0 .5 .5 .1 .{n:05}\n" for n in range(1, 10_002)))
+    with pytest.raises(InvalidData, match=r"a\.jpg has 10001 labelled objects; .* have 10000"):
+        boxes(folder, labels)

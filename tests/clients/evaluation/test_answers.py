@@ -1,7 +1,11 @@
 """Answers kept in a file: each picture is asked about once, whatever happens in between."""
 
 import asyncio
+import json
+import math
+import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -182,3 +186,79 @@ def test_answers_of_other_models_are_not_mixed(
     with pytest.raises(InvalidData, match=r"cannot be continued|of other models"):
         asked(fake, pictures, file)
     assert file.read_text() == text
+
+
+def line(**changes: object) -> bytes:
+    """Return a picture's line, as it is written or with changes."""
+    whole = {"path": "a.jpg", "sha256": "00", "size": [8, 8], "failure": "", "runs": {}, **changes}
+    return json.dumps(whole).encode() + b"\n"
+
+
+def run(**fields: object) -> bytes:
+    return line(runs={"m": fields})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}\n",
+        b"[1]\n",
+        b"7\n",
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        line(path=["a.jpg"]),
+        line(sha256=None),
+        line(failure=3),
+        line(size=[8]),
+        line(size=[8, -1]),
+        line(size=[0, 0], runs={"m": {}}),
+        line(size=[1e999, 8]),
+        line(runs=[1]),
+        line(runs={"m": 1}),
+        run(classes=["red"]),
+        run(classes=[-1]),
+        run(classes=[10**400]),
+        run(boxes=[[1, 2, 3]]),
+        run(boxes=[[1, 2, 3, math.nan, 0, 0.5]]),
+        run(boxes=[[1, 2, 3, 4, -1, 0.5]]),
+        run(boxes=[[1, 2, 3, 4, 0, 1e999]]),
+        run(ms={"inference_ms": math.nan}),
+        run(ms={"inference_ms": "long"}),
+        run(ms=[1]),
+        run(failure=[]),
+    ],
+)
+def test_a_line_that_holds_no_answers_is_named(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "answers.jsonl"
+    AnswersFile(file, [])
+    file.write_bytes(file.read_bytes() + line() + text)
+    with pytest.raises(InvalidData, match=r"answers.jsonl, line 3 holds no answers \(") as raised:
+        list(AnswersFile(file, []).read({"a.jpg"}))
+    assert len(str(raised.value)) < 500 + len(str(file))
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    AnswersFile(file, [])
+    with file.open("r+b") as sparse:
+        sparse.truncate(1 << 40)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidData, match="line 2 is longer than 67108864 bytes"):
+            AnswersFile(file, [])
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_answers_are_kept_in_a_regular_file(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "answers.jsonl"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.mkdir()
+    with pytest.raises(InvalidData, match="cannot be continued: it is no regular file"):
+        AnswersFile(file, [])

@@ -1,6 +1,7 @@
 """Limits: a model fails where that is certain, and nothing is said where it is not."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,9 +96,35 @@ def test_a_drop_since_an_earlier_run_is_held_to_its_limit(
         list(gate.max_drop(current, {"map": 0.1}, previous))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"models": [{}], "pairs": []}', '{"models": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"models": [{}], "pairs": []}',
+        '{"models": 1}',
+        "[" * 100_000,
+        '{"models": [{"model": "a", "top1": {"value": 1e400, "low": 0, "high": 1}}], "pairs": 1}',
+        '{"models": [{"model": "a", "top1": {"value": %s}}], "pairs": []}' % ("9" * 400),
+        '{"models": [{"model": ["a"], "top1": {"value": 1, "low": 0, "high": 1}}], "pairs": []}',
+    ],
+)
 def test_an_earlier_run_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     previous = tmp_path / "previous.json"
     previous.write_text(text)
     with pytest.raises((InvalidData, InvalidSettings)):
+        list(gate.max_drop(study(top1=Estimate(0.5, 0.4, 0.6)), {"top1": 0.1}, previous))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_an_earlier_run_is_a_regular_file_of_limited_size(tmp_path: Path, kind: str) -> None:
+    previous = tmp_path / "previous.json"
+    if kind == "pipe":
+        os.mkfifo(previous)
+    elif kind == "device":
+        previous.symlink_to("/dev/zero")
+    else:
+        with previous.open("wb") as sparse:
+            sparse.truncate(1 << 40)
+    with pytest.raises(InvalidData, match=r"give a regular file|is larger than 67108864 bytes"):
         list(gate.max_drop(study(top1=Estimate(0.5, 0.4, 0.6)), {"top1": 0.1}, previous))

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -315,3 +316,35 @@ def test_what_is_named_is_looked_for_nowhere(tmp_path: Path) -> None:
     path = a_pickle(tmp_path, b"cpathlib\nPath\n)R")
     assert read_checkpoint(path).class_path == "pathlib.Path"
     assert pickled.shown("\x1b" * 1000) == "\\x1b" * 15 + "…"
+
+
+def legacy(tmp_path: Path) -> Path:
+    """Return a file as torch before 1.6 wrote it."""
+    path = tmp_path / "net.pt"
+    torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def test_what_follows_an_old_checkpoint_is_never_read(tmp_path: Path) -> None:
+    path = legacy(tmp_path)
+    os.truncate(path, path.stat().st_size + (1 << 31))
+    tracemalloc.start()
+    try:
+        assert torch.equal(read_checkpoint(path)["weight"].tensor(), torch.ones(3))
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_old_checkpoint_without_end_is_refused_in_bounded_memory(tmp_path: Path) -> None:
+    path = legacy(tmp_path)
+    head = path.read_bytes()[:15]  # the magic number
+    path.write_bytes(head + b"\x80\x02c")  # a name that goes on until the next line break
+    os.truncate(path, 1 << 31)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"net\.pt is damaged"):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 512 << 20
+    finally:
+        tracemalloc.stop()

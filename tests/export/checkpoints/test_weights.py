@@ -112,9 +112,23 @@ def find_offline(given: Path | None, cache: Path, url: str = "") -> Weights:
 
 def test_given_file_is_used_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "my-own.weights"
-    file.write_bytes(b"anything")
-    digest = hashlib.sha256(b"anything").hexdigest()
-    assert find_offline(file, tmp_path) == Weights(file, "my-own.weights", digest)
+    file.write_bytes(CONTENT)
+    assert find_offline(file, tmp_path) == Weights(file, "my-own.weights", SHA256)
+
+
+def test_a_given_file_of_another_format_is_refused_before_it_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "yolov5n.pt"
+    path.write_bytes(b"GGUF")
+    os.truncate(path, 1 << 32)
+
+    def never(*given: object) -> None:
+        raise AssertionError("4 GiB are hashed")
+
+    monkeypatch.setattr(hashlib, "file_digest", never)
+    with pytest.raises(WeightsError, match=r"yolov5n\.pt is not a torch checkpoint: it begins"):
+        find("yolov5n", None, path, None, Progress())
 
 
 @pytest.mark.parametrize("filename", ["net.pt", "net.pth"])
@@ -321,11 +335,11 @@ def test_unreleased_name_is_refused(name: str) -> None:
 
 
 def test_a_published_file_is_checked_against_the_hash_in_its_name(tmp_path: Path) -> None:
-    digest = hashlib.sha256(b"weights").hexdigest()
+    digest = SHA256
     whole = tmp_path / f"resnet18-{digest[:8]}.pth"
-    whole.write_bytes(b"weights")
+    whole.write_bytes(CONTENT)
     assert find("resnet18", None, whole, tmp_path, Progress(disable=True)).sha256 == digest
     damaged = tmp_path / "resnet18-f37072fd.pth"
-    damaged.write_bytes(b"weights")
+    damaged.write_bytes(CONTENT)
     with pytest.raises(WeightsError, match=r"is damaged: .* its name says f37072fd"):
         find("resnet18", None, damaged, tmp_path, Progress(disable=True))

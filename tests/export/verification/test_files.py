@@ -346,3 +346,11 @@ def test_newer_checkpoints_compute_what_ultralytics_computes(name: str, tmp_path
         assert np.abs(raw - expected[0][0].numpy()).max() < 1e-2
         assert expected[0][0][4:].max() - expected[0][0][4:].min() > 0.1
     assert original.pipeline.geometry.width == 96
+
+
+def test_a_file_whose_fields_are_garbage_is_refused(exported: Exported, tmp_path: Path) -> None:
+    file = tmp_path / "garbage.onnx"
+    garbage = b"\x42\x03\xff\xff\xff"  # ModelProto.opset_import, which is a message
+    file.write_bytes(exported.file.read_bytes() + garbage)
+    with pytest.raises(ExportError, match=r"garbage\.onnx is no ONNX model, or is damaged"):
+        exported.verified(tmp_path, file)

@@ -123,6 +123,15 @@ def test_a_file_over_its_limit_is_shrunk_no_more_than_necessary() -> None:
     assert size_of(encoded) == (width, height)
 
 
+def test_pixels_that_could_not_be_seen_are_not_drawn() -> None:
+    """Even a black picture, whose file would fit: to draw and encode them takes seconds."""
+    image = black(2000, 1000)
+    assert len(annotate(image, NOTHING)) < 100_000
+    drawn = pixels(annotate(image, detected((0, 0, 500, 1000)), max_bytes=100_000))
+    assert drawn.shape == (667, 334, 3)
+    assert drawn[200, 160:175].max() > 180  # the right edge, where it was
+
+
 def test_a_sheet_of_answers_respects_the_limit_too() -> None:
     panels = [Panel(f"model {i}", "a note", NOTHING) for i in range(6)]
     assert len(side_by_side(noise(900, 900, 3), panels)) > 1_000_000

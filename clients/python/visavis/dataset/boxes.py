@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from visavis.dataset.labels import Labelled, Truth, parse_class_id, read_text
+from visavis.dataset.file_reading import read_text
+from visavis.dataset.labels import MOST_PICTURE_BYTES, Labelled, Truth, parse_class_id
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
 
@@ -103,7 +104,7 @@ def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, P
 
 def _objects(path: Path) -> tuple[Truth, ...]:
     lines: dict[Truth, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, MOST_PICTURE_BYTES).splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

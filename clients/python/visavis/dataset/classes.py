@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from visavis.dataset.labels import Labelled, parse_class_id, read_text
+from visavis.dataset.file_reading import read_text
+from visavis.dataset.labels import MOST_LIST_BYTES, Labelled, parse_class_id
 from visavis.errors import InvalidData
 
 _DELIMITERS: Final = ",;\t"
@@ -21,17 +22,22 @@ def read_classes(folder: Path, pictures: Iterable[Path], labels: Path) -> tuple[
     `class_index`, separated by commas, semicolons or tabs. Raises InvalidData for an invalid row,
     for a picture with two rows, and if the file names none of the pictures.
     """
+    composed = [(path, _composed(path)) for path in pictures]
+    own_paths = {own for _, own in composed}
+    bases = tuple(dict.fromkeys((folder, labels.parent)))
     class_ids: dict[Path, tuple[int, int]] = {}
     for line, name, class_id in _csv_rows(labels):
         path = _composed(Path(name.replace("\\", "/")))
+        # Rows of other pictures are not kept: there may be millions.
+        if not any(_composed(base / path) in own_paths for base in bases):
+            continue
         if path in class_ids:
             raise InvalidData(
                 f"{labels}, line {line}: {name} already has a class in line {class_ids[path][1]}; "
                 "keep one of the two lines"
             )
         class_ids[path] = class_id, line
-    composed = [(path, _composed(path)) for path in pictures]
-    for base in dict.fromkeys((folder, labels.parent)):
+    for base in bases:
         known = {_composed(base / path): class_id for path, (class_id, _) in class_ids.items()}
         if found := tuple(Labelled(path, known[own]) for path, own in composed if own in known):
             return found
@@ -42,7 +48,7 @@ def read_classes(folder: Path, pictures: Iterable[Path], labels: Path) -> tuple[
 
 def _csv_rows(labels: Path) -> Iterator[tuple[int, str, int]]:
     """Yield the line number, file and class id of each row."""
-    lines = read_text(labels).splitlines()
+    lines = read_text(labels, MOST_LIST_BYTES).splitlines()
     before = 1 if lines and lines[0].lower() in _EXCEL_HINTS else 0
     first = next(filter(None, lines[before:]), "")
     delimiter = max(_DELIMITERS, key=first.count)

@@ -1,14 +1,19 @@
 """Objects on pictures from COCO's JSON: https://cocodataset.org/#format-data."""
 
-import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from visavis.dataset.file_reading import parse_json, read_text
 from visavis.dataset.labels import Labelled, Truth
 from visavis.dataset.names import ClassNames, posix
 from visavis.errors import InvalidData
+
+# COCO's own training set has 470 MB.
+_MOST_BYTES: Final = 512 << 20
+_MOST_CHARACTERS: Final = 80
 
 
 def read_coco(
@@ -26,14 +31,12 @@ def read_coco(
     objects: defaultdict[int, list[Truth]] = defaultdict(list)
     for number, one in enumerate(_list(data, "annotations", file)):
         where = f"{file}, annotations[{number}]"
-        image = images.get(one.get("image_id", -1))
-        if image is None:
-            raise InvalidData(f"{where}: image_id {one.get('image_id')!r} is not in `images`")
-        if one.get("category_id") not in classes:
-            raise InvalidData(
-                f"{where}: category_id {one.get('category_id')!r} is not in `categories`"
-            )
-        class_id = classes[one["category_id"]]
+        image_id, category_id = one.get("image_id"), one.get("category_id")
+        if not isinstance(image_id, int) or image_id not in images:
+            raise InvalidData(f"{where}: image_id {_shown(image_id)} is not in `images`")
+        if not isinstance(category_id, int) or category_id not in classes:
+            raise InvalidData(f"{where}: category_id {_shown(category_id)} is not in `categories`")
+        image, class_id = images[image_id], classes[category_id]
         if class_id is not None:
             crowd = bool(one.get("iscrowd", 0))
             objects[image["id"]].append(_truth(one.get("bbox"), image, class_id, crowd, where))
@@ -50,12 +53,7 @@ def read_coco(
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(file.read_text("utf-8-sig"))
-    except OSError as error:
-        raise InvalidData(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidData(f"{file} is not JSON: {error}") from None
+    data = parse_json(read_text(file, _MOST_BYTES), str(file))
     if not isinstance(data, dict):
         raise InvalidData(f"{file} is not a COCO file: it must be an object with `images`")
     return data
@@ -83,7 +81,7 @@ def _classes(
         for number, one in enumerate(categories)
     }
     if categories and not any(class_id is not None for class_id in classes.values()):
-        first = ", ".join(repr(one.get("name")) for one in categories[:3])
+        first = ", ".join(_shown(one.get("name")) for one in categories[:3])
         raise InvalidData(f"{file}: the model knows none of its categories, such as {first}")
     return classes
 
@@ -93,11 +91,19 @@ def _truth(box: Any, image: Mapping[str, Any], class_id: int, crowd: bool, where
         x, y, width, height = map(float, box)
         across, down = float(image["width"]), float(image["height"])
         fractions = (x + width / 2) / across, (y + height / 2) / down
-    except (TypeError, ValueError, KeyError, ZeroDivisionError):
+        if not (all(map(math.isfinite, (*fractions, width, height))) and min(across, down) > 0):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError):
         raise InvalidData(
-            f"{where}: bbox {box!r} must be [x, y, width, height] in pixels of an image with "
+            f"{where}: bbox {_shown(box)} must be [x, y, width, height] in pixels of an image with "
             "`width` and `height`"
         ) from None
     if not (width > 0 and height > 0):
-        raise InvalidData(f"{where}: bbox {box!r} has no area")
+        raise InvalidData(f"{where}: bbox {_shown(box)} has no area")
     return Truth(class_id, *fractions, width / across, height / down, crowd)
+
+
+def _shown(value: Any) -> str:
+    """Return a value from the file as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from visavis.dataset.labels import read_text
+from visavis.dataset.file_reading import read_text
+from visavis.dataset.labels import MOST_LIST_BYTES
 from visavis.dataset.pictures import find_pictures, is_picture, without_pictures
 from visavis.errors import InvalidData
 
@@ -60,7 +61,7 @@ def _of_folder(folder: Path) -> list[Path]:
 def _listed(file: Path) -> list[Path]:
     """Return the pictures that a text file lists, relative to its folder, as YOLO's do."""
     found = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file, MOST_LIST_BYTES).splitlines(), 1):
         if not line.strip():
             continue
         path = file.parent / line.strip()

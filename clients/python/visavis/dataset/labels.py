@@ -3,8 +3,18 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from visavis.errors import InvalidData
+
+MOST_LIST_BYTES: Final = 256 << 20
+"""The largest file with the labels of all pictures, or with their paths."""
+
+MOST_PICTURE_BYTES: Final = 16 << 20
+"""The largest file with the labels of one picture."""
+
+# Class ids fit into 32 bits.
+_MOST_CLASSES: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +40,6 @@ class Labelled:
     truth: int | tuple[Truth, ...]
 
 
-def read_text(path: Path) -> str:
-    """Return the contents of a UTF-8 file, without the byte order mark of Notepad and Excel."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidData(f"{path} is not UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise InvalidData(f"can't read {path}: {error.strerror}") from None
-
-
 def parse_class_id(text: str, where: str, name: str) -> int:
     """Return a class id, which some tools write as 5.0 and some spreadsheets as 5,0.
 
@@ -49,7 +49,7 @@ def parse_class_id(text: str, where: str, name: str) -> int:
         number = float(text.strip().replace(",", "."))
     except ValueError:
         number = math.nan
-    if not (number >= 0 and number.is_integer()):
+    if not (0 <= number < _MOST_CLASSES and number.is_integer()):
         raise InvalidData(
             f"{where}: {name} is {text.strip()[:40]!r}; it must be a whole number, 0 or above"
         )

@@ -1,11 +1,13 @@
 """Objects on pictures from Pascal VOC's XML files, one for each picture."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from visavis.dataset.labels import Labelled, Truth
+from visavis.dataset.file_reading import read_bytes
+from visavis.dataset.labels import MOST_PICTURE_BYTES, Labelled, Truth
 from visavis.dataset.names import ClassNames
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
@@ -47,7 +49,7 @@ def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
         # VOC counts pixels from 1, and both edges belong to the box.
         width, height = right - left + 1, bottom - top + 1
         if width <= 0 or height <= 0:
-            raise InvalidData(f"{file}: the box of {name!r} has no area")
+            raise InvalidData(f"{file}: the box of {name[:80]!r} has no area")
         class_id = known.find(name)
         if class_id is not None:
             center = ((left - 1 + width / 2) / across, (top - 1 + height / 2) / down)
@@ -68,10 +70,8 @@ def _parsed(file: Path) -> ElementTree.Element:
     parser.CharacterDataHandler = tree.data
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(file.read_bytes(), True)
+        parser.Parse(read_bytes(file, MOST_PICTURE_BYTES), True)
         return tree.close()
-    except OSError as error:
-        raise InvalidData(f"{file} cannot be read: {error.strerror}") from None
     except expat.ExpatError as error:
         raise InvalidData(f"{file} is not XML: {error}") from None
 
@@ -79,6 +79,9 @@ def _parsed(file: Path) -> ElementTree.Element:
 def _number(element: ElementTree.Element, path: str, file: Path) -> float:
     text = (element.findtext(path) or "").strip()
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise InvalidData(f"{file}: {path} is {text[:40]!r}; it must be a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidData(f"{file}: {path} is {text[:40]!r}; it must be a number")
+    return number

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,9 @@ _OTHER_SUFFIXES: Final = frozenset(
 _FOREIGN_FOLDERS: Final = frozenset(
     {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
 )
+# ImageNet in full has 21,841 folders.
+_MOST_FOLDERS: Final = 100_000
+_MOST_LEVELS: Final = 100
 
 
 def is_picture(path: Path) -> bool:
@@ -36,9 +40,10 @@ def find_pictures(folder: Path) -> list[Path]:
 def find_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, by the rules of find_pictures.
 
-    Raises InvalidData for an unreadable folder.
+    Raises InvalidData for an unreadable folder, and for one that never seems to end: a few links
+    can make billions of folders.
     """
-    return _files(folder, frozenset())
+    return _files(folder, frozenset(), count(1))
 
 
 def chosen_pictures(given: Iterable[Path]) -> list[Path]:
@@ -68,11 +73,16 @@ def without_pictures(folder: Path) -> str:
     return f"{message}, but {counts}; convert them"
 
 
-def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def _files(folder: Path, above: frozenset[str], entered: Iterator[int]) -> Iterator[Path]:
     # `above` holds only parents: two links to one folder count as two folders of pictures.
     real = os.path.realpath(folder)
     if real in above:
         return
+    if next(entered) > _MOST_FOLDERS or len(above) > _MOST_LEVELS:
+        raise InvalidData(
+            f"{folder} is the {_MOST_FOLDERS}th folder, or more than {_MOST_LEVELS} levels deep; "
+            "give a smaller folder, or one with fewer links"
+        )
     try:
         paths = list(folder.iterdir())
     except OSError as error:
@@ -80,7 +90,7 @@ def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             if not _is_foreign(path.name):
-                yield from _files(path, above | {real})
+                yield from _files(path, above | {real}, entered)
         elif path.is_file() and not path.name.startswith("."):
             yield path
 

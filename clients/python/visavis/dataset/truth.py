@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from visavis.cards import Task
 from visavis.dataset.boxes import read_boxes
@@ -13,6 +14,8 @@ from visavis.dataset.pascal_voc import read_voc
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
 
+# Each is compared with each of a hundred boxes.
+_MOST_OBJECTS: Final = 10_000
 _FORMS = (
     "a CSV file with the columns file and class_index, a folder per class, a folder of YOLO's "
     "text files, a COCO JSON file, or a folder of Pascal VOC's XML files"
@@ -36,7 +39,14 @@ def read_truth(
     """
     if task is Task.CLASSIFICATION:
         return _classes(folder, pictures, labels, names)
-    return _boxes(folder, pictures, labels, names)
+    found = _boxes(folder, pictures, labels, names)
+    for one in found:
+        if isinstance(one.truth, tuple) and len(one.truth) > _MOST_OBJECTS:
+            raise InvalidData(
+                f"{one.path} has {len(one.truth)} labelled objects; a picture may have "
+                f"{_MOST_OBJECTS}"
+            )
+    return found
 
 
 def _classes(

@@ -16,6 +16,10 @@ from visavis.errors import InvalidData
 
 _FORMAT: Final = 1
 _BLOCK_BYTES: Final = 1 << 16
+# Of a hundred detectors with a hundred boxes each, half a megabyte.
+_MOST_LINE_BYTES: Final = 64 << 20
+_MALFORMED: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+_MOST_CHARACTERS: Final = 200
 
 Rows = npt.NDArray[np.float32]
 """Boxes [n, 6]: x_min, y_min, x_max, y_max in pixels, class id, score."""
@@ -58,7 +62,7 @@ class AnswersFile:
         self.digests: set[tuple[str, str]] = set()
         if path.exists():
             self._check()
-            self.digests = {(line["path"], line["sha256"]) for line in self._lines()}
+            self.digests = {(answers.path, sha256) for sha256, answers in self._pictures()}
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self._heading) + "\n", encoding="utf-8")
@@ -85,28 +89,45 @@ class AnswersFile:
     def read(self, wanted: set[str]) -> Iterator[PictureAnswers]:
         """Yield the pictures of these paths; of one that was answered twice, the last answer."""
         last = {}
-        for line in self._lines():
-            if line["path"] in wanted:
-                last[line["path"]] = _read(line)  # arrays at once: a tenth of JSON's memory
+        for _, answers in self._pictures():
+            if answers.path in wanted:
+                last[answers.path] = answers
         for path in sorted(last):
             yield last[path]
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        with self._path.open(encoding="utf-8") as file:
-            next(file, None)
-            for text in file:
+    def _pictures(self) -> Iterator[tuple[str, PictureAnswers]]:
+        """Yield the SHA-256 and the answers of each picture; of a line that was cut off, nothing.
+
+        Raises InvalidData, by line, for what this class has not written.
+        """
+        with self._path.open("rb") as file:
+            file.readline()
+            number = 1
+            while line := file.readline(_MOST_LINE_BYTES):
+                number += 1
+                if not line.endswith(b"\n"):
+                    if len(line) < _MOST_LINE_BYTES:
+                        return
+                    raise InvalidData(
+                        f"{self._path}, line {number} is longer than {_MOST_LINE_BYTES} bytes; "
+                        "delete the file, or name another one with --answers"
+                    )
                 try:
-                    yield json.loads(text)
-                except ValueError:
-                    if text.endswith("\n"):
-                        raise InvalidData(f"{self._path} holds a line that is not JSON") from None
+                    yield _read(json.loads(line))
+                except (*_MALFORMED, RecursionError) as error:
+                    raise InvalidData(
+                        f"{self._path}, line {number} holds no answers ({_brief(error)}); delete "
+                        "the line, or name another file with --answers"
+                    ) from None
 
     def _check(self) -> None:
+        if not self._path.is_file():
+            raise InvalidData(f"{self._path} cannot be continued: it is no regular file")
         try:
-            with self._path.open(encoding="utf-8") as file:
-                heading = json.loads(file.readline())
-        except (OSError, ValueError) as error:
-            raise InvalidData(f"{self._path} cannot be continued: {error}") from None
+            with self._path.open("rb") as file:
+                heading = json.loads(file.readline(_MOST_LINE_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidData(f"{self._path} cannot be continued: {_brief(error)}") from None
         if heading != self._heading:
             raise InvalidData(
                 f"{self._path} holds the answers of other models; name another file with "
@@ -143,19 +164,30 @@ def _whole_lines(file: IO[bytes]) -> int:
     return 0
 
 
-def _read(line: Mapping[str, Any]) -> PictureAnswers:
-    runs = {name: _read_run(fields) for name, fields in line["runs"].items()}
-    width, height = line["size"]
-    return PictureAnswers(line["path"], width, height, runs, line["failure"])
+def _read(line: Mapping[str, Any]) -> tuple[str, PictureAnswers]:
+    """Return a picture's SHA-256 and its answers. Raises one of _MALFORMED for other content."""
+    runs = {str(name): _read_run(fields) for name, fields in line["runs"].items()}
+    width, height = map(int, line["size"])
+    failure = line["failure"]
+    texts = (line["path"], line["sha256"], failure, *(run.failure for run in runs.values()))
+    if not all(isinstance(text, str) for text in texts) or min(width, height) < bool(runs):
+        raise ValueError("a path, a failure or a size is wrong")
+    return line["sha256"], PictureAnswers(line["path"], width, height, runs, failure)
 
 
 def _read_run(fields: Mapping[str, Any]) -> ModelRun:
-    return ModelRun(
-        tuple(fields.get("classes", ())),
-        box_rows(fields.get("boxes", ())),
-        fields.get("ms"),
-        fields.get("failure", ""),
-    )
+    classes = tuple(map(int, fields.get("classes", ())))
+    boxes = box_rows(fields.get("boxes", ()))
+    times = {str(name): float(ms) for name, ms in fields.get("ms", {}).items()}
+    numbers = np.array([*times.values(), *classes, *boxes[:, 4:].flat], np.float64)
+    if not (np.isfinite(numbers).all() and np.isfinite(boxes).all()) or (numbers < 0).any():
+        raise ValueError("a number is negative, NaN or infinite")
+    return ModelRun(classes, boxes, times or None, fields.get("failure", ""))
+
+
+def _brief(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _identity(model: Model) -> dict[str, Any]:

@@ -169,6 +169,8 @@ def _same(all_: _Classifiers, model: Model) -> _Same:
     same: dict[str, bool] = {}
     unknown = unknown_there = 0
     for path in ours.keys() & theirs.keys():
+        if not (ours[path].classes and theirs[path].classes):
+            continue
         here, there = shared.ours(ours[path].classes[0]), shared.theirs(theirs[path].classes[0])
         unknown += here is None
         unknown_there += there is None

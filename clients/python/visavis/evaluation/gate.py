@@ -1,6 +1,5 @@
 """Limits that a comparison must keep, for pipelines: failed only where that is certain."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from visavis.dataset.file_reading import parse_json, read_bytes
 from visavis.errors import InvalidData, InvalidSettings
 from visavis.evaluation.figures import ModelStudy, Study
 from visavis.evaluation.statistics import Estimate, independent_difference
+
+# Of an earlier run's JSON; its confusion matrices take most of it.
+_MOST_BYTES: Final = 64 << 20
 
 METRICS: Final = {"top1": "top1", "top5": "top5", "map": "map50_95", "map50": "map50"}
 """The metrics that limits may name beside `agreement`, with their names in results."""
@@ -133,12 +136,10 @@ def _shown(estimate: Estimate) -> str:
 
 
 def _read_previous(path: Path) -> dict[tuple[str, str], Estimate]:
+    data = parse_json(read_bytes(path, _MOST_BYTES), f"--baseline {path}")
     try:
-        data = json.loads(path.read_text("utf-8"))
         return dict(_estimates(data))
-    except OSError as error:
-        raise InvalidData(f"--baseline {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise InvalidData(f"--baseline {path} is not the JSON of an earlier comparison") from None
 
 

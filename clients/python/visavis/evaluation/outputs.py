@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -33,7 +34,10 @@ SCHEMA_VERSION: Final = 1
 # Classes that a summary lists, of those told from zero.
 _MOST_CLASSES: Final = 20
 # Spreadsheets run a cell that begins like this as a formula: labels and names are others' text.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# Some take the full-width forms, too.
+_FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
+# Words that are text in Markdown, whatever a label is: no tags, links, pictures or mentions.
+_PLAIN: Final = re.compile(r"(?!.*(//|www\.))(\w|(?<=\w)@|[ .,:;%/()=+'-])*")
 
 
 def to_json(study: Study, checks: Sequence[Check] = ()) -> dict[str, Any]:
@@ -146,7 +150,8 @@ def _told_classes(task: TaskStudy) -> Iterator[str]:
     told.sort(key=lambda each: -abs(each[2].value))
     yield from ("", "Classes whose difference is told from zero:", "")
     for one, model, difference in told[:_MOST_CLASSES]:
-        yield f"- {one.name}, {model}: {points(difference)} on {len(one.paths)} pictures"
+        name = _markdown_text(one.name)
+        yield f"- {name}, {model}: {points(difference)} on {len(one.paths)} pictures"
     if len(told) > _MOST_CLASSES:
         yield f"- and {len(told) - _MOST_CLASSES} more"
 
@@ -316,6 +321,16 @@ def _markdown(table: Table) -> Iterator[str]:
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(_markdown_text, cells)) + " |"
 
     return [line(header), line(["---"] * len(header)), *map(line, rows)]
+
+
+def _markdown_text(text: str) -> str:
+    """Return a text that Markdown shows as it is; labels and paths are others' text."""
+    line = " ".join(text.split())
+    if _PLAIN.fullmatch(line):
+        return line
+    # In code, nothing but the quote itself means anything; in a table, the bar does too.
+    quoted = line.replace("`", "'").replace("|", "\\|")
+    return f"`{quoted}`"

@@ -1,12 +1,17 @@
 """One HTTP connection, with reloadable TLS and a timeout for the heads of requests."""
 
 import asyncio
+from asyncio import sslproto
 from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# asyncio takes a buffer for each connection before its handshake: with its own 256 KiB, 1,024
+# silent ones would take 256 MiB. A record of TLS has at most 16 KiB.
+sslproto.SSLProtocol.max_size = 32 << 10
 
 
 class Connection(H11Protocol):

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import sys
+import tracemalloc
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -502,6 +503,24 @@ async def test_failed_handshakes_free_their_connections(models: Path, authority:
         for data in (b"", b"this is no TLS\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
             assert await stalled(app, data) == b""
         assert (await ask(app, "/livez", tls=authority.context())).status == 200
+
+
+@SERVES_HTTP_WITH_TLS
+async def test_silent_connections_take_little_memory(models: Path, authority: Authority) -> None:
+    count = 100
+    app = with_tls(models, authority, http="127.0.0.1:0")
+    async with served_by(app):
+        assert app.http_address
+        host, _, port = app.http_address.rpartition(":")
+        tracemalloc.start()
+        try:
+            silent = [socket.create_connection((host, int(port))) for _ in range(count)]
+            assert (await ask(app, "/livez", tls=authority.context())).status == 200
+            assert tracemalloc.get_traced_memory()[0] < count * (100 << 10)
+        finally:
+            tracemalloc.stop()
+        for each in silent:
+            each.close()
 
 
 async def test_connections_over_the_limit_are_closed_until_there_is_room(
