@@ -89,15 +89,18 @@ def test_a_drop_since_an_earlier_run_is_held_to_its_limit(
     before = {"value": 0.8, "low": 0.77, "high": 0.83}
     previous.write_text(json.dumps({"models": [{"model": "a", "top1": before}], "pairs": []}))
     current = study(top1=Estimate(now, now - 0.03, now + 0.03))
-    (check,) = gate.max_drop(current, {"top1": 0.06}, previous)
+    earlier = gate.read_previous(previous)
+    (check,) = gate.max_drop(current, {"top1": 0.06}, earlier)
     assert check.outcome is outcome
     with pytest.raises(InvalidSettings, match="has it for none of these models"):
-        list(gate.max_drop(current, {"map": 0.1}, previous))
+        list(gate.max_drop(current, {"map": 0.1}, earlier))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"models": [{}], "pairs": []}', '{"models": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"models": [{"top1": {"value": 1}}], "pairs": []}', '{"models": 1}']
+)
 def test_an_earlier_run_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     previous = tmp_path / "previous.json"
     previous.write_text(text)
-    with pytest.raises((InvalidData, InvalidSettings)):
-        list(gate.max_drop(study(top1=Estimate(0.5, 0.4, 0.6)), {"top1": 0.1}, previous))
+    with pytest.raises(InvalidData, match="is not the JSON of an earlier comparison"):
+        gate.read_previous(previous)
