@@ -31,6 +31,7 @@ _REMEDIES: Final = {
 }
 _START_REMEDIES: Final = {
     errors.StartupError: "Do what the message says: most name the setting to change.",
+    errors.InvalidSettings: "Correct the file; `visavis serve --help` lists the options.",
     errors.ModelFileError: "Export the model again, or replace the file.",
     errors.CannotLoadNow: "Free memory or disk, or raise `load_timeout_s`. A watched repository "
     "tries the file again.",
@@ -39,6 +40,7 @@ _START_REMEDIES: Final = {
 }
 _EXPORT_REMEDIES: Final = {
     export_errors.ExportError: "Do what the message says.",
+    export_errors.InvalidOption: "Correct the command; `visavis export --help` lists the options.",
     export_errors.WeightsError: "Give the file with `--weights`, or a folder with "
     "`VISAVIS_WEIGHTS`; see [Work without a network](../guides/offline.md).",
     export_errors.CheckpointError: "Export under the name that the message gives, or another file; "
@@ -105,7 +107,7 @@ def _status(kind: type[errors.VisavisError]) -> str:
 def _at_the_start(found: list[Reason], settings: list[Reason]) -> Iterator[str]:
     yield "## Errors at the start\n"
     yield (
-        "The server does not start, and exits with code 1.\n"
+        "The server does not start, and exits with code 1, or 2 if a setting is invalid.\n"
         "An unusable model file ends the start only with `require_all_models`, or if no other "
         "model can be served; otherwise it is logged as `refused`, with the message.\n"
     )
@@ -123,7 +125,7 @@ def _of_the_export(found: list[Reason]) -> Iterator[str]:
     yield "## Errors of the export\n"
     yield (
         "`visavis export` and `visavis verify` print the message, and write no model.\n"
-        "They exit with code 1; `verify` with 2.\n"
+        "They exit with code 1, or 2 if the command is wrong; `verify` always with 2.\n"
     )
     for kind, remedy in _EXPORT_REMEDIES.items():
         yield f"### `{kind.__name__}`\n\n{first_sentence(kind)}\n{remedy}\n"

@@ -171,7 +171,7 @@ def _exit_codes() -> Iterator[str]:
     )
     yield (
         "`serve`, `export`, `tune` and `token` exit with 0 on success, 1 on failure and 2 for "
-        "invalid arguments.\n"
+        "invalid arguments or settings.\n"
         "`pull` exits with 0 if everything is here, 1 if a model was refused or the source denies "
         "access, 2 for invalid arguments or a missing library, 3 if the source does not answer, "
         "and 4 after `--timeout`.\n"

@@ -360,7 +360,7 @@ def test_a_drop_since_an_earlier_comparison_fails(
         (["--fail-under", "map=0.3", "--models", "colors"], "nothing was measured"),
         (["--models", "colors", "--labels", "typo.csv"], "--labels typo.csv does not exist"),
         (["--models", "colors", "--score-threshold", "0.5"], "no effect on the figures"),
-        (["--json", "no/such/folder.json", "--models", "colors"], "cannot be written"),
+        (["--json", "no/such/folder.json", "--models", "colors"], "can't write no/such"),
     ],
 )
 def test_what_cannot_be_done_ends_with_2(
@@ -372,6 +372,25 @@ def test_what_cannot_be_done_ends_with_2(
 ) -> None:
     assert compare(pictures, "--server", server, *arguments) == 2
     assert why in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--report", "no/such/report.html"], "can't write no/such/report.html"),
+        (["--markdown", "."], "can't write ."),
+        (["--labels", "typo.csv"], "--labels typo.csv does not exist"),
+        (["--baseline", "typo.json"], "--baseline typo.json cannot be read"),
+    ],
+)
+def test_files_are_tried_before_a_server_is_asked(
+    pictures: Path, arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = "127.0.0.1:1"
+    assert compare(pictures, "--server", nowhere, *arguments) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert nowhere not in said
 
 
 def test_a_picture_that_cannot_be_decoded_is_named_and_the_others_count(

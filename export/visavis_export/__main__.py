@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from visavis_export.arguments import read_names
-from visavis_export.listing import listing
+from visavis_export.listing import NAMES, listing
 from visavis_server.command import complain, flowing, new_app, run
+from visavis_server.errors import correction
 
 if TYPE_CHECKING:
     from visavis_export.exporter import Request
@@ -119,6 +120,13 @@ def _export(
     if not names:
         typer.echo("\n".join(listing()))
         return
+    for unknown in (each for each in names if each not in NAMES):
+        # Known before PyTorch is imported, which takes seconds.
+        raise typer.BadParameter(
+            f"{unknown!r} is not a known model{correction(unknown, NAMES)}; `visavis export` "
+            "lists them all",
+            param_hint="NAME",
+        )
     try:
         from visavis_export.exporter import Request
         from visavis_export.proof.accuracy_limits import AccuracyLimits
@@ -144,18 +152,18 @@ def _export(
         )
         for architecture in names
     ]
-    succeeded = [_export_one(request) for request in requests]
-    if not all(succeeded):
-        raise typer.Exit(1)
+    codes = [_export_one(request) for request in requests]
+    if any(codes):
+        raise typer.Exit(max(codes))
 
 
-def _export_one(request: "Request") -> bool:
-    """Export a model, with a progress bar, and print the results; returns False if it failed."""
+def _export_one(request: "Request") -> int:
+    """Export a model, with a progress bar, and print the results; returns the exit code."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from visavis_export import exporter
-    from visavis_export.errors import ExportError
+    from visavis_export.errors import ExportError, InvalidOption
     from visavis_server.errors import VisavisError
 
     exporter.set_threads()
@@ -168,10 +176,10 @@ def _export_one(request: "Request") -> bool:
             made = exporter.export(request, progress)
         except (ExportError, VisavisError) as error:
             complain(f"{request.architecture}: {error}")
-            return False
+            return 2 if isinstance(error, InvalidOption) else 1
     for exported in made:
         typer.echo("\n".join(_report(exported)))
-    return True
+    return 0
 
 
 def _report(exported: "Exported") -> Iterator[str]:

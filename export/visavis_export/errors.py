@@ -2,6 +2,7 @@
 
 ExportError
 ├── AccuracyFailed         the exported file loses more accuracy than allowed
+├── InvalidOption          the name of a model, or an option, is invalid
 ├── ReceiptFailed          the exported file's answers differ from PyTorch's
 └── WeightsError           the weights can't be found, downloaded or verified
     └── CheckpointError    the file exists, but holds something other than the requested model
@@ -11,6 +12,10 @@ ExportError
 
 class ExportError(Exception):
     """An export failed."""
+
+
+class InvalidOption(ExportError):
+    """The name of a model, or an option of the export, is invalid."""
 
 
 class WeightsError(ExportError):

@@ -23,7 +23,7 @@ from visavis_export.checkpoints.weights import (
     find,
     yolov5_release,
 )
-from visavis_export.errors import ExportError
+from visavis_export.errors import ExportError, InvalidOption
 from visavis_export.families import resnet, torchvision_detectors, yolov5, yolov5u
 from visavis_export.families.original import Original
 from visavis_export.graphs import variants
@@ -41,6 +41,7 @@ from visavis_server.card import (
     Task,
     checked_names,
 )
+from visavis_server.errors import correction
 from visavis_server.models import golden
 from visavis_server.names import NAME_PATTERN
 from visavis_server.runtime.cores import usable_cores
@@ -140,8 +141,9 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
     Raises ExportError, and then publishes nothing.
     """
     if request.architecture not in NAMES:
-        raise ExportError(
-            f"{request.architecture!r} is not a known model; choose from {', '.join(NAMES)}"
+        raise InvalidOption(
+            f"{request.architecture!r} is not a known model"
+            f"{correction(request.architecture, NAMES)}; `visavis export` lists them all"
         )
     _validate(request)
     real = None
@@ -234,36 +236,36 @@ def _require_decodable(encoded: Mapping[str, bytes], paths: Iterable[Path]) -> N
 
 
 def _validate(request: Request) -> None:
-    """Raise ExportError for options that cannot work, before any work is done."""
+    """Raise InvalidOption for options that cannot work, before any work is done."""
     name = request.architecture
     if name in (yolov5.ANY_DETECTOR, yolov5.ANY_CLASSIFIER) and request.weights in (None, RANDOM):
-        raise ExportError(
+        raise InvalidOption(
             f"{name} exports a custom checkpoint: give it with --weights FILE, or choose a "
             f"published size, such as {name.replace('yolov5', 'yolov5n')}"
         )
     if unknown := [p for p in request.precisions if p not in PRECISIONS]:
-        raise ExportError(
+        raise InvalidOption(
             f"--precision {unknown[0]!r} is unknown; choose from {', '.join(PRECISIONS)}"
         )
     if name in torchvision_detectors.NAMES and set(request.precisions) != {"fp32"}:
-        raise ExportError(
+        raise InvalidOption(
             f"{name} is exported as fp32 only: what it loses in fp16 and int8 has not been "
             "measured on trained weights; leave out --precision. It is faster with a smaller "
             "--size and on a GPU; YOLOv5 has fp16 and int8"
         )
     if "int8" in request.precisions and request.calibration is None:
-        raise ExportError(
+        raise InvalidOption(
             "int8 needs --calibration FOLDER with about 100 real pictures like those that the "
             "model will receive: the ranges of its activations are measured on them"
         )
     if request.labels is not None and request.calibration is None:
-        raise ExportError(
+        raise InvalidOption(
             "--labels needs --calibration FOLDER, whose pictures it labels; give class names with "
             "--class-names"
         )
     published = request.name or name
     if not all(re.fullmatch(NAME_PATTERN, variants.variant_name(published, p)) for p in PRECISIONS):
-        raise ExportError(
+        raise InvalidOption(
             f"--name {request.name!r} is not a valid model name; use letters, digits, "
             "'.', '_' and '-', beginning with a letter or a digit"
         )
@@ -271,26 +273,26 @@ def _validate(request: Request) -> None:
     try:
         check_labels(request.class_names or ())
     except ValueError as error:
-        raise ExportError(f"--class-names: {error}") from None
+        raise InvalidOption(f"--class-names: {error}") from None
     for precision in request.precisions:
         repository.require_writable(request.out, variants.variant_name(published, precision))
 
 
 def _validate_input_options(request: Request) -> None:
-    """Raise ExportError for --transforms and --size that do not suit the architecture."""
+    """Raise InvalidOption for --transforms and --size that do not suit the architecture."""
     name, is_resnet = request.architecture, request.architecture in resnet.NAMES
     if request.transforms not in resnet.TRANSFORMS:
-        raise ExportError(
+        raise InvalidOption(
             f"--transforms {request.transforms!r} is unknown; choose "
             f"{' or '.join(resnet.TRANSFORMS)}"
         )
     if request.transforms != resnet.DEFAULT_TRANSFORMS and not is_resnet:
-        raise ExportError(f"--transforms is for ResNets only; {name} has one pre-processing")
+        raise InvalidOption(f"--transforms is for ResNets only; {name} has one pre-processing")
     if request.size is not None and is_resnet:
-        raise ExportError(f"--size is for detectors only; the weights fix the size of {name}")
+        raise InvalidOption(f"--size is for detectors only; the weights fix the size of {name}")
     most = torchvision_detectors.LARGEST_SIZE if name in torchvision_detectors.NAMES else 4096
     if request.size is not None and not 32 <= request.size <= most:
-        raise ExportError(f"--size is {request.size}; it must be 32 to {most} pixels")
+        raise InvalidOption(f"--size is {request.size}; it must be 32 to {most} pixels")
 
 
 def _original(request: Request, progress: Progress) -> Original:

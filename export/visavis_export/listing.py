@@ -51,6 +51,9 @@ PARAMETERS: Final[Mapping[str, Mapping[str, float]]] = {
 OF_ANY_SIZE: Final = ("yolov5", "yolov5-cls")
 """Names for checkpoints of other sizes than the published ones."""
 
+NAMES: Final = (*(name for sizes in PARAMETERS.values() for name in sizes), *OF_ANY_SIZE)
+"""Every name that can be exported."""
+
 
 def listing() -> Iterator[str]:
     """Yield the lines of the list."""

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 import typer
 
 from visavis_server.command import complain, flowing, new_app, run
-from visavis_server.errors import StartupError
+from visavis_server.errors import InvalidSettings, StartupError
 
 if TYPE_CHECKING:
     from visavis_server.models.model_files import ModelFile
@@ -161,7 +161,7 @@ def _serve(trial: "Trial", flags: dict[str, Any], config: Path | None) -> None:
             _run(settings, trial, colors=colors)
     except StartupError as error:
         complain(str(error))
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, InvalidSettings) else 1) from None
 
 
 def _run(settings: "Settings", trial: "Trial", *, colors: bool) -> None:

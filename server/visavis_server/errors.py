@@ -13,6 +13,7 @@ VisavisError
 ├── Unavailable           UNAVAILABLE         starting or stopping
 ├── ModelFailed           INTERNAL            the model failed on this input
 └── StartupError          (before serving)    the server can't start
+    ├── InvalidSettings                       a setting is invalid
     ├── ModelFileError                        a model file is invalid
     │   └── CannotLoadNow                     for a transient cause: time, memory, a disk
     └── ProviderUnavailable                   the requested device is unusable
@@ -114,6 +115,10 @@ class ModelFailed(VisavisError):
 
 class StartupError(VisavisError):
     """The server can't start."""
+
+
+class InvalidSettings(StartupError):
+    """A setting, or the settings file, is invalid."""
 
 
 class ModelFileError(StartupError):

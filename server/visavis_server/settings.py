@@ -35,7 +35,7 @@ from pydantic_settings import (
 )
 
 from visavis_server.addresses import UNIX, is_local, normalized
-from visavis_server.errors import StartupError
+from visavis_server.errors import InvalidSettings, StartupError
 from visavis_server.runtime.budget import Budget
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.plan import Device
@@ -107,8 +107,8 @@ class TunedPlan(BaseModel):
 class Settings(BaseSettings):
     """The server's settings.
 
-    Each field's description is its documentation: the options' help texts are generated from it,
-    and a test compares the README's table with it.
+    Each field's description is its documentation: the options' help texts and the reference page
+    are generated from it.
     """
 
     model_config = SettingsConfigDict(
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         False,
         description="Compute in bfloat16, with `openvino`: faster and less exact.",
     )
-    cores: Annotated[int, Field(ge=0)] = Field(
+    cores: Annotated[int, Field(ge=0, le=1024)] = Field(
         0,
         description="Cores for decoding and running models. 0: all usable cores, by affinity and "
         "cgroup quota.",
@@ -175,14 +175,14 @@ class Settings(BaseSettings):
     )
     gpu: str = Field(
         "0",
-        description="The GPU: its number among those that `CUDA_VISIBLE_DEVICES` leaves, or its "
-        "UUID (`GPU-…`, `MIG-…`), as `nvidia-smi -L` lists it.",
+        description="The GPU: its number among those that `CUDA_VISIBLE_DEVICES` makes visible, or "
+        "its UUID (`GPU-…`, `MIG-…`), as `nvidia-smi -L` lists it.",
     )
     gpu_memory_bytes: Annotated[int, Field(ge=0)] = Field(
         0,
         description="Memory of the GPU for the sessions of all models and workers, in equal parts "
-        "for the models that are there at the start. 0: no limit for one process; several workers "
-        "share 90 %.",
+        "for the models that are loaded at the start. 0: no limit for one process; several "
+        "workers share 90 %.",
     )
     cuda_graphs: bool = Field(
         False,
@@ -612,7 +612,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
     """Return the settings; flags: the options of the command line, by field name.
 
     config: the settings file; None: `visavis.toml` in the working directory, if it exists. Raises
-    StartupError, naming each invalid setting.
+    InvalidSettings, naming each invalid setting.
     """
 
     class FromFile(Settings):
@@ -621,17 +621,19 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 
     try:
         if config is not None and not config.is_file():
-            raise StartupError(f"the settings file {config} does not exist")
+            raise InvalidSettings(
+                f"the settings file {config} does not exist; give another one with --config"
+            )
         return _after_demo(FromFile(**_renamed(flags, RENAMED_SETTINGS, FromFile.notes)))
     except ValidationError as error:
         problems = "; ".join(map(_in_words, error.errors()))
-        raise StartupError(f"settings: {problems}") from None
+        raise InvalidSettings(f"settings: {problems}") from None
     except OSError as error:
-        raise StartupError(
+        raise InvalidSettings(
             f"the settings file {config or DEFAULT_FILE} can't be read: {error.strerror}"
         ) from None
     except ValueError as error:  # TOML syntax
-        raise StartupError(f"the settings file {config or DEFAULT_FILE}: {error}") from None
+        raise InvalidSettings(f"the settings file {config or DEFAULT_FILE}: {error}") from None
 
 
 def _after_demo(settings: Settings) -> Settings:

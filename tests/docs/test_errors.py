@@ -98,18 +98,25 @@ def test_what_a_shell_reads_is_on_the_page(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["--models nowhere", "--http 0.0.0.0:8000", "--tokens street.jpg", "--device gpu", "--open"],
+    ("arguments", "code"),
+    [
+        ("--models nowhere", 1),
+        ("--http 0.0.0.0:8000", 2),
+        ("--tokens street.jpg", 1),
+        ("--device gpu", 2),
+        ("--open", 2),
+    ],
 )
 def test_what_an_operator_reads_is_on_the_page(
     arguments: str,
+    code: int,
     here: Workspace,
     messages: list[re.Pattern[str]],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(here.folder)
-    assert main(["--grpc", "127.0.0.1:0", *arguments.split()]) == 1
+    assert main(["--grpc", "127.0.0.1:0", *arguments.split()]) == code
     message = capsys.readouterr().err.strip().removeprefix("visavis: ")
     if message.startswith("settings: "):
         message = re.sub(r"^settings: (?:\w+: )?|, got '[^']*'$", "", message)

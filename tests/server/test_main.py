@@ -41,10 +41,10 @@ def test_flags_not_given_leave_the_file_its_say(served_with: list[Settings]) -> 
 
 
 @pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--config", "none.toml"]])
-def test_wrong_settings_end_with_one_line_and_a_one(
+def test_wrong_settings_end_with_one_line_and_a_two(
     served_with: list[Settings], arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("visavis: ")
     assert arguments[1] in captured.err

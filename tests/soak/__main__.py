@@ -69,9 +69,9 @@ def _document(kept: Mapping[str, Any]) -> str:
         "# Soak",
         "",
         f"Written by `make soak`, on {about['cores']} cores of {about['processor']}, with "
-        f"Python {about['python']}: the attacks and loads of `tests/faults`, for longer.",
+        f"Python {about['python']}: the attacks and loads of `tests/faults`, run for longer.",
         "",
-        "| | promised | seen | holds | at |",
+        "| trial | required | measured | holds | commit |",
         "| --- | --- | --- | --- | --- |",
     ]
     for trial in TRIALS:

@@ -32,14 +32,14 @@ from tests.faults.process import ServerProcess, started
 from tests.faults.reloading import put
 from tests.faults.sizes import large_requests, longest_health_s
 from tests.server import graphs
-from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+from tests.soak.report import REFUSED, Row, Soak, counted, peak_per_s, percent, took_s
 from tests.surroundings import Surroundings
 
 _LARGEST_MESSAGE = 32 << 20
 
 
 def full_pipe(soak: Soak) -> Sequence[Row]:
-    """Log every call into a pipe without a reader."""
+    """Log every call into a pipe that nothing reads."""
     seconds = 60 * soak.length
     folder = soak.folder / "logged"
     put(folder, "colors", 1)
@@ -63,9 +63,9 @@ def full_pipe(soak: Soak) -> Sequence[Row]:
         code, took_s = process.wait(60), time.monotonic() - began
     return [
         Row(
-            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe without a reader",
+            f"{codes.total():,} calls in {seconds:.0f} s, logged into a pipe that nothing reads",
             "all answered",
-            str(dict(codes)),
+            counted(codes),
             set(codes) == {OK},
         ),
         Row(
@@ -85,9 +85,9 @@ def worst_picture(soak: Soak) -> Sequence[Row]:
         worst_ms, beyond_mib = outcome["worst_ms"], outcome["beyond_mib"]
         rows.append(
             Row(
-                f"slowest {form} picture of {outcome['tried']:,}",
-                "below 600 ms of CPU, and at most 50 MiB over the estimate",
-                f"{worst_ms} ms, {beyond_mib:+} MiB, {outcome['decoded']:,} decoded",
+                f"slowest of {outcome['tried']:,} {form} pictures, built to be slow",
+                "below 600 ms of CPU time, and less than 50 MiB above the memory estimate",
+                f"{worst_ms} ms, {beyond_mib:+} MiB; {outcome['decoded']:,} decoded",
                 worst_ms < 600 and beyond_mib < 50 and outcome["decoded"] > 0,
             )
         )
@@ -121,8 +121,8 @@ def poison_at_start(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{len(took_s)} starts with {len(bad)} bad models and a good one",
-            "serves the good one, names all others, ready within 40 s",
-            f"{min(map(len, named))} named, ready in {max(took_s):.1f} s at most",
+            "the good one is served within 40 s, and the log names all others",
+            f"served after {max(took_s):.1f} s at most; {min(map(len, named))} named",
             all(each == bad for each in named) and max(took_s) < 40,
         )
     ]
@@ -148,10 +148,10 @@ def loop_lag(soak: Soak) -> Sequence[Row]:
             longest_s, codes = max(longest_s, took_s), codes | ended
     return [
         Row(
-            f"{rounds * len(requests)} requests of 32 MiB of labels, tasks, elements or sizes: "
-            "the slowest health check",
+            f"slowest health check during {rounds * len(requests)} requests of 32 MiB that repeat "
+            "labels, tasks, elements or sizes",
             "below 1 s",
-            f"{longest_s * 1e3:.0f} ms; {', '.join(sorted(codes))}",
+            f"{longest_s * 1e3:.0f} ms; the requests got {', '.join(sorted(codes))}",
             longest_s < 1.0 and "INTERNAL" not in codes,
         )
     ]
@@ -195,9 +195,11 @@ def _in_short_memory(
     return [
         Row(
             f"64 callers with {what}, for {seconds:.0f} s",
-            "answered or refused, never killed; 90% of the rate of 8 callers without a limit",
-            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused {others or ''}; at most "
-            f"{most_mib:.0f} MiB{'' if lives else '; KILLED'}",
+            "answered or rejected; the server is never killed, and keeps 90 % of the rate that it "
+            "has for 8 callers without a limit",
+            f"{percent(goodput)} of {peak:.1f} per second; {codes[REFUSED]:,} rejected"
+            + (f", {counted(others)}" if others else "")
+            + f"; at most {most_mib:.0f} MiB{'' if lives else '; KILLED'}",
             lives and not others and goodput >= 0.9,
         )
     ]
@@ -245,9 +247,10 @@ def stalled_senders(soak: Soak) -> Sequence[Row]:
     health_s = sorted(healths)[int(0.99 * len(healths))]
     return [
         Row(
-            f"a neighbour of 20 connections with 16 half-sent messages each, for {seconds:.0f} s",
-            "every call answered, p99 below 4 s; health p99 below 1 s",
-            f"{len(answered)} of {len(outcomes)} answered, p99 {p99_s:.2f} s; health p99 "
+            f"a client beside 20 connections that each stall 16 half-sent messages, for "
+            f"{seconds:.0f} s",
+            "every call answered, p99 below 4 s; health checks' p99 below 1 s",
+            f"{len(answered)} of {len(outcomes)} answered, p99 {p99_s:.2f} s; health checks' p99 "
             f"{health_s:.2f} s",
             len(answered) == len(outcomes) and p99_s < 4 and health_s < 1,
         )
@@ -274,10 +277,10 @@ def forged_checkpoints(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{counts[report['kind']]:,} forged checkpoints of {report['kind']}",
-            "read, or refused in a sentence; starts no program, compiles, imports and writes "
-            "nothing, at most 200 MiB",
-            f"{report['outcomes']}, {len(report['watched'])} forbidden events, slowest "
-            f"{report['slowest_s']} s, {report['grown_mib']:+} MiB"
+            "each read, or rejected with one sentence; no program started, nothing compiled, "
+            "imported or written; memory grows by less than 200 MiB",
+            f"{counted(report['outcomes'])}; {len(report['watched'])} forbidden events; slowest "
+            f"{report['slowest_s']} s; {report['grown_mib']:+} MiB"
             + "".join(f"; {odd}" for odd in (report["odd"] + report["watched"])[:3]),
             not (report["odd"] or report["watched"] or marks) and report["grown_mib"] < 200,
         )
@@ -292,8 +295,8 @@ def odd_folders(soak: Soak) -> Sequence[Row]:
     return [
         Row(
             f"{number:,} folders of labels, half of them with a fault",
-            "read correctly, or refused by file and line",
-            f"{dict(counts)}, {len(wrong)} wrong" + "".join(f"; {each}" for each in wrong[:3]),
+            "read correctly, or rejected with the file and line",
+            f"{counted(counts)}; {len(wrong)} wrong" + "".join(f"; {each}" for each in wrong[:3]),
             not wrong,
         )
     ]

@@ -17,7 +17,7 @@ import psutil
 from visavis.bench.workload import calls_of
 
 from tests.faults.process import ServerProcess
-from tests.soak.report import Row, Soak, peak_per_s
+from tests.soak.report import Row, Soak, peak_per_s, percent
 from tests.surroundings import VISAVIS, Surroundings
 
 _PICTURES: Final = 5000
@@ -59,22 +59,23 @@ def folder(soak: Soak) -> Sequence[Row]:
     same = _figures(whole) == _figures(parts)
     return [
         Row(
-            f"{count:,} pictures through `visavis compare`: throughput",
-            "at least 90 % of what `visavis bench` gets of the same server",
-            f"{rate:.1f} per second, {rate / peak:.0%} of {peak:.1f}",
+            f"throughput of `visavis compare` on a folder of {count:,} pictures",
+            "at least 90 % of the rate that `visavis bench` measures on the same server",
+            f"{rate:.1f} per second, {percent(rate / peak)} of {peak:.1f}",
             once.code == 0 and rate >= 0.9 * peak,
         ),
         Row(
-            "its memory in the second half, against the second quarter",
-            "within 30 MiB",
-            f"{grown:+.1f} MiB, {max(half, default=0.0):.0f} at most",
+            "its memory in the second half, compared with the second quarter",
+            "grows by less than 30 MiB",
+            f"{grown:+.1f} MiB, {max(half, default=0.0):.0f} MiB at most",
             bool(half and early) and grown < 30,
         ),
         Row(
-            "the same, ended by SIGINT and SIGKILL and resumed",
-            "the same figures; exit codes 130, -9 and 0; no picture is asked about twice",
-            f"{'the same' if same else 'other'} figures; {[each.code for each in ends]}; "
-            f"{_asked(ends[-1])} pictures in the last part",
+            "the same comparison, interrupted by SIGINT, then by SIGKILL, and resumed each time",
+            "the same figures; exit codes 130, -9 and 0; no picture is sent twice",
+            f"{'the same' if same else 'other'} figures; exit codes "
+            f"{', '.join(str(each.code) for each in ends)}; {_asked(ends[-1]):,} pictures in the "
+            "last part",
             same
             and [each.code for each in ends] == [130, -9, 0]
             and 0 < _asked(ends[-1]) <= count - 2 * count // 3,

@@ -22,7 +22,7 @@ from tests.faults.mutants import decoded_elsewhere, pictures_in
 from tests.faults.process import ServerProcess
 from tests.faults.reloading import put, reload_under_callers
 from tests.server import graphs
-from tests.soak.report import REFUSED, Row, Soak, peak_per_s, took_s
+from tests.soak.report import REFUSED, Row, Soak, counted, peak_per_s, percent, took_s
 from visavis_server.runtime.cores import usable_cores
 
 
@@ -77,23 +77,23 @@ async def _overload(
     p50_ms = statistics.median(refusals_ms) if refusals_ms else 0.0
     return [
         Row(
-            f"{what}, 10 times overload for {seconds:.0f} s: answered in time",
-            f"at least {least:.0%} of the peak, less the load generator's share of the cores",
-            f"{goodput:.0%} of {peak:.1f} per s; {codes[REFUSED]} refused; the generator took "
-            f"{own:.0%} of the cores",
+            f"{what}, offered 10 times its peak rate for {seconds:.0f} s: answered in time",
+            f"at least {percent(least)} of the peak, less the load generator's share of the cores",
+            f"{percent(goodput)} of {peak:.1f} per second; {codes[REFUSED]:,} rejected; the load "
+            f"generator took {percent(own)} of the cores",
             goodput >= least * (1 - own),
         ),
         Row(
             f"{what}: accepted, but not answered in time",
-            "below 10%",
-            f"{late:.1%} {others or ''}",
+            f"below {percent(0.1)}",
+            percent(late, 1) + (f": {counted(others)}" if others else ""),
             late < 0.1,
         ),
-        Row(f"{what}: time to refuse, p50", "below 5 ms", f"{p50_ms:.1f} ms", p50_ms < 5.0),
+        Row(f"{what}: median time to reject", "below 5 ms", f"{p50_ms:.1f} ms", p50_ms < 5.0),
         Row(
-            f"{what}: health",
-            "SERVING",
-            f"{Counter(statuses)[1]} of {len(statuses)} answers",
+            f"{what}: health checks during the overload",
+            "all SERVING",
+            f"{Counter(statuses)[1]} of {len(statuses)}",
             set(statuses) == {1},
         ),
     ]
@@ -129,9 +129,9 @@ def reloads(soak: Soak) -> Sequence[Row]:
         grown = server.rss_mib - before
     return [
         Row(
-            f"{count} reloads under 32 callers",
-            "no failures, no answers that mix versions",
-            f"{len(report['failures'])} failures, {len(report['mixed'])} mixed, "
+            f"{count} reloads of a model under 32 callers",
+            "no call fails, no answer mixes two versions",
+            f"{len(report['failures'])} failed, {len(report['mixed'])} mixed; "
             f"{len(report['versions'])} versions answered",
             not (report["failures"] or report["mixed"]),
         ),
@@ -180,12 +180,11 @@ def memory(soak: Soak) -> Sequence[Row]:
         half = server.rss_mib
         asyncio.run(send_all(server.address, calls, count - count // 2))
         grown = server.rss_mib - half
-    seen = f"{grown:+.1f} MiB ({half:.0f} at half)"
     return [
         Row(
-            f"second half of {count:,} mixed requests",
+            f"memory during the second half of {count:,} mixed requests",
             "grows by less than 20 MiB",
-            seen,
+            f"{grown:+.1f} MiB, from {half:.0f} MiB",
             grown < 20,
         )
     ]
@@ -202,10 +201,11 @@ def damaged_pictures(soak: Soak) -> Sequence[Row]:
         kinds, longest_ms = outcome["kinds"], outcome["longest_ms"]
         rows.append(
             Row(
-                f"{count:,} mutants of {form} pictures",
-                "decoded or refused; below 500 ms of CPU; peak below 200 MiB, kept below 20",
-                f"{dict(kinds)}, longest {longest_ms} ms, peak {outcome['peak_mib']} MiB, "
-                f"kept {outcome['grown_mib']}",
+                f"{count:,} mutants of {'WebP' if form == 'WEBP' else form} pictures",
+                "each decoded or rejected, within 500 ms of CPU time; memory peaks below 200 MiB "
+                "and grows by less than 20 MiB",
+                f"{counted(kinds)}; longest {longest_ms} ms; peak {outcome['peak_mib']} MiB, "
+                f"growth {outcome['grown_mib']} MiB",
                 set(kinds) <= {"decoded", "refused"}
                 and longest_ms < 500
                 and outcome["peak_mib"] < 200

@@ -1,6 +1,6 @@
 """The input of a trial, and the rows that it returns."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +51,17 @@ class Soak:
 
 
 Trial = Callable[[Soak], Sequence[Row]]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words, largest first: `32,407 refused, 17,593 decoded`."""
+    largest = sorted(counts.items(), key=lambda each: -each[1])
+    return ", ".join(f"{count:,} {name}" for name, count in largest) or "none"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share as `91 %`."""
+    return f"{100 * share:.{digits}f} %"
 
 
 async def peak_per_s(server: ServerProcess, calls: Sequence[Call], seconds: float) -> float:

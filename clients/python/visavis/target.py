@@ -54,5 +54,10 @@ def parse_target(text: str, option: str = "--server", syntax: str = SYNTAX) -> T
 def _token(path: str) -> str:
     try:
         return Path(path).read_text("utf-8").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"can't read the token file {path}: {error}") from None
+    except OSError as error:
+        raise InvalidSettings(
+            f"can't read the token file {path}: {error.strerror}; give the file that holds the "
+            "client's token"
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidSettings(f"the token file {path} is not text") from None

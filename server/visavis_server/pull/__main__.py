@@ -66,7 +66,7 @@ _WatchS = Annotated[
         "--watch",
         min=1,
         metavar="SECONDS",
-        help="Pull again and again, this long after each round, until SIGTERM.",
+        help="Repeat the pull this long after each round, until SIGTERM.",
         show_default="pull once",
     ),
 ]
@@ -120,12 +120,12 @@ def _pull(
     max_failures: _MaxFailures = 0,
     log_format: _LogFormat = "console",
 ) -> None:
-    """Fetch models from where they are kept, and keep them up to date.
+    """Fetch models from a bucket, a hub, a registry, a web server or a folder.
 
-    Fetches what is new or has changed. A version becomes visible as a whole, once the digest in its
-    card matches its file; one that can't be used is refused with the reason, and what was there
-    stays. Cut-off downloads go on where they ended. Credentials are found as the libraries of each
-    kind of source do, in the environment and in their files.
+    Fetches only what is new or has changed. A version becomes visible as a whole, once the digest
+    in its card matches its file; an unusable one is refused with the reason, and the existing one
+    stays. Interrupted downloads resume. The library of each kind of source finds its credentials,
+    in the environment or in its own files.
     """
     wishes = Wishes(
         models=frozenset(model or ()),

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from visavis_server.command import complain, flowing, new_app, run
-from visavis_server.errors import ModelNotFound, StartupError, listed
+from visavis_server.errors import InvalidSettings, ModelNotFound, StartupError, listed
 from visavis_server.models.model_files import scan
 from visavis_server.models.planning import planner_of
 from visavis_server.plain_text import escaped
@@ -103,7 +103,7 @@ def _tune(
             )
     except (StartupError, ModelNotFound) as error:
         complain(str(error))
-        raise typer.Exit(1) from None
+        raise typer.Exit(2 if isinstance(error, InvalidSettings) else 1) from None
 
 
 def write(path: Path, tuned: dict[str, TunedPlan]) -> None:

@@ -120,7 +120,7 @@ def _token(
             with file.open("a", encoding="utf-8") as out:
                 out.write(f"{new.line}\n")
         except OSError as error:
-            complain(f"{file} can't be written: {error.strerror}")
+            complain(f"{file} can't be written: {error.strerror}; choose another --file")
             raise typer.Exit(1) from None
         print(f"added to {escaped(str(file))}: {new.line}", file=sys.stderr)
     print("the client's token, stored nowhere else:", file=sys.stderr)

@@ -92,9 +92,9 @@ def test_how_many_differences_would_be_by_chance_is_said() -> None:
     task = of_classifiers(400)
     all_ = chance(task)
     assert (all_.tested, all_.by_chance) == (5, pytest.approx(0.25))  # three classes, two folders
-    assert chance_sentence(task).startswith(f"Of 5 differences by slice, {all_.told} ")
+    assert chance_sentence(task).startswith(f"5 differences by slice were tested: {all_.told} ")
     assert chance_sentence(task).endswith(
-        "up to 0.2 would be by chance alone if the models were equal."
+        "up to 0.2 would by chance alone if the models were equal."
     )
     assert chance_sentence(replace(task, slices=())) == ""
 

@@ -25,7 +25,7 @@ _EPILOG = (
     + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
     + ". verify exits with 0 for the same, 1 for a difference, 2 if it could not compare; serve, "
     "export, pull, tune and token with 0 on success, 1 on failure, 2 for invalid "
-    f"arguments, and {unexpected.FAULT} as above."
+    f"arguments or settings, and {unexpected.FAULT} as above."
 )
 
 _BEGINNING = """\

@@ -27,6 +27,7 @@ from visavis.commands.application import application_installed
 from visavis.commands.bench_tables import bench_table
 from visavis.commands.console import plain, stderr, stdout
 from visavis.commands.failures import exit_codes
+from visavis.commands.output_files import require_writable
 from visavis.dataset import chosen_pictures
 from visavis.errors import InvalidSettings, ServerFailed
 from visavis.statuses import from_rpc_error
@@ -72,7 +73,7 @@ def bench(
     graphs = own.parse_graphs(limit_graph)
     with exit_codes():
         pictures = chosen_pictures(pictures)
-        _require_writable(json, plot)
+        require_writable(json, plot)
         _require_application(server, limit=limit)
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(_target(server, models, pid))
@@ -168,20 +169,6 @@ def _ceiling(target: _Target, calls: Sequence[Sequence[Call]], timeout_s: float)
         return asyncio.run(measured_ceiling(target.address, model, target.watched, timeout_s))
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, target.address, timeout_s) from None
-
-
-def _require_writable(*files: Path | None) -> None:
-    """Raise InvalidSettings, before the benchmark, unless all files can be written."""
-    for file in filter(None, files):
-        is_new = not file.exists()
-        try:
-            file.open("ab").close()
-            if is_new:
-                file.unlink()
-        except OSError as error:
-            raise InvalidSettings(
-                f"can't write {file}: {error.strerror}; choose a file in a writable folder"
-            ) from error
 
 
 def _report(

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from visavis.cards import Model
-from visavis.commands.answer_tables import plain_table, provider
-from visavis.commands.console import plain, random_mark
+from visavis.commands.answer_tables import plain_table
+from visavis.commands.console import plain
+from visavis.commands.side_by_side import card_header
 from visavis.fact_rows import COMPARED, fact_rows
 
 # A column's padding and the space to the next one.
@@ -45,7 +46,7 @@ def _fits(cards: Sequence[Model], room: int) -> bool:
 
 
 def _widest_word(card: Model) -> int:
-    words = [_name(card).plain, *map(plain, fact_rows(card).values())]
+    words = [card_header(card).plain, *map(plain, fact_rows(card).values())]
     return max(cell_len(word) for text in words for word in text.split())
 
 
@@ -55,7 +56,7 @@ def _side_by_side(cards: Sequence[Model]) -> Table:
     columns = [fact_rows(card) for card in cards]
     for card in cards:
         # Without a minimum Rich makes columns narrower than their words.
-        table.add_column(_name(card), overflow="fold", min_width=_widest_word(card))
+        table.add_column(card_header(card), overflow="fold", min_width=_widest_word(card))
     for index, row in enumerate(columns[0]):
         cells = [plain(column[row]) for column in columns]
         table.add_row(row, *cells, end_section=index == COMPARED - 1)
@@ -66,20 +67,7 @@ def _block(card: Model) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("", _name(card))
+    grid.add_row("", card_header(card))
     for row, text in fact_rows(card).items():
         grid.add_row(row, plain(text))
     return grid
-
-
-def _name(card: Model) -> Text:
-    name = Text.assemble(
-        (plain(card.name), "bold"),
-        (
-            f"\nv{card.version} · {plain(card.precision)} · {provider(card.execution_provider)}",
-            "not bold dim",
-        ),
-    )
-    if card.random_weights:
-        name.append("\n").append_text(random_mark())
-    return name

@@ -29,6 +29,10 @@ def served(server: str, repository: Path | None) -> Iterator[str]:
     if folder is None:
         yield server
         return
+    if not folder.is_dir():
+        raise InvalidSettings(
+            f"--repository {folder} is not a folder; give one that holds NAME/VERSION/model.onnx"
+        )
     if not application_installed():
         raise InvalidSettings(
             "--repository needs the application; install it: pip install visavis-server"

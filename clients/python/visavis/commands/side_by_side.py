@@ -7,6 +7,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
+from visavis.cards import Model
 from visavis.commands.answer_tables import milliseconds, plain_table, variant
 from visavis.commands.console import plain, random_mark
 from visavis.results import ServedBy, Timings
@@ -67,6 +68,18 @@ def time_cells(timings: Timings | None) -> list[Text]:
         return [NOTHING, NOTHING]
     times = (timings.inference_ms, timings.total_ms)
     return [Text(milliseconds(time)) if time > 0 else NOTHING for time in times]
+
+
+def card_header(card: Model, *, baseline: bool = False) -> Text:
+    """Return the header of a model's column from its card."""
+    served_by = ServedBy(
+        model=card.name,
+        version=card.version,
+        precision=card.precision,
+        execution_provider=card.execution_provider,
+        random_weights=card.random_weights,
+    )
+    return model_header(served_by, baseline=baseline)
 
 
 def model_header(served_by: ServedBy, *, baseline: bool = False, brief: bool = False) -> Text:

@@ -16,6 +16,7 @@ from visavis.client import Client
 from visavis.commands.compare_options import FolderOptions
 from visavis.commands.console import complain, stderr
 from visavis.commands.failures import sentence
+from visavis.commands.output_files import require_writable
 from visavis.commands.progress import Progress
 from visavis.commands.serving import served
 from visavis.dataset.given import given_pictures
@@ -47,6 +48,8 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             raise InvalidSettings("--max-drop needs --baseline FILE.json, an earlier comparison")
         if options.cost and options.repository is None:
             raise InvalidSettings("--cost needs --repository: it serves each model on its own")
+        before = gate.read_previous(previous) if previous else {}
+        _require_files(options)
         folder, pictures = given_pictures(given)
         with (
             served(options.server, options.repository) as server,
@@ -54,8 +57,8 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
         ):
             compared = _compared(client, server, folder, pictures, options)
         checks = list(gate.fail_under(compared.study, least)) if least else []
-        if most and previous is not None:
-            checks += gate.max_drop(compared.study, most, previous)
+        if most:
+            checks += gate.max_drop(compared.study, most, before)
         study_tables.show(compared.study, checks, options.within_ms)
         study_files.write(compared, checks, options)
         outcome = gate.outcome(checks)
@@ -63,6 +66,22 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             options.strict and outcome is gate.Outcome.CANNOT_TELL
         ):
             raise typer.Exit(1)
+
+
+def _require_files(options: FolderOptions) -> None:
+    """Raise an error, before any work is done, for files that can't be read or written."""
+    for labels in options.labels:
+        if not labels.exists():
+            raise InvalidData(f"--labels {labels} does not exist; give a file or folder of labels")
+    require_writable(
+        options.report,
+        options.json,
+        options.csv,
+        options.csv_slices,
+        options.csv_confusion,
+        options.markdown,
+        options.junit,
+    )
 
 
 def _compared(

@@ -3,21 +3,25 @@
 from collections.abc import Sequence
 from typing import Final
 
-from rich import table as rich_table
 from rich.console import Console
+from rich.text import Text
 
-from visavis.commands.answer_tables import plain_table
 from visavis.commands.console import complain, plain, stderr, stdout
+from visavis.commands.side_by_side import NOTHING, Column, SideBySide, card_header
 from visavis.evaluation import choice
 from visavis.evaluation.figures import Study, TaskStudy
 from visavis.evaluation.gate import Check
 from visavis.evaluation.statistics import Verdict
-from visavis.evaluation.tables import Table, models_table, pairs_table
+from visavis.evaluation.tables import models_table, pairs_table
 from visavis.evaluation.words import chance_sentence, points, unknown_sentences, verdicts
 
 _MANY_FAILURES: Final = 5
 _MOST_SLICES: Final = 5
-_WIDEST_WORD: Final = 24
+_VERDICTS: Final = {
+    Verdict.BETTER.value: "green",
+    Verdict.WORSE.value: "red",
+    Verdict.CANNOT_TELL.value: "yellow",
+}
 
 
 def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None:
@@ -26,14 +30,8 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
     for line in verdicts(study):
         console.print(plain(line), style="bold", soft_wrap=True)
     for task in study.tasks:
-        console.print(
-            f"\n{task.task.value.capitalize()}, {study.pictures} pictures"
-            f" ({task.labelled} with truth)"
-        )
-        for table in (models_table(task), pairs_table(task)):
-            if table.rows:
-                console.print()
-                console.print(_rich(table))
+        console.print(_title(task, study.pictures))
+        console.print(_side_by_side(task))
         console.print()
         for sentence in unknown_sentences(task):
             console.print(plain(sentence), soft_wrap=True)
@@ -50,16 +48,54 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
             console.print(plain(choice.sentence(task, within_ms)), style="bold", soft_wrap=True)
 
 
-def _rich(table: Table) -> rich_table.Table:
-    shown = plain_table()
-    for name, *cells in zip(table.header, *table.texts, strict=True):
-        # A cell is broken between words: "0.950 (0.92-0.97)" in two lines, at most.
-        words = [word for text in (name, *cells) for word in plain(text).split()]
-        longest = max(map(len, words), default=0)
-        shown.add_column(name, overflow="fold", min_width=min(longest, _WIDEST_WORD))
-    for row in table.texts:
-        shown.add_row(*map(plain, row))
-    return shown
+def _title(task: TaskStudy, pictures: int) -> Text:
+    title = Text.assemble(
+        "\n",
+        (task.task.capitalize(), "bold underline"),
+        f", {pictures} pictures ({task.labelled} with truth)",
+    )
+    if task.pairs:
+        title.append(f", compared with {plain(task.pairs[0].baseline)}")
+    return title
+
+
+def _side_by_side(task: TaskStudy) -> SideBySide:
+    """Return a row per figure and a column per model, the baseline's first."""
+    baseline = task.pairs[0].baseline if task.pairs else ""
+    own, differences = models_table(task), pairs_table(task)
+    texts: dict[str, dict[str, str]] = {}
+    for one, row in zip(task.models, own.texts, strict=True):
+        texts[one.card.name] = dict(zip(own.header, row, strict=True))
+        texts[one.card.name]["failed"] = str(one.failures)
+    for pair, row in zip(task.pairs, differences.texts, strict=True):
+        texts[pair.model] |= zip(differences.header, row, strict=True)
+    # The header of a column names the model, how it runs and the baseline.
+    figures = [name for name in own.header if name not in ("model", "runs as")]
+    measures = [name for name in differences.header if name not in ("model", "against")]
+    failed = ["failed"] if any(one.failures for one in task.models) else []
+    rows = [*failed, *figures, *(measures if task.pairs else ())]
+    models = sorted(task.models, key=lambda one: one.card.name != baseline)
+    columns = [
+        Column(
+            card_header(one.card, baseline=one.card.name == baseline),
+            [_cell(texts[one.card.name].get(name, "")) for name in rows],
+        )
+        for one in models
+    ]
+    return SideBySide(
+        corner="",
+        rows=[Text(name) for name in rows],
+        columns=columns,
+        lines_after=[len(failed) + len(figures) - 1] if task.pairs else [],
+    )
+
+
+def _cell(text: str) -> Text:
+    """Return a figure with its interval dimmed; a dash for none."""
+    if not text:
+        return NOTHING
+    figure, bracket, interval = plain(text).partition(" (")
+    return Text.assemble((figure, _VERDICTS.get(figure, "")), (bracket + interval, "dim"))
 
 
 def _show_slices(console: Console, task: TaskStudy) -> None:

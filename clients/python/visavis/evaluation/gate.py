@@ -19,6 +19,10 @@ METRICS: Final = {"top1": "top1", "top5": "top5", "map": "map50_95", "map50": "m
 """The metrics that limits may name beside `agreement`, with their names in results."""
 
 
+Previous = Mapping[tuple[str, str], Estimate]
+"""The figures of an earlier comparison, by model and metric."""
+
+
 class Outcome(StrEnum):
     """The result of a check."""
 
@@ -71,12 +75,11 @@ def fail_under(study: Study, least: Mapping[str, float]) -> Iterator[Check]:
             yield _check(model, name, estimate, limit)
 
 
-def max_drop(study: Study, most: Mapping[str, float], previous: Path) -> Iterator[Check]:
+def max_drop(study: Study, most: Mapping[str, float], before: Previous) -> Iterator[Check]:
     """Yield a check of how much each model has lost since an earlier run.
 
-    previous: the JSON of that run. Models are found by name. Raises InvalidData, InvalidSettings.
+    before: that run's figures. Models are found by name. Raises InvalidSettings.
     """
-    before = _read_previous(previous)
     for name, limit in most.items():
         found = 0
         for model, estimate in _measured(study, name):
@@ -86,7 +89,9 @@ def max_drop(study: Study, most: Mapping[str, float], previous: Path) -> Iterato
                 lost = independent_difference(earlier, estimate)
                 yield _check_drop(model, name, lost, limit)
         if not found:
-            raise InvalidSettings(f"--max-drop {name}: {previous} has it for none of these models")
+            raise InvalidSettings(
+                f"--max-drop {name}: the earlier comparison has it for none of these models"
+            )
 
 
 def outcome(checks: Sequence[Check]) -> Outcome:
@@ -135,7 +140,8 @@ def _shown(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _read_previous(path: Path) -> dict[tuple[str, str], Estimate]:
+def read_previous(path: Path) -> Previous:
+    """Return the figures in the JSON of an earlier comparison. Raises InvalidData."""
     data = parse_json(read_bytes(path, _MOST_BYTES), f"--baseline {path}")
     try:
         return dict(_estimates(data))

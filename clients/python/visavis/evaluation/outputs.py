@@ -148,7 +148,7 @@ def _told_classes(task: TaskStudy) -> Iterator[str]:
     if not told:
         return
     told.sort(key=lambda each: -abs(each[2].value))
-    yield from ("", "Classes whose difference is told from zero:", "")
+    yield from ("", "Classes for which the interval of the difference excludes zero:", "")
     for one, model, difference in told[:_MOST_CLASSES]:
         name = _markdown_text(one.name)
         yield f"- {name}, {model}: {points(difference)} on {len(one.paths)} pictures"

@@ -41,10 +41,11 @@ def chance_sentence(task: TaskStudy) -> str:
     all_ = chance(task)
     if not all_.tested:
         return ""
-    of = f"Of {all_.tested} differences" if all_.tested > 1 else "Of 1 difference"
+    were = "differences by slice were" if all_.tested > 1 else "difference by slice was"
+    exclude = "interval excludes" if all_.told == 1 else "intervals exclude"
     return (
-        f"{of} by slice, {all_.told} {'are' if all_.told != 1 else 'is'} told from zero; "
-        f"up to {all_.by_chance:.1f} would be by chance alone if the models were equal."
+        f"{all_.tested} {were} tested: {all_.told} {exclude} zero, and up to "
+        f"{all_.by_chance:.1f} would by chance alone if the models were equal."
     )
 
 
