@@ -5,7 +5,6 @@ qemu-user-static. The wheels must be in dist/: make wheels.
 """
 
 import json
-import platform
 import shutil
 import sys
 import tempfile
@@ -22,13 +21,17 @@ from tests.server import graphs
 from tests.server.pictures import RED, plain
 
 from .engine import Engine, output
-from .sources import debian, pip_configuration
+from .sources import debian, machine_of_this, pip_configuration
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/visavis"
 TOOLS = ("debootstrap", "buildah", "podman", "runc")
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 MOST_BYTES = 250_000_000
+# Prints the user, and whether the root and /tmp are read-only.
+_CONFINED = """
+import os
+print(os.getuid(), *(os.statvfs(path).f_flag & os.ST_RDONLY for path in ("/", "/tmp")))
+"""
 
 
 def main(
@@ -41,7 +44,7 @@ def main(
     """Build the image, run it and ask it."""
     if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
         sys.exit(f"missing: apt-get install {' '.join(missing)}")
-    machine = machine or MACHINES[platform.machine()]
+    machine = machine or machine_of_this()
     with tempfile.TemporaryDirectory() as temporary:
         work = folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,10 @@ def ask(engine: Engine, image: str, models: Path, picture: Path) -> None:
             assert time.monotonic() - begin < 600, log
             time.sleep(0.1)
         print(f"ready        {time.monotonic() - begin:.1f} s after podman run")
+        python = ("exec", container, "/opt/visavis/bin/python", "-c")
+        confined = engine.podman(*python, _CONFINED).split()
+        print(f"confined     user {confined[0]}")
+        assert confined == ["65532", "1", "1"], "it may write, or is another user"
         inside = ("exec", container, "visavis")
         server = ("--server", ports["GRPC"])
         compared = engine.podman(*inside, "compare", "/picture", *server)
@@ -116,7 +123,12 @@ def ask(engine: Engine, image: str, models: Path, picture: Path) -> None:
         stats = json.loads(engine.podman("stats", "--no-stream", "--format=json", container))
         print(f"memory       {stats[0]['mem_usage']}")
         sbom = engine.podman("exec", container, "cat", "/opt/visavis/sbom.cdx.json")
-        names = {component["name"] for component in json.loads(sbom)["components"]}
+        components = json.loads(sbom)["components"]
+        names = {component["name"] for component in components}
+        assert all(each.get("version") for each in components)
+        unlicensed = {each["name"] for each in components if not each.get("licenses")}
+        # cyclonedx-py does not take "3-Clause BSD License", as protobuf's metadata have it.
+        assert unlicensed <= {"protobuf"}, unlicensed
         assert {"visavis-server", "onnxruntime", "opencv-python-headless"} <= names
         assert not names & {"torch", "ultralytics", "opencv-python", "pip"}
         print(f"contents     {len(names)} packages of Python, in /opt/visavis/sbom.cdx.json")

@@ -20,18 +20,20 @@ class Engine:
 
     def podman(self, *arguments: str | Path) -> str:
         """Run podman, and return what it prints."""
-        return output(*self._podman(), *arguments)
+        return output(*self.podman_command(), *arguments)
 
     def started(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         """Run a container until it ends, and return its output, which may be an error's."""
-        command = [*self._podman(), "run", "--rm", *self.confined(), *arguments]
+        command = [*self.podman_command(), "run", "--rm", *self.confined(), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     @staticmethod
     def confined() -> tuple[str, ...]:
         """Return the options of a container that can do as little as Kubernetes allows."""
         return (
-            *("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"),
+            # podman would make /tmp writable.
+            *("--read-only", "--read-only-tmpfs=false"),
+            *("--cap-drop=all", "--security-opt=no-new-privileges"),
             *("--network=host", "--ulimit=host"),
         )
 
@@ -57,7 +59,8 @@ class Engine:
         yield from ("--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run"))
         yield from ("--storage-driver", "overlay")
 
-    def _podman(self) -> list[str]:
+    def podman_command(self) -> list[str]:
+        """Return what a command of podman begins with."""
         # Limits of its own would need a right that sandboxes lack.
         configuration = self.folder / "containers.conf"
         configuration.write_text("[containers]\ndefault_ulimits = []\n", "utf-8")

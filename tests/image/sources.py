@@ -10,19 +10,29 @@ from pathlib import Path
 from .engine import output
 
 _RELEASE = "bookworm"  # its Python is 3.11, the one that the tests run with
+_SCRIPTS = Path("/usr/share/debootstrap/scripts")
 
 
-def debian(folder: Path, name: str, machine: str, *packages: str) -> Path:
+def machine_of_this() -> str:
+    """Return what Debian calls this machine: amd64, arm64."""
+    return output("dpkg", "--print-architecture").strip()
+
+
+def debian(folder: Path, name: str, machine: str, *packages: str, release: str = _RELEASE) -> Path:
     """Install a small Debian into a folder; machine: as Debian calls it."""
     tree = folder / name
     cache = folder / "packages"
     cache.mkdir(exist_ok=True)
-    is_foreign = machine != output("dpkg", "--print-architecture").strip()
+    is_foreign = machine != machine_of_this()
     options = ["--variant=minbase", f"--arch={machine}", f"--cache-dir={cache}"]
     options += [f"--include={','.join(packages)}", *(["--foreign"] if is_foreign else [])]
     # In a namespace of its own: what is mounted in the folder goes with it.
     private = ("unshare", "--mount")
-    output(*private, "debootstrap", *options, _RELEASE, tree, _site())
+    script = _SCRIPTS / release
+    output(
+        *(*private, "debootstrap", *options, release, tree, _site()),
+        script if script.exists() else _SCRIPTS / "sid",  # of a release that is newer than this one
+    )
     if is_foreign:
         output(*private, "chroot", tree, "/debootstrap/debootstrap", "--second-stage")
     for unneeded in ("var/lib/apt/lists", "var/cache/apt", "usr/share/doc", "usr/share/locale"):
