@@ -1,6 +1,7 @@
 """The files that a comparison of a folder writes."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,23 @@ class Compared:
     truths: Mapping[Task, Truths]
 
 
+def require_writable(options: FolderOptions) -> None:
+    """Raise InvalidSettings for a file that cannot be written, before any work is done for it."""
+    files = (options.json, options.csv, options.csv_slices, options.csv_confusion)
+    for path in (*files, options.markdown, options.junit, options.report):
+        if path is None:
+            continue
+        if path.is_dir():
+            why = "it is a folder"
+        elif not path.parent.is_dir():
+            why = f"the folder {path.parent} does not exist"
+        elif not os.access(path if path.exists() else path.parent, os.W_OK):
+            why = "permission denied"
+        else:
+            continue
+        raise InvalidSettings(f"{path} cannot be written: {why}")
+
+
 def write(compared: Compared, checks: Sequence[Check], options: FolderOptions) -> None:
     """Write the files that were asked for. Raises InvalidSettings where one cannot be written."""
     study = compared.study
@@ -34,7 +52,7 @@ def write(compared: Compared, checks: Sequence[Check], options: FolderOptions) -
         options.csv_slices: lambda: outputs.slices_to_csv(study),
         options.csv_confusion: lambda: outputs.confusion_to_csv(study),
         options.markdown: lambda: outputs.to_markdown(study, checks),
-        options.junit: lambda: junit(checks),
+        options.junit: lambda: junit(checks, strict=options.strict),
         options.report: lambda: report.html(
             study, compared.answers, compared.pictures, compared.truths, checks
         ),
@@ -53,10 +71,14 @@ def write(compared: Compared, checks: Sequence[Check], options: FolderOptions) -
             ) from None
 
 
-def junit(checks: Sequence[Check]) -> str:
-    """Return the checks as JUnit's XML, as pipelines read it."""
+def junit(checks: Sequence[Check], *, strict: bool) -> str:
+    """Return the checks as JUnit's XML, as pipelines read it.
+
+    strict: what can't be told is a failure, as it is for the exit code.
+    """
+    untold = [check for check in checks if check.outcome is Outcome.CANNOT_TELL]
     failed = [check for check in checks if check.outcome is Outcome.FAILED]
-    skipped = [check for check in checks if check.outcome is Outcome.CANNOT_TELL]
+    failed, skipped = (failed + untold, []) if strict else (failed, untold)
     suite = ElementTree.Element(
         "testsuite",
         name="visavis compare",
@@ -69,7 +91,7 @@ def junit(checks: Sequence[Check]) -> str:
             suite, "testcase", classname=check.model, name=f"{check.model}: {check.metric}"
         )
         if check in failed:
-            ElementTree.SubElement(case, "failure", message=check.why)
+            ElementTree.SubElement(case, "failure", message=f"{check.outcome.value}: {check.why}")
         elif check in skipped:
             ElementTree.SubElement(case, "skipped", message=f"can't tell: {check.why}")
     return ElementTree.tostring(suite, encoding="unicode") + "\n"
