@@ -291,7 +291,9 @@ def _by_pycocotools(
     return float(evaluated.stats[0]), float(evaluated.stats[1])
 
 
-def test_models_of_other_label_sets_are_compared_by_name(pictures: Path, tmp_path: Path) -> None:
+def test_models_of_other_label_sets_are_compared_by_name(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The second model calls its classes otherwise, in another order, and knows no blue."""
     folder, file = tmp_path / "models", tmp_path / "out.json"
     contents, _ = graphs.export(graphs.classifier(), graphs.classifier_document())
@@ -300,7 +302,13 @@ def test_models_of_other_label_sets_are_compared_by_name(pictures: Path, tmp_pat
     document = graphs.classifier_document(label_set=other)
     contents, _ = graphs.export(graphs.classifier(), document)
     graphs.put(folder, "others", 1, contents)
-    assert compare(pictures, "--repository", folder, "--json", file) == 0
+    # The ids of labels.csv are those of one of them; nothing says of which.
+    assert compare(pictures, "--repository", folder) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the labels have class ids, and the class ids of colors (three-colors)" in said
+    named = ("--repository", folder, "--models", "colors,others", "--json", file)
+    assert compare(pictures, *named) == 0
+    assert "are read as those of colors" in " ".join(capsys.readouterr().err.split())
     data = json.loads(file.read_text())
     figures = {one["model"]: one for one in data["models"]}
     assert figures["colors"]["top1"]["value"] == pytest.approx(28 / 30)
@@ -336,6 +344,36 @@ def test_few_pictures_cannot_tell_and_only_strict_fails(
     assert compare(*limit) == 0
     assert "can't tell: colors: top1 is 1.000" in capsys.readouterr().out
     assert compare(*limit, "--strict") == 1
+
+
+def test_a_limit_is_not_kept_by_a_model_that_does_not_answer(
+    server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers, suite = tmp_path / "answers.jsonl", tmp_path / "limits.xml"
+    asked = (
+        pictures, "--server", server, "--models", "colors,inverted", "--answers", answers,
+        "--fail-under", "agreement=0", "--junit", suite,
+    )  # fmt: skip
+    assert compare(*asked) == 0
+    heading, *lines = map(json.loads, answers.read_text().splitlines())
+
+    def fail(count: int) -> None:
+        for line in lines[:count]:
+            line["runs"]["inverted"] = {"failure": "UNAVAILABLE: the peer is gone"}
+        answers.write_text("".join(json.dumps(one) + "\n" for one in (heading, *lines)))
+
+    fail(1)
+    assert compare(*asked) == 0
+    said = capsys.readouterr()
+    assert "can't tell: inverted: agreement is" in said.out
+    assert "the peer is gone" in said.err
+    assert ElementTree.parse(suite).getroot().get("skipped") == "1"
+    assert compare(*asked, "--strict") == 1
+    assert ElementTree.parse(suite).getroot().get("failures") == "1"
+    fail(30)
+    assert compare(*asked) == 2
+    said = capsys.readouterr()
+    assert "inverted answered no picture, so that no limit holds it" in " ".join(said.err.split())
 
 
 def test_a_drop_since_an_earlier_comparison_fails(

@@ -13,18 +13,15 @@ const SAME = {
   sofa: "couch",
   tvmonitor: "tv",
   television: "tv",
-  pottedplant: "potted plant",
-  diningtable: "dining table",
-  cellphone: "cell phone",
-  hairdryer: "hair drier",
+  hairdryer: "hairdrier",
   doughnut: "donut",
 };
 
 /** Return a label as it is compared: case, accents, separators and spelling aside. */
 export function comparable(label) {
   const bare = label.normalize("NFKD").replaceAll(/\p{Mn}/gu, "").toLowerCase();
-  const plain = bare.replaceAll(/[\s_\-/]+/g, " ").trim();
-  return SAME[plain] ?? SAME[plain.replaceAll(" ", "")] ?? plain;
+  const joined = bare.replaceAll(/[\s_\-/]+/g, "");
+  return SAME[joined] ?? joined;
 }
 
 /**

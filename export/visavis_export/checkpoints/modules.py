@@ -172,10 +172,12 @@ def conv2d(module: Inert) -> nn.Conv2d:
 
 def batch_norm(module: Inert) -> nn.BatchNorm2d:
     """Return a batch norm with the pickled eps and momentum."""
-    if kind(module) != "BatchNorm2d":
+    # Of several GPUs; in evaluation it is the same.
+    if kind(module) not in ("BatchNorm2d", "SyncBatchNorm"):
         raise unknown(module)
     own = attributes(
         module,
+        process_group=(None,),
         num_features=is_natural,
         eps=_fraction,
         momentum=lambda value: value is None or _fraction(value),

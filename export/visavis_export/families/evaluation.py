@@ -305,6 +305,7 @@ def strides_of(module: Inert) -> list[float]:
 _FORWARDS: dict[str, Forward] = {
     "Conv2d": _conv2d,
     "BatchNorm2d": _batch_norm,
+    "SyncBatchNorm": _batch_norm,
     "SiLU": lambda module, x: F.silu(x),
     "ReLU": lambda module, x: F.relu(x),
     "LeakyReLU": lambda module, x: F.leaky_relu(x, module.state["negative_slope"]),

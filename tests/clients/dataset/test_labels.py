@@ -115,6 +115,18 @@ def test_files_of_file_managers_among_labels_are_skipped(folder: Path) -> None:
     assert found[0].truth == (Truth(1, 0.5, 0.5, 0.1, 0.1),)
 
 
+@pytest.mark.parametrize("written", ["caf\u00e9", "cafe\u0301"])
+def test_labels_beside_images_are_found_whatever_the_accents(written: str, tmp_path: Path) -> None:
+    for name in ("caf\u00e9", "cafe\u0301", "b"):
+        images, labels = (tmp_path / f"{len(name)}" / part for part in ("images", "labels"))
+        images.mkdir(parents=True)
+        labels.mkdir()
+        (images / f"{name}.jpg").write_bytes(b"")
+        (labels / f"{written if name != 'b' else name}.txt").write_text("4 .5 .5 .1 .1")
+        (found,) = read_boxes(images, find_pictures(images))
+        assert found.truth == (Truth(4, 0.5, 0.5, 0.1, 0.1),)
+
+
 def test_a_linked_folder_of_labels_is_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.txt").write_text("1 .5 .5 .1 .1")
@@ -153,6 +165,8 @@ def test_class_ids_with_a_decimal_point_a_mark_and_blank_lines_are_read(folder: 
         ("0\n", "line 1: has 1 columns"),
         ("0,.5,.5,.1,.1\n", "line 1: has commas between the columns"),
         ("0 0,5 0,5 320,0 0,1\n", "line 1: '320,0' is not a fraction"),
+        ("1_0 .5 .5 .1 .1\n", "line 1: the class is '1_0'; it must be a whole number"),
+        ("0 0.2_5 .5 .1 .1\n", "line 1: '0.2_5' is not a fraction"),
         ("cat .5 .5 .1 .1\n", "line 1: the class is 'cat'; it must be a whole number, 0 or above"),
         ("1.5 .5 .5 .1 .1\n", "line 1: the class is '1.5'"),
         ("\xff\xfe0".encode("latin-1"), "is not UTF-8"),

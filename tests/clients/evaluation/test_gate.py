@@ -15,9 +15,9 @@ from visavis.evaluation.gate import Outcome
 from visavis.evaluation.statistics import Estimate
 
 
-def study(**figures: Estimate) -> Study:
+def study(failures: int = 0, **figures: Estimate) -> Study:
     card: Any = SimpleNamespace(name="a")
-    model = ModelStudy(card, 100, 0, None, **figures)
+    model = ModelStudy(card, 100 - failures, failures, None, **figures)
     pairs = (Pair("b", "a", Estimate(0.95, 0.90, 0.98)),)
     return Study(100, {}, (TaskStudy(Task.CLASSIFICATION, (model,), pairs, 100, ()),))
 
@@ -48,6 +48,25 @@ def test_the_worst_check_decides() -> None:
     assert [check.outcome for check in checks] == [Outcome.PASSED, Outcome.FAILED]
     assert gate.outcome(checks) is Outcome.FAILED
     assert gate.outcome(checks[:1]) is gate.outcome([]) is Outcome.PASSED
+
+
+def test_a_limit_is_not_kept_where_pictures_are_missing() -> None:
+    """A model may fail on the pictures that it would get wrong."""
+    limits = {"top1": 0.75, "agreement": 0.8}
+    kept = Estimate(0.8, 0.76, 0.84)
+    checks = list(gate.fail_under(study(1, top1=kept), limits))
+    assert [check.outcome for check in checks] == [Outcome.CANNOT_TELL] * 2
+    assert checks[0].why.endswith("; pictures not answered: 1")
+    broken = Estimate(0.6, 0.5, 0.7)
+    (check,) = gate.fail_under(study(1, top1=broken), {"top1": 0.75})
+    assert check.outcome is Outcome.FAILED
+
+
+def test_a_model_that_answered_nothing_is_named() -> None:
+    silent = gate.unanswered(study(100))
+    assert silent is not None and silent.card.name == "a"
+    assert gate.unanswered(study(99)) is None
+    assert gate.unanswered(study()) is None
 
 
 def test_a_limit_on_what_was_not_measured_is_refused() -> None:

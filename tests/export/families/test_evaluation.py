@@ -124,6 +124,7 @@ ODD: dict[str, Callable[[], originals.DetectionModel]] = {
     "P7": lambda: detector(change=scales([3, 4, 5, 7, 8], DOWN)),
     "bifpn": lambda: detector(change=joined_thrice),
     "repeated layers": lambda: detector(change=repeated),
+    "trained on several GPUs": lambda: nn.SyncBatchNorm.convert_sync_batchnorm(detector()),
     "fused": lambda: fused(detector()),
     "fused v5.0": lambda: fused(detector(change=replaced(small_of_5_0("C3")))),
 }

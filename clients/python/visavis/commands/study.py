@@ -21,7 +21,7 @@ from visavis.commands.progress import Progress
 from visavis.commands.serving import served
 from visavis.dataset.given import given_pictures
 from visavis.dataset.names import posix
-from visavis.dataset.truth import read_truth
+from visavis.dataset.truth import give_class_ids, read_truth
 from visavis.errors import InvalidData, InvalidSettings, VisavisError
 from visavis.peers import client_of
 
@@ -61,6 +61,10 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             checks += gate.max_drop(compared.study, most, before)
         study_tables.show(compared.study, checks, options.within_ms)
         study_files.write(compared, checks, options)
+        if checks and (silent := gate.unanswered(compared.study)):
+            raise InvalidData(
+                f"{silent.card.name} answered no picture, so that no limit holds it: {silent.why}"
+            )
         outcome = gate.outcome(checks)
         if outcome is gate.Outcome.FAILED or (
             options.strict and outcome is gate.Outcome.CANNOT_TELL
@@ -94,7 +98,7 @@ def _compared(
     from visavis.evaluation.study import study
 
     models = compared_models(client, options.models, options.tasks)
-    truths = _truths(models, folder, pictures, options.labels)
+    truths = _truths(models, folder, pictures, options)
     paths = {posix(path.relative_to(folder)): path for path in pictures}
     source = Source(server, options.timeout, options.callers, peers=options.peers)
     with _answers_file(options) as file:
@@ -161,9 +165,10 @@ def _costs(
 
 
 def _truths(
-    models: Sequence[Model], folder: Path, pictures: Sequence[Path], labels: Sequence[Path]
+    models: Sequence[Model], folder: Path, pictures: Sequence[Path], options: FolderOptions
 ) -> "dict[Task, Truths]":
     """Return the truth of each task by path. Raises InvalidData if one of --labels gave none."""
+    labels = options.labels
     truths: dict[Task, Truths] = {}
     told: set[Path] = set()
     for task in Task:
@@ -183,6 +188,8 @@ def _truths(
                     f"--labels {given} has a truth for {min(twice)}, as another --labels has; keep "
                     "one of the two"
                 )
+            if found and give_class_ids(given):
+                _require_meaning(capable, are_named=bool(options.models))
             known.update(found)
             if given is not None and found:
                 told.add(given)
@@ -190,6 +197,32 @@ def _truths(
         if given not in told:
             raise InvalidData(f"--labels {given} tells nothing that the compared models can do")
     return truths
+
+
+def _require_meaning(models: Sequence[Model], *, are_named: bool) -> None:
+    """Say whose class ids labels are read as, where models have different ones.
+
+    are_named: the caller named the models, in an order. Raises InvalidData if nothing says whose.
+    """
+    from visavis.evaluation.shared_classes import have_same_ids
+
+    first = models[0]
+    other = next((one for one in models if not have_same_ids(one, first)), None)
+    if other is None:
+        return
+    sets = (
+        f"the class ids of {first.name} ({first.label_set.name}) and of {other.name} "
+        f"({other.label_set.name}) mean different classes"
+    )
+    if not are_named:
+        raise InvalidData(
+            f"the labels have class ids, and {sets}; list the models with --models, and first one "
+            "whose class ids the labels have"
+        )
+    stderr().print(
+        f"{sets[0].upper()}{sets[1:]}: the labels are read as those of {first.name}, the first of "
+        "--models."
+    )
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def write(compared: Compared, checks: Sequence[Check], options: FolderOptions) -
         options.csv_slices: lambda: outputs.slices_to_csv(study),
         options.csv_confusion: lambda: outputs.confusion_to_csv(study),
         options.markdown: lambda: outputs.to_markdown(study, checks),
-        options.junit: lambda: junit(checks),
+        options.junit: lambda: junit(checks, strict=options.strict),
         options.report: lambda: report.html(
             study, compared.answers, compared.pictures, compared.truths, checks
         ),
@@ -53,10 +53,14 @@ def write(compared: Compared, checks: Sequence[Check], options: FolderOptions) -
             ) from None
 
 
-def junit(checks: Sequence[Check]) -> str:
-    """Return the checks as JUnit's XML, as pipelines read it."""
+def junit(checks: Sequence[Check], *, strict: bool) -> str:
+    """Return the checks as JUnit's XML, as pipelines read it.
+
+    strict: what can't be told is a failure, as it is for the exit code.
+    """
+    untold = [check for check in checks if check.outcome is Outcome.CANNOT_TELL]
     failed = [check for check in checks if check.outcome is Outcome.FAILED]
-    skipped = [check for check in checks if check.outcome is Outcome.CANNOT_TELL]
+    failed, skipped = (failed + untold, []) if strict else (failed, untold)
     suite = ElementTree.Element(
         "testsuite",
         name="visavis compare",
@@ -69,7 +73,7 @@ def junit(checks: Sequence[Check]) -> str:
             suite, "testcase", classname=check.model, name=f"{check.model}: {check.metric}"
         )
         if check in failed:
-            ElementTree.SubElement(case, "failure", message=check.why)
+            ElementTree.SubElement(case, "failure", message=f"{check.outcome.value}: {check.why}")
         elif check in skipped:
             ElementTree.SubElement(case, "skipped", message=f"can't tell: {check.why}")
     return ElementTree.tostring(suite, encoding="unicode") + "\n"

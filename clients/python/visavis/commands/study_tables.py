@@ -41,6 +41,11 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
         complain(why, about=path)
     if len(study.failures) > _MANY_FAILURES:
         stderr().print(f"… and {len(study.failures) - _MANY_FAILURES} more pictures failed")
+    for task in study.tasks:
+        for model in task.models:
+            if model.failures:
+                many = f"{model.failures} of {model.failures + model.pictures} pictures"
+                complain(f"{many} are not answered; the first: {model.why}", about=model.card.name)
     for check in checks:
         console.print(plain(f"{check.outcome.value}: {check.model}: {check.why}"), soft_wrap=True)
     if within_ms is not None:

@@ -1,18 +1,24 @@
 """Reads boxes from YOLO's text files. An invalid row is reported by file and line."""
 
-import math
-from collections import defaultdict
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from visavis.dataset.file_reading import read_text
-from visavis.dataset.labels import MOST_PICTURE_BYTES, Labelled, Truth, parse_class_id
+from visavis.dataset.labels import (
+    MOST_PICTURE_BYTES,
+    TOLERANCE,
+    Labelled,
+    Truth,
+    owned,
+    parse_class_id,
+    parse_number,
+)
+from visavis.dataset.names import posix
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
 
-# Converters round, so a box may end slightly outside the picture. Pixels are far larger.
-_TOLERANCE: Final = 0.01
 # A class, and x and y of three corners.
 _POLYGON_COLUMNS: Final = 7
 
@@ -45,10 +51,16 @@ def _beside(pictures: Iterable[Path]) -> dict[Path, Path]:
     found = {}
     for picture in pictures:
         for path in (picture.absolute(), picture.resolve()):
-            if (text := _usual_place(path)).is_file():
+            if text := _spelled(_usual_place(path)):
                 found[picture] = text
                 break
     return found
+
+
+def _spelled(path: Path) -> Path | None:
+    """Return a file, whether its name's accents are composed or not, as macOS has them."""
+    names = (path.name, *(unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")))
+    return next((one for name in names if (one := path.with_name(name)).is_file()), None)
 
 
 def _usual_place(picture: Path) -> Path:
@@ -66,40 +78,17 @@ def _images_of(picture: Path) -> Path:
 
 
 def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
-    """Return the label file of each picture, by the same relative path or else by its name.
-
-    A file at the path of one picture is never used for another.
-    """
-    files = {path for path in find_files(labels) if path.suffix == ".txt"}
-    same_paths = {
-        picture: labels / picture.relative_to(folder).with_suffix(".txt") for picture in pictures
+    """Return the label file of each picture, by the same relative path or else by its name."""
+    files = {
+        posix(path.relative_to(labels).with_suffix("")): path
+        for path in find_files(labels)
+        if path.suffix == ".txt"
     }
-    texts: defaultdict[str, list[Path]] = defaultdict(list)
-    for path in sorted(files.difference(same_paths.values())):
-        texts[path.stem].append(path)
-    found = {}
-    for picture, same_path in same_paths.items():
-        same_name = texts[picture.stem]
-        if same_path in files:
-            found[picture] = same_path
-        elif len(same_name) > 1:
-            raise InvalidData(
-                f"{picture} may belong to {same_name[0]} or to {same_name[1]}; give the labels "
-                f"the same folders as the pictures, here {same_path}"
-            )
-        elif same_name:
-            found[picture] = same_name[0]
-    owners: dict[Path, Path] = {}
-    for picture, text in found.items():
-        other = owners.setdefault(text, picture)
-        if other.parent != picture.parent:
-            raise InvalidData(
-                f"{text} may belong to {other} or to {picture}; give the labels the same folders "
-                "as the pictures"
-            )
+    stems = {path: posix(path.relative_to(folder).with_suffix("")) for path in pictures}
+    found = owned(stems, files, lambda stem: str(labels / f"{stem}.txt"))
     if not found:
         raise InvalidData(f"{labels} has no PICTURE.txt for any picture in {folder}")
-    return found
+    return {picture: files[stem] for picture, stem in found.items()}
 
 
 def _objects(path: Path) -> tuple[Truth, ...]:
@@ -145,11 +134,8 @@ def _object(columns: Sequence[str], where: str) -> Truth:
 
 
 def _fraction(text: str, where: str) -> float:
-    try:
-        number = float(text.replace(",", "."))  # Accept a decimal comma.
-    except ValueError:
-        number = math.nan
-    if not -_TOLERANCE <= number <= 1 + _TOLERANCE:  # Rejects NaN too.
+    number = parse_number(text)
+    if not -TOLERANCE <= number <= 1 + TOLERANCE:  # Rejects NaN too.
         hint = "; divide pixels by the picture's width or height" if number > 1 else ""
         raise InvalidData(
             f"{where}: {text[:40]!r} is not a fraction of the picture, from 0 to 1{hint}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from visavis.dataset.file_reading import parse_json, read_text
-from visavis.dataset.labels import Labelled, Truth
+from visavis.dataset.labels import Labelled, Truth, box_in_pixels, owned
 from visavis.dataset.names import ClassNames, posix
 from visavis.errors import InvalidData
 
@@ -26,7 +26,7 @@ def read_coco(
     cannot find what it does not know. Raises InvalidData, by entry, for what is wrong.
     """
     data = _read(file)
-    images = {_id(one, file, "images", n): one for n, one in enumerate(_list(data, "images", file))}
+    images = _images(_list(data, "images", file), file)
     classes = _classes(_list(data, "categories", file), names, file)
     objects: defaultdict[int, list[Truth]] = defaultdict(list)
     for number, one in enumerate(_list(data, "annotations", file)):
@@ -37,19 +37,15 @@ def read_coco(
         if not isinstance(category_id, int) or category_id not in classes:
             raise InvalidData(f"{where}: category_id {_shown(category_id)} is not in `categories`")
         image, class_id = images[image_id], classes[category_id]
+        truth = _truth(one, image, class_id or 0, where)
         if class_id is not None:
-            crowd = bool(one.get("iscrowd", 0))
-            objects[image["id"]].append(_truth(one.get("bbox"), image, class_id, crowd, where))
-    by_path = {posix(str(one.get("file_name", ""))): key for key, one in images.items()}
-    by_name = {Path(name).name: key for name, key in by_path.items()}
-    found = []
-    for path in pictures:
-        key = by_path.get(posix(path.relative_to(folder)), by_name.get(posix(path.name)))
-        if key is not None:
-            found.append(Labelled(path, tuple(objects[key])))
+            objects[image_id].append(truth)
+    keys = {_file_name(one): key for key, one in images.items()}
+    paths = {path: posix(path.relative_to(folder)) for path in pictures}
+    found = owned(paths, keys, lambda name: f"{file}'s {name}")
     if not found:
         raise InvalidData(f"{file} lists no picture of {folder}; `file_name` must be its path")
-    return tuple(found)
+    return tuple(Labelled(path, tuple(objects[keys[name]])) for path, name in found.items())
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -72,35 +68,57 @@ def _id(entry: Mapping[str, Any], file: Path, key: str, number: int) -> int:
     return int(entry["id"])
 
 
+def _images(entries: list[dict[str, Any]], file: Path) -> dict[int, dict[str, Any]]:
+    """Return the images by id. Raises InvalidData for an id or a `file_name` that two have."""
+    images: dict[int, dict[str, Any]] = {}
+    names: dict[str, int] = {}
+    for number, one in enumerate(entries):
+        key, name = _id(one, file, "images", number), _file_name(one)
+        if key in images or name in names:
+            same = f"id {key}" if key in images else f"file_name {name!r}"
+            raise InvalidData(f"{file}, images[{number}]: another image has the same {same}")
+        images[key], names[name] = one, number
+    return images
+
+
+def _file_name(image: Mapping[str, Any]) -> str:
+    return posix(str(image.get("file_name", "")).replace("\\", "/"))
+
+
 def _classes(
     categories: list[dict[str, Any]], names: Sequence[str], file: Path
 ) -> dict[int, int | None]:
     known = ClassNames(names)
-    classes = {
-        _id(one, file, "categories", number): known.find(str(one.get("name", "")))
-        for number, one in enumerate(categories)
-    }
+    classes: dict[int, int | None] = {}
+    for number, one in enumerate(categories):
+        key = _id(one, file, "categories", number)
+        if key in classes:
+            raise InvalidData(f"{file}, categories[{number}]: another category has the id {key}")
+        classes[key] = known.find(str(one.get("name", "")))
     if categories and not any(class_id is not None for class_id in classes.values()):
         first = ", ".join(_shown(one.get("name")) for one in categories[:3])
         raise InvalidData(f"{file}: the model knows none of its categories, such as {first}")
     return classes
 
 
-def _truth(box: Any, image: Mapping[str, Any], class_id: int, crowd: bool, where: str) -> Truth:
+def _truth(entry: Mapping[str, Any], image: Mapping[str, Any], class_id: int, where: str) -> Truth:
+    box = entry.get("bbox")
     try:
-        x, y, width, height = map(float, box)
-        across, down = float(image["width"]), float(image["height"])
-        fractions = (x + width / 2) / across, (y + height / 2) / down
-        if not (all(map(math.isfinite, (*fractions, width, height))) and min(across, down) > 0):
-            raise ValueError
-    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError):
+        left, top, width, height = map(float, box)  # type: ignore[arg-type]
+        size = float(image["width"]), float(image["height"])
+    except (TypeError, ValueError, KeyError, OverflowError):
+        left = top = width = height = 0.0
+        size = 0.0, 0.0
+    if not all(0 < side < math.inf for side in size):
         raise InvalidData(
             f"{where}: bbox {_shown(box)} must be [x, y, width, height] in pixels of an image with "
             "`width` and `height`"
-        ) from None
-    if not (width > 0 and height > 0):
-        raise InvalidData(f"{where}: bbox {_shown(box)} has no area")
-    return Truth(class_id, *fractions, width / across, height / down, crowd)
+        )
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise InvalidData(f"{where}: iscrowd is {_shown(crowd)}; it must be 0 or 1")
+    shown = f"{where}: bbox {_shown(box)}"
+    return box_in_pixels(class_id, (left, top, width, height), size, bool(crowd), shown)
 
 
 def _shown(value: Any) -> str:

@@ -14,11 +14,7 @@ _SAME = {
     "sofa": "couch",
     "tvmonitor": "tv",
     "television": "tv",
-    "pottedplant": "potted plant",
-    "diningtable": "dining table",
-    "cellphone": "cell phone",
-    "hairdryer": "hair drier",
-    "hair dryer": "hair drier",
+    "hairdryer": "hairdrier",
     "doughnut": "donut",
 }
 
@@ -27,8 +23,8 @@ def comparable(name: str) -> str:
     """Return a class name as it is compared: case, accents, separators and spelling aside."""
     plain = unicodedata.normalize("NFKD", name)
     plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
-    plain = re.sub(r"[\s_\-/]+", " ", plain).strip()
-    return _SAME.get(plain, _SAME.get(plain.replace(" ", ""), plain))
+    joined = re.sub(r"[\s_\-/]+", "", plain)  # `traffic light`, `traffic_light`, `trafficlight`
+    return _SAME.get(joined, joined)
 
 
 class ClassNames:

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from visavis.dataset.file_reading import read_bytes
-from visavis.dataset.labels import MOST_PICTURE_BYTES, Labelled, Truth
-from visavis.dataset.names import ClassNames
+from visavis.dataset.labels import MOST_PICTURE_BYTES, Labelled, Truth, box_in_pixels, owned
+from visavis.dataset.names import ClassNames, posix
 from visavis.dataset.pictures import find_files
 from visavis.errors import InvalidData
 
@@ -22,23 +22,25 @@ def read_voc(
     picture's path, or by its name. Objects of classes that the model does not know are left out.
     Raises InvalidData, by file, for what is wrong.
     """
-    files = {path for path in find_files(labels) if path.suffix.lower() == ".xml"}
-    by_name = {path.stem: path for path in files}
-    known, found, used = ClassNames(names), [], 0
-    for picture in pictures:
-        same = labels / picture.relative_to(folder).with_suffix(".xml")
-        file = same if same in files else by_name.get(picture.stem)
-        used += file is not None
-        found.append(Labelled(picture, _objects(file, known) if file else ()))
-    if not used:
+    files = {
+        posix(path.relative_to(labels).with_suffix("")): path
+        for path in find_files(labels)
+        if path.suffix.lower() == ".xml"
+    }
+    stems = {path: posix(path.relative_to(folder).with_suffix("")) for path in pictures}
+    found, known = owned(stems, files, lambda stem: str(labels / f"{stem}.xml")), ClassNames(names)
+    if not found:
         raise InvalidData(f"{labels} holds no FILE.xml for any picture of {folder}")
-    return tuple(found)
+    return tuple(
+        Labelled(path, _objects(files[found[path]], known) if path in found else ())
+        for path in pictures
+    )
 
 
 def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
     root = _parsed(file)
     across, down = (_number(root, f"size/{side}", file) for side in ("width", "height"))
-    if not (across > 0 and down > 0):
+    if not (0 < across < math.inf and 0 < down < math.inf):
         raise InvalidData(f"{file}: size must be the picture's width and height in pixels")
     truths = []
     for one in root.iter("object"):
@@ -47,14 +49,12 @@ def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
             _number(one, f"bndbox/{edge}", file) for edge in ("xmin", "ymin", "xmax", "ymax")
         )
         # VOC counts pixels from 1, and both edges belong to the box.
-        width, height = right - left + 1, bottom - top + 1
-        if width <= 0 or height <= 0:
-            raise InvalidData(f"{file}: the box of {name[:80]!r} has no area")
-        class_id = known.find(name)
+        box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
+        difficult = (one.findtext("difficult") or "0").strip() == "1"
+        class_id, where = known.find(name), f"{file}: the box of {name[:80]!r}"
+        truth = box_in_pixels(class_id or 0, box, (across, down), difficult, where)
         if class_id is not None:
-            center = ((left - 1 + width / 2) / across, (top - 1 + height / 2) / down)
-            difficult = (one.findtext("difficult") or "0").strip() == "1"
-            truths.append(Truth(class_id, *center, width / across, height / down, difficult))
+            truths.append(truth)
     return tuple(truths)
 
 

@@ -16,7 +16,10 @@ _OTHER_SUFFIXES: Final = frozenset(
 # Synology's thumbnails, macOS's archives, and recycle bins. Names with a leading dot are hidden,
 # which covers macOS's resource forks (`._p1.jpg`) and `.Trash`.
 _FOREIGN_FOLDERS: Final = frozenset(
-    {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
+    {
+        *("@eadir", "__macosx", "$recycle.bin", "#recycle", "@recycle", "#snapshot"),
+        *("system volume information", "lost+found"),
+    }
 )
 # ImageNet in full has 21,841 folders.
 _MOST_FOLDERS: Final = 100_000

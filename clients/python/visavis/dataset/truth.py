@@ -37,16 +37,32 @@ def read_truth(
     by class id. Nothing is returned where the labels are those of the other task. Raises
     InvalidData, by file and line, for labels that are wrong.
     """
-    if task is Task.CLASSIFICATION:
-        return _classes(folder, pictures, labels, names)
-    found = _boxes(folder, pictures, labels, names)
+    read = _classes if task is Task.CLASSIFICATION else _boxes
+    found = read(folder, pictures, labels, names)
     for one in found:
         if isinstance(one.truth, tuple) and len(one.truth) > _MOST_OBJECTS:
             raise InvalidData(
                 f"{one.path} has {len(one.truth)} labelled objects; a picture may have "
                 f"{_MOST_OBJECTS}"
             )
+        ids = [one.truth] if isinstance(one.truth, int) else [each.class_id for each in one.truth]
+        if ids and max(ids) >= len(names):
+            raise InvalidData(
+                f"{one.path} is labelled with the class {max(ids)}, but the model has the classes "
+                f"0 to {len(names) - 1}: the labels are of another model"
+            )
     return found
+
+
+def give_class_ids(labels: Path | None) -> bool:
+    """Return True for labels with class ids, which mean something only for a label set.
+
+    Folders per class, COCO's files and Pascal VOC's have names.
+    """
+    if labels is None or labels.is_file():
+        return labels is None or labels.suffix.lower() != ".json"
+    suffixes = _suffixes(labels)
+    return ".txt" in suffixes and ".xml" not in suffixes
 
 
 def _classes(

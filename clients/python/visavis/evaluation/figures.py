@@ -62,7 +62,8 @@ class Confusion:
 class ModelStudy:
     """One model on all pictures; accuracies are None without truth.
 
-    pictures: that it answered. operating: at the model's own score threshold; suggested: at the
+    pictures: that it answered. failures: pictures that only it did not answer; why: the first
+    reason. operating: at the model's own score threshold; suggested: at the
     threshold of the highest F1; equal_precision: at the baseline's precision. matrix: how often
     each class was answered for each, of detectors with NOTHING. errors: by kind, of the boxes above
     the model's own threshold. per_class, per_size: AP50-95 by label, by size. cost: None unless it
@@ -85,6 +86,7 @@ class ModelStudy:
     per_class: Mapping[str, float] = field(default_factory=dict)
     per_size: Mapping[str, float] = field(default_factory=dict)
     cost: Cost | None = None
+    why: str = ""
 
     @property
     def confusions(self) -> tuple[Confusion, ...]:

@@ -71,8 +71,8 @@ def fail_under(study: Study, least: Mapping[str, float]) -> Iterator[Check]:
         if not measured:
             needs = "two models of one task" if name == "agreement" else "the truth: --labels"
             raise InvalidSettings(f"--fail-under {name}: nothing was measured; it needs {needs}")
-        for model, estimate in measured:
-            yield _check(model, name, estimate, limit)
+        for model, estimate, missing in measured:
+            yield _check(model, name, estimate, limit, missing)
 
 
 def max_drop(study: Study, most: Mapping[str, float], before: Previous) -> Iterator[Check]:
@@ -82,12 +82,12 @@ def max_drop(study: Study, most: Mapping[str, float], before: Previous) -> Itera
     """
     for name, limit in most.items():
         found = 0
-        for model, estimate in _measured(study, name):
+        for model, estimate, missing in _measured(study, name):
             earlier = before.get((model, name))
             if earlier is not None:
                 found += 1
                 lost = independent_difference(earlier, estimate)
-                yield _check_drop(model, name, lost, limit)
+                yield _check_drop(model, name, lost, limit, missing)
         if not found:
             raise InvalidSettings(
                 f"--max-drop {name}: the earlier comparison has it for none of these models"
@@ -102,16 +102,26 @@ def outcome(checks: Sequence[Check]) -> Outcome:
     return Outcome.CANNOT_TELL if Outcome.CANNOT_TELL in seen else Outcome.PASSED
 
 
-def _measured(study: Study, name: str) -> Iterator[tuple[str, Estimate]]:
+def unanswered(study: Study) -> ModelStudy | None:
+    """Return a model that answered no picture, although another one did: no limit holds it."""
+    models = [model for task in study.tasks for model in task.models]
+    silent = [model for model in models if model.failures and not model.pictures]
+    return silent[0] if silent else None
+
+
+def _measured(study: Study, name: str) -> Iterator[tuple[str, Estimate, int]]:
+    """Yield each model's figure, and how many pictures are missing because of failures."""
     for task in study.tasks:
+        failures = {model.card.name: model.failures for model in task.models}
         if name == "agreement":
             for pair in task.pairs:
-                yield pair.model, pair.agreement
+                missing = max(failures.get(one, 0) for one in (pair.model, pair.baseline))
+                yield pair.model, pair.agreement, missing
             continue
         for model in task.models:
             estimate = figure(model, name)
             if estimate is not None:
-                yield model.card.name, estimate
+                yield model.card.name, estimate, model.failures
 
 
 def figure(model: ModelStudy, name: str) -> Estimate | None:
@@ -120,20 +130,25 @@ def figure(model: ModelStudy, name: str) -> Estimate | None:
     return estimate
 
 
-def _check(model: str, name: str, estimate: Estimate, limit: float) -> Check:
-    figures = f"{name} is {_shown(estimate)}; the limit is {limit:g}"
+def _check(model: str, name: str, estimate: Estimate, limit: float, missing: int) -> Check:
+    figures = f"{name} is {_shown(estimate)}; the limit is {limit:g}{_without(missing)}"
     if estimate.high < limit:
         return Check(model, name, Outcome.FAILED, figures)
-    sure = estimate.low >= limit
+    sure = estimate.low >= limit and not missing
     return Check(model, name, Outcome.PASSED if sure else Outcome.CANNOT_TELL, figures)
 
 
-def _check_drop(model: str, name: str, lost: Estimate, limit: float) -> Check:
-    figures = f"{name} fell by {_shown(lost)}; the limit is {limit:g}"
+def _check_drop(model: str, name: str, lost: Estimate, limit: float, missing: int) -> Check:
+    figures = f"{name} fell by {_shown(lost)}; the limit is {limit:g}{_without(missing)}"
     if lost.low > limit:
         return Check(model, name, Outcome.FAILED, figures)
-    sure = lost.high <= limit
+    sure = lost.high <= limit and not missing
     return Check(model, name, Outcome.PASSED if sure else Outcome.CANNOT_TELL, figures)
+
+
+def _without(missing: int) -> str:
+    """Say that pictures are missing: a model may fail on those that it would get wrong."""
+    return f"; pictures not answered: {missing}" if missing else ""
 
 
 def _shown(estimate: Estimate) -> str:

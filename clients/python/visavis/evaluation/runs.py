@@ -28,9 +28,16 @@ def study_of(
 ) -> ModelStudy:
     """Return a model's figures. accuracy: those that depend on the truth."""
     runs = runs_of(model, answers)
-    failures = len(answers) - len(runs)
-    latency = _latency(list(runs.values()))
-    return ModelStudy(model, len(runs), failures, latency, cost=costs.get(model.name), **accuracy)
+    failures = [one.runs[model.name].failure for one in answers if model.name in one.runs]
+    return ModelStudy(
+        model,
+        len(runs),
+        len(answers) - len(runs),
+        _latency(list(runs.values())),
+        cost=costs.get(model.name),
+        why=next(filter(None, failures), ""),
+        **accuracy,
+    )
 
 
 def shown_boxes(model: Model, run: ModelRun) -> Boxes:

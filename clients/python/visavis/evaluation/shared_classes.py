@@ -11,13 +11,19 @@ from visavis.dataset.names import ClassNames
 from visavis.evaluation.boxes import Boxes
 
 
+def have_same_ids(one: Model, other: Model) -> bool:
+    """Return True if the class ids of two models mean the same."""
+    ours, theirs = one.label_set, other.label_set
+    named = ours.name == theirs.name and ours.name in KNOWN_LABEL_SETS
+    return ours.labels == theirs.labels or (named and ours.size == theirs.size)
+
+
 class SharedClasses:
     """Class ids of two models as those of the baseline; None: the other does not know the class."""
 
     def __init__(self, model: Model, baseline: Model) -> None:
         ours, theirs = model.label_set, baseline.label_set
-        named = ours.name == theirs.name and ours.name in KNOWN_LABEL_SETS
-        if ours.labels == theirs.labels or (named and ours.size == theirs.size):
+        if have_same_ids(model, baseline):
             self._ours = {k: k for k in range(ours.size)}
         else:
             names = ClassNames(theirs.labels)
