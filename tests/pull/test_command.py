@@ -24,7 +24,7 @@ _FILES = {"colors/1/model.onnx": model()}
 @pytest.mark.parametrize(
     ("url", "code", "sentence"),
     [
-        ("ftp://host/models", 2, "is no source of models"),
+        ("ftp://host/models", 2, "is not a source of models"),
         ("s3://", 2, "the place after s3:// is missing"),
         ("oci://user:SECRET@host/zoo:1", 2, "oci://…@host/zoo:1 must be oci://REGISTRY"),
         ("no-such-folder", 1, "is not a folder"),

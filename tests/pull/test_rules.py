@@ -307,7 +307,7 @@ def test_leftovers_of_a_killed_pull_are_removed(source: Path, out: Path) -> None
 
 def test_a_source_and_a_folder_in_each_other_are_refused(source: Path) -> None:
     for into in (source, source / "models", source.parent):
-        with pytest.raises(InvalidSource, match="lie in each other"):
+        with pytest.raises(InvalidSource, match="contain one another"):
             open_source(str(source), into)
 
 

@@ -57,7 +57,10 @@ class FileSystemSource:
     def __init__(self, url: str) -> None:
         scheme, _, rest = url.partition("://")
         if not rest.strip("/") and scheme != "file":
-            raise InvalidSource(f"{redacted(url)}: the place after {scheme}:// is missing")
+            raise InvalidSource(
+                f"{redacted(url)}: the place after {scheme}:// is missing; give "
+                f"{scheme}://PLACE/FOLDER"
+            )
         if scheme == "file":
             url = f"file://{Path(rest).absolute()}"
         self.name = redacted(url).rstrip("/")
@@ -72,7 +75,10 @@ class FileSystemSource:
             self._fs, root = _file_system(url)
         self._root: str = root.rstrip("/")
         if scheme == "file" and not Path(self._root).is_dir():
-            raise PullFailed(f"{self.name} is not a folder")
+            raise PullFailed(
+                f"{self.name} is not a folder; give one that holds NAME/VERSION/model.onnx, or the "
+                "URL of a source, such as s3://BUCKET/FOLDER"
+            )
 
     def listing(self, wanted: Wanted, max_versions: int) -> Listing:
         """Return its files."""

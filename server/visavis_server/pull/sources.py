@@ -22,9 +22,11 @@ def open_source(url: str, out: Path) -> Source:
     if scheme == "oci":
         return OciSource(url)
     if scheme not in LIBRARIES:
-        raise InvalidSource(f"{redacted(url)} is no source of models; give {_EXAMPLES}folder")
+        raise InvalidSource(f"{redacted(url)} is not a source of models; give {_EXAMPLES}folder")
     if scheme == "file":
         folder, into = Path(url.removeprefix("file://")).resolve(), out.resolve()
         if folder == into or folder in into.parents or into in folder.parents:
-            raise InvalidSource(f"the source {folder} and --out {into} lie in each other")
+            raise InvalidSource(
+                f"the source {folder} and --out {into} contain one another; choose another --out"
+            )
     return FileSystemSource(url)
