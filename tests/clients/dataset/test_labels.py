@@ -127,6 +127,20 @@ def test_labels_beside_images_are_found_whatever_the_accents(written: str, tmp_p
         assert found.truth == (Truth(4, 0.5, 0.5, 0.1, 0.1),)
 
 
+@pytest.mark.parametrize("place", ["labels/b.TXT", "images/b.txt", "images/b.TXT"])
+def test_labels_are_found_in_capitals_and_beside_a_picture_in_images(
+    place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"")
+    (tmp_path / "labels" / "a.txt").write_text("1 .5 .5 .1 .1")
+    (tmp_path / place).write_text("4 .5 .5 .1 .1")
+    _, found = read_boxes(tmp_path / "images", find_pictures(tmp_path / "images"))
+    assert found.truth == (Truth(4, 0.5, 0.5, 0.1, 0.1),)
+
+
 def test_a_linked_folder_of_labels_is_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "a.txt").write_text("1 .5 .5 .1 .1")

@@ -68,6 +68,30 @@ def test_a_run_goes_on_where_it_was_cut_off(
     assert len(read(fake, file, {path.name for path in pictures})) == 6
 
 
+@pytest.mark.parametrize(
+    ("failure", "calls"),
+    [("UNAVAILABLE: the peer does not answer", 1), ("INTERNAL: the outputs are not finite", 0)],
+)
+def test_a_model_that_failed_in_passing_is_asked_again(
+    failure: str, calls: int, fake: FakeServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    asked(fake, pictures[:2], file)
+    heading, first, second = file.read_text("utf-8").splitlines()
+    line = json.loads(first)
+    name = next(iter(line["runs"]))
+    line["runs"][name] = {"failure": failure}
+    file.write_text("\n".join((heading, json.dumps(line), second)) + "\n", encoding="utf-8")
+    fake.calls.clear()
+    asked(fake, pictures[:2], file)
+    assert fake.calls["Compare"] == calls
+    (kept,) = read(fake, file, {line["path"]})
+    assert kept.runs[name].failure == ("" if calls else failure)
+    fake.calls.clear()
+    asked(fake, pictures[:2], file)
+    assert fake.calls["Compare"] == 0
+
+
 def test_a_picture_that_changed_is_asked_about_again(
     fake: FakeServer, pictures: list[Path], tmp_path: Path
 ) -> None:

@@ -51,16 +51,22 @@ def _beside(pictures: Iterable[Path]) -> dict[Path, Path]:
     found = {}
     for picture in pictures:
         for path in (picture.absolute(), picture.resolve()):
-            if text := _spelled(_usual_place(path)):
+            if text := _spelled(_usual_place(path)) or _spelled(path.with_suffix(".txt")):
                 found[picture] = text
                 break
     return found
 
 
 def _spelled(path: Path) -> Path | None:
-    """Return a file, whether its name's accents are composed or not, as macOS has them."""
+    """Return a text file, whether its name's accents are composed or not, as macOS has them.
+
+    Its suffix may be in capitals.
+    """
     names = (path.name, *(unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")))
-    return next((one for name in names if (one := path.with_name(name)).is_file()), None)
+    spellings = (
+        path.with_name(name).with_suffix(end) for name in names for end in (".txt", ".TXT")
+    )
+    return next((one for one in spellings if one.is_file()), None)
 
 
 def _usual_place(picture: Path) -> Path:
@@ -82,7 +88,7 @@ def _below(labels: Path, folder: Path, pictures: Sequence[Path]) -> dict[Path, P
     files = {
         posix(path.relative_to(labels).with_suffix("")): path
         for path in find_files(labels)
-        if path.suffix == ".txt"
+        if path.suffix.lower() == ".txt"
     }
     stems = {path: posix(path.relative_to(folder).with_suffix("")) for path in pictures}
     found = owned(stems, files, lambda stem: str(labels / f"{stem}.txt"))

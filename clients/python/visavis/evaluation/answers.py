@@ -20,6 +20,8 @@ _BLOCK_BYTES: Final = 1 << 16
 _MOST_LINE_BYTES: Final = 64 << 20
 _MALFORMED: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 _MOST_CHARACTERS: Final = 200
+# A model that failed in one of these ways may answer later.
+_PASSING: Final = ("CANCELLED:", "DEADLINE_EXCEEDED:", "RESOURCE_EXHAUSTED:", "UNAVAILABLE:")
 
 Rows = npt.NDArray[np.float32]
 """Boxes [n, 6]: x_min, y_min, x_max, y_max in pixels, class id, score."""
@@ -53,7 +55,9 @@ class PictureAnswers:
 class AnswersFile:
     """Lines of JSON, one for each picture that was answered, below one that says by which models.
 
-    Raises InvalidData for a file of other models: their answers must not be mixed.
+    digests: path and SHA-256 of the pictures that need not be asked about again; those that a
+    model failed on in passing do. Raises InvalidData for a file of other models: their answers
+    must not be mixed.
     """
 
     def __init__(self, path: Path, models: Sequence[Model]) -> None:
@@ -62,7 +66,11 @@ class AnswersFile:
         self.digests: set[tuple[str, str]] = set()
         if path.exists():
             self._check()
-            self.digests = {(answers.path, sha256) for sha256, answers in self._pictures()}
+            self.digests = {
+                (answers.path, sha256)
+                for sha256, answers in self._pictures()
+                if not any(run.failure.startswith(_PASSING) for run in answers.runs.values())
+            }
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self._heading) + "\n", encoding="utf-8")
