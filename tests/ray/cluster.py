@@ -24,18 +24,20 @@ from ray.serve.schema import ServeDeploySchema
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
 # More than the machine has: the replicas must fit, not be fast.
 _CPUS = 8
-_NODES = 2  # besides the head
 
 
-def configuration(models: Path, grpc_port: int, http_port: int, release: str) -> dict[str, Any]:
-    """Return the shipped configuration, but for addresses, models and the numbers of replicas."""
+def configuration(options: argparse.Namespace, release: str) -> dict[str, Any]:
+    """Return the shipped configuration, but for addresses, models and replicas of resnet50."""
     found: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text("utf-8"))
-    found["grpc_options"]["port"] = grpc_port
-    found["http_options"]["port"] = http_port
+    found["grpc_options"]["port"] = options.grpc_port
+    found["http_options"]["port"] = options.http_port
     (application,) = found["applications"]
-    application["args"].update(models=str(models), release=release)
-    two = {"min_replicas": 2, "max_replicas": 2}
-    application["deployments"].append({"name": "resnet50", "autoscaling_config": two})
+    application["args"].update(models=str(options.models), release=release)
+    number = {"min_replicas": options.replicas, "max_replicas": options.replicas}
+    cores = {"num_cpus": options.cores}
+    application["deployments"].append(
+        {"name": "resnet50", "autoscaling_config": number, "ray_actor_options": cores}
+    )
     return found
 
 
@@ -46,7 +48,7 @@ class _Served:
         self._options = options
         head = {"num_cpus": _CPUS, "include_dashboard": False}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self._nodes = [self._cluster.add_node(num_cpus=_CPUS) for _ in range(_NODES)]
+        self._nodes = [self._cluster.add_node(num_cpus=_CPUS) for _ in range(options.nodes)]
         ray.init(address=self._cluster.address, namespace=SERVE_NAMESPACE, log_to_driver=False)
         read = self._read("1")
         self._client = serve_start(
@@ -57,10 +59,7 @@ class _Served:
         self.deploy("1")
 
     def _read(self, release: str) -> ServeDeploySchema:
-        options = self._options
-        return ServeDeploySchema.model_validate(
-            configuration(options.models, options.grpc_port, options.http_port, release)
-        )
+        return ServeDeploySchema.model_validate(configuration(self._options, release))
 
     def deploy(self, release: str) -> None:
         """Deploy a release; returns once all replicas are of it and all proxies know them."""
@@ -121,6 +120,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--grpc-port", type=int, required=True)
     parser.add_argument("--http-port", type=int, required=True)
+    parser.add_argument("--nodes", type=int, default=2, help="besides the head")
+    parser.add_argument("--replicas", type=int, default=2, help="of resnet50")
+    parser.add_argument("--cores", type=int, default=1, help="of each of them")
     served = _Served(parser.parse_args())
     _say("ready")
     for line in sys.stdin:

@@ -23,11 +23,13 @@ if find_spec("ray") is None:
     assert os.environ.get("CI") != "true", "CI installs the extra ray"
     pytest.skip("needs the extra ray: pip install 'visavis-server[ray]'", allow_module_level=True)
 
-# Finds a dead node within seconds, and starts no process before it is needed.
+# Finds a dead node within seconds, and starts no process before it is needed. Otherwise as
+# docs/guides/ray.md says.
 _RAY = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
 }
 
 

@@ -485,8 +485,9 @@ async def test_many_watchers_ask_the_ingress_once(
         first = _watch(channel, "")
         await asyncio.wait_for(asking.wait(), PATIENCE_S)
         watches = [_watch(channel, "") for _ in range(20)]
-        # The watcher for whom it was asked may leave.
+        # The watcher for whom it was asked leaves; once another call has ended, that has arrived.
         first.cancel()
+        await _error(channel.unary_unary("/visavis.v1.VisionService/Nothing")(b""))
         may_answer.set()
         for each in watches:
             assert (await _read(each)).status == STATUS.SERVING
