@@ -165,6 +165,10 @@ sbom:  ## Write the image's bill of materials into dist/sbom.cdx.json
 image-check: wheels $(VENV)/.installed-dev  ## Build the image without a registry, run it and ask it
 	@$(BIN)/python -m tests.image
 
+.PHONY: python-check
+python-check: wheels $(VENV)/.installed-dev  ## Try the wheels under every version of Python that Debian has
+	@$(BIN)/python -m tests.pythons
+
 .PHONY: landed
 landed:  ## Make the contract as it is now the one that later changes must not break
 	@$(BIN)/buf build protos -o protos/landed.binpb

@@ -1,0 +1,1 @@
+"""`make python-check`: installs the wheels under every version of Python that Debian has."""
