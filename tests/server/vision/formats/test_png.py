@@ -247,7 +247,7 @@ def test_the_slow_filter_counts_and_the_others_pass(monkeypatch: pytest.MonkeyPa
     def filtered(kind: int) -> bytes:
         return png((bytes((kind,)) + bytes(1200)) * 400, 400, 400)
 
-    limits = ImageLimits(decode_ms=3.5)
+    limits = ImageLimits(decode_ms=4.5)
     assert "Paeth" in refusal(filtered(4), limits)
     assert decode(filtered(1), limits).shape == (400, 400, 3)
 
