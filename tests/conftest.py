@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 from visavis import Client
 
 from tests import npm
@@ -25,6 +26,8 @@ _DATA = ("VISAVIS_WEIGHTS", "VISAVIS_IMAGES")
 _GIVEN = {name: Path(value) for name in _DATA if (value := os.environ.get(name))}
 for _name in [name for name in os.environ if name.startswith("VISAVIS_")]:
     del os.environ[_name]
+
+_OPEN = Image.open
 
 # Tests that run side by side divide the cores. Libraries read this when they are imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -49,6 +52,12 @@ def _folder(variable: str) -> Path:
         pytest.skip(f"needs real data: set {variable}")
     assert _GIVEN[variable].is_dir(), f"{variable} names no folder: {_GIVEN[variable]}"
     return _GIVEN[variable].resolve()
+
+
+@pytest.fixture(autouse=True)
+def untouched_pillow() -> None:
+    """Undo what ultralytics does to Pillow in a process that has imported it for another test."""
+    Image.open = _OPEN
 
 
 @pytest.fixture

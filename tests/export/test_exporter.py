@@ -358,8 +358,8 @@ def test_v2_transforms_resize_to_232(tmp_path: Path) -> None:
     assert document.input.describe_resize() == "shorter side to 232, centre crop 224x224"
 
 
-def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"resnet50, .*yolov5n-cls"):
+def test_an_unknown_name_is_answered_with_the_closest_one(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"'resnet51' .*did you mean resnet50\?"):
         run(Request("resnet51", tmp_path))
 
 

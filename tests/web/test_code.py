@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.npm import missing
 from tests.surroundings import Surroundings
 from visavis_server.transport.tokens import new_token
 
-from .conftest import Open, Playground, missing, painted, switch_heat_maps
+from .conftest import Open, Playground, painted, switch_heat_maps
 from .page import Page
 
 CLIENTS = Path(__file__).parents[2] / "clients"

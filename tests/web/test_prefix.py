@@ -12,9 +12,10 @@ import pytest
 from visavis import Client
 
 from tests.faults.process import free_port, until
+from tests.npm import missing
 from tests.surroundings import Surroundings
 
-from .conftest import Open, Playground, missing
+from .conftest import Open, Playground
 from .test_playground import DETECTION, assert_shows_boxes, detectors, panel
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "proxies" / "nginx-prefix.conf"
