@@ -314,6 +314,17 @@ def test_state_dict_is_unwrapped(
     assert (read["fc.weight"].dtype, read["fc.steps"].dtype) == (torch.float32, torch.int64)
 
 
+def test_layers_may_share_a_tensor(tmp_path: Path) -> None:
+    shared, own = torch.arange(12.0).reshape(3, 4), torch.ones(2)
+    torch.save({"a.weight": shared, "b.weight": shared, "c.bias": own}, tmp_path / "tied.pt")
+    state = read_state_dict(tmp_path / "tied.pt")
+    assert all(torch.equal(state[name], shared) for name in ("a.weight", "b.weight"))
+    many = {f"{layer}.weight": shared for layer in range(100)}
+    torch.save(many, tmp_path / "many.pt")
+    with pytest.raises(CheckpointError, match="claim 1200 elements, but only 12 are stored"):
+        read_state_dict(tmp_path / "many.pt")
+
+
 def test_whole_module_is_not_a_state_dict(tmp_path: Path) -> None:
     path = saved_model(tmp_path, "models.yolo.Model")
     with pytest.raises(CheckpointError, match=r"is a models\.yolo\.Model; visavis"):
