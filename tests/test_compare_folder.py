@@ -359,14 +359,14 @@ def test_a_limit_is_not_kept_by_a_model_that_does_not_answer(
 
     def fail(count: int) -> None:
         for line in lines[:count]:
-            line["runs"]["inverted"] = {"failure": "UNAVAILABLE: the peer is gone"}
+            line["runs"]["inverted"] = {"failure": "INTERNAL: the peer is broken"}
         answers.write_text("".join(json.dumps(one) + "\n" for one in (heading, *lines)))
 
     fail(1)
     assert compare(*asked) == 0
     said = capsys.readouterr()
     assert "can't tell: inverted: agreement is" in said.out
-    assert "the peer is gone" in said.err
+    assert "the peer is broken" in said.err
     assert ElementTree.parse(suite).getroot().get("skipped") == "1"
     assert compare(*asked, "--strict") == 1
     assert ElementTree.parse(suite).getroot().get("failures") == "1"
@@ -418,7 +418,7 @@ def test_what_cannot_be_done_ends_with_2(
         (["--report", "no/such/report.html"], "can't write no/such/report.html"),
         (["--markdown", "."], "can't write ."),
         (["--labels", "typo.csv"], "--labels typo.csv does not exist"),
-        (["--baseline", "typo.json"], "--baseline typo.json cannot be read"),
+        (["--baseline", "typo.json"], "can't read typo.json"),
     ],
 )
 def test_files_are_tried_before_a_server_is_asked(

@@ -197,7 +197,8 @@ def test_a_folder_has_the_same_figures_in_either_protocol(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of_pictures(tmp_path)
-    asked = ["compare", str(folder), "--server", servers.here._server.address]
+    server, models = servers.here._server.address, ",".join(SPLIT)
+    asked = ["compare", str(folder), "--server", server, "--models", models]
     found = {}
     for name, address in {"visavis": servers.there, "open": servers.open}.items():
         file, report = tmp_path / f"{name}.json", tmp_path / f"{name}.html"
