@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,13 +32,13 @@ from visavis.results import AnswerStatus
 from visavis.target import Target
 from visavis.v1 import vision_pb2 as pb
 
+from tests.answering import Answer, answering
 from tests.conftest import serving
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, plain
 from visavis_server.settings import Settings
 
 SERVICE = "visavis.v1.VisionService"
-_Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 Edit = Callable[[pb.CompareResponse], object]
 
 
@@ -93,7 +92,7 @@ def honest(labels: tuple[str, ...] = ("red", "green", "blue")) -> pb.CompareResp
 
 def methods(
     response: pb.CompareResponse, labels: tuple[str, ...] = ("red", "green", "blue")
-) -> dict[str, _Answer]:
+) -> dict[str, Answer]:
     """Return the methods of a peer that gives one answer about every picture."""
     own = cards(labels)
 
@@ -112,24 +111,6 @@ def methods(
     }
 
 
-@contextmanager
-def peer_with(answers: dict[str, _Answer]) -> Iterator[str]:
-    """Run a server that has these methods of our service."""
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(answer) for name, answer in answers.items()
-    }
-    unlimited = [("grpc.max_send_message_length", -1)]
-    with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=unlimited)
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(None).wait()
-
-
 def statuses(main_client: Client, address: str) -> dict[str, AnswerStatus]:
     peer = Peer("bad", Target(address))
     with PeeredClient(main_client._server.address, [peer], timeout=60) as client:
@@ -139,7 +120,7 @@ def statuses(main_client: Client, address: str) -> dict[str, AnswerStatus]:
 
 
 def test_an_honest_peer_answers(main_server: Client) -> None:
-    with peer_with(methods(honest())) as address:
+    with answering(SERVICE, methods(honest())) as address:
         found = statuses(main_server, address)
     assert {name: status.code for name, status in found.items()} == dict.fromkeys(
         ("colors", "hues@bad", "boxes", "things@bad"), "OK"
@@ -216,7 +197,10 @@ def test_an_answer_that_breaks_a_rule_is_its_models_failure(
 ) -> None:
     response = honest()
     edit(response)
-    with peer_with(methods(response)) as address, PeerClient(Target(address), 60) as client:
+    with (
+        answering(SERVICE, methods(response)) as address,
+        PeerClient(Target(address), 60) as client,
+    ):
         with pytest.raises(ServerFailed, match=why):
             client.compare(plain(RED))
         found = statuses(main_server, address)
@@ -235,7 +219,7 @@ def test_a_card_of_another_model_is_refused() -> None:
         model=cards()[1]
     ).SerializeToString()
     with (
-        peer_with(answers) as address,
+        answering(SERVICE, answers) as address,
         PeerClient(Target(address), 60) as client,
         pytest.raises(ServerFailed, match="with the card of things, not of hues"),
     ):
@@ -263,7 +247,7 @@ def test_an_endless_answer_fits_into_bounded_memory(count: int) -> None:
     answer = _delimited(3, label * count)  # TaskComparison.answers
     whole = honest().SerializeToString() + _delimited(1, answer)
     answers = {**methods(honest()), "Compare": lambda request, context: whole}
-    with peer_with(answers) as address:
+    with answering(SERVICE, answers) as address:
         asked = subprocess.run(
             [sys.executable, "-c", _ASK, address, str(3 << 30)],
             input=plain(RED),
@@ -333,7 +317,7 @@ def test_a_compressed_answer_is_refused_unexpanded() -> None:
         client.list_models()
 
 
-def refusing(details: bytes) -> dict[str, _Answer]:
+def refusing(details: bytes) -> dict[str, Answer]:
     def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_trailing_metadata((("grpc-status-details-bin", details),))
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
@@ -372,7 +356,7 @@ def test_a_status_that_cannot_be_read_is_still_a_status(
     details: bytes, retry_after_s: float | None
 ) -> None:
     with (
-        peer_with(refusing(details)) as address,
+        answering(SERVICE, refusing(details)) as address,
         PeerClient(Target(address), 10) as client,
         pytest.raises(Overloaded, match="busy") as raised,
     ):
@@ -416,7 +400,7 @@ def test_what_a_peer_and_a_folder_say_is_inert_in_every_file(
     options = {"--markdown": "m.md", "--junit": "j.xml", "--json": "f.json", "--report": "r.html"}
     options |= {"--csv-confusion": "c.csv", "--csv-slices": "s.csv", "--fiftyone": "fo"}
     files = {name: tmp_path / name for name in options.values()}
-    with peer_with(methods(response, HOSTILE)) as address:
+    with answering(SERVICE, methods(response, HOSTILE)) as address:
         servers = ["--server", main_server._server.address, "--peer", f"bad={address}"]
         arguments = ["compare", str(folder), *servers, "--models", "hues@bad,colors"]
         arguments += ["--labels", str(labels), "--fail-under", "top1=0.01"]

@@ -4,7 +4,6 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from visavis.peers import Peer, PeeredClient
 from visavis.target import Target
 from visavis.v1 import vision_pb2
 
+from tests.answering import Answer, answering
 from tests.conftest import serving
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, plain
@@ -29,32 +29,13 @@ from visavis_server.settings import Settings
 
 SERVICE = "inference.GRPCInferenceService"
 CARD = "visavis.card"
-_Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
-@contextmanager
-def open_server(methods: dict[str, _Answer]) -> Iterator[str]:
-    """Run a server that has these methods of the Open Inference Protocol, and no other service."""
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(answer)  # messages as bytes
-        for name, answer in methods.items()
-    }
-    with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool)
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(None).wait()
-
-
-def forwarding(address: str, stack: ExitStack) -> dict[str, _Answer]:
+def forwarding(address: str, stack: ExitStack) -> dict[str, Answer]:
     """Return methods that pass every message on to another server, byte by byte."""
     channel = stack.enter_context(grpc.insecure_channel(address))
 
-    def method(name: str) -> _Answer:
+    def method(name: str) -> Answer:
         call = channel.unary_unary(f"/{SERVICE}/{name}")
 
         def forward(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -80,7 +61,7 @@ class Servers:
     here: Client
     there: str
     open: str
-    methods: dict[str, _Answer]
+    methods: dict[str, Answer]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +90,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
             for folder in folders.values()
         )
         methods = forwarding(there._server.address, stack)
-        address = stack.enter_context(open_server(methods))
+        address = stack.enter_context(answering(SERVICE, methods))
         yield Servers(both, here, there._server.address, address, methods)
 
 
@@ -221,9 +202,7 @@ def test_a_folder_has_the_same_figures_in_either_protocol(
     assert "paler@oip" in printed
 
 
-def edited(
-    methods: dict[str, _Answer], edit: Callable[[pb.ModelConfig], None]
-) -> dict[str, _Answer]:
+def edited(methods: dict[str, Answer], edit: Callable[[pb.ModelConfig], None]) -> dict[str, Answer]:
     """Return the methods with changed configurations."""
 
     def config(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -277,7 +256,7 @@ def test_an_open_peer_without_a_usable_card_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = folder_of_pictures(tmp_path)
-    with open_server(edited(servers.methods, edit)) as address:
+    with answering(SERVICE, edited(servers.methods, edit)) as address:
         server = ["--server", servers.here._server.address, "--peer", f"oip={address}"]
         for what in (folder, folder / "0.png"):
             assert main(["compare", str(what), *server]) == 2
@@ -288,14 +267,14 @@ def test_an_open_peer_without_a_usable_card_is_refused(
 
 def test_a_server_of_neither_protocol_is_refused(servers: Servers) -> None:
     with (
-        open_server({}) as address,
+        answering(SERVICE, {}) as address,
         peered(servers, address) as client,
         pytest.raises(InvalidSettings, match="it has neither visavis' service nor"),
     ):
         client.compare(plain(RED))
 
 
-def own_model(answer: Callable[[bytes], pb.ModelInferResponse]) -> dict[str, _Answer]:
+def own_model(answer: Callable[[bytes], pb.ModelInferResponse]) -> dict[str, Answer]:
     """Return methods of a server of one detector, written by hand after the protocol."""
     card = vision_pb2.Model(
         name="lamp",
@@ -362,7 +341,7 @@ def test_a_peer_with_too_many_models_is_refused(servers: Servers) -> None:
         index.models.add(name=f"m{number}", state="READY")
     methods["RepositoryIndex"] = lambda request, context: index.SerializeToString()
     with (
-        open_server(methods) as address,
+        answering(SERVICE, methods) as address,
         peered(servers, address) as client,
         pytest.raises(InvalidSettings, match="lists 1001 models; a peer may have 1000"),
     ):
@@ -378,7 +357,7 @@ def test_another_servers_answers_are_read_as_the_protocol_has_them(servers: Serv
         assert encoded == picture
         return given
 
-    with open_server(own_model(answer)) as address, peered(servers, address) as client:
+    with answering(SERVICE, own_model(answer)) as address, peered(servers, address) as client:
         (task,) = client.compare(picture, models=["boxes", "street_lamps@oip"]).comparisons
     lamps = task.answers[1]
     assert lamps.served_by.model == "street_lamps@oip"
@@ -414,7 +393,7 @@ def test_an_answer_that_is_not_its_cards_is_that_models_failure(
     servers: Servers, given: pb.ModelInferResponse, why: str
 ) -> None:
     with (
-        open_server(own_model(lambda encoded: given)) as address,
+        answering(SERVICE, own_model(lambda encoded: given)) as address,
         peered(servers, address) as client,
     ):
         comparison = client.compare(plain(RED))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from visavis_export.arguments import read_names
-from visavis_export.listing import NAMES, listing
+from visavis_export.errors import InvalidOption
+from visavis_export.listing import listing, require_known
 from visavis_server.command import complain, flowing, new_app, run
-from visavis_server.errors import correction
 
 if TYPE_CHECKING:
     from visavis_export.exporter import Request
@@ -120,13 +120,11 @@ def _export(
     if not names:
         typer.echo("\n".join(listing()))
         return
-    for unknown in (each for each in names if each not in NAMES):
-        # Known before PyTorch is imported, which takes seconds.
-        raise typer.BadParameter(
-            f"{unknown!r} is not a known model{correction(unknown, NAMES)}; `visavis export` "
-            "lists them all",
-            param_hint="NAME",
-        )
+    try:  # Before PyTorch is imported, which takes seconds.
+        for one in names:
+            require_known(one)
+    except InvalidOption as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
     try:
         from visavis_export.exporter import Request
         from visavis_export.proof.accuracy_limits import AccuracyLimits
@@ -163,7 +161,7 @@ def _export_one(request: "Request") -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from visavis_export import exporter
-    from visavis_export.errors import ExportError, InvalidOption
+    from visavis_export.errors import ExportError
     from visavis_server.errors import VisavisError
 
     exporter.set_threads()

@@ -29,6 +29,7 @@ from visavis_export.families.original import Original
 from visavis_export.graphs import variants
 from visavis_export.graphs.graph import embed, write_graph
 from visavis_export.graphs.precision import PRECISIONS
+from visavis_export.listing import require_known
 from visavis_export.pictures.files import read_image, read_pictures
 from visavis_export.pictures.labelled import Pictures, read_labelled
 from visavis_export.pictures.synthetic import synthetic_pictures
@@ -41,7 +42,6 @@ from visavis_server.card import (
     Task,
     checked_names,
 )
-from visavis_server.errors import correction
 from visavis_server.models import golden
 from visavis_server.names import NAME_PATTERN
 from visavis_server.runtime.cores import usable_cores
@@ -56,14 +56,6 @@ _LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "pillow",
-)
-
-NAMES = (
-    *resnet.NAMES,
-    *yolov5.DETECTORS,
-    *yolov5.CLASSIFIERS,
-    *yolov5u.NAMES,
-    *torchvision_detectors.NAMES,
 )
 
 
@@ -140,11 +132,7 @@ def export(request: Request, progress: Progress) -> tuple[Exported, ...]:
 
     Raises ExportError, and then publishes nothing.
     """
-    if request.architecture not in NAMES:
-        raise InvalidOption(
-            f"{request.architecture!r} is not a known model"
-            f"{correction(request.architecture, NAMES)}; `visavis export` lists them all"
-        )
+    require_known(request.architecture)
     _validate(request)
     real = None
     if request.calibration is not None:

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from visavis_export.errors import InvalidOption
+from visavis_server.errors import correction
+
 # Millions of parameters, as torchvision's documentation and the model tables of ultralytics/yolov5
 # v7.0 and ultralytics give them.
 PARAMETERS: Final[Mapping[str, Mapping[str, float]]] = {
@@ -53,6 +56,15 @@ OF_ANY_SIZE: Final = ("yolov5", "yolov5-cls")
 
 NAMES: Final = (*(name for sizes in PARAMETERS.values() for name in sizes), *OF_ANY_SIZE)
 """Every name that can be exported."""
+
+
+def require_known(name: str) -> None:
+    """Raise InvalidOption, with the closest name, unless a name can be exported."""
+    if name not in NAMES:
+        raise InvalidOption(
+            f"{name!r} is not a known model{correction(name, NAMES)}; `visavis export` lists them "
+            "all"
+        )
 
 
 def listing() -> Iterator[str]:

@@ -164,6 +164,26 @@ def test_undecodable_file_is_rejected_by_name(
     assert "can't decode" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("fake")
+def test_a_file_that_pillow_fails_on_in_other_ways_is_rejected_by_name(
+    visavis: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert visavis("bench", tmp_path / "a.png", *CLASSIFY, "--raw") == 1
+    assert "can't decode" in capsys.readouterr().err
+
+    def patched(*arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    monkeypatch.setattr(Image, "open", patched)
+    assert visavis("bench", tmp_path / "a.png", *CLASSIFY, "--raw") == 1
+    assert "can't decode" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

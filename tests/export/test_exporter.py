@@ -18,8 +18,9 @@ from rich.progress import Progress
 from tests.server import graphs
 from visavis_export import exporter, repository
 from visavis_export.errors import AccuracyFailed, ExportError, ReceiptFailed
-from visavis_export.exporter import NAMES, Request, export
+from visavis_export.exporter import Request, export
 from visavis_export.families import resnet
+from visavis_export.listing import NAMES
 from visavis_export.pictures.files import read_pictures
 from visavis_export.pictures.synthetic import synthetic_pictures
 from visavis_export.proof.accuracy_limits import AccuracyLimits

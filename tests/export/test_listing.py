@@ -3,14 +3,15 @@
 import pytest
 from torchvision.models import get_model_weights
 
-from visavis_export.exporter import NAMES
-from visavis_export.listing import OF_ANY_SIZE, PARAMETERS, listing
+from visavis_export.families import resnet, torchvision_detectors, yolov5, yolov5u
+from visavis_export.listing import NAMES, PARAMETERS, listing
 
 _MILLIONS = {name: size for sizes in PARAMETERS.values() for name, size in sizes.items()}
 
 
 def test_every_model_is_listed_once() -> None:
-    assert sorted([*_MILLIONS, *OF_ANY_SIZE]) == sorted(NAMES)
+    yolos = (*yolov5.DETECTORS, *yolov5.CLASSIFIERS, *yolov5u.NAMES)
+    assert sorted(NAMES) == sorted([*resnet.NAMES, *yolos, *torchvision_detectors.NAMES])
     text = "\n".join(listing())
     assert all(name in text for name in NAMES)
 

@@ -210,24 +210,30 @@ async def test_a_message_over_the_limit_never_reaches_a_replica(
     assert len(proxy.seen) == 1
 
 
-async def test_a_call_that_the_client_cancels_is_cancelled_in_the_proxy(proxy: Proxy) -> None:
-    waiting, cancelled = asyncio.Event(), asyncio.Event()
+class Hanging:
+    """Answers no request; tells when one waits, and when it was cancelled."""
 
-    async def hang(data: bytes, context: Any) -> bytes:
-        waiting.set()
+    def __init__(self) -> None:
+        self.waiting, self.cancelled = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, data: bytes, context: Any) -> bytes:
+        self.waiting.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            cancelled.set()
+            self.cancelled.set()
             raise
         return b""
 
+
+async def test_a_call_that_the_client_cancels_is_cancelled_in_the_proxy(proxy: Proxy) -> None:
+    hang = Hanging()
     proxy.server.service_handler_factory = lambda service_method, streaming_type: hang
     async with await _channel(proxy) as channel:
         call = channel.unary_unary(CLASSIFY)(b"")
-        await waiting.wait()
+        await hang.waiting.wait()
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await asyncio.wait_for(hang.cancelled.wait(), 10)
 
 
 async def _read(call: Any) -> Any:
@@ -358,24 +364,14 @@ async def test_strangers_are_refused_streams_too(
 
 
 async def test_a_stream_that_the_client_leaves_is_cancelled_in_the_proxy(proxy: Proxy) -> None:
-    waiting, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def hang(data: bytes, context: Any) -> bytes:
-        waiting.set()
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        return b""
-
+    hang = Hanging()
     proxy.behave = hang
     async with await _channel(proxy) as channel:
         call = channel.stream_stream(EACH)()
         await call.write(b"")
-        await waiting.wait()
+        await hang.waiting.wait()
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
+        await asyncio.wait_for(hang.cancelled.wait(), PATIENCE_S)
 
 
 class Listed:

@@ -37,7 +37,7 @@ _INFIXES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # The number of averaged models in torch's AveragedModel; not a tensor of the network.
 _COUNTERS = ("n_averaged",)
 _MAX_WRAPPERS = 5
-# Elements that all tensors may have together, in those that are stored.
+# All tensors together may have this many times the elements that are stored.
 _MOST_SHARED = 3
 
 _T = TypeVar("_T")

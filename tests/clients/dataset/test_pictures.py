@@ -94,7 +94,7 @@ def test_links_that_multiply_come_to_an_end(
         for name in ("a", "b"):
             (folder / name).symlink_to(below)
     touch(folders[-1] / "1.jpg")
-    with pytest.raises(InvalidData, match=r"is the 500th folder, .*fewer links"):
+    with pytest.raises(InvalidData, match=r"more than 500 folders, .*fewer links"):
         find_pictures(folders[0])
 
 

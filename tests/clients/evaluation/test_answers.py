@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -14,6 +13,8 @@ from visavis import Client
 from visavis.errors import InvalidData, Overloaded, Unavailable
 from visavis.evaluation.answers import AnswersFile, PictureAnswers
 from visavis.evaluation.collection import Source, collect, compared_models
+
+from tests import irregular_files
 
 from .. import canned
 from ..fakes import FakeServer, bad_field, refusal
@@ -278,11 +279,6 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_answers_are_kept_in_a_regular_file(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "answers.jsonl"
-    if kind == "pipe":
-        os.mkfifo(file)
-    elif kind == "device":
-        file.symlink_to("/dev/zero")
-    else:
-        file.mkdir()
+    irregular_files.put(file, kind)
     with pytest.raises(InvalidData, match="cannot be continued: it is no regular file"):
         AnswersFile(file, [])

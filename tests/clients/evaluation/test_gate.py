@@ -1,7 +1,6 @@
 """Limits: a model fails where that is certain, and nothing is said where it is not."""
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,8 @@ from visavis.evaluation import gate
 from visavis.evaluation.figures import ModelStudy, Pair, Study, TaskStudy
 from visavis.evaluation.gate import Outcome
 from visavis.evaluation.statistics import Estimate
+
+from tests import irregular_files
 
 
 def study(failures: int = 0, **figures: Estimate) -> Study:
@@ -132,19 +133,13 @@ def test_a_drop_since_an_earlier_run_is_held_to_its_limit(
 def test_an_earlier_run_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     previous = tmp_path / "previous.json"
     previous.write_text(text)
-    with pytest.raises((InvalidData, InvalidSettings)):
+    with pytest.raises(InvalidData, match=r"previous\.json is not (the )?JSON"):
         gate.read_previous(previous)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "large"])
 def test_an_earlier_run_is_a_regular_file_of_limited_size(tmp_path: Path, kind: str) -> None:
     previous = tmp_path / "previous.json"
-    if kind == "pipe":
-        os.mkfifo(previous)
-    elif kind == "device":
-        previous.symlink_to("/dev/zero")
-    else:
-        with previous.open("wb") as sparse:
-            sparse.truncate(1 << 40)
+    irregular_files.put(previous, kind)
     with pytest.raises(InvalidData, match=r"give a regular file|is larger than 67108864 bytes"):
         gate.read_previous(previous)

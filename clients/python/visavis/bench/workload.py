@@ -99,7 +99,8 @@ def _pixels(path: Path) -> pb.Image:
             # Pillow adds JPEG's header to the EXIF blocks of PNGs too.
             block = file.info.get("exif", b"").removeprefix(b"Exif\0\0")
             way = turns.get(orientation(block))
-    except (OSError, SyntaxError, ValueError) as error:
+    # ultralytics, if it was imported, replaces Pillow's open by one that may miss a package.
+    except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         raise _invalid(f"can't decode {path}: {error}") from error
     if way is not None:
         picture = picture.transpose(way)

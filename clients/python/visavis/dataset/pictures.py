@@ -81,10 +81,12 @@ def _files(folder: Path, above: frozenset[str], entered: Iterator[int]) -> Itera
     real = os.path.realpath(folder)
     if real in above:
         return
-    if next(entered) > _MOST_FOLDERS or len(above) > _MOST_LEVELS:
+    if len(above) > _MOST_LEVELS:
+        raise InvalidData(f"{folder} is more than {_MOST_LEVELS} levels deep; give a folder in it")
+    if next(entered) > _MOST_FOLDERS:
         raise InvalidData(
-            f"{folder} is the {_MOST_FOLDERS}th folder, or more than {_MOST_LEVELS} levels deep; "
-            "give a smaller folder, or one with fewer links"
+            f"there are more than {_MOST_FOLDERS} folders, and {folder} is one of them; give a "
+            "smaller folder, or one with fewer links"
         )
     try:
         paths = list(folder.iterdir())

@@ -3,8 +3,9 @@
 from visavis_server.vision.formats.png_frame import Frame
 
 # Costs in OpenCV 5 with libpng 1.6, in ns: the worst case of `python -m tests.faults.costly` and of
-# files of 25 MP. A raw byte is inflated, wrapped, unwrapped and unfiltered, by the Average filter
-# at worst but for Paeth, which is slow if its branches can't be predicted.
+# files of 25 MP. A raw byte is inflated, wrapped, unwrapped and unfiltered. The Paeth filter is
+# slow if its branches can't be predicted; of the others, Average is the slowest. The costs of raw
+# bytes include a fifth for slower processors.
 ENCODED_BYTE_NS, INFLATED_BYTE_NS, PAETH_BYTE_NS = 13.0, 2.8, 5.5
 _RAW_BYTE_NS = 4.7
 _CONVERTED_PIXEL_NS, _INTERLACED_PIXEL_NS = 5.0, 5.0
