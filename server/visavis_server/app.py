@@ -2,32 +2,26 @@
 
 import asyncio
 import gc
-import os
-import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import structlog
-from grpc_reflection.v1alpha import reflection
-from visavis.v1 import vision_pb2
 
-from visavis_server import log, process
-from visavis_server.api.inference import grpc_service_pb2, tensors
+from visavis_server import process
 from visavis_server.api.inference.service import InferenceService
 from visavis_server.api.inference.views import IMAGE_VIEW
 from visavis_server.api.metrics.prometheus import Metrics
 from visavis_server.api.vision.service import VisionService
 from visavis_server.browser import open_page
-from visavis_server.errors import ModelNotFound, StartupError
+from visavis_server.doors import Doors, missing
+from visavis_server.errors import ModelNotFound
 from visavis_server.models.current import Models
 from visavis_server.models.loader import Loader
-from visavis_server.models.memory_plan import MemoryPlan, expected_bytes, health_bytes, plan_here
+from visavis_server.models.memory_plan import MemoryPlan, expected_bytes, plan_here
 from visavis_server.models.planning import planner_of
 from visavis_server.models.repository import Repository
 from visavis_server.models.startup import Startup, first_look
@@ -39,34 +33,18 @@ from visavis_server.runtime.scheduling.scheduler import Scheduler
 from visavis_server.settings import Settings
 from visavis_server.supervision.membership import Member, Membership
 from visavis_server.telemetry import systemd
-from visavis_server.transport import listeners, shared_listener
+from visavis_server.transport import listeners
 from visavis_server.transport.calls import Calls
-from visavis_server.transport.certificates import Certificates
-from visavis_server.transport.grpc.authentication import Authentication
-from visavis_server.transport.grpc.handlers import handlers_of
-from visavis_server.transport.grpc.health import Health
-from visavis_server.transport.grpc.interceptors import CallInterceptor
-from visavis_server.transport.grpc.server import new_server
-from visavis_server.transport.intake import Intake
-from visavis_server.transport.tokens import Tokens
 
 if TYPE_CHECKING:
     from visavis_server.telemetry.otlp import Tracing
-    from visavis_server.transport.http.server import HttpServer
 
 _log = structlog.get_logger()
 
-_VISION = vision_pb2.DESCRIPTOR.services_by_name["VisionService"]
-_INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # Watchdog pings to systemd within its timeout.
 _PINGS_PER_TIMEOUT = 3
-# How long the message of a health check may take to arrive while others wait.
-_HEALTH_TURN_S = 0.1
-# Time for the last responses to leave once every call has ended.
-_FLUSH_S = 0.5
-# The stop takes at most this much longer than the grace period: for the listeners, for threads
-# that end, and in total.
-_LISTENERS_S, _THREADS_S, _REST_S = 1.4, 0.3, 2.0
+# The stop takes at most this much longer than the grace period: for threads that end, and in total.
+_THREADS_S, _REST_S = 0.3, 2.0
 _SCHEDULER_CHECK_INTERVAL_S = 1.0
 
 
@@ -102,7 +80,11 @@ class App:
         self._budget = Budget(plan.budget_bytes, plan.working_bytes)
         self._build_telemetry()
         self._build_services()
-        self._build_listeners()
+        self._doors = Doors(
+            settings, self._service, self._inference, self._calls, self._budget, self._metrics
+        )
+        if not self._is_late:
+            self._doors.bind()
         self._watcher: Watcher | None = None
         self._stop_requested = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
@@ -132,122 +114,30 @@ class App:
             self._models, self.scheduler, limits, settings.max_message_bytes
         )
 
-    def _build_listeners(self) -> None:
-        settings = self.settings
-        self._tokens = tokens = Tokens(settings.tokens) if settings.tokens else None
-        self._intake = Intake(
-            self._budget,
-            settings.message_timeout_s,
-            settings.max_arriving,
-            settings.max_arriving_per_connection,
-            settings.contended_turn_s,
-        )
-        self._certificates = certificates = Certificates.of(settings)
-        self._watched_files = [each.files for each in (tokens, certificates) if each]
-        self._server = self._grpc_server()
-        self._health = Health(self._server)
-        if settings.reflection:
-            names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
-            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
-        self.port = 0
-        self._http: HttpServer | None = None
-        self._metrics_listener: HttpServer | None = None
-        if not self._is_late:
-            self._bind()
-
     @property
     def _is_late(self) -> bool:
         """True if other workers serve already: this one listens once it can serve as well."""
         return self._membership is not None and self._membership.assignment.late
 
-    def _bind(self) -> None:
-        """Listen on all addresses; raises StartupError."""
-        settings = self.settings
-        self.port = listeners.bind(self._server, settings, self._certificates)
-        self._http = self._http_listener() if settings.http else None
-        self._metrics_listener = self._new_metrics_listener() if settings.metrics else None
-
     @property
-    def _http_servers(self) -> "list[HttpServer]":
-        return [each for each in (self._http, self._metrics_listener) if each]
-
-    def _grpc_server(self) -> grpc.aio.Server:
-        settings = self.settings
-        # Messages of health checks are small: one at a time is enough, and a short turn keeps a
-        # stalled one from blocking the others.
-        health_intake = Intake(
-            Budget(health_bytes(settings)),
-            settings.message_timeout_s,
-            at_once=1,
-            per_connection=1,
-            turn_s=_HEALTH_TURN_S,
-        )
-        interceptors: list[grpc.aio.ServerInterceptor] = [  # type: ignore[type-arg]
-            CallInterceptor(
-                self._calls,
-                self._intake,
-                health_intake,
-                self._service.admission(),
-                settings.max_message_bytes,
-                settings.message_limits,
-            )
-        ]
-        if self._tokens:
-            # First, so that unauthenticated calls learn nothing else.
-            interceptors.insert(0, Authentication(self._tokens, settings.open_health))
-        server = new_server(interceptors, listeners.grpc_options(settings))
-        server.add_generic_rpc_handlers(
-            (
-                handlers_of(_VISION, self._service),
-                handlers_of(_INFERENCE, self._inference, {"ModelInferRequest": tensors.Request}),
-            )
-        )
-        return server
-
-    def _http_listener(self) -> "HttpServer":
-        try:
-            from visavis_server.api.inference.rest.door import InferenceDoor, weigh
-            from visavis_server.transport.http.listener import Inference, http_listener
-        except ModuleNotFoundError as error:
-            raise _missing("http", "http", error) from None
-        settings = self.settings
-        door = InferenceDoor(
-            self._inference, self._calls, settings.message_limits, settings.max_message_bytes
-        )
-        return http_listener(
-            settings,
-            self._service,
-            Inference(door, weigh),
-            self._calls,
-            self._intake,
-            self._tokens,
-            self._certificates,
-            self._metrics.rendered,
-        )
-
-    def _new_metrics_listener(self) -> "HttpServer":
-        try:
-            from visavis_server.transport.http.server import metrics_listener
-        except ModuleNotFoundError as error:
-            raise _missing("metrics", "http", error) from None
-        return metrics_listener(self.settings, self._metrics.rendered)
+    def port(self) -> int:
+        """The gRPC port; 0 on a Unix socket."""
+        return self._doors.port
 
     @property
     def address(self) -> str:
         """The gRPC address, with the actual port where the settings have port 0."""
-        if self.settings.grpc.startswith("unix:"):
-            return self.settings.grpc
-        return f"{self.settings.grpc.rpartition(':')[0]}:{self.port}"
+        return self._doors.address
 
     @property
     def http_address(self) -> str | None:
         """The HTTP address; None if HTTP is off."""
-        return self._http.address if self._http else None
+        return self._doors.http_address
 
     @property
     def metrics_address(self) -> str | None:
         """The address of the metrics listener; None if it is off."""
-        return self._metrics_listener.address if self._metrics_listener else None
+        return self._doors.metrics_address
 
     @property
     def loading(self) -> bool:
@@ -266,7 +156,9 @@ class App:
         when the stop begins.
         """
         stop = self._stop_requested
-        self._handle_signals(stop)
+        process.handle_signals(
+            asyncio.get_running_loop(), stop, lambda: self._in_background(self._reload())
+        )
         if self._membership is not None:
             self._membership.attend(self._member())
         starting = asyncio.create_task(self.start())
@@ -282,23 +174,6 @@ class App:
             starting.cancel()
             await self.stop()
 
-    def _handle_signals(self, stop: asyncio.Event) -> None:
-        """Install the signal handlers; stop: the event that the first SIGTERM or SIGINT sets."""
-        loop = asyncio.get_running_loop()
-
-        def stop_or_end(number: signal.Signals) -> None:
-            if stop.is_set():
-                _log.warning("ended at once", signal=number.name)
-                log.flush()
-                os._exit(128 + number)
-            stop.set()
-
-        for name in process.STOPS:
-            loop.add_signal_handler(name, stop_or_end, name)
-        for name in process.HARMLESS:
-            loop.add_signal_handler(name, partial(_log.info, "signal ignored", signal=name.name))
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
-
     async def start(self) -> None:
         """Listen at once; return when every servable model is loaded and verified.
 
@@ -306,9 +181,9 @@ class App:
         """
         started = time.monotonic()
         self._log_start()
-        await self._health.loading()
+        await self._doors.health.loading()
         if not self._is_late:
-            await self._listen()
+            await self._doors.open()
         loader = self._loader()
         models, refused = await self._startup.load_all(loader)
         if self._membership is not None:
@@ -329,8 +204,8 @@ class App:
             )
         )
         if self._is_late:
-            self._bind()
-            await self._listen()
+            self._doors.bind()
+            await self._doors.open()
         self._report_life()
         _log.info(
             "ready",
@@ -342,7 +217,7 @@ class App:
             seconds=round(time.monotonic() - started, 2),
         )
         if self.settings.open and self._membership is None and self.http_address:
-            open_page(self.http_address, tls=self._certificates is not None)
+            open_page(self.http_address, tls=self._doors.uses_tls)
 
     def _loader(self) -> Loader:
         loader = Loader(self._planner, self.scheduler, self.settings.engine_dir())
@@ -350,12 +225,6 @@ class App:
             return loader
         shared_dir = self._membership.assignment.shared_dir
         return replace(loader, ended=self._membership.load_ended, shared_dir=shared_dir)
-
-    async def _listen(self) -> None:
-        """Answer calls, if only to say that the models are being loaded."""
-        await self._server.start()
-        for listener in self._http_servers:
-            await listener.start()
 
     def _log_start(self) -> None:
         _log.info(
@@ -377,7 +246,7 @@ class App:
         self._shadowed = shadowed
         self._models.serve(repository)
         self._metrics.models = repository.all()
-        await self._health.ready(repository.names())
+        await self._doors.health.ready(repository.names())
 
     def _memory_plan(self, taken_bytes: int) -> MemoryPlan:
         share = self._membership.assignment.usable_bytes if self._membership else None
@@ -417,10 +286,10 @@ class App:
         return Member(
             request_stop=self._stop_requested.set,
             reload=self._reload,
-            steer=lambda weights: shared_listener.steer(self.port, weights),
+            steer=self._doors.steer,
             families=self._metrics.families,
             administration=lambda: self._watcher,
-            busy_connections=self._intake.busy_connections,
+            busy_connections=self._doors.busy_connections,
             trouble=self.scheduler.trouble,
             proves_alive=self._service.proves_alive,
         )
@@ -435,7 +304,7 @@ class App:
                     _log.error("the server is stuck", why=trouble)
                 else:
                     _log.info("the server is no longer stuck")
-                await self._health.sound(not trouble)
+                await self._doors.health.sound(not trouble)
             known = trouble
             await asyncio.sleep(_SCHEDULER_CHECK_INTERVAL_S)
 
@@ -449,8 +318,7 @@ class App:
     async def _reload(self) -> None:
         """Reload tokens, certificates and the repository."""
         _log.info("reloading tokens, certificates and the repository")
-        for files in self._watched_files:
-            files.look_soon()
+        self._doors.reload()
         if self._watcher is not None:
             await self._watcher.reload()
 
@@ -462,7 +330,7 @@ class App:
         """
         systemd.notify("STOPPING=1")
         self._startup.stop()
-        await self._health.stopping()
+        await self._doors.health.stopping()
         _log.info("stopping", grace_s=self.settings.grace_s)
         for task in self._background:
             task.cancel()
@@ -485,12 +353,7 @@ class App:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_s):
                 await self._calls.finish()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LISTENERS_S):
-                await asyncio.gather(
-                    self._server.stop(_FLUSH_S),
-                    *(listener.stop() for listener in self._http_servers),
-                )
+        await self._doors.close()
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -518,9 +381,5 @@ def _tracing(endpoint: str) -> "Tracing":
     try:
         from visavis_server.telemetry.otlp import Tracing
     except ModuleNotFoundError as error:
-        raise _missing("trace", "trace", error) from None
+        raise missing("trace", "trace", error) from None
     return Tracing.to(endpoint)
-
-
-def _missing(setting: str, extra: str, error: ModuleNotFoundError) -> StartupError:
-    return StartupError(f"--{setting} needs {error.name}: pip install 'visavis-server[{extra}]'")

@@ -9,26 +9,59 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that stop the server gracefully."""
+if TYPE_CHECKING:
+    import asyncio
 
-HARMLESS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that the server ignores; by default they would end the process."""
-
-_FORWARDED = (*STOPS, *HARMLESS, signal.SIGHUP, signal.SIGQUIT)
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+# By default these would end the process.
+_HARMLESS = (signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (*_STOPS, *_HARMLESS, signal.SIGHUP, signal.SIGQUIT)
 # Time to write the last line of the log.
 _LAST_LINE_S = 0.3
 
 
 def take_signals() -> None:
     """Handle signals until the server does: a stop signal ends the process with exit code 0."""
-    for number in STOPS:
+    for number in _STOPS:
         signal.signal(number, lambda number, frame: os._exit(0))
-    for number in (*HARMLESS, signal.SIGHUP):
+    for number in (*_HARMLESS, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)
+
+
+def handle_signals(
+    loop: "asyncio.AbstractEventLoop",
+    stop: "asyncio.Event",
+    reload: Callable[[], object],
+    before_end: Callable[[], object] = lambda: None,
+) -> None:
+    """Handle signals in the event loop from now on.
+
+    The first SIGTERM or SIGINT sets `stop`; the second ends the process at once, after
+    `before_end`. SIGHUP calls `reload`. SIGUSR1 and SIGUSR2 are only logged.
+    """
+    import structlog
+
+    from visavis_server import log
+
+    logger = structlog.get_logger()
+
+    def stop_or_end(number: signal.Signals) -> None:
+        if stop.is_set():
+            logger.warning("ended at once", signal=number.name)
+            before_end()
+            log.flush()
+            os._exit(128 + number)
+        stop.set()
+
+    for number in _STOPS:
+        loop.add_signal_handler(number, stop_or_end, number)
+    for number in _HARMLESS:
+        loop.add_signal_handler(number, partial(logger.info, "signal ignored", signal=number.name))
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 def reserve_standard_streams() -> None:

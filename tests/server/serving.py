@@ -61,8 +61,9 @@ async def served_by(app: App) -> AsyncIterator[Served]:
 
 def look_again(app: App) -> None:
     """Read certificates and tokens again, as happens each second."""
-    for files in app._watched_files:
-        files.look()
+    for guard in (app._doors._tokens, app._doors._certificates):
+        if guard:
+            guard.files.look()
 
 
 def image(

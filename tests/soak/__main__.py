@@ -1,13 +1,12 @@
 """`python -m tests.soak`."""
 
-import json
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -55,30 +54,36 @@ def soak(
 
 
 def _record(trial: str, rows: Sequence[Row], out: Path) -> None:
-    """Keep a trial's rows beside those of earlier runs on this machine, and write the report."""
-    kept_file = CACHE / "soak.json"
-    kept = json.loads(kept_file.read_text("utf-8")) if kept_file.exists() else {}
-    kept[trial] = {"commit": commit(), "rows": [asdict(row) for row in rows]}
-    kept_file.write_text(json.dumps(kept), encoding="utf-8")
-    out.write_text(_document(kept), encoding="utf-8")
-
-
-def _document(kept: Mapping[str, Any]) -> str:
+    """Write a trial's rows into the report, and keep those of the other trials."""
+    kept = _kept(out)
+    kept[trial] = [
+        f"| {trial} | {row.what} | {row.promised} | {row.seen} | "
+        f"{'yes' if row.holds else '**no**'} | {commit()} |"
+        for row in rows
+    ]
     about = machine()
     lines = [
         "# Soak",
         "",
         f"Written by `make soak`, on {about['cores']} cores of {about['processor']}, with "
         f"Python {about['python']}: the attacks and loads of `tests/faults`, run for longer.",
+        "Each row names the commit that it was measured at.",
         "",
-        "| trial | required | measured | holds | commit |",
-        "| --- | --- | --- | --- | --- |",
+        "| trial | what | required | measured | holds | commit |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *chain.from_iterable(kept.get(name, ()) for name in TRIALS),
     ]
-    for trial in TRIALS:
-        for row in (Row(**row) for row in kept.get(trial, {"rows": ()})["rows"]):
-            holds, at = "yes" if row.holds else "**no**", kept[trial]["commit"]
-            lines.append(f"| {row.what} | {row.promised} | {row.seen} | {holds} | {at} |")
-    return "\n".join([*lines, ""])
+    out.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _kept(out: Path) -> dict[str, list[str]]:
+    """Return the rows of a report by trial."""
+    kept: dict[str, list[str]] = {}
+    for line in out.read_text("utf-8").splitlines() if out.exists() else ():
+        trial = line.removeprefix("| ").partition(" | ")[0]
+        if trial in TRIALS:
+            kept.setdefault(trial, []).append(line)
+    return kept
 
 
 if __name__ == "__main__":

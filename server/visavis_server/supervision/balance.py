@@ -13,6 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+from visavis_server.supervision.membership import BEAT_S
+
+_log = structlog.get_logger()
+
 # The sum of the weights must fit in 32 bits.
 _MOST_ROOM: Final = 1000
 _CONNECT_S: Final = 1.0
@@ -21,6 +27,33 @@ _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 Steer = Callable[[Sequence[int]], Awaitable[bool]]
 """Spreads new connections by the weights of the kernel's numbers; False: it can't be done."""
+
+
+async def balance(
+    address: str,
+    serving: Callable[[], Mapping[int, int]],
+    busy: Callable[[], Mapping[int, int]],
+    steer: Steer,
+) -> None:
+    """Steer new connections to the workers that have the fewest, for ever.
+
+    address: HOST:PORT. serving: returns the process of each worker; empty until all serve, and
+    until then the kernel spreads connections. busy: returns the connections with calls, by worker.
+    """
+    order: list[int] = []
+    steered: list[int] = []
+    known: Mapping[int, int] = {}
+    while True:
+        await asyncio.sleep(BEAT_S)
+        if not (pids := serving()):
+            continue
+        if pids != known:
+            order, known, steered = await numbered(address, pids, steer), pids, []
+            if not order and serving() == pids:
+                await steer([])
+                _log.warning("connections are spread at random", why="they can't be steered here")
+        if order and (wanted := weights(busy(), order)) != steered:
+            steered = wanted if await steer(wanted) else []
 
 
 def weights(busy: Mapping[int, int], order: Sequence[int]) -> list[int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import os
 import shutil
 import signal
 import sys
@@ -17,16 +16,16 @@ from typing import Any, Final
 
 import structlog
 
-from visavis_server import log, process
+from visavis_server import process
 from visavis_server.browser import open_page
 from visavis_server.errors import StartupError
 from visavis_server.models.trial import Verdicts
 from visavis_server.runtime.budget import usable_bytes
 from visavis_server.settings import Settings
-from visavis_server.supervision import balance
+from visavis_server.supervision.balance import balance
 from visavis_server.supervision.channel import Channel, Closed, Handlers
 from visavis_server.supervision.division import Assignment, core_ids, settings_of
-from visavis_server.supervision.membership import BEAT_S, file_of
+from visavis_server.supervision.membership import file_of
 from visavis_server.supervision.reservation import Reservation
 from visavis_server.supervision.template import Template
 from visavis_server.supervision.verdicts import SharedVerdicts, Verdict
@@ -90,7 +89,9 @@ class Supervisor:
         Raises StartupError.
         """
         _adopt_orphans()
-        self._handle_signals()
+        loop = asyncio.get_running_loop()
+        process.handle_signals(loop, self._stop, self._reload, self._end_workers)
+        loop.add_signal_handler(signal.SIGCHLD, self._child_ended.set)
         self._reservation = Reservation(self._settings)
         self._verdicts = SharedVerdicts(
             self._trial, self._settings.load_timeout_s, self._drop_weights
@@ -103,33 +104,20 @@ class Supervisor:
             if await self._until_ready():
                 self._log_ready(started)
                 self._in_background(self._check())
-                self._in_background(self._balance())
+                address = self._reservation.settings.grpc
+                self._in_background(balance(address, self._serving, self._busy, self._steer))
                 await self._stop.wait()
         finally:
             await self._drain()
         if self._error is not None:
             raise self._error
 
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def stop_or_end(number: signal.Signals) -> None:
-            if self._stop.is_set():
-                _log.warning("ended at once", signal=number.name)
-                for worker in self._workers:
-                    worker.kill()
-                if self._shared_dir is not None:
-                    shutil.rmtree(self._shared_dir, ignore_errors=True)
-                log.flush()
-                os._exit(128 + number)
-            self._stop.set()
-
-        for name in process.STOPS:
-            loop.add_signal_handler(name, stop_or_end, name)
-        for name in process.HARMLESS:
-            loop.add_signal_handler(name, partial(_log.info, "signal ignored", signal=name.name))
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        loop.add_signal_handler(signal.SIGCHLD, self._child_ended.set)
+    def _end_workers(self) -> None:
+        """Kill all workers, and remove their weights."""
+        for worker in self._workers:
+            worker.kill()
+        if self._shared_dir is not None:
+            shutil.rmtree(self._shared_dir, ignore_errors=True)
 
     def _reload(self) -> None:
         _log.info("reloading all workers")
@@ -257,32 +245,13 @@ class Supervisor:
                     _log.error("worker killed", worker=worker.number, why=why)
                     worker.kill()
 
-    async def _balance(self) -> None:
-        """Steer new connections to the workers that have the fewest."""
-        order: list[int] = []
-        steered: list[int] = []
-        numbered: dict[int, int] = {}
-        while True:
-            await asyncio.sleep(BEAT_S)
-            pids = self._serving()
-            if len(pids) < len(self._workers):  # the kernel spreads them until all are there
-                continue
-            if pids != numbered:
-                order, numbered, steered = await self._numbered(pids), pids, []
-            busy = {worker.number: worker.busy for worker in self._workers}
-            if order and (weights := balance.weights(busy, order)) != steered:
-                steered = weights if await self._steer(weights) else []
-
     def _serving(self) -> dict[int, int]:
-        """Return the processes of the workers that serve."""
-        return {worker.number: worker.pid for worker in self._workers if worker.ready_at}
+        """Return the processes of the workers that serve; empty until all do."""
+        pids = {worker.number: worker.pid for worker in self._workers if worker.ready_at}
+        return pids if len(pids) == len(self._workers) else {}
 
-    async def _numbered(self, pids: dict[int, int]) -> list[int]:
-        order = await balance.numbered(self._reservation.settings.grpc, pids, self._steer)
-        if not order and self._serving() == pids:
-            await self._steer([])
-            _log.warning("connections are spread at random", why="they can't be steered here")
-        return order
+    def _busy(self) -> dict[int, int]:
+        return {worker.number: worker.busy for worker in self._workers}
 
     async def _steer(self, weights: Sequence[int]) -> bool:
         channel = self._workers[0].channel
