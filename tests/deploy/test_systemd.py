@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.surroundings import VISAVIS
+from tests.surroundings import VISAVIS, Surroundings
 from visavis_server.settings import Settings, load_settings
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -63,6 +63,15 @@ def test_systemd_waits_for_the_drain_and_disturbs_no_worker() -> None:
     drain_s = Settings.model_fields["grace_s"].default + 2
     assert float(unit["Service"]["TimeoutStopSec"]) > drain_s
     assert unit["Service"]["KillMode"] == "mixed"
+
+
+def test_systemd_does_not_restart_a_server_whose_settings_are_invalid(tmp_path: Path) -> None:
+    found = Surroundings.under(tmp_path)
+    command = [VISAVIS, "serve", "--cores", "none"]
+    done = subprocess.run(
+        command, env=found.environment(), cwd=found.elsewhere, capture_output=True, check=False
+    )
+    assert f"\nRestartPreventExitStatus={done.returncode}\n" in _UNIT.read_text("utf-8")
 
 
 def test_the_settings_file_is_valid_and_says_which_values_are_no_defaults() -> None:

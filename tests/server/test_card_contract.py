@@ -57,7 +57,7 @@ def nodes(node: Node) -> Iterator[Node]:
     yield node
     document, message, sdk = node
     hints = get_type_hints(sdk)
-    for name in document.model_fields.keys() & message.fields_by_name.keys() & hints.keys():
+    for name in sorted(document.model_fields.keys() & message.fields_by_name.keys() & hints.keys()):
         part = part_of(document.model_fields[name].annotation)
         is_part = isinstance(part, type) and issubclass(part, BaseModel)
         if is_part and (document, name) not in CONVERTED:
