@@ -33,18 +33,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## Export models, serve them, compare a picture, show the answers
 	@$(BIN)/visavis demo
 
-# Tests that measure nothing: they keep all cores busy. The others load servers to their limits, or
-# watch the time, and run one after the other.
-SIDE_BY_SIDE := tests/clients tests/clients_packages tests/deploy tests/docs tests/export tests/gpu \
-	tests/pull tests/server/api tests/server/models tests/server/tools tests/server/vision \
-	tests/triton tests/web tests/test_client_protos.py tests/test_dashboard.py \
-	tests/test_documents.py tests/test_openapi.py tests/test_packaging.py tests/test_reference.py \
-	tests/test_samples.py tests/test_ultralytics_files.py
+# Tests that load servers to their limits, or watch the time, run one after the other; the rest keeps
+# all cores busy.
+ALONE := tests/faults tests/ray
 
 .PHONY: test
 test: $(VENV)/.installed-dev  ## Run the tests
-	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(SIDE_BY_SIDE); side=$$?; \
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE)) && exit $$side
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+		$(addprefix --ignore=,$(ALONE)); side=$$?; \
+	$(BIN)/python -m pytest $(ALONE) && exit $$side
 
 .PHONY: docs
 docs: $(VENV)/.installed-dev  ## Build the documentation's site into docs/_build/html

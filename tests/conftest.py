@@ -27,6 +27,15 @@ _GIVEN = {name: Path(value) for name in _DATA if (value := os.environ.get(name))
 for _name in [name for name in os.environ if name.startswith("VISAVIS_")]:
     del os.environ[_name]
 
+# A process takes whole files. These take minutes, and would keep one core busy after the others.
+_FIRST = {
+    f"test_{name}.py"
+    for name in (
+        *("torchvision_detectors", "variants", "faithfulness", "exporter", "clients"),
+        *("ultralytics_files", "gate_of_real_models", "process"),
+    )
+}
+
 _OPEN = Image.open
 
 # Tests that run side by side divide the cores. Libraries read this when they are imported.
@@ -44,6 +53,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take what pytest_configure_node told."""
     told: dict[str, str] = getattr(config, "workerinput", {}).get("data", {})
     _GIVEN.update({name: Path(path) for name, path in told.items()})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the order within a file stays."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
 
 
 def _folder(variable: str) -> Path:

@@ -14,6 +14,9 @@ from visavis_export.proof.accuracy_limits import AccuracyLimits
 from visavis_server.card import ModelDocument
 from visavis_server.settings import Settings
 
+# Calibration takes a minute of all cores, and shares them with other tests.
+pytestmark = pytest.mark.timeout(1800)
+
 
 @pytest.fixture(scope="module")
 def repository(
