@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -43,6 +43,10 @@ _OUT_OF_MEMORY = re.compile(
 # A graph with a node on the CPU can't be captured.
 _NOT_CAPTURED = re.compile(r"graph capture", re.IGNORECASE)
 _FATAL = 4  # a severity of ONNX Runtime
+_DTYPES: Final[dict[str, Literal["float16", "float32"]]] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+}
 
 
 class Session:
@@ -68,9 +72,13 @@ class Session:
         (model_input,) = inputs
         self.input_name: str = model_input.name
         self.input_shape = [d if isinstance(d, int) else None for d in model_input.shape]
-        self.input_dtype: Literal["float16", "float32"]
-        self.input_dtype = "float16" if "float16" in model_input.type else "float32"
-        if self.input_shape and self.input_shape[0] not in (None, 1):
+        if model_input.type not in _DTYPES:
+            raise ModelFileError(
+                f"{path}: the model's input is {model_input.type}; it must be tensor(float) or "
+                "tensor(float16): export it without its pre-processing, with a float input"
+            )
+        self.input_dtype = _DTYPES[model_input.type]
+        if len(self.input_shape) == 4 and self.input_shape[0] not in (None, 1):
             raise ModelFileError(
                 f"{path}: the model has a fixed batch size of {self.input_shape[0]}; export it "
                 "with a batch size of 1, or a dynamic one"
