@@ -42,6 +42,11 @@ _OUT_OF_MEMORY = re.compile(
 )
 # A graph with a node on the CPU can't be captured.
 _NOT_CAPTURED = re.compile(r"graph capture", re.IGNORECASE)
+_TOO_NEW = re.compile(
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"
+    r"|Opset (\d+) is under development.* till opset (\d+)",
+    re.DOTALL,
+)
 _FATAL = 4  # a severity of ONNX Runtime
 _DTYPES: Final[dict[str, Literal["float16", "float32"]]] = {
     "tensor(float)": "float32",
@@ -144,8 +149,18 @@ def _created(
             _log.warning("no CUDA graphs for this model", model=str(path), why=str(error)[:500])
         else:
             kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
-            raise kind(f"{path}: ONNX Runtime can't load the file: {error}") from error
+            raise kind(f"{path}: {_why_not_loaded(error)}") from error
     return _created(path, provider, replace(config, cuda_graphs=False))
+
+
+def _why_not_loaded(error: Exception) -> str:
+    if found := _TOO_NEW.search(str(error)):
+        what, (version, most) = "IR version" if found[1] else "opset", filter(None, found.groups())
+        return (
+            f"its {what} is {version}, and ONNX Runtime {ort.__version__} reads up to {most}; "
+            "export it with an older opset, or update ONNX Runtime"
+        )
+    return f"ONNX Runtime can't load the file: {error}"
 
 
 class Source(Protocol):
