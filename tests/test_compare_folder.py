@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from visavis.bench.own_server import own_server
 from visavis.commands import main
 
 from tests.server import graphs
-from tests.server.pictures import BLUE, GREEN, RED, plain
+from tests.server.pictures import BLUE, GREEN, RED, block, entry, plain, with_exif
 from visavis_server.card import LabelSet
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/compare.schema.json").read_text())
@@ -331,6 +332,32 @@ def test_labels_of_strangers_are_text_in_the_report(server: str, tmp_path: Path)
     assert "&lt;img src=x onerror=alert(2)&gt;.png" in page
 
 
+def test_a_picture_of_any_name_is_drawn_as_the_server_turns_it(server: str, tmp_path: Path) -> None:
+    folder, report = tmp_path / "turned", tmp_path / "report.html"
+    folder.mkdir()
+    turned = with_exif("JPEG", block(entry(6, kind=1)))  # of type BYTE; 20 x 10 pixels as stored
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(turned)
+    arguments = ("--server", server, "--models", "boxes,other-boxes", "--report", report)
+    assert compare(folder, *arguments) == 0
+    page = report.read_text()
+    assert "<b>caf\\udce9.jpg</b>" in page
+    assert 'viewBox="0 0 10 20"' in page
+    assert 'viewBox="0 0 20 10"' not in page
+
+
+def test_kept_answers_are_those_of_models_in_any_order(
+    server: str, pictures: Path, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    arguments = (pictures, "--server", server, "--answers", answers, "--models")
+    assert compare(*arguments, "colors,inverted") == 0
+    before = answers.read_bytes()
+    assert compare(*arguments, "inverted,colors") == 0
+    assert answers.read_bytes() == before
+    assert compare(*arguments, "colors") == 2
+    assert compare(*arguments, "colors,inverted,boxes") == 2
+
+
 def test_few_pictures_cannot_tell_and_only_strict_fails(
     server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -399,6 +426,7 @@ def test_a_drop_since_an_earlier_comparison_fails(
         (["--models", "colors", "--labels", "typo.csv"], "--labels typo.csv does not exist"),
         (["--models", "colors", "--score-threshold", "0.5"], "no effect on the figures"),
         (["--json", "no/such/folder.json", "--models", "colors"], "can't write no/such"),
+        (["--answers", "/dev/null/a.jsonl"], "/dev/null: File exists"),
     ],
 )
 def test_what_cannot_be_done_ends_with_2(
@@ -417,6 +445,7 @@ def test_what_cannot_be_done_ends_with_2(
     [
         (["--report", "no/such/report.html"], "can't write no/such/report.html"),
         (["--markdown", "."], "can't write ."),
+        (["--fiftyone", "/dev/null/folder"], "can't write to /dev/null/folder"),
         (["--labels", "typo.csv"], "--labels typo.csv does not exist"),
         (["--baseline", "typo.json"], "can't read typo.json"),
     ],

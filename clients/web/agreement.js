@@ -19,7 +19,8 @@ const SAME = {
 
 /** Return a label as it is compared: case, accents, separators and spelling aside. */
 export function comparable(label) {
-  const bare = label.normalize("NFKD").replaceAll(/\p{Mn}/gu, "").toLowerCase();
+  // Of Latin, Greek and Cyrillic: other scripts' marks make other words.
+  const bare = label.normalize("NFKD").replaceAll(/[\u0300-\u036f]/g, "").toLowerCase();
   const joined = bare.replaceAll(/[\s_\-/]+/g, "");
   return SAME[joined] ?? joined;
 }

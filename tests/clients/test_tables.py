@@ -1,10 +1,14 @@
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
 from visavis.commands.console import plain
+from visavis.commands.side_by_side import Column, SideBySide
 from visavis.v1 import vision_pb2 as pb
 
 from . import canned
@@ -31,6 +35,18 @@ def test_every_table_fits_the_terminal(
     for arguments in (["models"], ["models", "yolov5n"], ["detect", "a.jpg"], ["compare", "a.jpg"]):
         assert visavis(*arguments) == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= int(width)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_no_terminal_is_too_narrow_for_a_column(width: int):
+    columns = [Column(Text(f"model-{k}"), [Text(f"0.{k}"), Text("—")]) for k in range(4)]
+    out = io.StringIO()
+    Console(file=out, width=width).print(SideBySide("", [Text("mAP50-95"), Text("p")], columns))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for k in range(4):
+        assert any(f"model-{k}" in line for line in lines)
+        assert any(f"0.{k}" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", range(40, 121, 5))

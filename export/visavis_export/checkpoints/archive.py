@@ -79,7 +79,7 @@ def check_torch_file(path: Path) -> None:
         other = next((text for start, text in _OTHERS.items() if re.match(start, head)), None)
         other = other or (
             f"is not a torch checkpoint: it begins with {head[:8]!r}; give a .pt or .pth file "
-            "written by torch.save"
+            "written by torch.save, or a .safetensors file"
         )
         raise CheckpointError(f"{path.name} {other}")
 
@@ -158,7 +158,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
             "such as best.pt instead of best.torchscript"
         )
     elif "data.pkl" not in names:
-        complaint = "is a zip archive, but not a torch checkpoint"
+        complaint = (
+            "is a zip archive, but not a torch checkpoint; if one is in it, unpack it and give that"
+        )
     elif len(names) != len(infos):
         complaint = "has two records with the same name; torch never writes that, so it is forged"
     elif any(info.compress_type != zipfile.ZIP_STORED for info in infos):

@@ -37,6 +37,11 @@ _INFIXES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # The number of averaged models in torch's AveragedModel; not a tensor of the network.
 _COUNTERS = ("n_averaged",)
 _MAX_WRAPPERS = 5
+# Functions that make tensors of other layouts: meta, sparse, quantised.
+_REBUILT = "torch._utils._rebuild_"
+# Names of tensors that are numbers, unlike counters, and the types of weights.
+_NUMBERS = ("weight", "bias", "running_mean", "running_var")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # All tensors together may have this many times the elements that are stored.
 _MOST_SHARED = 3
 
@@ -157,6 +162,8 @@ def refusal(path: Path, identity: Identity) -> CheckpointError:
 def _unwrapped(saved: object, depth: int = 0) -> Inert | dict[str, StoredTensor] | None:
     """Return the module or the state_dict inside a saved object; None if there is neither."""
     if _is_state_dict(saved):
+        for name, tensor in saved.items():  # type: ignore[attr-defined]
+            _require_plain(name, tensor)
         return saved  # type: ignore[return-value]
     fields = _fields(saved)
     if isinstance(saved, Inert):
@@ -190,7 +197,8 @@ def _require_torchvisions(path: Path, stored: Inert, state: dict[str, StoredTens
         difference = str(error).partition(";")[0]
         raise CheckpointError(
             f"{path.name} is a modified {identity.title.removeprefix('a ')}: {difference}; visavis "
-            "exports torchvision's unmodified ResNets only"
+            "exports torchvision's unmodified ResNets only. If it computes the same, save its "
+            "tensors alone: torch.save(model.state_dict(), FILE)"
         ) from None
 
 
@@ -228,6 +236,7 @@ def _stored_tensors(module: object, prefix: str) -> Iterator[tuple[str, StoredTe
     if isinstance(transient, list | tuple):
         buffers = {name: buffer for name, buffer in buffers.items() if name not in transient}
     for name, tensor in (parameters | buffers).items():
+        _require_plain(f"{prefix}{name}", tensor)
         if isinstance(tensor, StoredTensor):
             yield f"{prefix}{name}", tensor
     for name, child in modules.items():
@@ -271,8 +280,25 @@ def _names(stored: object) -> tuple[str, ...]:
 
 def _is_state_dict(saved: object) -> bool:
     items = saved.items() if isinstance(saved, dict) else ()
-    named = all(isinstance(k, str) and isinstance(v, StoredTensor) for k, v in items)
+    named = all(
+        isinstance(k, str) and (isinstance(v, StoredTensor) or _is_odd(v)) for k, v in items
+    )
     return named and bool(items)
+
+
+def _is_odd(stored: object) -> bool:
+    """Return True for a tensor of another layout, such as a sparse one."""
+    return isinstance(stored, Inert) and stored.class_path.startswith(_REBUILT)
+
+
+def _require_plain(name: object, stored: object) -> None:
+    """Raise CheckpointError for a tensor that is no view of stored numbers."""
+    if isinstance(stored, Inert) and _is_odd(stored):
+        kind = stored.class_path.removeprefix(_REBUILT).partition("_tensor")[0]
+        raise CheckpointError(
+            f"its tensor {shown(name)} is a {shown(kind)} tensor, not a plain one with all its "
+            "numbers; load the model completely and save it with dense tensors on the CPU"
+        )
 
 
 def _made(stored: dict[str, StoredTensor]) -> dict[str, Tensor]:
@@ -296,7 +322,13 @@ def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not _TENSOR_NAME.fullmatch(name):
             raise CheckpointError(f"it holds a tensor with the invalid name {shown(name)!r}")
-        if not tensor.is_floating_point():
+        if tensor.dtype not in _FLOATS:
+            if tensor.is_floating_point() or name.rpartition(".")[2] in _NUMBERS:
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise CheckpointError(
+                    f"{path.name}: its tensor {name} has the type {kind}, which weights do not "
+                    "have; give the checkpoint as it was before it was quantised or converted"
+                )
             continue
         if spoilt := tensor.numel() - int(tensor.isfinite().sum()):
             raise CheckpointError(

@@ -23,6 +23,8 @@ MAX_DEPTH = 60
 _MAX_NUMBER_BYTES = 16
 _MAX_RANK = 8
 _MAX_NAME_LENGTH = 200
+# Of a list of numbers, such as the sides of a kernel.
+_MOST_SHOWN = 4
 
 DTYPES = {
     "Bool": torch.bool,
@@ -44,8 +46,10 @@ _EXPECTED = re.compile(
     r"|pytorch_lightning|timm|yolov6)\.[\w.]+|types\.SimpleNamespace|_codecs\.encode"
     r"|builtins\.(bytearray|complex|dict|frozenset|getattr|int|list|object|range|set|slice)"
     r"|torch\.(Size|device|Tensor|storage\.UntypedStorage|serialization\._get_layout)"
+    r"|torch\.torch_version\.TorchVersion|torch\.\w+Storage"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
-    rf"|torch\.(float|double|half|bfloat16|u?int|long|short|bool)\d*|torch\.({'|'.join(DTYPES)})Storage"
+    r"|torch\.(float|double|half|bfloat16|q?u?int|long|short|bool|complex)\d*(_e\dm\d\w*)?"
+    r"|torch\.per_(tensor|channel)_(affine|symmetric)\w*"
 )
 _CONTAINERS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 _KEYS = str | int | float | bytes | None
@@ -173,6 +177,8 @@ def shown(value: object, length: int = 60) -> str:
     if isinstance(value, dict):
         keys = ", ".join(shown(key, length) for key in list(value)[:8])
         return f"a dict of {keys}"[: 2 * length]
+    if isinstance(value, list | tuple) and len(value) <= _MOST_SHOWN and all(map(_natural, value)):
+        return repr(value)
     if not isinstance(value, str):
         plain = value is None or isinstance(value, bool | int | float)
         return repr(value) if plain else f"a {type(value).__name__}"
@@ -353,7 +359,9 @@ class _Machine:
             raise ValueError("a persistent id that is not a storage")
         if not dtype or dtype[1] not in DTYPES:
             raise CheckpointError(
-                f"it stores numbers of type {path or 'unknown'}; supported are {', '.join(DTYPES)}"
+                f"it stores numbers of type {path or 'unknown'}, and supported are "
+                f"{', '.join(DTYPES)}; save the weights as they were before they were quantised or "
+                "converted"
             )
         storage = Storage(DTYPES[dtype[1]], elements)
         known = self.storages.setdefault(key, storage)

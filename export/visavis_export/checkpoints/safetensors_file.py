@@ -30,8 +30,11 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             "pip install 'visavis-server[export]'"
         ) from None
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} is a damaged safetensors file ({error}); download or copy it again"
         ) from None
+    if not tensors:
+        raise CheckpointError(f"{path.name} holds no tensors; give the file with the weights")
+    return tensors

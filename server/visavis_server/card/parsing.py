@@ -14,11 +14,13 @@ SCHEMA_ID = "visavis.v1.model.schema.json"
 _MAX_ERRORS = 3
 
 
-def parse_document(text: str | bytes, where: str) -> ModelDocument:
+def parse_document(
+    text: str | bytes, where: str, advice: str = "export it again with this version of visavis"
+) -> ModelDocument:
     """Return the document in a model file's metadata.
 
-    where: the file, for errors. Raises ModelFileError if the document does not follow the schema,
-    naming the first places where it does not.
+    where, advice: the file and what to do, for errors. Raises ModelFileError if the document does
+    not follow the schema, naming the first places where it does not.
     """
     try:
         return ModelDocument.model_validate_json(text)
@@ -29,7 +31,7 @@ def parse_document(text: str | bytes, where: str) -> ModelDocument:
         )
         raise ModelFileError(
             f"{where}: its document does not follow schema version {SCHEMA_VERSION} ({places}); "
-            "export it again with this version of visavis"
+            f"{advice}"
         ) from None
 
 

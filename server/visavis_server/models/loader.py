@@ -1,5 +1,6 @@
 """Turns model files into served models: opens, verifies, loads and warms them up."""
 
+import codecs
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -134,7 +135,10 @@ def read_document(name: str, file: VerifiedFile) -> ModelDocument:
     if METADATA_KEY in metadata:
         document = parse_document(metadata[METADATA_KEY], str(file.path))
     elif file.sidecar is not None:
-        document = parse_document(file.sidecar, str(file.path.with_suffix(".json")))
+        # Notepad saves UTF-8 with a byte order mark.
+        sidecar = file.sidecar.removeprefix(codecs.BOM_UTF8)
+        where = str(file.path.with_suffix(".json"))
+        document = parse_document(sidecar, where, "correct it as docs/models.md describes")
     else:
         with file.copy() as copy:
             probe = Session(copy, CPU, SessionConfig(Path()))

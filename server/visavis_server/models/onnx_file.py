@@ -23,6 +23,13 @@ _GRAPH, _INITIALIZER = 7, 5
 _CHUNK_BYTES = 1 << 20
 # A document with a thousand labels and a receipt takes 60 KB.
 _MAX_METADATA_BYTES = 16 << 20
+# First bytes, in lower case, of what often lies in place of a model.
+_OTHERS = (
+    (b"version https://git-lfs", "only a Git LFS pointer; run `git lfs pull`"),
+    (b"<!doctype", "but an HTML page; download the file that it links to"),
+    (b"<html", "but an HTML page; download the file that it links to"),
+    (b"pk\x03\x04", "but a zip archive, as of PyTorch's files; export or unpack it"),
+)
 
 
 # The fields through which tensors are reached, by message and field number: onnx/onnx.proto. A
@@ -90,12 +97,20 @@ def parse_onnx_file(file: BinaryIO, path: Path) -> OnnxFile:
         file.seek(0)
         external = _has_external_data(file, "model", end)
     except (ValueError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{path}: not an ONNX model, or truncated ({error})") from None
+        other = _other_format(file) or f"or truncated ({error})"
+        raise ModelFileError(f"{path}: not an ONNX model, {other}") from None
     if _GRAPH not in fields:
         raise ModelFileError(f"{path}: not an ONNX model (it has no graph)")
     if external:
         raise ModelFileError(f"{path}: its weights are in other files; export it as a single file")
     return OnnxFile(metadata, digest.hexdigest())
+
+
+def _other_format(file: BinaryIO) -> str:
+    """Return what lies in place of a model, and what to do; empty if it is not known."""
+    file.seek(0)
+    head = file.read(64).lstrip().lower()
+    return next((what for start, what in _OTHERS if head.startswith(start)), "")
 
 
 def read_constants(file: BinaryIO, names: Sequence[str], path: Path) -> list[Tensor]:

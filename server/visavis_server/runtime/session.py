@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -42,7 +42,16 @@ _OUT_OF_MEMORY = re.compile(
 )
 # A graph with a node on the CPU can't be captured.
 _NOT_CAPTURED = re.compile(r"graph capture", re.IGNORECASE)
+_TOO_NEW = re.compile(
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"
+    r"|Opset (\d+) is under development.* till opset (\d+)",
+    re.DOTALL,
+)
 _FATAL = 4  # a severity of ONNX Runtime
+_DTYPES: Final[dict[str, Literal["float16", "float32"]]] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+}
 
 
 class Session:
@@ -68,9 +77,13 @@ class Session:
         (model_input,) = inputs
         self.input_name: str = model_input.name
         self.input_shape = [d if isinstance(d, int) else None for d in model_input.shape]
-        self.input_dtype: Literal["float16", "float32"]
-        self.input_dtype = "float16" if "float16" in model_input.type else "float32"
-        if self.input_shape and self.input_shape[0] not in (None, 1):
+        if model_input.type not in _DTYPES:
+            raise ModelFileError(
+                f"{path}: the model's input is {model_input.type}; it must be tensor(float) or "
+                "tensor(float16): export it without its pre-processing, with a float input"
+            )
+        self.input_dtype = _DTYPES[model_input.type]
+        if len(self.input_shape) == 4 and self.input_shape[0] not in (None, 1):
             raise ModelFileError(
                 f"{path}: the model has a fixed batch size of {self.input_shape[0]}; export it "
                 "with a batch size of 1, or a dynamic one"
@@ -136,8 +149,18 @@ def _created(
             _log.warning("no CUDA graphs for this model", model=str(path), why=str(error)[:500])
         else:
             kind = CannotLoadNow if _OUT_OF_MEMORY.search(str(error)) else ModelFileError
-            raise kind(f"{path}: ONNX Runtime can't load the file: {error}") from error
+            raise kind(f"{path}: {_why_not_loaded(error)}") from error
     return _created(path, provider, replace(config, cuda_graphs=False))
+
+
+def _why_not_loaded(error: Exception) -> str:
+    if found := _TOO_NEW.search(str(error)):
+        what, (version, most) = "IR version" if found[1] else "opset", filter(None, found.groups())
+        return (
+            f"its {what} is {version}, and ONNX Runtime {ort.__version__} reads up to {most}; "
+            "export it with an older opset, or update ONNX Runtime"
+        )
+    return f"ONNX Runtime can't load the file: {error}"
 
 
 class Source(Protocol):

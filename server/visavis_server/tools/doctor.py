@@ -15,18 +15,18 @@ from visavis_server.runtime.providers import PROVIDERS, choose
 from visavis_server.settings import load_settings
 from visavis_server.vision.families import resize
 
+# In one place: builds that overwrite each other.
 _PACKAGES = (
-    "visavis-server",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "opencv-python",
-    "pillow",
-    "numpy",
-    "grpcio",
-    "torch",
-    "torchvision",
-    "ultralytics",
-    "onnx",
+    ("visavis-server",),
+    ("onnxruntime", "onnxruntime-gpu"),
+    ("opencv-python", "opencv-python-headless"),
+    ("pillow",),
+    ("numpy",),
+    ("grpcio",),
+    ("torch",),
+    ("torchvision",),
+    ("ultralytics",),
+    ("onnx",),
 )
 
 
@@ -35,11 +35,7 @@ Row = tuple[str, str, str]
 
 def report() -> list[Row]:
     """Return rows of (name, "ok", "missing" or "info", text)."""
-    installed = {package: _version(package) for package in _PACKAGES}
-    rows = [(package, "info", text or "not installed") for package, text in installed.items()]
-    if installed["onnxruntime"] and installed["onnxruntime-gpu"]:
-        text = "they overwrite each other: uninstall both, then install one of them"
-        rows.append(("onnxruntime, twice", "missing", text))
+    rows = list(_packages())
     rows.append(("cores", "info", f"{usable_cores()} usable by this process"))
     slower = "in Pillow, slower: install a C compiler, then reinstall visavis-server"
     rows.append(("resize", "info", "in C" if resize.rows_first_in_c else slower))
@@ -54,6 +50,17 @@ def report() -> list[Row]:
     chosen, why = choose("auto")
     rows.append(("--device auto", "ok", f"uses {chosen.name}: {why}"))
     return [*rows, *_plans()]
+
+
+def _packages() -> Iterator[Row]:
+    """Yield a row for each package; of several builds, for those that are installed."""
+    for builds in _PACKAGES:
+        installed = {build: found for build in builds if (found := _version(build))}
+        for build, found in (installed or {builds[0]: "not installed"}).items():
+            yield build, "info", found
+        if len(installed) > 1:
+            text = "they overwrite each other: uninstall both, then install one of them"
+            yield f"{builds[0]}, twice", "missing", text
 
 
 def _gpus() -> Iterator[Row]:

@@ -26,6 +26,8 @@ _SAME = {
     "hairdryer": "hairdrier",
     "doughnut": "donut",
 }
+# Of Latin, Greek and Cyrillic: other scripts' marks make other words.
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def comparable(name: str) -> str:
@@ -33,8 +35,7 @@ def comparable(name: str) -> str:
 
     The SDK has the same rule in `visavis.dataset.names`; a test keeps them equal.
     """
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", name)).casefold()
     joined = re.sub(r"[\s_\-/]+", "", plain)  # `traffic light`, `traffic_light`, `trafficlight`
     return _SAME.get(joined, joined)
 

@@ -77,6 +77,16 @@ def test_an_invalid_row_is_reported_by_file_and_line(
         classes(folder, text)
 
 
+def test_blank_lines_before_the_columns_are_skipped(folder: Path) -> None:
+    labels = folder / "labels.csv"
+    labels.write_text("\n \nfile,class_index\na.jpg,5\nb.jpg,x\n")
+    with pytest.raises(InvalidData, match=r"labels\.csv, line 5: class_index is 'x'"):
+        read_classes(folder, find_pictures(folder), labels)
+    labels.write_text("\n \nfile,class_index\na.jpg,5\n")
+    (one,) = read_classes(folder, find_pictures(folder), labels)
+    assert one.truth == 5
+
+
 def test_line_numbers_include_excels_delimiter_line(folder: Path) -> None:
     with pytest.raises(InvalidData, match=r"labels\.csv, line 3: class_index is 'cat'"):
         classes(folder, "sep=;\nfile;class_index\na.jpg;cat\n")

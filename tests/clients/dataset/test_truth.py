@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from visavis.cards import Task
 from visavis.dataset.labels import Labelled, Truth
 from visavis.dataset.names import ClassNames, comparable
-from visavis.dataset.truth import read_truth
+from visavis.dataset.truth import give_class_ids, read_truth
 from visavis.errors import InvalidData
 
 NAMES = ("person", "airplane", "potted plant")
@@ -34,11 +35,11 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def classes(folder: Path, labels: Path | None) -> tuple[Labelled, ...]:
-    return read_truth(folder, pictures(folder), labels, Task.CLASSIFICATION, NAMES)
+    return read_truth(folder, pictures(folder), labels, Task.CLASSIFICATION, NAMES, Counter())
 
 
 def boxes(folder: Path, labels: Path | None) -> dict[str, Any]:
-    found = read_truth(folder, pictures(folder), labels, Task.DETECTION, NAMES)
+    found = read_truth(folder, pictures(folder), labels, Task.DETECTION, NAMES, Counter())
     return {one.path.name: one.truth for one in found}
 
 
@@ -78,6 +79,18 @@ def test_a_folder_that_is_no_class_is_named(folder: Path) -> None:
     (folder / "person").rename(folder / "people")
     with pytest.raises(InvalidData, match=r"people: 'people' is not a class of the model"):
         classes(folder, folder)
+
+
+def test_texts_beside_folders_of_classes_are_no_labels(folder: Path) -> None:
+    for name in ("README.roboflow.txt", "person/notes.txt", "export.xml"):
+        (folder / name).write_text("exported on 1 May")
+    assert [one.truth for one in classes(folder, folder)] == [1, 0]
+    assert boxes(folder, folder) == {}
+    assert not give_class_ids(folder, pictures(folder), folder)
+    (folder / "person" / "a.txt").write_text("0 .5 .5 .1 .1\n")
+    assert classes(folder, folder) == ()
+    assert boxes(folder, folder)["a.jpg"] == (Truth(0, 0.5, 0.5, 0.1, 0.1),)
+    assert give_class_ids(folder, pictures(folder), folder)
 
 
 def test_a_csv_file_gives_classes_and_no_boxes(folder: Path, tmp_path: Path) -> None:
@@ -179,6 +192,25 @@ def test_wrong_coco_json_is_refused_by_its_entry(
         boxes(folder, coco(tmp_path, **changes))
 
 
+@pytest.mark.parametrize("form", ["COCO", "VOC"])
+def test_objects_of_classes_that_the_model_lacks_are_counted(
+    form: str, folder: Path, tmp_path: Path
+) -> None:
+    left_out = Counter[str]()
+    labels = coco(tmp_path) if form == "COCO" else tmp_path / "xml"
+    name = "toothbrush" if form == "COCO" else "dragon"
+    objects = OBJECT.format("person", 0, 1, 1, 50, 50), OBJECT.format(name, 0, 1, 1, 50, 50)
+    if form == "VOC":
+        labels.mkdir()
+        (labels / "a.xml").write_text(VOC.format("".join(objects)))
+    read_truth(folder, pictures(folder), labels, Task.DETECTION, NAMES, left_out)
+    assert left_out == {name: 1}
+    if form == "VOC":
+        (labels / "a.xml").write_text(VOC.format(objects[1]))
+        with pytest.raises(InvalidData, match="knows none of its classes, such as 'dragon'"):
+            boxes(folder, labels)
+
+
 def test_deeply_nested_json_is_refused(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "deep.json"
     file.write_text("[" * 100_000)
@@ -201,6 +233,13 @@ def test_pascal_voc_counts_pixels_from_one(folder: Path, tmp_path: Path) -> None
     ("text", "why"),
     [
         ("<annotation>", "is not XML"),
+        *(
+            (
+                f'<?xml version="1.0" encoding="{encoding}"?>{VOC.format("")}',
+                rf"{why}.*; save it as",
+            )
+            for encoding, why in (("gb2312", "multi-byte encodings"), ("x", "unknown encoding: x"))
+        ),
         (VOC.format("").replace("100", "0"), "size must be the picture's width and height"),
         (VOC.format(OBJECT.format("person", 0, 9, 1, 3, 5)), "box of 'person' has no area"),
         (VOC.format(OBJECT.format("person", 0, "x", 1, 3, 5)), "bndbox/xmin is 'x'"),
@@ -253,8 +292,17 @@ def test_a_label_at_the_path_of_one_picture_is_used_for_no_other(form: str, tmp_
     found = place(tmp_path / "photos", "day/1.jpg", "night/1.jpg")
     voc_file(tmp_path / "xml" / "day" / "1.xml")
     labels = listed(tmp_path, "day/1.jpg") if form == "COCO" else tmp_path / "xml"
-    read = read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES)
+    read = read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES, Counter())
     assert [one.path.parent.name for one in read if one.truth] == ["day"]
+
+
+def test_a_label_whose_name_differs_in_case_only_belongs_to_the_picture(tmp_path: Path) -> None:
+    found = place(tmp_path / "photos", "IMG_1.JPG", "img_2.jpg", "IMG_2.jpg")
+    for name in ("img_1", "img_2"):
+        voc_file(tmp_path / "xml" / "part" / f"{name}.xml")
+    for labels in (tmp_path / "xml", listed(tmp_path, "img_1.jpg", "img_2.jpg")):
+        read = read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES, Counter())
+        assert [one.path.name for one in read if one.truth] == ["IMG_1.JPG", "img_2.jpg"]
 
 
 @pytest.mark.parametrize("form", ["COCO", "VOC"])
@@ -269,7 +317,7 @@ def test_labels_that_may_belong_to_two_pictures_are_refused(
     if form == "COCO":
         labels = listed(tmp_path, *(f"{name}.jpg" for name in names))
     with pytest.raises(InvalidData, match=r"may belong to .*; give the labels the same folders"):
-        read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES)
+        read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES, Counter())
 
 
 def test_a_class_that_the_model_lacks_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -293,7 +341,7 @@ def test_a_box_of_the_whole_picture_may_count_pixels_from_zero(tmp_path: Path) -
 def test_a_path_with_backslashes_in_a_coco_file_is_a_path(tmp_path: Path) -> None:
     found = place(tmp_path / "photos", "day/1.jpg")
     labels = listed(tmp_path, "day\\1.jpg")
-    (one,) = read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES)
+    (one,) = read_truth(tmp_path / "photos", found, labels, Task.DETECTION, NAMES, Counter())
     assert one.truth == (Truth(0, 0.25, 0.5, 0.5, 1.0),)
 
 
@@ -308,10 +356,25 @@ def test_names_are_the_same_whatever_their_spelling() -> None:
     assert comparable("hair dryer") == comparable("hairdryer") == comparable("hair drier")
     assert comparable("TV/Monitor") == comparable("tvmonitor") == comparable("tv")
     assert comparable("cat") != comparable("cart")
+    assert comparable("カラス") != comparable("ガラス")  # a crow and a glass
     names = ClassNames(("crane", "cat", "crane"))
     assert names.class_id("CAT", "x") == 1
     with pytest.raises(InvalidData, match="the name of two classes"):
         names.class_id("crane", "x")
+
+
+def test_classes_that_differ_in_case_or_accents_only_are_found_as_they_are_spelled() -> None:
+    names = ClassNames(("A", "a", "-", "é", "ｶﾞﾗｽ"))
+    assert [names.find(one) for one in ("A", "a", "-", "e\N{COMBINING ACUTE ACCENT}")] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert names.class_id("a", "x") == 1
+    assert names.find("ガラス") == 4
+    with pytest.raises(InvalidData, match="the name of two classes"):
+        names.class_id("á", "x")
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "instances.json"])
@@ -333,6 +396,7 @@ def test_rows_of_other_pictures_take_no_memory(folder: Path, tmp_path: Path) -> 
     rows = [f"pictures/of/others/{number}.jpg,{number % 1000}" for number in range(5_000)]
     labels.write_text("\n".join(["file,class_index", "person/a.jpg,2", *rows]))
     size = labels.stat().st_size
+    classes(folder, labels)  # pathlib interns names, in a table that grows at any moment
     tracemalloc.start()
     try:
         assert [one.truth for one in classes(folder, labels)] == [2]

@@ -117,6 +117,16 @@ def test_a_drop_since_an_earlier_run_is_held_to_its_limit(
         list(gate.max_drop(current, {"map": 0.1}, earlier))
 
 
+def test_an_earlier_run_in_which_two_models_share_no_answer_has_its_other_figures(
+    tmp_path: Path,
+) -> None:
+    previous = tmp_path / "previous.json"
+    model = {"model": "a", "top1": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    pair = {"model": "b", "agreement": None, "agreement_low": 0.0, "agreement_high": 1.0}
+    previous.write_text(json.dumps({"models": [model], "pairs": [pair]}))
+    assert gate.read_previous(previous) == {("a", "top1"): Estimate(0.8, 0.7, 0.9)}
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from visavis_export.checkpoints.archive import check_torch_file
@@ -323,6 +324,48 @@ def test_layers_may_share_a_tensor(tmp_path: Path) -> None:
     torch.save(many, tmp_path / "many.pt")
     with pytest.raises(CheckpointError, match="claim 1200 elements, but only 12 are stored"):
         read_state_dict(tmp_path / "many.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda tensor: tensor.to("meta"), "tensor fc.weight is a meta tensor.*load the model"),
+        (lambda tensor: tensor.to_sparse(), "tensor fc.weight is a sparse tensor"),
+        (
+            lambda tensor: tensor.to(torch.complex64),
+            "type torch.ComplexFloatStorage, and supported",
+        ),
+        (
+            lambda tensor: tensor.to(torch.int32),
+            "fc.weight has the type int32, which weights do not",
+        ),
+        (lambda tensor: tensor > 0, "fc.weight has the type bool"),
+    ],
+)
+def test_weights_of_another_kind_are_refused_by_it(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], why: str
+) -> None:
+    path = saved(tmp_path, {"fc.bias": torch.ones(2), "fc.weight": change(torch.ones(2, 3))})
+    with pytest.raises(CheckpointError, match=why):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.uint16])
+def test_safetensors_of_another_kind_are_refused_by_it(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"fc.weight": torch.ones(2, 3).to(dtype)}, path)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=f"fc.weight has the type {kind}"):
+        read_state_dict(path)
+    save_file({}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_state_dict(path)
+
+
+def test_the_version_of_torch_may_be_stored_beside_the_weights(tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.ones(2, 3)}
+    path = saved(tmp_path, {"state_dict": weights, "torch_version": torch.__version__})
+    assert torch.equal(read_state_dict(path)["fc.weight"], weights["fc.weight"])
 
 
 def test_whole_module_is_not_a_state_dict(tmp_path: Path) -> None:

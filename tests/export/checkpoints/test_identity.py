@@ -261,7 +261,8 @@ def test_a_whole_resnet_of_torchvision_is_read(
             "is a modified ResNet-18: .* eps = 0.001",
         ),
         (lambda m: setattr(m, "relu", nn.SiLU()), "SiLU instead of a ReLU"),
-        (lambda m: setattr(m, "names", ["a"]), "has names = a list"),
+        (lambda m: setattr(m, "names", ["a"]), "has names = a list.* save its tensors alone"),
+        (lambda m: setattr(m.conv1, "dilation", (2, 2)), r"has dilation = \(2, 2\)"),
     ],
 )
 def test_a_whole_resnet_that_was_changed_is_refused(

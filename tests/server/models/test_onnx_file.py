@@ -104,6 +104,22 @@ def test_a_file_that_is_not_a_model_is_refused_with_its_path(
         read_onnx_file(path)
 
 
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        (LFS_POINTER, "only a Git LFS pointer; run `git lfs pull`"),
+        (b"\n<!doctype html>", "but an HTML page; download"),
+        (b"PK\x03\x04" + bytes(60), "but a zip archive"),
+        (b'{"message": "Not Found"}', "or truncated"),
+    ],
+)
+def test_what_lies_in_place_of_a_model_is_named(tmp_path: Path, contents: bytes, what: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(contents)
+    with pytest.raises(ModelFileError, match=rf"model\.onnx: not an ONNX model, {what}"):
+        read_onnx_file(path)
+
+
 @given(share=st.floats(0, 0.999))
 def test_a_model_cut_short_is_refused_or_has_another_digest(
     tmp_path_factory: pytest.TempPathFactory, share: float

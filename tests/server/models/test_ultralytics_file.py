@@ -167,6 +167,44 @@ def test_a_file_for_a_fixed_batch_is_refused_as_one(tmp_path: Path) -> None:
         load(tmp_path, "four", graph, {**DETECT, "batch": "4"})
 
 
+@pytest.mark.parametrize("kind", ["uint8", "double", "bfloat16"])
+def test_a_file_whose_input_is_no_float_is_refused_by_its_type(tmp_path: Path, kind: str) -> None:
+    model = onnx.load_model_from_string(graphs.constant(COLUMNS))
+    image = model.graph.input[0]
+    for node in model.graph.node:
+        node.input[:] = ["as_float" if name == image.name else name for name in node.input]
+    cast = onnx.helper.make_node("Cast", [image.name], ["as_float"], to=TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    image.type.tensor_type.elem_type = TensorProto.DataType.Value(kind.upper())
+    why = rf"input is tensor\({kind}\); it must be tensor\(float\).*without its pre-processing"
+    with pytest.raises(ModelFileError, match=why):
+        load(tmp_path, "odd", model.SerializeToString(), DETECT)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda model: setattr(model, "ir_version", 99), r"its IR version is 99, and .* up to \d+"),
+        (lambda model: setattr(model.opset_import[0], "version", 99), r"its opset is 99, and"),
+    ],
+)
+def test_a_file_that_is_too_new_is_refused_with_both_versions(
+    tmp_path: Path, change: Any, why: str
+) -> None:
+    model = onnx.load_model_from_string(graphs.constant(COLUMNS))
+    change(model)
+    with pytest.raises(ModelFileError, match=rf"onnx: {why}.*; export it with an older opset"):
+        load(tmp_path, "new", model.SerializeToString(), DETECT)
+
+
+def test_a_file_for_one_image_without_a_batch_is_refused_by_its_shape(read: Any) -> None:
+    model = onnx.load_model_from_string(graphs.constant(COLUMNS))
+    del model.graph.input[0].type.tensor_type.shape.dim[0]
+    why = r"its input is \[3, .*\]; it must be \[batch, 3, height, width\]"
+    with pytest.raises(ModelFileError, match=why):
+        read(model.SerializeToString(), DETECT)
+
+
 def test_a_file_of_yolov5_itself_is_read_with_its_thresholds(read: Any) -> None:
     document = read(graphs.constant(ROWS), YOLOV5)
     assert document.facts.architecture == "YOLOv5"

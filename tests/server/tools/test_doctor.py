@@ -18,15 +18,24 @@ def test_every_device_is_reported_and_the_cpu_can_run() -> None:
     assert report["--device auto"][0] == "ok"
 
 
-def test_two_onnx_runtimes_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_builds_of_a_package_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: "1.0")
-    assert "overwrite each other" in rows()["onnxruntime, twice"][1]
+    for package in ("onnxruntime", "opencv-python"):
+        assert "overwrite each other" in rows()[f"{package}, twice"][1]
 
 
 def test_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda package: None)
-    assert rows()["torch"] == ("info", "not installed")
+    assert rows()["torch"] == rows()["opencv-python"] == ("info", "not installed")
     assert "onnxruntime, twice" not in rows()
+
+
+def test_the_small_builds_are_reported_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"onnxruntime": "1.0", "opencv-python-headless": "5.0"}
+    monkeypatch.setattr(doctor, "_version", small.get)
+    report = rows()
+    assert report["opencv-python-headless"] == ("info", "5.0")
+    assert not report.keys() & {"opencv-python", "onnxruntime-gpu", "onnxruntime, twice"}
 
 
 @pytest.mark.usefixtures("driver")

@@ -105,6 +105,7 @@ def test_first_and_last_label_make_a_known_set(first: str, last: str) -> None:
 
 def test_names_are_compared_by_the_same_rule_as_in_the_sdk() -> None:
     every = {*names._SAME, *names._SAME.values(), "Café_au-lait", " TV  Monitor", "N/A", "a/b c"}
+    every |= {"カラス", "ガラス", "йод", "टमाटर"}
     assert {name: comparable(name) for name in every} == {
         name: names.comparable(name) for name in every
     }

@@ -8,7 +8,6 @@ from pathlib import Path
 from visavis import calls
 from visavis.cards import Model, Task
 from visavis.errors import FieldViolation, InvalidRequest, InvalidSettings
-from visavis.exif import orientation
 from visavis.images import image_message
 from visavis.v1 import vision_pb2 as pb
 
@@ -79,31 +78,18 @@ def _image(path: Path, *, raw: bool) -> pb.Image:
 def _pixels(path: Path) -> pb.Image:
     try:
         from PIL import Image
+
+        from visavis.pillow_pictures import upright
     except ModuleNotFoundError:
         raise InvalidSettings(
             "--raw needs Pillow; install it: pip install 'visavis[bench]'"
         ) from None
-    turn = Image.Transpose
-    turns = {
-        2: turn.FLIP_LEFT_RIGHT,
-        3: turn.ROTATE_180,
-        4: turn.FLIP_TOP_BOTTOM,
-        5: turn.TRANSPOSE,
-        6: turn.ROTATE_270,
-        7: turn.TRANSVERSE,
-        8: turn.ROTATE_90,
-    }
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as file:
-            picture = file.convert("RGB")
-            # Pillow adds JPEG's header to the EXIF blocks of PNGs too.
-            block = file.info.get("exif", b"").removeprefix(b"Exif\0\0")
-            way = turns.get(orientation(block))
+            picture = upright(file)
     # ultralytics, if it was imported, replaces Pillow's open by one that may miss a package.
     except (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError) as error:
         raise _invalid(f"can't decode {path}: {error}") from error
-    if way is not None:
-        picture = picture.transpose(way)
     return pb.Image(
         raw=pb.RawImage(
             format=pb.PIXEL_FORMAT_RGB,

@@ -39,20 +39,27 @@ class SideBySide:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         label_width = max(len(label) for label in (Text(self.corner), *self.rows))
         room = options.max_width - label_width
-        step = max(1, room // (_COLUMN_WIDTH + 2) - 1)
-        first, others = self.columns[0], self.columns[1:]
-        for start in range(0, max(1, len(others)), step):
+        for columns in self._parts(room // (_COLUMN_WIDTH + 2)):
             yield Text()
-            yield self._table([first, *others[start : start + step]])
+            yield self._table(columns, min(_COLUMN_WIDTH, max(1, room - 2)))
 
-    def _table(self, columns: Sequence[Column]) -> Table:
+    def _parts(self, fitting: int) -> Iterator[Sequence[Column]]:
+        """Yield as many columns as fit, each time with the first; one by one if only one fits."""
+        first, others = self.columns[0], self.columns[1:]
+        if fitting < 2:
+            yield from ([column] for column in self.columns)
+            return
+        for start in range(0, max(1, len(others)), fitting - 1):
+            yield [first, *others[start : start + fitting - 1]]
+
+    def _table(self, columns: Sequence[Column], width: int) -> Table:
         table = plain_table()
         table.add_column(self.corner, style="dim", no_wrap=True, vertical="bottom")
         lines = max(column.header.plain.count("\n") for column in columns)
         for column in columns:
             # Rich aligns headers at the bottom; padding aligns the names at the top.
             header = column.header + Text("\n " * (lines - column.header.plain.count("\n")))
-            table.add_column(header, overflow="fold", min_width=_COLUMN_WIDTH)
+            table.add_column(header, overflow="fold", min_width=width)
         for index, label in enumerate(self.rows):
             cells = [column.cells[index] for column in columns]
             table.add_row(label, *cells, end_section=index in self.lines_after)

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,16 @@ import typer
 
 from visavis.cards import Model, Task
 from visavis.client import Client
+from visavis.commands import unexpected
 from visavis.commands.compare_options import FolderOptions
-from visavis.commands.console import complain, stderr
+from visavis.commands.console import complain, plain, stderr
 from visavis.commands.failures import sentence
-from visavis.commands.output_files import require_writable
+from visavis.commands.output_files import require_writable, require_writable_folder
 from visavis.commands.progress import Progress
 from visavis.commands.serving import served
 from visavis.dataset.given import given_pictures
 from visavis.dataset.names import posix
-from visavis.dataset.truth import give_class_ids, read_truth
+from visavis.dataset.truth import FORMS, give_class_ids, read_truth
 from visavis.errors import InvalidData, InvalidSettings, VisavisError
 from visavis.peers import client_of
 
@@ -86,6 +88,7 @@ def _require_files(options: FolderOptions) -> None:
         options.markdown,
         options.junit,
     )
+    require_writable_folder(options.fiftyone)
 
 
 def _compared(
@@ -177,26 +180,42 @@ def _truths(
             continue
         names = capable[0].label_set.labels
         known: dict[str, int | tuple[Truth, ...]] = {}
+        left_out = Counter[str]()
         truths[task] = known
         for given in labels or (None,):
             found = {
                 posix(one.path.relative_to(folder)): one.truth
-                for one in read_truth(folder, pictures, given, task, names)
+                for one in read_truth(folder, pictures, given, task, names, left_out)
             }
             if twice := known.keys() & found.keys():
                 raise InvalidData(
                     f"--labels {given} has a truth for {min(twice)}, as another --labels has; keep "
                     "one of the two"
                 )
-            if found and give_class_ids(given):
+            if found and give_class_ids(folder, pictures, given):
                 _require_meaning(capable, are_named=bool(options.models))
             known.update(found)
             if given is not None and found:
                 told.add(given)
+        _note_odd(capable[0], known, left_out)
     for given in labels:
         if given not in told:
-            raise InvalidData(f"--labels {given} tells nothing that the compared models can do")
+            tasks = " or ".join(truths)
+            raise InvalidData(f"--labels {given} has no truth for {tasks}; give {FORMS}")
     return truths
+
+
+def _note_odd(model: Model, known: "Truths", left_out: Counter[str]) -> None:
+    """Say which objects do not count, and how many pictures have none: names may be misspelt."""
+    if left_out:
+        names = ", ".join(f"{name[:80]!r} ({count})" for name, count in left_out.most_common(5))
+        more = f" and {len(left_out) - 5} more classes" if len(left_out) > 5 else ""
+        stderr().print(
+            plain(f"Objects of classes that {model.name} lacks do not count: {names}{more}.")
+        )
+    empty = sum(truth == () for truth in known.values())
+    if empty:
+        stderr().print(f"{empty} of {len(known)} pictures have no labelled object.")
 
 
 def _require_meaning(models: Sequence[Model], *, are_named: bool) -> None:
@@ -234,6 +253,10 @@ def _not_done(options: FolderOptions) -> Iterator[None]:
         complain(sentence(error))
         _say_how_to_go_on(options)
         raise typer.Exit(2) from error
+    except (OSError, MemoryError) as error:
+        code = unexpected.report(error)
+        _say_how_to_go_on(options)
+        raise typer.Exit(code if code == unexpected.FAULT else 2) from error
     except KeyboardInterrupt:
         _say_how_to_go_on(options)
         raise typer.Exit(130) from None

@@ -50,7 +50,8 @@ def _csv_rows(labels: Path) -> Iterator[tuple[int, str, int]]:
     """Yield the line number, file and class id of each row."""
     lines = read_text(labels, MOST_LIST_BYTES).splitlines()
     before = 1 if lines and lines[0].lower() in _EXCEL_HINTS else 0
-    first = next(filter(None, lines[before:]), "")
+    before += next((k for k, line in enumerate(lines[before:]) if line.strip()), 0)
+    first = next(iter(lines[before:]), "")
     delimiter = max(_DELIMITERS, key=first.count)
     reader = csv.DictReader(lines[before:], delimiter=delimiter, skipinitialspace=True)
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]

@@ -1,7 +1,7 @@
 """Objects on pictures from COCO's JSON: https://cocodataset.org/#format-data."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,18 +17,24 @@ _MOST_CHARACTERS: Final = 80
 
 
 def read_coco(
-    file: Path, folder: Path, pictures: Sequence[Path], names: Sequence[str]
+    file: Path,
+    folder: Path,
+    pictures: Sequence[Path],
+    names: Sequence[str],
+    left_out: Counter[str],
 ) -> tuple[Labelled, ...]:
     """Return those of the pictures that a COCO file lists, with their objects.
 
     Pictures are found by `file_name`, below the folder or by the name alone; categories by name
-    among the model's labels, whatever their ids. Objects of other categories are left out: a model
-    cannot find what it does not know. Raises InvalidData, by entry, for what is wrong.
+    among the model's labels, whatever their ids. Objects of other categories are counted in
+    left_out: a model cannot find what it does not know. Raises InvalidData, by entry, for what is
+    wrong.
     """
     data = _read(file)
     images = _images(_list(data, "images", file), file)
     classes = _classes(_list(data, "categories", file), names, file)
     objects: defaultdict[int, list[Truth]] = defaultdict(list)
+    unknown: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for number, one in enumerate(_list(data, "annotations", file)):
         where = f"{file}, annotations[{number}]"
         image_id, category_id = one.get("image_id"), one.get("category_id")
@@ -36,15 +42,19 @@ def read_coco(
             raise InvalidData(f"{where}: image_id {_shown(image_id)} is not in `images`")
         if not isinstance(category_id, int) or category_id not in classes:
             raise InvalidData(f"{where}: category_id {_shown(category_id)} is not in `categories`")
-        image, class_id = images[image_id], classes[category_id]
+        image, (name, class_id) = images[image_id], classes[category_id]
         truth = _truth(one, image, class_id or 0, where)
-        if class_id is not None:
+        if class_id is None:
+            unknown[image_id][name] += 1
+        else:
             objects[image_id].append(truth)
     keys = {_file_name(one): key for key, one in images.items()}
     paths = {path: posix(path.relative_to(folder)) for path in pictures}
     found = owned(paths, keys, lambda name: f"{file}'s {name}")
     if not found:
         raise InvalidData(f"{file} lists no picture of {folder}; `file_name` must be its path")
+    for name in set(found.values()):
+        left_out.update(unknown[keys[name]])
     return tuple(Labelled(path, tuple(objects[keys[name]])) for path, name in found.items())
 
 
@@ -87,15 +97,17 @@ def _file_name(image: Mapping[str, Any]) -> str:
 
 def _classes(
     categories: list[dict[str, Any]], names: Sequence[str], file: Path
-) -> dict[int, int | None]:
+) -> dict[int, tuple[str, int | None]]:
+    """Return the name of each category and the model's class id, by the category's id."""
     known = ClassNames(names)
-    classes: dict[int, int | None] = {}
+    classes: dict[int, tuple[str, int | None]] = {}
     for number, one in enumerate(categories):
         key = _id(one, file, "categories", number)
         if key in classes:
             raise InvalidData(f"{file}, categories[{number}]: another category has the id {key}")
-        classes[key] = known.find(str(one.get("name", "")))
-    if categories and not any(class_id is not None for class_id in classes.values()):
+        name = str(one.get("name", ""))
+        classes[key] = name, known.find(name)
+    if categories and all(class_id is None for _, class_id in classes.values()):
         first = ", ".join(_shown(one.get("name")) for one in categories[:3])
         raise InvalidData(f"{file}: the model knows none of its categories, such as {first}")
     return classes

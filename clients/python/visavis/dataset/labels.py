@@ -55,15 +55,22 @@ def owned(
     """Return the label entry of each picture: the one at its path, or else the one of its name.
 
     pictures: with their paths as the entries have them. shown: an entry's name, for errors. An
-    entry at the path of one picture is never used for another. Raises InvalidData where several
-    fit.
+    entry at the path of one picture is never used for another. An entry with no picture's name is
+    that of a picture whose name differs in case only. Raises InvalidData where several fit.
     """
+    names = {PurePosixPath(path).name for path in pictures.values()}
     same_name: defaultdict[str, list[str]] = defaultdict(list)
+    same_letters: defaultdict[str, list[str]] = defaultdict(list)
     for entry in sorted(set(entries).difference(pictures.values())):
-        same_name[PurePosixPath(entry).name].append(entry)
+        name = PurePosixPath(entry).name
+        if name in names:
+            same_name[name].append(entry)
+        else:
+            same_letters[name.casefold()].append(entry)
     found = {}
     for picture, path in pictures.items():
-        others = same_name[PurePosixPath(path).name]
+        name = PurePosixPath(path).name
+        others = same_name.get(name) or same_letters.get(name.casefold(), [])
         if path in entries:
             found[picture] = path
         elif len(others) > 1:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,14 @@ _SAME = {
     "hairdryer": "hairdrier",
     "doughnut": "donut",
 }
+# Of Latin, Greek and Cyrillic. Other scripts' marks make other words, as of crow (カラス) and
+# glass (ガラス).
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def comparable(name: str) -> str:
     """Return a class name as it is compared: case, accents, separators and spelling aside."""
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", name)).casefold()
     joined = re.sub(r"[\s_\-/]+", "", plain)  # `traffic light`, `traffic_light`, `trafficlight`
     return _SAME.get(joined, joined)
 
@@ -32,25 +35,24 @@ class ClassNames:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
-        self._ids: dict[str, int] = {}
-        self._repeated: set[str] = set()
+        # The classes `a` and `A` are alike, and yet two. ImageNet has two cranes.
+        self._spelled: defaultdict[str, list[int]] = defaultdict(list)
+        self._alike: defaultdict[str, list[int]] = defaultdict(list)
         for class_id, label in enumerate(labels):
-            key = comparable(label)
-            if key in self._ids:  # ImageNet has two cranes and two maillots
-                self._repeated.add(key)
-            self._ids.setdefault(key, class_id)
+            self._spelled[_composed(label)].append(class_id)
+            self._alike[comparable(label)].append(class_id)
 
     def find(self, name: str) -> int | None:
-        """Return the class id of a name; None if the model does not know it."""
-        return self._ids.get(comparable(name))
+        """Return the class id of a name, the first of several; None if the model lacks it."""
+        return next(iter(self._named(name)), None)
 
     def class_id(self, name: str, where: str) -> int:
         """Return the class id of a name. Raises InvalidData if it is unknown or ambiguous."""
-        key = comparable(name)
-        if key in self._repeated:
+        found = self._named(name)
+        if len(found) > 1:
             raise InvalidData(f"{where}: {name!r} is the name of two classes; give the class id")
-        if key in self._ids:
-            return self._ids[key]
+        if found:
+            return found[0]
         if name.isdecimal() and int(name) < len(self._labels):
             return int(name)
         raise InvalidData(
@@ -58,7 +60,16 @@ class ClassNames:
             f"such as {', '.join(map(repr, self._labels[:3]))}"
         )
 
+    def _named(self, name: str) -> Sequence[int]:
+        """Return the classes that are spelled like a name, or else those that compare equal."""
+        return self._spelled.get(_composed(name)) or self._alike.get(comparable(name)) or ()
+
 
 def posix(path: str | Path) -> str:
-    """Return a path as results name it: with slashes, accents composed."""
-    return unicodedata.normalize("NFC", Path(path).as_posix())
+    """Return a path as results name it: with slashes, accents composed, other bytes escaped."""
+    # Names from other systems may not be UTF-8; they could not be written to a report.
+    return _composed(Path(path).as_posix().encode("utf-8", "backslashreplace").decode())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -1,6 +1,7 @@
 """Objects on pictures from Pascal VOC's XML files, one for each picture."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,13 +15,17 @@ from visavis.errors import InvalidData
 
 
 def read_voc(
-    labels: Path, folder: Path, pictures: Sequence[Path], names: Sequence[str]
+    labels: Path,
+    folder: Path,
+    pictures: Sequence[Path],
+    names: Sequence[str],
+    left_out: Counter[str],
 ) -> tuple[Labelled, ...]:
     """Return the pictures with their objects; a picture without a file has none.
 
     labels: the folder of the XML files, `Annotations` as VOC calls it; each is found at its
-    picture's path, or by its name. Objects of classes that the model does not know are left out.
-    Raises InvalidData, by file, for what is wrong.
+    picture's path, or by its name. Objects of classes that the model does not know are counted in
+    left_out. Raises InvalidData, by file, for what is wrong, and if it knows none of the classes.
     """
     files = {
         posix(path.relative_to(labels).with_suffix("")): path
@@ -31,13 +36,17 @@ def read_voc(
     found, known = owned(stems, files, lambda stem: str(labels / f"{stem}.xml")), ClassNames(names)
     if not found:
         raise InvalidData(f"{labels} holds no FILE.xml for any picture of {folder}")
-    return tuple(
-        Labelled(path, _objects(files[found[path]], known) if path in found else ())
+    labelled = tuple(
+        Labelled(path, _objects(files[found[path]], known, left_out) if path in found else ())
         for path in pictures
     )
+    if left_out and not any(one.truth for one in labelled):
+        first = ", ".join(repr(name[:80]) for name, _ in left_out.most_common(3))
+        raise InvalidData(f"{labels}: the model knows none of its classes, such as {first}")
+    return labelled
 
 
-def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
+def _objects(file: Path, known: ClassNames, left_out: Counter[str]) -> tuple[Truth, ...]:
     root = _parsed(file)
     across, down = (_number(root, f"size/{side}", file) for side in ("width", "height"))
     if not (0 < across < math.inf and 0 < down < math.inf):
@@ -53,7 +62,9 @@ def _objects(file: Path, known: ClassNames) -> tuple[Truth, ...]:
         difficult = (one.findtext("difficult") or "0").strip() == "1"
         class_id, where = known.find(name), f"{file}: the box of {name[:80]!r}"
         truth = box_in_pixels(class_id or 0, box, (across, down), difficult, where)
-        if class_id is not None:
+        if class_id is None:
+            left_out[name] += 1
+        else:
             truths.append(truth)
     return tuple(truths)
 
@@ -74,6 +85,8 @@ def _parsed(file: Path) -> ElementTree.Element:
         return tree.close()
     except expat.ExpatError as error:
         raise InvalidData(f"{file} is not XML: {error}") from None
+    except (LookupError, ValueError) as error:  # of the encoding that it declares
+        raise InvalidData(f"{file} can't be read: {error}; save it as UTF-8") from None
 
 
 def _number(element: ElementTree.Element, path: str, file: Path) -> float:

@@ -62,7 +62,10 @@ class AnswersFile:
 
     def __init__(self, path: Path, models: Sequence[Model]) -> None:
         self._path = path
-        self._heading = {"format": _FORMAT, "models": [_identity(model) for model in models]}
+        self._heading: dict[str, Any] = {
+            "format": _FORMAT,
+            "models": [_identity(model) for model in models],
+        }
         self.digests: set[tuple[str, str]] = set()
         if path.exists():
             self._check()
@@ -136,11 +139,22 @@ class AnswersFile:
                 heading = json.loads(file.readline(_MOST_LINE_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             raise InvalidData(f"{self._path} cannot be continued: {_brief(error)}") from None
-        if heading != self._heading:
+        if not self._is_same(heading):
             raise InvalidData(
                 f"{self._path} holds the answers of other models; name another file with "
                 "--answers, or delete it"
             )
+
+    def _is_same(self, heading: Any) -> bool:
+        """Return True for a heading of the same models, in any order."""
+        own = self._heading["models"]
+        return (
+            isinstance(heading, dict)
+            and heading.get("format") == _FORMAT
+            and isinstance(others := heading.get("models"), list)
+            and len(others) == len(own)
+            and all(model in others for model in own)
+        )
 
 
 def box_rows(boxes: Sequence[Sequence[float]]) -> Rows:

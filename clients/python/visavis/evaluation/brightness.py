@@ -7,6 +7,8 @@ from typing import Final
 
 from PIL import Image, ImageStat
 
+from visavis.pillow_pictures import eight_bits
+
 # A sixty-fourth of a picture's pixels has the same mean, and a JPEG is decoded at that size.
 _SIDE_PX: Final = 64
 
@@ -24,7 +26,7 @@ def _luma(file: Path) -> float | None:
     try:
         with Image.open(file) as picture:
             picture.draft("L", (_SIDE_PX, _SIDE_PX))
-            return float(ImageStat.Stat(picture.convert("L")).mean[0])
+            return float(ImageStat.Stat(eight_bits(picture).convert("L")).mean[0])
     # ultralytics, if it was imported, replaces Pillow's open by one that may miss a package.
     except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError):
         return None

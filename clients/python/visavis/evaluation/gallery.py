@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image as PillowImage
-from PIL import ImageOps
 
 from visavis.cards import Task
 from visavis.dataset.labels import Truth
@@ -18,6 +17,7 @@ from visavis.evaluation.boxes import Boxes, matched
 from visavis.evaluation.figures import Disagreement, Fact, TaskStudy, Truths
 from visavis.evaluation.runs import shown_boxes
 from visavis.evaluation.shared_classes import Names, SharedClasses
+from visavis.pillow_pictures import upright
 
 MOST_THUMBNAILS: Final = 120
 """Pictures that a report holds, about 20 kB each."""
@@ -142,20 +142,20 @@ def _drawn(
     try:
         with PillowImage.open(file) as picture:
             picture.draft("RGB", (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            thumbnail = upright(picture)
     # As in `brightness`.
     except (OSError, ValueError, SyntaxError, ImportError, PillowImage.DecompressionBombError):
         return card
-    upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    thumbnail.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     encoded = io.BytesIO()
-    upright.save(encoded, "JPEG", quality=78, optimize=True)
+    thumbnail.save(encoded, "JPEG", quality=78, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
     differences: tuple[Drawing, ...] = ()
     panels: tuple[Drawing, ...] = ()
     if task.task is Task.DETECTION:
-        draw = _Draw(task, answers, upright.width / max(answers.width, 1))
+        draw = _Draw(task, answers, thumbnail.width / max(answers.width, 1))
         differences, panels = draw.differences(), draw.panels(truths.get(answers.path))
-    return Card(card.about, card.parts, uri, upright.width, upright.height, differences, panels)
+    return Card(card.about, card.parts, uri, thumbnail.width, thumbnail.height, differences, panels)
 
 
 class _Draw:

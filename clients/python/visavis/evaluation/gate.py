@@ -170,8 +170,10 @@ def _estimates(data: Any) -> Iterator[tuple[tuple[str, str], Estimate]]:
             if model.get(key) and None not in model[key].values():
                 yield (model["model"], name), _estimate(model[key])
     for pair in data["pairs"]:
-        agreement = (float(pair[f"agreement{end}"]) for end in ("", "_low", "_high"))
-        yield (pair["model"], "agreement"), Estimate(*agreement)
+        # Null if the two answered no picture in common.
+        agreement = [pair[f"agreement{end}"] for end in ("", "_low", "_high")]
+        if None not in agreement:
+            yield (pair["model"], "agreement"), Estimate(*map(float, agreement))
 
 
 def _estimate(fields: Mapping[str, float]) -> Estimate:
