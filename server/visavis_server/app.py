@@ -145,7 +145,7 @@ class App:
         self._certificates = certificates = Certificates.of(settings)
         self._watched_files = [each.files for each in (tokens, certificates) if each]
         self._server = self._grpc_server()
-        self._health = Health(self._server)
+        self._health = Health(self._server, settings.max_connections)
         if settings.reflection:
             names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
