@@ -70,7 +70,7 @@ class Doors:
             settings.contended_turn_s,
         )
         self._grpc = self._grpc_server()
-        self.health = Health(self._grpc)
+        self.health = Health(self._grpc, settings.max_connections)
         if settings.reflection:
             names = [_VISION.full_name, _INFERENCE.full_name, "grpc.health.v1.Health"]
             reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._grpc)

@@ -13,9 +13,12 @@ from tests.pull.models import damaged, foreign, model, put, visible
 from tests.pull.servers import Answer, Asked, Registry, WebFolder, manifest
 from visavis_server.pull import placing
 from visavis_server.pull.errors import InvalidSource, PullFailed
+from visavis_server.pull.file_system_source import _web_client
+from visavis_server.pull.layout import Collector
 from visavis_server.pull.outcomes import Outcome, Round
 from visavis_server.pull.placing import Place
 from visavis_server.pull.puller import Puller
+from visavis_server.pull.source import Entry, Listing
 from visavis_server.pull.sources import open_source
 from visavis_server.pull.wishes import Limits, Wishes
 
@@ -176,6 +179,59 @@ def test_a_web_server_cannot_fill_the_memory(web: WebFolder, out: Path, what: st
         assert why in _refusal(_round(f"http://{web.address}/zoo", out)).note
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "punycode", "zlib", "x"])
+def test_a_page_is_read_whatever_its_character_set(web: WebFolder, out: Path, charset: str) -> None:
+    web.files = {f"zoo/{COLORS}": model()}
+    kind, inner = {"Content-Type": f"text/html; charset={charset}"}, web.answer
+
+    def answer(asked: Asked) -> Answer:
+        found = inner(asked)
+        return found if found.contents else replace(found, headers=kind)
+
+    web.answer = answer  # type: ignore[method-assign]
+    assert _states(_round(f"http://{web.address}/zoo", out)) == {"colors/1": "fetched"}
+
+
+async def test_of_a_page_only_its_links_are_searched(web: WebFolder) -> None:
+    # The pattern of fsspec takes time that grows with the cube of the number of spaces.
+    links = b"""<A  class="x" HREF='1/'>, http://host/a/b"""
+    page = b"<a" + b" " * 100_000 + links + b'\xff<a href="' + b"x" * 2000 + b"\n<a href="
+    web.answer = lambda asked: Answer(body=page)  # type: ignore[method-assign]
+    client = await _web_client()
+    async with client, client.get(f"http://{web.address}/") as response:
+        text = await response.text(errors="ignore")
+    found = ["1/", "http://host/a/b", "x" * 1024]
+    assert text.splitlines() == [f'<a href="{link}">' for link in found]
+
+
+def test_links_and_models_of_a_page_are_limited(web: WebFolder, out: Path) -> None:
+    links = 100_001
+    web.answer = lambda asked: Answer(  # type: ignore[method-assign]
+        body=b"".join(b'<a href="m%d/">' % number for number in range(links))
+    )
+    with pytest.raises(PullFailed, match="the page has more than 100000 links"):
+        _round(f"http://{web.address}/zoo", out)
+    links = 2000
+    web.forget()
+    with pytest.raises(PullFailed, match="more than 1000 models; nothing was fetched"):
+        _round(f"http://{web.address}/zoo", out)
+    assert len(web.requests) <= 1001
+
+
+def test_models_without_versions_are_limited_too(source: Path, out: Path) -> None:
+    for name in ("empty", "hollow"):
+        (source / name).mkdir()
+    with pytest.raises(PullFailed, match="more than 2 models; nothing was fetched"):
+        _round(source, out, limits=Limits(versions=2))
+    chosen = frozenset(("colors",))
+    few = Limits(versions=2)
+    assert _states(_round(source, out, limits=few, models=chosen)) == {"colors/1": "fetched"}
+    for version in ("2", "3"):
+        put(source, f"colors/{version}/model.onnx", model())
+    with pytest.raises(PullFailed, match="more than 2 versions; nothing was fetched"):
+        _round(source, out, limits=few, models=chosen)
+
+
 def test_links_of_a_folder_are_not_followed(source: Path, tmp_path: Path, out: Path) -> None:
     secret = put(tmp_path / "secret", "model.onnx", model("secret"))
     (source / "secret" / "1").mkdir(parents=True)
@@ -203,7 +259,7 @@ def test_links_in_the_repository_are_not_written_through(
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        (Limits(versions=1), "more than 1 versions; nothing was fetched"),
+        (Limits(versions=1), "more than 1 models; nothing was fetched"),
         (Limits(total_bytes=2000), "the limit is 2000: raise --max-total-bytes"),
     ],
 )
@@ -417,4 +473,48 @@ def test_a_packed_folder_is_named(registry: Registry, out: Path) -> None:
     unpack = {"io.deis.oras.content.unpack": "true"}
     registry.push("1", {"models": b"tar"}, **unpack)
     with pytest.raises(PullFailed, match="it is a packed folder; push files"):
+        _round(f"oci://{registry.address}/zoo:1", out)
+
+
+@pytest.mark.parametrize("size", [-1, 10**4000])
+def test_an_impossible_size_is_passed_over(out: Path, size: int) -> None:
+    found = Collector("hf://team/zoo", lambda name: True, 10)
+    found.enters_version("colors", "1", is_folder=True)
+    found.add(Entry(COLORS, size, "tag"))
+    assert found.listing() == Listing([], {COLORS: "the source states an impossible size"})
+
+
+_TOO_LONG = b"x" * (1 << 20)
+
+
+def _registry_says(registry: Registry, where: str) -> Callable[[Asked], Answer]:
+    """Return what answers with a long text at one place of the conversation with a registry."""
+    inner = registry.answer
+
+    def answer(asked: Asked) -> Answer:
+        found = inner(asked)
+        if where == "redirection" and "/manifests/" in asked.path:
+            return Answer(307, _TOO_LONG, {"Location": "/elsewhere"})
+        if where == "challenge" and found.status == 401:
+            return Answer(401, headers={"WWW-Authenticate": 'Bearer realm="' + "a" * 5000})
+        if where in ("token", "error") and asked.path.startswith("/token"):
+            return Answer(200 if where == "token" else 500, _TOO_LONG)
+        return found
+
+    return answer
+
+
+@pytest.mark.parametrize("where", ["redirection", "challenge", "token", "error"])
+def test_a_registry_cannot_fill_the_memory(registry: Registry, out: Path, where: str) -> None:
+    registry.push("1", {COLORS: model()})
+    registry.password, registry.tokens = "c2VjcmV0", set()
+    registry.answer = _registry_says(registry, where)  # type: ignore[method-assign]
+    with pytest.raises(PullFailed, match="sends a challenge, a token or an error that is too long"):
+        _round(f"oci://{registry.address}/zoo:1", out)
+
+
+def test_a_challenge_without_a_token_service_is_a_refusal(registry: Registry, out: Path) -> None:
+    challenge = {"WWW-Authenticate": "Bearer"}
+    registry.answer = lambda asked: Answer(401, headers=challenge)  # type: ignore[method-assign]
+    with pytest.raises(PullFailed, match=r"access denied: .*: status 401; log in"):
         _round(f"oci://{registry.address}/zoo:1", out)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import struct
 import subprocess
 import sys
@@ -449,3 +450,31 @@ def test_no_text_of_grpc_web_blocks_the_loop(watched: Watched, what: str) -> Non
     status, answer = watched.post(path, BASE64[what], kind)
     assert status == (200 if what == "a picture" else 400), answer[:500]
     require_no_lag(watched.under(lambda: watched.post(path, BASE64[what], kind)), copying, what)
+
+
+CHUNKS = {
+    "of one byte": b"1\r\nx\r\n",
+    "with extensions": b"1;a=b\r\nx\r\n",
+    "with long sizes": b"0000000000000001\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("what", CHUNKS)
+@pytest.mark.parametrize("path", [f"/{VISION.full_name}/Detect", "/livez"])
+def test_no_chunks_block_the_loop(watched: Watched, path: str, what: str) -> None:
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        "content-type: application/proto\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    request = head.encode() + CHUNKS[what] * (MEGABYTES // 64) + b"0\r\n\r\n"
+    host, _, port = watched.http.rpartition(":")
+
+    def send() -> None:
+        with socket.create_connection((host, int(port)), 60) as connection:
+            with suppress(ConnectionError):  # the answer may come first
+                connection.sendall(request)
+            with suppress(ConnectionError):
+                while connection.recv(1 << 16):
+                    pass
+
+    require_no_lag(watched.under(send), Lag(0, 0), what)

@@ -26,6 +26,10 @@ _UNPACK: Final = "io.deis.oras.content.unpack"
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 # The specification asks registries to accept at least 4 MiB.
 _MAX_MANIFEST_BYTES: Final = 4 << 20
+# Of a token, of an error, of a redirection: requests and oras read these as a whole.
+_MAX_ASIDE_BYTES: Final = 256 << 10
+# The time that oras takes to read a challenge grows with the square of its length.
+_MAX_CHALLENGE_CHARACTERS: Final = 4096
 _REFERENCE: Final = re.compile(
     r"oci://(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\]|[\w-]+(?=:))(:[0-9]{1,5})?"
     r"(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?"
@@ -160,7 +164,10 @@ class OciSource:
             if response.status_code != 401:
                 return response
             response.close()
-            is_basic = response.headers.get("WWW-Authenticate", "").lower().startswith("basic")
+            challenge = response.headers.get("WWW-Authenticate", "")
+            is_basic = challenge.lower().startswith("basic")
+            if not (is_basic or 'realm="' in challenge):
+                raise self._refusal(401)
             self._sends = "password" if is_basic else "token"
         if self._sends == "password":
             if not (password := getattr(auth, "_basic_auth", None)):
@@ -214,11 +221,44 @@ def _is_loopback(registry: str) -> bool:
 
 
 def _adapter() -> Any:
-    """Return a transport with time limits, which oras does not set."""
+    """Return a transport with limits of time and size, which oras does not set."""
     from requests.adapters import HTTPAdapter
 
     class Limited(HTTPAdapter):  # type: ignore[misc, unused-ignore]  # without types
         def send(self, *args: Any, **options: Any) -> Any:
-            return super().send(*args, **{**options, "timeout": (_CONNECT_S, _READ_S)})
+            response = super().send(*args, **{**options, "timeout": (_CONNECT_S, _READ_S)})
+            if len(response.headers.get("WWW-Authenticate", "")) > _MAX_CHALLENGE_CHARACTERS:
+                raise _too_long(response.url)
+            response.raw = _Aside(response.raw, response.url)
+            return response
 
     return Limited()
+
+
+class _Aside:
+    """A response of urllib3; what `requests` reads as a whole has a limit.
+
+    Manifests and blobs are read by other methods, piece by piece.
+    """
+
+    def __init__(self, response: Any, url: str) -> None:
+        self._response, self._url = response, url
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._response, name)
+
+    def stream(self, *args: Any, **options: Any) -> Iterator[bytes]:
+        """Yield the body; raises PullFailed if it is too long. requests calls this."""
+        size = 0
+        for piece in self._response.stream(*args, **options):
+            size += len(piece)
+            if size > _MAX_ASIDE_BYTES:
+                raise _too_long(self._url)
+            yield piece
+
+
+def _too_long(url: str) -> PullFailed:
+    return PullFailed(
+        f"{redacted(url)}: the registry, or its token service, sends a challenge, a token or an "
+        "error that is too long"
+    )

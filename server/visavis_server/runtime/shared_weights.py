@@ -6,6 +6,7 @@ a file beside it. Every session maps that file: the kernel keeps its pages once.
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,10 @@ def shared_model(
     options: returns those of the session that will use it. folder: of this model alone; only this
     user may write to the one above it. None: it can't be written; the log says why.
     """
+    if not _is_private(folder.parent):
+        why = f"{folder.parent} is gone, or not a folder of this user alone"
+        _log.warning("each worker holds the weights", why=why)
+        return None
     if (folder / _GRAPH).is_file():
         return folder / _GRAPH
     try:
@@ -45,6 +50,19 @@ def shared_model(
             _log.warning("each worker holds the weights", why=why)
             return None
     return folder / _GRAPH
+
+
+def _is_private(folder: Path) -> bool:
+    """Return True if only this user may write to a folder.
+
+    If the system has removed it from /tmp, another user may have made one of its name.
+    """
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _write(model: str | bytes, options: ort.SessionOptions, folder: Path) -> None:

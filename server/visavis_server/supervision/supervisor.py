@@ -2,6 +2,8 @@
 
 import asyncio
 import ctypes
+import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -408,6 +410,10 @@ def _folder_for_weights() -> Iterator[Path | None]:
         try:
             temporary = TemporaryDirectory(prefix="visavis-", ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(temporary))
+            # systemd-tmpfiles empties folders that are not locked after some days.
+            lock = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_SH)
         except OSError as error:
             _log.warning("each worker holds the weights", why=f"no temporary folder: {error}")
         yield folder

@@ -71,7 +71,7 @@ def load(data: bytes, limits: MessageLimits) -> tuple[dict[str, Any], dict[str, 
         raise InvalidRequest("request", "the JSON of a request must be an object: {...}")
     text, cut = _without_long_strings(data, limits)
     try:
-        parsed = json.loads(text.decode(), object_pairs_hook=_without_repeated_names)
+        parsed = json.loads(text.decode(), object_pairs_hook=_with_proper_names)
     except ValueError as error:
         raise ValueError(f"Failed to load JSON: {error}") from None
     return parsed, cut
@@ -109,10 +109,17 @@ def write(message: Message) -> bytes:
     return b"".join([*pieces, left])
 
 
-def _without_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raises ValueError for a repeated name, which JSON would overwrite."""
+def _with_proper_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raises ValueError for a repeated name, which JSON would overwrite.
+
+    Also for a name with a lone surrogate, for which protobuf raises SystemError.
+    """
     if len(named := dict(pairs)) < len(pairs):
         raise ValueError("an object in the JSON repeats a name")
+    try:
+        "".join(named).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a name in the JSON has a lone surrogate") from None
     return named
 
 

@@ -21,8 +21,9 @@ def code_of(error: Exception) -> str:
 
 
 def message_of(error: VisavisError) -> str:
-    """Return the message of an expected error, limited in length."""
-    return str(error)[:_MAX_MESSAGE_LENGTH]
+    """Return the message of an expected error, limited in length, in text that has a UTF-8 form."""
+    # JSON can name lone surrogates.
+    return str(error)[:_MAX_MESSAGE_LENGTH].encode("utf-8", "backslashreplace").decode()
 
 
 def status_of(error: Exception, method: str, request_id: str) -> status_pb2.Status:

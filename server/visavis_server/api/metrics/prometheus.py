@@ -1,6 +1,7 @@
 """Metrics for Prometheus: calls, memory, and the plan and statistics of each model."""
 
 import asyncio
+import re
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -52,6 +53,9 @@ _DROPPED: tuple[tuple[str, Callable[[Statistics], float]], ...] = (
 
 Together = Callable[[list[Family]], Awaitable[list[Family]]]
 """Returns the metrics of all workers, given those of this one."""
+
+# Of OpenMetrics, in an `accept` header.
+_VERSION = re.compile(r"(\d{1,3}(\.\d{1,3}){2})?", re.ASCII)
 
 # How the metrics of several workers become one, if not by their sum.
 _COMBINED = {
@@ -213,6 +217,9 @@ def _family(metric: Metric) -> Family:
 
 def _text(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
     """Return metrics as text, and its content type; Triton's come last, in Triton's format."""
+    # The encoder repeats a version in the content type, and fails if it is not a number.
+    if not all(map(_VERSION.fullmatch, re.findall("version=([^;,]*)", accept))):
+        accept = ""
     encode, kind = choose_encoder(accept)
     text: bytes = encode(_Scrape([f for f in families if not f.name.startswith(PREFIX)]))
     return text + triton_text(f for f in families if f.name.startswith(PREFIX)).encode(), kind

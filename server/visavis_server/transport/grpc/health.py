@@ -20,9 +20,12 @@ _LAST_STATUS_S = 0.1
 class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined]  # stubs lack aio
     """gRPC's servicer, but watchers don't prevent the server from stopping."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_watches: int) -> None:
         super().__init__()
         self.stopping = asyncio.Event()
+        self._most_watches = most_watches
+        # The watches of each connection, the oldest first.
+        self._watches: dict[str, list[asyncio.Task[None]]] = {}
 
     async def List(
         self, request: health_pb2.HealthListRequest, context: Any
@@ -41,26 +44,46 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[misc, name-defined] 
         )
 
     async def Watch(self, request: Any, context: Any) -> None:
-        """Send each change of a service's status until the client or the server ends the call."""
+        """Send each change of a service's status until the client or the server ends the call.
+
+        Of more than `most_watches`, the oldest of the connection with the most gives way.
+        """
+        peer = context.peer()
+        own = self._watches.setdefault(peer, [])
+        if sum(map(len, self._watches.values())) >= self._most_watches:
+            max(self._watches.values(), key=len).pop(0).cancel()
         watching = asyncio.create_task(super().Watch(request, context))
         stopping = asyncio.create_task(self.stopping.wait())
+        own.append(watching)
         try:
             await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 await asyncio.wait((watching,), timeout=_LAST_STATUS_S)
+            elif watching.cancelled():
+                await context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"there are more than {self._most_watches} watches; call Check",
+                )
             else:
                 await watching
         finally:
+            if watching in own:
+                own.remove(watching)
+            if not self._watches.get(peer):
+                self._watches.pop(peer, None)
             watching.cancel()
             stopping.cancel()
             await asyncio.wait((watching, stopping))
 
 
 class Health:
-    """The health service. All statuses are NOT_SERVING at first."""
+    """The health service. All statuses are NOT_SERVING at first.
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._servicer = _Servicer()
+    most_watches: at once. One for each connection that may be open leaves none without.
+    """
+
+    def __init__(self, server: grpc.aio.Server, most_watches: int) -> None:
+        self._servicer = _Servicer(most_watches)
         self._models: set[str] = set()
         self._sound = True
         service = health_pb2.DESCRIPTOR.services_by_name["Health"]

@@ -144,6 +144,8 @@ class _Method:
                 request = await self._request(context, place)
             responses = self._behavior(request, context)
             if inspect.isawaitable(responses):  # writes to the context: Health.Watch
+                # It lasts, and must not take the room of other checks; Health limits the number.
+                place.held.release()
                 await responses
                 return
             await closing.enter_async_context(aclosing(responses))

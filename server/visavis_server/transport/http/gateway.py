@@ -22,8 +22,10 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
 }
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^][:@/\s]+)(:\d{1,5})?")
-# Connect's milliseconds, or gRPC's number with a unit.
-_TIMEOUT = re.compile(r"\d{1,10}|\d{1,8}[HMSmun]")
+_TIMEOUTS: Final = {
+    "connect-timeout-ms": re.compile(r"[0-9]{1,10}"),
+    "grpc-timeout": re.compile(r"[0-9]{1,8}[HMSmun]"),
+}
 
 
 class Gateway:
@@ -67,7 +69,9 @@ class Gateway:
             response.headers["connection"] = "close"
             return response
         if not all(
-            map(_TIMEOUT.fullmatch, values_of(headers, "connect-timeout-ms", "grpc-timeout"))
+            pattern.fullmatch(value)
+            for name, pattern in _TIMEOUTS.items()
+            for value in values_of(headers, name)
         ):
             return _rejected(
                 scope,

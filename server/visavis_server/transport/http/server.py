@@ -22,6 +22,7 @@ from visavis_server.settings import Settings
 from visavis_server.transport.http.connection import Connection
 from visavis_server.transport.http.gateway import Gateway
 from visavis_server.transport.listeners import METRICS_CONNECTIONS
+from visavis_server.transport.pace import Pace
 
 _log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class HttpServer:
                 answer_timeout_s=settings.message_timeout_s,
                 open_ones=self._open,
                 most=connections,
+                pace=Pace(),
             ),
             ws="none",
             lifespan="off",

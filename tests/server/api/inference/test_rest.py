@@ -367,6 +367,8 @@ REQUESTS: list[tuple[bytes, str]] = [
         "a number, or white space, of over 4096 bytes",
     ),
     (b'{"inputs":[' + b'{"name":""},' * 5000 + b"{}]}", "more than 16384 quotes"),
+    (rb'{"inputs":"\ud800"}', r"inputs is \ud800; it must be a list"),
+    (rb'{"inputs":[],"parameters":{"\ud800":1}}', "a name in the JSON has a lone surrogate"),
 ]
 
 

@@ -49,6 +49,18 @@ async def scraped(served: Served) -> Samples:
     }
 
 
+@pytest.mark.parametrize("version", ["\xff", "1.x", "1.0.0 1", "9" * 5000, "-1"])
+async def test_a_version_that_is_none_gets_plain_text(measured: Served, version: str) -> None:
+    accept = {"accept": f"application/openmetrics-text; version={version}"}
+    url = f"http://{measured.app.metrics_address}/metrics"
+
+    def get() -> str:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=accept)) as response:
+            return str(response.headers["content-type"])
+
+    assert (await asyncio.to_thread(get)).startswith("text/plain; version=0.0.4")
+
+
 async def test_each_model_reports_its_plan(measured: Served) -> None:
     samples = await scraped(measured)
     assert samples["visavis_cores", ()] == 2

@@ -52,6 +52,40 @@ async def test_watchers_get_the_status_at_once_and_when_the_server_stops(models:
         await asyncio.wait_for(stopping, 10)
 
 
+async def test_watches_leave_room_for_checks(models: Path) -> None:
+    async with served_by(App(settings(models))) as served:
+        health = health_pb2_grpc.HealthStub(served.channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(200)]
+        for watch in watches:
+            assert (await asyncio.wait_for(watch.read(), 10)).status == SERVING
+        assert await asyncio.wait_for(status(served.channel, ""), 10) == SERVING
+
+
+async def test_of_too_many_watches_the_connection_with_the_most_loses_its_oldest(
+    models: Path,
+) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    app = App(settings(models, max_connections=4))
+    async with (
+        served_by(app),
+        grpc.aio.insecure_channel(app.address, options) as one,
+        grpc.aio.insecure_channel(app.address, options) as other,
+    ):
+        watches = []
+        for channel in (one, one, one, one, other, other):
+            stub = health_pb2_grpc.HealthStub(channel)
+            watches.append(stub.Watch(health_pb2.HealthCheckRequest()))
+            assert (await asyncio.wait_for(watches[-1].read(), 10)).status == SERVING
+        for ended in watches[:2]:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await asyncio.wait_for(ended.read(), 10)
+            assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        stopping = asyncio.create_task(app.stop())
+        for watch in watches[2:]:
+            assert (await asyncio.wait_for(watch.read(), 10)).status == NOT_SERVING
+        await stopping
+
+
 async def test_while_models_load_health_answers_and_calls_are_unavailable(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

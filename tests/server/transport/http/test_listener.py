@@ -366,6 +366,25 @@ async def test_an_invalid_timeout_is_rejected_briefly(
     assert len(answered.body) < 512
 
 
+@pytest.mark.parametrize(
+    ("header", "timeout"), [("connect_timeout_ms", "5S"), ("grpc_timeout", "5")]
+)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (f"{RPC}ListModels", "application/json"),
+        (f"{RPC}Classify", "multipart/form-data; boundary=b"),
+        ("/v2/models/colors/infer", "application/json"),
+    ],
+)
+async def test_a_timeout_in_the_form_of_the_other_header_is_rejected(
+    web: Served, path: str, kind: str, header: str, timeout: str
+) -> None:
+    answered = await ask(web.app, path, b"{}", content_type=kind, **{header: timeout})
+    assert answered.status == 400
+    assert b"invalid timeout" in answered.body
+
+
 @pytest.mark.parametrize("body", [b"null", b"[]", b"1", b'"text"', b"true", b" "])
 async def test_json_other_than_an_object_is_rejected(web: Served, body: bytes) -> None:
     answered = await ask(web.app, f"{RPC}ListModels", body, **JSON)
@@ -636,6 +655,19 @@ async def test_a_chunk_of_any_size_is_read_up_to_the_limit(models: Path, size: b
         assert answered.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize("path", [f"{RPC}ListModels", "/livez"])
+async def test_requests_in_chunks_of_one_byte_are_answered_one_after_another(
+    web: Served, path: str
+) -> None:
+    head = LISTING.replace(f"{RPC}ListModels".encode(), path.encode()) + CHUNKED + b"\r\n"
+    body = b"{" + b" " * 1000 + b"}"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    answered = await conversation(web.app, 3 * (head + chunks) + LIVEZ)
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", answered)
+    assert statuses == [b"405" if path == "/livez" else b"200"] * 3 + [b"200"]
+    assert answered.endswith(b"ok\n")
+
+
 async def test_without_its_packages_the_error_names_the_extra(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -710,6 +742,7 @@ async def test_an_invalid_call_is_explained(
         ({"modle": "colors"}, "ClassifyRequest has no field 'modle'; it has 'image', 'model',"),
         ({"image": {"url": "x"}}, "image: Image has no field 'url'; it has 'encoded', 'raw'"),
         ({"model": 5}, "model: it must be a string, not int"),
+        ({"\ud800": 5}, "it is not JSON: a name in the JSON has a lone surrogate"),
     ],
 )
 async def test_an_invalid_field_of_json_is_named_and_explained(
