@@ -87,6 +87,8 @@ def test_the_validator_refuses_a_wrong_scaled_object() -> None:
         ({"service": {"clusterIP": "none"}}, "clusterIP"),
         ({"pull": {"source": "ftp://models"}}, "source"),
         ({"pull": {"source": "s3://models", "watchSeconds": 0.5}}, "watchSeconds"),
+        ({"nodeSelector": {"gpu": True}}, "nodeSelector/gpu"),
+        ({"podAnnotations": {"port": 8000}}, "podAnnotations/port"),
         ({"pull": {"watchSeconds": 60}}, "pull.watchSeconds needs pull.source"),
         ({"pull": {"source": "s3://models", "models": ["../x"]}}, "models"),
         (
@@ -130,6 +132,17 @@ def test_the_server_understands_its_environment(
     assert done.returncode == 0, done.stderr
     insecure = "VISAVIS_INSECURE" in variables
     assert done.stdout.split() == ["[::]:8001", str(insecure), "30.0"]
+
+
+def test_the_server_gets_numbers_as_they_are_written(chart: helm.Chart) -> None:
+    settings = {"max_encoded_bytes": 16777216, "max_queue_wait_s": 0.25, "queue_size": 512}
+    container = _containers(_rendered(chart, {**_LEAST, "settings": settings}))["visavis"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert {name: variables[f"VISAVIS_{name.upper()}"] for name in settings} == {
+        "max_encoded_bytes": "16777216",
+        "max_queue_wait_s": "0.25",
+        "queue_size": "512",
+    }
 
 
 def test_a_pod_may_drain_before_it_is_killed(chart: helm.Chart) -> None:

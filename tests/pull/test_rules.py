@@ -513,8 +513,11 @@ def test_a_registry_cannot_fill_the_memory(registry: Registry, out: Path, where:
         _round(f"oci://{registry.address}/zoo:1", out)
 
 
-def test_a_challenge_without_a_token_service_is_a_refusal(registry: Registry, out: Path) -> None:
-    challenge = {"WWW-Authenticate": "Bearer"}
+@pytest.mark.parametrize("scheme", ["Bearer", 'Bearer realm=""', "Digest"])
+def test_a_challenge_without_a_token_service_is_a_refusal(
+    registry: Registry, out: Path, scheme: str
+) -> None:
+    challenge = {"WWW-Authenticate": scheme}
     registry.answer = lambda asked: Answer(401, headers=challenge)  # type: ignore[method-assign]
     with pytest.raises(PullFailed, match=r"access denied: .*: status 401; log in"):
         _round(f"oci://{registry.address}/zoo:1", out)

@@ -166,7 +166,7 @@ class OciSource:
             response.close()
             challenge = response.headers.get("WWW-Authenticate", "")
             is_basic = challenge.lower().startswith("basic")
-            if not (is_basic or 'realm="' in challenge):
+            if not (is_basic or re.search(r'realm="[^"]', challenge)):
                 raise self._refusal(401)
             self._sends = "password" if is_basic else "token"
         if self._sends == "password":

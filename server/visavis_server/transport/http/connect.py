@@ -93,6 +93,10 @@ class ConnectService(ConnectASGIApplication[Any]):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a request whose body is one ASGI message; ASGI calls this."""
         apart.set(kept := Apart())
+        # connectrpc fails for headers that are not UTF-8.
+        headers = [
+            (name, value.decode(errors="replace").encode()) for name, value in scope["headers"]
+        ]
 
         async def receive_mark() -> Any:
             event = await receive()
@@ -105,7 +109,7 @@ class ConnectService(ConnectASGIApplication[Any]):
                 return {**event, "body": mark}
             return event
 
-        await super().__call__(scope, receive_mark, self._explained(send))
+        await super().__call__({**scope, "headers": headers}, receive_mark, self._explained(send))
 
     def _explained(self, send: Any) -> Any:
         """Return a `send` that explains the responses of connectrpc that have no body."""

@@ -734,6 +734,12 @@ async def test_an_invalid_call_is_explained(
     assert why in answered.body.decode()
 
 
+async def test_headers_that_are_not_utf_8_fail_no_call(web: Served) -> None:
+    assert (await call(web.app, "ListModels", {}, x_note="\xff")).status == 200
+    answered = await ask(web.app, f"{RPC}ListModels", b"{}", content_type="application/\xff")
+    assert answered.status == 415
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
