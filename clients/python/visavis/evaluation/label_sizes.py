@@ -24,7 +24,7 @@ def require_sizes(labelled: Iterable[Labelled]) -> None:
             continue
         try:
             with Image.open(one.path) as picture:
-                width, height = upright_size(picture)
+                stored, (width, height) = picture.size, upright_size(picture)
         # As in `brightness`.
         except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError):
             continue
@@ -32,8 +32,8 @@ def require_sizes(labelled: Iterable[Labelled]) -> None:
         scales = across / width, down / height
         if max(scales) / min(scales) - 1 <= _TOLERANCE + 1 / min(width, height, across, down):
             continue
-        sizes = f"{one.path} is {width} \u00d7 {height} px upright, but its labels are for"
-        turned = "; they ignore its EXIF orientation" if one.size == (height, width) else ""
+        ignored = " and ignore its EXIF orientation" if one.size == stored else ""
         raise InvalidData(
-            f"{sizes} {across:g} \u00d7 {down:g} px{turned}: label the picture as a person sees it"
+            f"{one.path} is {width} × {height} px upright, but its labels are for {across:g} "
+            f"× {down:g} px{ignored}; label the picture as a person sees it"
         )
