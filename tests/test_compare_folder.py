@@ -478,6 +478,33 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_the_others_count(
     assert "29.png" in capsys.readouterr().err
 
 
+def test_boxes_for_a_picture_of_another_shape_are_refused_before_any_work(
+    pictures: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, other = graphs.detector_document().label_set.labels[0], "unicorn"
+    image = {"id": 1, "file_name": "00.png", "width": 64, "height": 64}
+    labels = tmp_path / "coco.json"
+    data = {
+        "images": [image],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": k, "bbox": [1, 1, 9, 9]} for k in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": name}, {"id": 2, "name": other}],
+    }
+    labels.write_text(json.dumps(data))
+    arguments = (pictures, "--server", server, "--models", "boxes", "--labels", labels)
+    assert compare(*arguments) == 0
+    assert "Objects of classes that boxes lacks do not count: 'unicorn' (1)." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    image["height"] = 48
+    labels.write_text(json.dumps(data))
+    assert compare(*arguments) == 2
+    said = capsys.readouterr().err
+    assert "00.png is 64 × 64 px upright, but its labels are for 64 × 48 px" in said
+    assert "per second" not in said
+
+
 def test_a_comparison_that_a_full_disk_ends_says_how_to_go_on(
     server: str,
     pictures: Path,
