@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from scipy import stats
 from visavis.bench.own_server import own_server
 from visavis.commands import main
+from visavis.evaluation.answers import AnswersFile
 
 from tests.server import graphs
 from tests.server.pictures import BLUE, GREEN, RED, block, entry, plain, with_exif
@@ -346,7 +348,7 @@ def test_a_picture_of_any_name_is_drawn_as_the_server_turns_it(server: str, tmp_
 
 
 def test_kept_answers_are_those_of_models_in_any_order(
-    server: str, pictures: Path, tmp_path: Path
+    server: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = tmp_path / "answers.jsonl"
     arguments = (pictures, "--server", server, "--answers", answers, "--models")
@@ -354,8 +356,12 @@ def test_kept_answers_are_those_of_models_in_any_order(
     before = answers.read_bytes()
     assert compare(*arguments, "inverted,colors") == 0
     assert answers.read_bytes() == before
-    assert compare(*arguments, "colors") == 2
-    assert compare(*arguments, "colors,inverted,boxes") == 2
+    capsys.readouterr()
+    for others in ("colors", "colors,inverted,boxes"):
+        assert compare(*arguments, others) == 2
+        said = capsys.readouterr().err
+        assert "holds the answers of other models" in said
+        assert "goes on from there" not in said
 
 
 def test_few_pictures_cannot_tell_and_only_strict_fails(
@@ -470,6 +476,67 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_the_others_count(
     assert list(data["failures"]) == ["29.png"]
     assert data["models"][0]["pictures"] == 29
     assert "29.png" in capsys.readouterr().err
+
+
+def test_boxes_for_a_picture_of_another_shape_are_refused_before_any_work(
+    pictures: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, other = graphs.detector_document().label_set.labels[0], "unicorn"
+    image = {"id": 1, "file_name": "00.png", "width": 64, "height": 64}
+    labels = tmp_path / "coco.json"
+    data = {
+        "images": [image],
+        "annotations": [
+            {"id": k, "image_id": 1, "category_id": k, "bbox": [1, 1, 9, 9]} for k in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": name}, {"id": 2, "name": other}],
+    }
+    labels.write_text(json.dumps(data))
+    arguments = (pictures, "--server", server, "--models", "boxes", "--labels", labels)
+    assert compare(*arguments) == 0
+    assert "Objects of classes that boxes lacks do not count: 'unicorn' (1)." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    image["height"] = 48
+    labels.write_text(json.dumps(data))
+    assert compare(*arguments) == 2
+    said = capsys.readouterr().err
+    assert "00.png is 64 × 64 px upright, but its labels are for 64 × 48 px" in said
+    assert "per second" not in said
+
+
+def test_a_comparison_that_a_full_disk_ends_says_how_to_go_on(
+    server: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(AnswersFile, "append", full)
+    answers = tmp_path / "answers.jsonl"
+    arguments = (pictures, "--server", server, "--models", "colors", "--answers", answers)
+    assert compare(*arguments) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device; free some space" in said
+    assert f"The answers so far are in {answers}: the same command goes on from there." in said
+
+
+def test_nothing_is_compared_where_no_picture_is_answered(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a repository whose large files were not fetched: no limit is kept by that."""
+    folder = tmp_path / "pointers"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+    limits = ("--fail-under", "agreement=0.5")
+    assert compare(folder, "--server", server, "--models", "colors,inverted", *limits) == 2
+    out, err = capsys.readouterr()
+    assert "nan" not in out
+    assert "none of the pictures is answered (2): a.jpg: the image is a pointer of Git LFS" in err
 
 
 def test_patterns_and_lists_are_folders_of_other_names(

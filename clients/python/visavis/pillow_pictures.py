@@ -15,6 +15,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTERS: Final = tuple(turn for value, turn in _TURNS.items() if value >= 5)
 # Of bits, to the 8 that the server keeps.
 _HIGH_BYTE: Final = 1 / 256
 
@@ -25,13 +26,21 @@ def upright(picture: Image.Image) -> Image.Image:
     Pillow's `exif_transpose` also honours XMP, and ignores an orientation of type BYTE.
     """
     rgb = eight_bits(picture).convert("RGB")
-    # After the conversion: a PNG may have its EXIF block after the pixels. A text named `exif` is
-    # found here too.
-    block = picture.info.get("exif")
-    if not isinstance(block, bytes):
-        return rgb
-    turn = _TURNS.get(orientation(block.removeprefix(b"Exif\0\0")))  # Pillow may add the prefix
+    turn = _turn(picture)  # after the conversion: a PNG may have its EXIF block after the pixels
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an opened picture once it is upright; decodes no pixels."""
+    width, height = picture.size
+    return (height, width) if _turn(picture) in _QUARTERS else (width, height)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    block = picture.info.get("exif")
+    if not isinstance(block, bytes):  # a text may have that name too
+        return None
+    return _TURNS.get(orientation(block.removeprefix(b"Exif\0\0")))  # Pillow may add the prefix
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

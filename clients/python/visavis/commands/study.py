@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from visavis.dataset.labels import Truth
     from visavis.evaluation.answers import AnswersFile
     from visavis.evaluation.collection import Source
-    from visavis.evaluation.figures import Cost, Truths
+    from visavis.evaluation.figures import Cost, Study, Truths
 
 
 def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
     """Compare models on all pictures. Exit codes: 0 passed, 1 a limit is broken, 2 not done."""
-    with _not_done(options):
+    with _not_done():
         _require_numpy()
         # Imported here: NumPy and pycocotools come with the extra `compare`.
         from visavis.commands import study_files, study_tables
@@ -58,6 +58,7 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             client_of(server, options.peers, options.timeout) as client,
         ):
             compared = _compared(client, server, folder, pictures, options)
+        _require_answers(compared.study)
         checks = list(gate.fail_under(compared.study, least)) if least else []
         if most:
             checks += gate.max_drop(compared.study, most, before)
@@ -72,6 +73,13 @@ def compare_folder(given: Sequence[str], options: FolderOptions) -> None:
             options.strict and outcome is gate.Outcome.CANNOT_TELL
         ):
             raise typer.Exit(1)
+
+
+def _require_answers(study: "Study") -> None:
+    """Raise InvalidData if no picture was answered: nothing was compared, and no limit holds."""
+    if len(study.failures) == study.pictures:
+        path, why = next(iter(study.failures.items()))
+        raise InvalidData(f"none of the pictures is answered ({study.pictures}): {path}: {why}")
 
 
 def _require_files(options: FolderOptions) -> None:
@@ -106,7 +114,8 @@ def _compared(
     source = Source(server, options.timeout, options.callers, peers=options.peers)
     with _answers_file(options) as file:
         kept = AnswersFile(file, models)
-        _ask(source, models, paths, kept)
+        with _going_on_from(options.answers):
+            _ask(source, models, paths, kept)
         with stderr().status("reading the answers"):
             answers = list(kept.read(set(paths)))
     costs = _costs(models, pictures, options)
@@ -171,6 +180,8 @@ def _truths(
     models: Sequence[Model], folder: Path, pictures: Sequence[Path], options: FolderOptions
 ) -> "dict[Task, Truths]":
     """Return the truth of each task by path. Raises InvalidData if one of --labels gave none."""
+    from visavis.evaluation.label_sizes import require_sizes
+
     labels = options.labels
     truths: dict[Task, Truths] = {}
     told: set[Path] = set()
@@ -183,10 +194,9 @@ def _truths(
         left_out = Counter[str]()
         truths[task] = known
         for given in labels or (None,):
-            found = {
-                posix(one.path.relative_to(folder)): one.truth
-                for one in read_truth(folder, pictures, given, task, names, left_out)
-            }
+            labelled = read_truth(folder, pictures, given, task, names, left_out)
+            require_sizes(labelled)
+            found = {posix(one.path.relative_to(folder)): one.truth for one in labelled}
             if twice := known.keys() & found.keys():
                 raise InvalidData(
                     f"--labels {given} has a truth for {min(twice)}, as another --labels has; keep "
@@ -245,28 +255,39 @@ def _require_meaning(models: Sequence[Model], *, are_named: bool) -> None:
 
 
 @contextlib.contextmanager
-def _not_done(options: FolderOptions) -> Iterator[None]:
+def _not_done() -> Iterator[None]:
     """End with exit code 2 where the comparison cannot be made: 1 is for a broken limit."""
     try:
         yield
     except VisavisError as error:
         complain(sentence(error))
-        _say_how_to_go_on(options)
+        _print_notes(error)
         raise typer.Exit(2) from error
     except (OSError, MemoryError) as error:
         code = unexpected.report(error)
-        _say_how_to_go_on(options)
+        _print_notes(error)
         raise typer.Exit(code if code == unexpected.FAULT else 2) from error
-    except KeyboardInterrupt:
-        _say_how_to_go_on(options)
+    except KeyboardInterrupt as error:
+        _print_notes(error)
         raise typer.Exit(130) from None
 
 
-def _say_how_to_go_on(options: FolderOptions) -> None:
-    if options.answers is not None and options.answers.is_file():
-        stderr().print(
-            f"The answers so far are in {options.answers}: the same command goes on from there."
-        )
+@contextlib.contextmanager
+def _going_on_from(answers: Path | None) -> Iterator[None]:
+    """Note on an error that the answers are kept, if they are."""
+    try:
+        yield
+    except (VisavisError, OSError, MemoryError, KeyboardInterrupt) as error:
+        if answers is not None:
+            error.add_note(
+                f"The answers so far are in {answers}: the same command goes on from there."
+            )
+        raise
+
+
+def _print_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        stderr().print(plain(note), soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,10 @@ def read_coco(
         raise InvalidData(f"{file} lists no picture of {folder}; `file_name` must be its path")
     for name in set(found.values()):
         left_out.update(unknown[keys[name]])
-    return tuple(Labelled(path, tuple(objects[keys[name]])) for path, name in found.items())
+    return tuple(
+        Labelled(path, tuple(objects[keys[name]]), _size(images[keys[name]]))
+        for path, name in found.items()
+    )
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -113,15 +116,23 @@ def _classes(
     return classes
 
 
-def _truth(entry: Mapping[str, Any], image: Mapping[str, Any], class_id: int, where: str) -> Truth:
-    box = entry.get("bbox")
+def _size(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return an image's width and height; None if they are no sides."""
     try:
-        left, top, width, height = map(float, box)  # type: ignore[arg-type]
         size = float(image["width"]), float(image["height"])
     except (TypeError, ValueError, KeyError, OverflowError):
+        return None
+    return size if all(0 < side < math.inf for side in size) else None
+
+
+def _truth(entry: Mapping[str, Any], image: Mapping[str, Any], class_id: int, where: str) -> Truth:
+    box, size = entry.get("bbox"), _size(image)
+    try:
+        left, top, width, height = map(float, box)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         left = top = width = height = 0.0
-        size = 0.0, 0.0
-    if not all(0 < side < math.inf for side in size):
+        size = None
+    if size is None:
         raise InvalidData(
             f"{where}: bbox {_shown(box)} must be [x, y, width, height] in pixels of an image with "
             "`width` and `height`"

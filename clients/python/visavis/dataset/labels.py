@@ -43,10 +43,14 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A picture with its label: a class id, or all its objects for a detector."""
+    """A picture with its label: a class id, or all its objects for a detector.
+
+    size: the picture's width and height in pixels, as the labels have it; None if they have none.
+    """
 
     path: Path
     truth: int | tuple[Truth, ...]
+    size: tuple[float, float] | None = None
 
 
 def owned(

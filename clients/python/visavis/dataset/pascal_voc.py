@@ -37,7 +37,9 @@ def read_voc(
     if not found:
         raise InvalidData(f"{labels} holds no FILE.xml for any picture of {folder}")
     labelled = tuple(
-        Labelled(path, _objects(files[found[path]], known, left_out) if path in found else ())
+        Labelled(path, *_objects(files[found[path]], known, left_out))
+        if path in found
+        else Labelled(path, ())
         for path in pictures
     )
     if left_out and not any(one.truth for one in labelled):
@@ -46,7 +48,10 @@ def read_voc(
     return labelled
 
 
-def _objects(file: Path, known: ClassNames, left_out: Counter[str]) -> tuple[Truth, ...]:
+def _objects(
+    file: Path, known: ClassNames, left_out: Counter[str]
+) -> tuple[tuple[Truth, ...], tuple[float, float]]:
+    """Return the objects in a file, and the size of their picture."""
     root = _parsed(file)
     across, down = (_number(root, f"size/{side}", file) for side in ("width", "height"))
     if not (0 < across < math.inf and 0 < down < math.inf):
@@ -66,7 +71,7 @@ def _objects(file: Path, known: ClassNames, left_out: Counter[str]) -> tuple[Tru
             left_out[name] += 1
         else:
             truths.append(truth)
-    return tuple(truths)
+    return tuple(truths), (across, down)
 
 
 def _parsed(file: Path) -> ElementTree.Element:
