@@ -145,10 +145,11 @@ ENGINE ?= $(firstword $(foreach engine,docker podman,$(if $(shell command -v $(e
 IMAGE ?= visavis
 
 .PHONY: image
-image: wheels  ## Build the container image; REQUIREMENTS=requirements-cuda.txt for GPUs
+image: wheels  ## Build the container image; REQUIREMENTS=requirements-cuda.txt for GPUs, PLATFORM=linux/arm64
 	@test -n "$(ENGINE)" || { echo "neither docker nor podman is installed"; exit 1; }
 	@$(ENGINE) build --file deploy/Containerfile --tag $(IMAGE) \
 		$(if $(REQUIREMENTS),--build-arg REQUIREMENTS=$(REQUIREMENTS)) \
+		$(if $(PLATFORM),--platform $(PLATFORM)) \
 		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD) .
 

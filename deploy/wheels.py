@@ -51,6 +51,9 @@ def for_linux(machine: str, compiler: str, source: Path) -> None:
         # sysconfig, and so the wheel, takes the name of the machine from this variable.
         wheel(source, folder, CC=compiler, _PYTHON_HOST_PLATFORM=f"linux-{machine}")
         (made,) = Path(folder).iterdir()
+        if made.name.endswith("-any.whl"):
+            headers = "libc6-dev, or libc6-dev-arm64-cross for arm64"
+            raise SystemExit(f"{compiler} can't compile: install the C headers ({headers})")
         run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", DIST, made)
 
 

@@ -37,15 +37,15 @@ class Engine:
             *("--network=host", "--ulimit=host"),
         )
 
-    def import_tree(self, tree: Path, name: str, machine: str) -> None:
-        """Make an image of a folder."""
+    def import_tree(self, tree: Path, machine: str) -> str:
+        """Make an image of a folder, and return its id."""
         archive = tree.with_suffix(".tar")
         output("tar", "-C", tree, "-cf", archive, ".")
         container = self.buildah("from", "--arch", machine, "scratch").strip()
         self.buildah("add", "--quiet", container, archive, "/")
         self.buildah("config", "--arch", machine, container)
-        self.buildah("commit", "--quiet", "--rm", container, name)
         archive.unlink()
+        return self.buildah("commit", "--quiet", "--rm", container).strip()
 
     def compressed_bytes(self, name: str) -> int:
         """Return the size of an image as a registry stores it."""
