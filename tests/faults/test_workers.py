@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from visavis.v1 import vision_pb2 as pb
 from tests.surroundings import VISAVIS, Surroundings, can_unshare
 from visavis_server.api.inference import grpc_service_pb2 as inference_pb
 
-from .calls import COLORS, OK, channel, classify, ended, stub_of
+from .calls import COLORS, OK, Ended, channel, classify, ended, stub_of
 from .process import PATIENCE_S, ServerProcess, free_port, until
 from .reloading import put, reload_under_callers
 
@@ -32,6 +32,8 @@ UNAVAILABLE, NOT_FOUND = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
 WORKERS = 2
 # So many connections that each worker has one: the chance that it has none is 1 in 32768.
 CONNECTIONS = 16
+# On each of them at once, so that most still wait when the last has arrived.
+CALLS = 6
 
 
 class WorkersServer(ServerProcess):
@@ -122,6 +124,34 @@ async def on_many_connections(address: str, model: str = "colors") -> Counter[gr
         return Counter(call.code for call in await asyncio.gather(*calls))
     finally:
         await asyncio.gather(*(one.close() for one in channels))
+
+
+async def slow_calls(
+    server: WorkersServer, channels: Sequence[grpc.aio.Channel]
+) -> list[asyncio.Future[Ended]]:
+    """Send calls that take long on each of many connections, and return once all have arrived."""
+
+    def arrived() -> float:
+        """Return how many calls have ended or wait, besides one that runs in each worker."""
+        here = server.metrics()
+        ended = (here[name] for name in here if re.match(r"visavis_calls_total.*/Classify", name))
+        waiting = (here[name] for name in here if re.match(r"visavis_model_waiting.*slow", name))
+        return sum(ended) + sum(waiting)
+
+    before = await asyncio.to_thread(arrived)
+    calls = [
+        asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow"))))
+        for one in channels
+        for _ in range(CALLS)
+    ]
+    most = before + len(calls) - WORKERS
+    await asyncio.to_thread(until, lambda: arrived() >= most, "not all calls have arrived")
+    return calls
+
+
+def others(ends: Sequence[Ended], *codes: grpc.StatusCode) -> list[str]:
+    """Return the errors of calls that ended with none of the codes."""
+    return [str(each.error) for each in ends if each.code not in codes]
 
 
 async def test_metrics_are_those_of_all_workers_whichever_is_asked(shared: WorkersServer) -> None:
@@ -243,18 +273,15 @@ async def test_without_retries_only_the_killed_workers_calls_fail_and_may_be_ret
     shared: WorkersServer,
 ) -> None:
     channels = [channel(shared.address) for _ in range(CONNECTIONS)]
-    calls = [
-        asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow")))) for one in channels
-    ]
-    await asyncio.sleep(0.3)
+    calls = await slow_calls(shared, channels)
     victim = max(shared.workers, key=lambda worker: _connected(worker, shared.port))
-    its_calls = _connected(victim, shared.port)
+    its_calls = _connected(victim, shared.port) * CALLS
     shared.kill_one(victim)
-    codes = Counter(call.code for call in await asyncio.gather(*calls))
+    ends = await asyncio.gather(*calls)
     await asyncio.gather(*(one.close() for one in channels))
     # Those of its calls that had their answers are not lost.
-    assert 0 < codes[UNAVAILABLE] <= its_calls
-    assert codes[UNAVAILABLE] + codes[OK] == CONNECTIONS
+    assert 0 < sum(each.code is UNAVAILABLE for each in ends) <= its_calls
+    assert others(ends, OK, UNAVAILABLE) == []
     await asyncio.to_thread(shared.until_replaced, victim.pid)
 
 
@@ -296,12 +323,9 @@ def test_another_server_on_the_address_is_refused(
 
 async def test_sigterm_answers_the_calls_in_flight_in_all_workers(server: WorkersServer) -> None:
     channels = [channel(server.address) for _ in range(CONNECTIONS)]
-    calls = [
-        asyncio.ensure_future(ended(stub_of(one).Classify(classify("slow")))) for one in channels
-    ]
-    await asyncio.sleep(0.3)
+    calls = await slow_calls(server, channels)
     server.signal(signal.SIGTERM)
-    assert Counter(call.code for call in await asyncio.gather(*calls)) == {OK: CONNECTIONS}
+    assert others(await asyncio.gather(*calls), OK) == []
     assert await asyncio.to_thread(server.wait) == 0
     await asyncio.gather(*(one.close() for one in channels))
     assert server.entries[-1]["event"] == "all workers stopped"
