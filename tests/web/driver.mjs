@@ -21,7 +21,7 @@ const browser = await chromium.launch({
     "--use-fake-device-for-media-stream",
   ],
 });
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 120_000;
 let context, page, calls, troubles, upload;
 
 const commands = {
