@@ -186,12 +186,12 @@ async def test_a_picture_that_memory_has_no_room_for_is_refused_and_the_server_g
 ) -> None:
     server = serve("--cores", "1")
     large = pb.ClassifyRequest(
-        image=pb.Image(encoded=plain(RED, width=5000, height=4990)), model="colors"
+        image=pb.Image(encoded=plain(RED, width=3600, height=3500)), model="colors"
     )
     async with channel(server.address) as one:
         stub = stub_of(one)
         assert (await ended(stub.Classify(classify()))).code is OK
-        room = server.seen.memory_info().vms + (40 << 20)
+        room = server.seen.memory_info().vms + (20 << 20)
         server.seen.rlimit(psutil.RLIMIT_AS, (room, psutil.RLIM_INFINITY))
         outcome = await ended(stub.Classify(large))
         assert outcome.code is grpc.StatusCode.RESOURCE_EXHAUSTED
