@@ -21,7 +21,7 @@ def main(folder: str, machine: str, *arguments: str) -> None:
     environment = Path(folder)
     (packages,) = environment.glob("lib/python3.*/site-packages")
     name = MACHINES.get(machine, platform.machine())
-    # Both images have one glibc; what is older than 2.5 no Python supports.
+    # The builder and the base have the same glibc. The tags of manylinux begin at glibc 2.5.
     newest = int(platform.libc_ver()[1].split(".")[1])
     platforms = [f"manylinux_2_{minor}_{name}" for minor in range(newest, 4, -1)]
     command = [

@@ -17,7 +17,7 @@ from visavis_server.api.inference.views import IMAGE_VIEW
 from visavis_server.api.metrics.prometheus import Metrics
 from visavis_server.api.vision.service import VisionService
 from visavis_server.browser import open_page
-from visavis_server.doors import Doors, missing
+from visavis_server.doors import Doors, missing_extra
 from visavis_server.errors import ModelNotFound
 from visavis_server.models.current import Models
 from visavis_server.models.loader import Loader
@@ -381,5 +381,5 @@ def _tracing(endpoint: str) -> "Tracing":
     try:
         from visavis_server.telemetry.otlp import Tracing
     except ModuleNotFoundError as error:
-        raise missing("trace", "trace", error) from None
+        raise missing_extra("trace", "trace", error) from None
     return Tracing.to(endpoint)

@@ -62,6 +62,8 @@ class Doors:
         self._metrics = metrics
         self._tokens = Tokens(settings.tokens) if settings.tokens else None
         self._certificates = Certificates.of(settings)
+        guards = (self._tokens, self._certificates)
+        self._watched_files = [each.files for each in guards if each]
         self._intake = Intake(
             budget,
             settings.message_timeout_s,
@@ -92,7 +94,7 @@ class Doors:
             await server.start()
 
     async def close(self) -> None:
-        """End what is still connected; takes 1.4 s at most."""
+        """Close the listeners and the connections that are left; takes 1.4 s at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await asyncio.gather(
@@ -101,9 +103,8 @@ class Doors:
 
     def reload(self) -> None:
         """Read tokens and certificates again soon."""
-        for each in (self._tokens, self._certificates):
-            if each:
-                each.files.look_soon()
+        for files in self._watched_files:
+            files.look_soon()
 
     def steer(self, weights: Sequence[int]) -> bool:
         """Spread new gRPC connections over the workers by weights; False: it can't be done."""
@@ -177,7 +178,7 @@ class Doors:
             from visavis_server.api.inference.rest.door import InferenceDoor, weigh
             from visavis_server.transport.http.listener import Inference, http_listener
         except ModuleNotFoundError as error:
-            raise missing("http", "http", error) from None
+            raise missing_extra("http", "http", error) from None
         settings = self._settings
         door = InferenceDoor(
             self._inference, self._calls, settings.message_limits, settings.max_message_bytes
@@ -197,10 +198,10 @@ class Doors:
         try:
             from visavis_server.transport.http.server import metrics_listener
         except ModuleNotFoundError as error:
-            raise missing("metrics", "http", error) from None
+            raise missing_extra("metrics", "http", error) from None
         return metrics_listener(self._settings, self._metrics.rendered)
 
 
-def missing(setting: str, extra: str, error: ModuleNotFoundError) -> StartupError:
+def missing_extra(setting: str, extra: str, error: ModuleNotFoundError) -> StartupError:
     """Return the error that a setting needs an extra that is not installed."""
     return StartupError(f"--{setting} needs {error.name}: pip install 'visavis-server[{extra}]'")

@@ -1,4 +1,4 @@
-"""What the image's builder installs is for the image's machine, and has the right Python."""
+"""install.py installs packages for the image's machine, and programs for its Python."""
 
 import platform
 import subprocess
@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.surroundings import Surroundings
 
 _INSTALL = Path(__file__).parents[2] / "deploy" / "install.py"
 _METADATA = "Metadata-Version: 2.1\nName: kind\nVersion: 1.0\n"
@@ -33,7 +35,15 @@ def _installed(folder: Path, machine: str) -> "subprocess.CompletedProcess[str]"
     venv.create(folder / "environment")
     command = [sys.executable, _INSTALL, folder / "environment", machine]
     command += ["--no-index", "--find-links", folder, "--disable-pip-version-check", "kind"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    found = Surroundings.under(folder)
+    return subprocess.run(
+        command,
+        cwd=found.elsewhere,
+        env=found.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="images have glibc")
@@ -52,7 +62,7 @@ def test_a_package_is_the_one_for_the_images_machine(
     done = _installed(tmp_path, machine)
     assert done.returncode == 0, done.stderr
     program = tmp_path / "environment" / "bin" / "kind"
-    ran = subprocess.run([program], capture_output=True, text=True, check=True)
+    ran = subprocess.run([program], env={}, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == kind
     assert program.read_text("utf-8").startswith(f"#!{tmp_path}/environment/bin/python")
 

@@ -61,9 +61,8 @@ async def served_by(app: App) -> AsyncIterator[Served]:
 
 def look_again(app: App) -> None:
     """Read certificates and tokens again, as happens each second."""
-    for guard in (app._doors._tokens, app._doors._certificates):
-        if guard:
-            guard.files.look()
+    for files in app._doors._watched_files:
+        files.look()
 
 
 def image(

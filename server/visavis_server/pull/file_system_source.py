@@ -183,7 +183,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 async def _web_client(**options: Any) -> Any:
-    """Return aiohttp's client, but none of its responses fills the memory, or takes for ever.
+    """Return aiohttp's client, with limits on the bytes of a response and the time of a page.
 
     fsspec reads whole pages, and whole answers to a range, whatever the server sends.
     """

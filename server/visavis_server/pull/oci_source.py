@@ -26,8 +26,8 @@ _UNPACK: Final = "io.deis.oras.content.unpack"
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 # The specification asks registries to accept at least 4 MiB.
 _MAX_MANIFEST_BYTES: Final = 4 << 20
-# Of a token, of an error, of a redirection: requests and oras read these as a whole.
-_MAX_ASIDE_BYTES: Final = 256 << 10
+# Of a token, an error or a redirection: requests and oras read these as a whole.
+_MAX_WHOLE_BYTES: Final = 256 << 10
 # The time that oras takes to read a challenge grows with the square of its length.
 _MAX_CHALLENGE_CHARACTERS: Final = 4096
 _REFERENCE: Final = re.compile(
@@ -229,13 +229,13 @@ def _adapter() -> Any:
             response = super().send(*args, **{**options, "timeout": (_CONNECT_S, _READ_S)})
             if len(response.headers.get("WWW-Authenticate", "")) > _MAX_CHALLENGE_CHARACTERS:
                 raise _too_long(response.url)
-            response.raw = _Aside(response.raw, response.url)
+            response.raw = _BoundedResponse(response.raw, response.url)
             return response
 
     return Limited()
 
 
-class _Aside:
+class _BoundedResponse:
     """A response of urllib3; what `requests` reads as a whole has a limit.
 
     Manifests and blobs are read by other methods, piece by piece.
@@ -252,7 +252,7 @@ class _Aside:
         size = 0
         for piece in self._response.stream(*args, **options):
             size += len(piece)
-            if size > _MAX_ASIDE_BYTES:
+            if size > _MAX_WHOLE_BYTES:
                 raise _too_long(self._url)
             yield piece
 

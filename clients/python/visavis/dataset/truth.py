@@ -37,9 +37,9 @@ def read_truth(
 
     labels: a CSV file, a folder per class, a folder of text or XML files, a COCO file; None:
     `labels.csv` in the folder, or else in the folders of the pictures, or YOLO's `labels` beside
-    `images`. names: the models' labels, by class id. left_out:
-    counts the objects of other classes, by name. Nothing is returned where the labels are those
-    of the other task. Raises InvalidData, by file and line, for labels that are wrong.
+    `images`. names: the models' labels, by class id. left_out: counts the objects of other classes,
+    by name. Nothing is returned where the labels are those of the other task. Raises InvalidData,
+    by file and line, for labels that are wrong.
     """
     found = (
         _classes(folder, pictures, labels, names)

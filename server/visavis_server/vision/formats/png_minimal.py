@@ -121,7 +121,11 @@ def _inflated(
         if inflater.eof or not left:
             break
         if time.thread_time() > end_s:
-            raise InvalidRequest(field, "the PNG's image data takes too long to inflate")
+            raise InvalidRequest(
+                field,
+                f"the PNG's image data takes too long to inflate: over {1e3 * limit_s:.0f} ms; "
+                "send a smaller PNG, or a JPEG",
+            )
     if left:
         raise damaged(field, f"its image data ends {left} bytes too early")
 
