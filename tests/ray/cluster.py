@@ -69,13 +69,15 @@ class _Served:
         self._client.wait_for_proxies_serving(wait_for_applications_running=True)
 
     def replicas(self) -> Iterator[dict[str, Any]]:
-        """Yield each replica: its deployment, process and node."""
+        """Yield each replica that has a process: its deployment, process and node."""
         applications = self._client.get_serve_details()["applications"]
         if "visavis" not in applications:
             return
         for name, deployment in applications["visavis"]["deployments"].items():
             for replica in deployment["replicas"]:
-                yield {"deployment": name, "pid": replica["pid"], "node": replica["node_id"]}
+                # One that starts has none yet.
+                if pid := replica.get("pid"):
+                    yield {"deployment": name, "pid": pid, "node": replica["node_id"]}
 
     def kill_replica(self, deployment: str) -> None:
         """Kill one replica of a deployment; returns once it has been replaced."""

@@ -71,6 +71,7 @@ class Tuner:
         device = planner.provider.device
         self._cores = planner.cores
         self._scheduler = Scheduler(planner.cores, _QUEUE_SIZE, planner.streams)
+        self._runner = asyncio.Runner()
 
         def load(tuning: dict[str, TunedPlan]) -> ServedModel:
             tuned = replace(planner, tuning=tuning)
@@ -96,13 +97,16 @@ class Tuner:
 
     def __exit__(self, *exception: object) -> None:
         self._scheduler.close()
+        # Last: a thread of the scheduler that wakes a loop while it closes may write into a file
+        # descriptor that has just been reused.
+        self._runner.close()
 
     def measure(self, seconds: float, rounds: int, advance: Callable[[], None]) -> Candidate:
         """Measure each candidate in every round and return the best; advance: called after each."""
         callers = _CALLERS[self._goal] * self._cores
         for _ in range(rounds):
             for candidate, model in zip(self.candidates, self._models, strict=True):
-                waits_s, took_s = asyncio.run(_load(model, callers, seconds))
+                waits_s, took_s = self._runner.run(_load(model, callers, seconds))
                 candidate.per_s.append(len(waits_s) / took_s)
                 candidate.p95_ms.append(statistics.quantiles(waits_s, n=20)[-1] * 1e3)
                 advance()

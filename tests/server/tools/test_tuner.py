@@ -1,6 +1,8 @@
 """What is tried, what counts as better, and what is written into the settings file."""
 
+import asyncio
 import errno
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,23 @@ def test_every_way_is_measured_in_every_round(models: Path, tmp_path: Path) -> N
     for each in tuner.candidates:
         assert len(each.per_s) == len(each.p95_ms) == 3
         assert min(each.per_s) > 0 and min(each.p95_ms) > 0
+
+
+def test_no_loop_is_closed_while_threads_may_wake_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[list[str]] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def close(self) -> None:
+            names = [thread.name for thread in threading.enumerate()]
+            alive.append([name for name in names if name.startswith("core-")])
+            super().close()
+
+    monkeypatch.setattr(asyncio.get_event_loop_policy(), "_loop_factory", Loop)
+    with Tuner(colors(models), Planner(CPU, 2), "latency", tmp_path) as tuner:
+        tuner.measure(0.05, 2, lambda: None)
+    assert alive == [[]]
 
 
 @pytest.mark.parametrize(
