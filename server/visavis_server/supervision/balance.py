@@ -23,6 +23,8 @@ _log = structlog.get_logger()
 _MOST_ROOM: Final = 1000
 _CONNECT_S: Final = 1.0
 _LOOKS, _LOOK_S = 50, 0.01
+# A busy worker may take longer to accept a connection than is looked for it.
+_ATTEMPTS: Final = 5
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 Steer = Callable[[Sequence[int]], Awaitable[bool]]
@@ -43,15 +45,21 @@ async def balance(
     order: list[int] = []
     steered: list[int] = []
     known: Mapping[int, int] = {}
+    attempts = 0
     while True:
         await asyncio.sleep(BEAT_S)
         if not (pids := serving()):
             continue
         if pids != known:
-            order, known, steered = await numbered(address, pids, steer), pids, []
+            order, known, attempts = [], pids, _ATTEMPTS
+        if not order and attempts:
+            order, steered, attempts = await numbered(address, pids, steer), [], attempts - 1
             if not order and serving() == pids:
                 await steer([])
-                _log.warning("connections are spread at random", why="they can't be steered here")
+                if not attempts:
+                    _log.warning(
+                        "connections are spread at random", why="they can't be steered here"
+                    )
         if order and (wanted := weights(busy(), order)) != steered:
             steered = wanted if await steer(wanted) else []
 

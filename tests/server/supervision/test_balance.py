@@ -1,12 +1,14 @@
 """New connections go to the workers that have the fewest."""
 
 import asyncio
+import os
 import random
 import socket
 from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from visavis_server import addresses
 from visavis_server.supervision import balance
@@ -101,3 +103,36 @@ async def test_numbers_are_unknown_if_no_worker_has_the_connection() -> None:
         )
         accepted.close()
     assert order == []
+
+
+@pytest.mark.parametrize("failures", [2, 1000])
+async def test_numbers_are_found_out_again_where_they_were_not(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy worker accepts late. Where connections can't be steered at all, that is said once."""
+    monkeypatch.setattr(balance, "BEAT_S", 0.01)
+    wanted: list[list[int]] = []
+
+    async def steer(weights: Sequence[int]) -> bool:
+        wanted.append(list(weights))
+        return wanted.count([1]) > failures
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as logs:
+        accepting = asyncio.create_task(asyncio.to_thread(listener.accept))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        balancing = balance.balance(address, lambda: {1: os.getpid()}, lambda: {1: 0}, steer)
+        task = asyncio.create_task(balancing)
+        async with asyncio.timeout(30):
+            while len(wanted) < (6 if failures == 2 else 10):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        if failures != 2:
+            socket.create_connection(listener.getsockname()).close()
+        (await accepting)[0].close()
+    if failures == 2:
+        assert wanted == [[1], [], [1], [], [1], [1]]
+        assert logs == []
+    else:
+        assert wanted == [[1], []] * 5
+        assert [each["event"] for each in logs] == ["connections are spread at random"]

@@ -131,6 +131,7 @@ def _ask(
 ) -> None:
     """Ask about all pictures that have no answer yet, and say how long that took."""
     from visavis.evaluation.collection import collect
+    from visavis.evaluation.words import counted_pictures
 
     asked = 0
 
@@ -146,9 +147,8 @@ def _ask(
     seconds = time.monotonic() - began
     if asked:
         before = f"; {len(paths) - asked} were answered before" if asked < len(paths) else ""
-        stderr().print(
-            f"{asked} pictures in {seconds:.1f} s, {asked / seconds:.1f} per second{before}"
-        )
+        rate = f"{asked / seconds:.1f} per second"
+        stderr().print(f"{counted_pictures(asked)} in {seconds:.1f} s, {rate}{before}")
 
 
 def _costs(
@@ -217,6 +217,8 @@ def _truths(
 
 def _note_odd(model: Model, known: "Truths", left_out: Counter[str]) -> None:
     """Say which objects do not count, and how many pictures have none: names may be misspelt."""
+    from visavis.evaluation.words import counted_pictures
+
     if left_out:
         names = ", ".join(f"{name[:80]!r} ({count})" for name, count in left_out.most_common(5))
         more = f" and {len(left_out) - 5} more classes" if len(left_out) > 5 else ""
@@ -225,7 +227,7 @@ def _note_odd(model: Model, known: "Truths", left_out: Counter[str]) -> None:
         )
     empty = sum(truth == () for truth in known.values())
     if empty:
-        stderr().print(f"{empty} of {len(known)} pictures have no labelled object.")
+        stderr().print(f"Without a labelled object: {empty} of {counted_pictures(len(known))}.")
 
 
 def _require_meaning(models: Sequence[Model], *, are_named: bool) -> None:

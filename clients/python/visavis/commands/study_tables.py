@@ -13,7 +13,13 @@ from visavis.evaluation.figures import Study, TaskStudy
 from visavis.evaluation.gate import Check
 from visavis.evaluation.statistics import Verdict
 from visavis.evaluation.tables import models_table, pairs_table
-from visavis.evaluation.words import chance_sentence, points, unknown_sentences, verdicts
+from visavis.evaluation.words import (
+    chance_sentence,
+    counted_pictures,
+    points,
+    unknown_sentences,
+    verdicts,
+)
 
 _MANY_FAILURES: Final = 5
 _MOST_SLICES: Final = 5
@@ -40,12 +46,13 @@ def show(study: Study, checks: Sequence[Check], within_ms: float | None) -> None
     for path, why in list(study.failures.items())[:_MANY_FAILURES]:
         complain(why, about=path)
     if len(study.failures) > _MANY_FAILURES:
-        stderr().print(f"… and {len(study.failures) - _MANY_FAILURES} more pictures failed")
+        stderr().print(f"… and {len(study.failures) - _MANY_FAILURES} more failed")
     for task in study.tasks:
         for model in task.models:
             if model.failures:
-                many = f"{model.failures} of {model.failures + model.pictures} pictures"
-                complain(f"{many} are not answered; the first: {model.why}", about=model.card.name)
+                asked = counted_pictures(model.failures + model.pictures)
+                many = f"without an answer: {model.failures} of {asked}"
+                complain(f"{many}; the first: {model.why}", about=model.card.name)
     for check in checks:
         console.print(plain(f"{check.outcome.value}: {check.model}: {check.why}"), soft_wrap=True)
     if within_ms is not None:
@@ -57,7 +64,7 @@ def _title(task: TaskStudy, pictures: int) -> Text:
     title = Text.assemble(
         "\n",
         (task.task.capitalize(), "bold underline"),
-        f", {pictures} pictures ({task.labelled} with truth)",
+        f", {counted_pictures(pictures)} ({task.labelled} with truth)",
     )
     if task.pairs:
         title.append(f", compared with {plain(task.pairs[0].baseline)}")
@@ -114,7 +121,7 @@ def _show_slices(console: Console, task: TaskStudy) -> None:
     told.sort(key=lambda each: -abs(each[2].value))
     for one, model, difference in told[:_MOST_SLICES]:
         text = f"  {one.dimension} {one.name}: {model} {points(difference)}"
-        console.print(plain(f"{text} on {len(one.paths)} pictures"), soft_wrap=True)
+        console.print(plain(f"{text} on {counted_pictures(len(one.paths))}"), soft_wrap=True)
     if note := chance_sentence(task):
         console.print(note, soft_wrap=True)
 

@@ -25,6 +25,7 @@ from visavis.evaluation.tables import (
 from visavis.evaluation.words import (
     DIMENSIONS,
     chance_sentence,
+    counted_pictures,
     points,
     unknown_sentences,
     verdicts,
@@ -151,7 +152,7 @@ def _told_classes(task: TaskStudy) -> Iterator[str]:
     yield from ("", "Classes for which the interval of the difference excludes zero:", "")
     for one, model, difference in told[:_MOST_CLASSES]:
         name = _markdown_text(one.name)
-        yield f"- {name}, {model}: {points(difference)} on {len(one.paths)} pictures"
+        yield f"- {name}, {model}: {points(difference)} on {counted_pictures(len(one.paths))}"
     if len(told) > _MOST_CLASSES:
         yield f"- and {len(told) - _MOST_CLASSES} more"
 

@@ -61,7 +61,7 @@ for (const section of document.querySelectorAll("section.task")) {
       name.textContent = selects.model.querySelector(`option[value="${pair}"]`)?.textContent ?? "";
     const isAll = count === cards.length;
     pictures.querySelector(".shown-count").textContent =
-      `${count} of ${cards.length} pictures${what ? `: ${what}` : ""}`;
+      `${count} of ${cards.length} ${cards.length === 1 ? "picture" : "pictures"}${what ? `: ${what}` : ""}`;
     pictures.querySelector(".all").hidden = isAll;
   }
 

@@ -20,7 +20,7 @@ from visavis.evaluation.gate import Check
 from visavis.evaluation.heat import heat
 from visavis.evaluation.slices import MOST_FOLDERS
 from visavis.evaluation.tables import Pictures, Table
-from visavis.evaluation.words import chance_sentence, unknown_sentences, verdicts
+from visavis.evaluation.words import chance_sentence, counted_pictures, unknown_sentences, verdicts
 
 
 def html(
@@ -34,6 +34,7 @@ def html(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["counted_pictures"] = counted_pictures
     style, script = _file("report.css"), _file("report.js")
     by_path = {one.path: one for one in answers}
     return environment.from_string(_file("report.html.jinja")).render(

@@ -27,6 +27,11 @@ DIMENSIONS: Final = {
 _NOTABLE: Final = 1.05
 
 
+def counted_pictures(count: int) -> str:
+    """Return `1 picture` or `3 pictures`."""
+    return f"{count} picture" if count == 1 else f"{count} pictures"
+
+
 def verdicts(study: Study) -> Iterator[str]:
     """Yield a sentence for each model against its baseline."""
     for task in study.tasks:
@@ -75,12 +80,12 @@ def _accuracy(pair: Pair, task: TaskStudy) -> str:
         same = "names the same class" if classifies else "finds the same boxes"
         return f"{same} in {share:.1f} % (no truth: accuracy is unknown)"
     name, size = METRIC_NAMES[pair.metric], abs(100 * pair.difference.value)
-    on = f"on {task.labelled} pictures"
+    on = f"on {counted_pictures(task.labelled)}"
     if pair.verdict is Verdict.CANNOT_TELL:
         moved = "gains" if pair.difference.value > 0 else "loses"
         if size < 0.05:
-            return f"has the same {name} {on}, which are too few to exclude a difference"
-        return f"{moved} {size:.1f} points of {name} {on}, which are too few to confirm it"
+            return f"has the same {name} {on}, too few to exclude a difference"
+        return f"{moved} {size:.1f} points of {name} {on}, too few to confirm it"
     return f"{'gains' if pair.difference.value > 0 else 'loses'} {size:.1f} points of {name} {on}"
 
 
