@@ -117,11 +117,15 @@ def server(models: Path, tmp_path: Path) -> Iterator[WorkersServer]:
         yield server
 
 
-async def on_many_connections(address: str, model: str = "colors") -> Counter[grpc.StatusCode]:
+async def on_many_connections(
+    address: str, model: str = "colors", timeout_s: float = PATIENCE_S
+) -> Counter[grpc.StatusCode]:
     """Return how a call on each of many connections ends."""
     channels = [channel(address) for _ in range(CONNECTIONS)]
     try:
-        calls = [ended(stub_of(one).Classify(classify(model))) for one in channels]
+        calls = [
+            ended(stub_of(one).Classify(classify(model), timeout=timeout_s)) for one in channels
+        ]
         return Counter(call.code for call in await asyncio.gather(*calls))
     finally:
         await asyncio.gather(*(one.close() for one in channels))
@@ -246,6 +250,18 @@ def test_a_killed_worker_is_replaced_within_a_second(shared: WorkersServer) -> N
     assert time.monotonic() - began < 10
     (last, *_) = [e for e in reversed(shared.entries) if e["event"] == "worker ended"]
     assert (last["how"], last["next_in_s"]) == ("by signal 9", 0.0)
+
+
+async def test_a_hanging_worker_gets_no_new_connections(shared: WorkersServer) -> None:
+    """Long before it is replaced, and whichever it is."""
+    for victim in shared.all_workers():
+        began = time.monotonic()
+        victim.suspend()
+        try:
+            while await on_many_connections(shared.address, timeout_s=2.0) != {OK: CONNECTIONS}:
+                assert time.monotonic() - began < 20
+        finally:
+            victim.resume()
 
 
 def test_killing_workers_loses_none_of_the_calls_of_the_sdk(shared: WorkersServer) -> None:

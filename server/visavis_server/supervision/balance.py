@@ -40,7 +40,8 @@ async def balance(
     """Steer new connections to the workers that have the fewest, for ever.
 
     address: HOST:PORT. serving: returns the process of each worker; empty until all serve, and
-    until then the kernel spreads connections. busy: returns the connections with calls, by worker.
+    until then the kernel spreads connections. busy: returns the connections with calls, by worker,
+    without workers that hang.
     """
     order: list[int] = []
     steered: list[int] = []
@@ -68,11 +69,15 @@ def weights(busy: Mapping[int, int], order: Sequence[int]) -> list[int]:
     """Return the weights of new connections, by the kernel's numbers.
 
     busy: the connections with calls, by worker. order: the worker of each number. The emptier a
-    worker, the more it gets.
+    worker, the more it gets; one that is not in busy gets none, unless no other can take them.
     """
+    if not busy:
+        return [1] * len(order)
     most = max(busy.values())
-    # Squared, so that most go to the emptiest. None gets nothing: many may come at once.
-    return [min(most - busy[worker] + 1, _MOST_ROOM) ** 2 for worker in order]
+    # Squared, so that most go to the emptiest. Few go to the fullest: many may come at once.
+    return [
+        min(most - busy[worker] + 1, _MOST_ROOM) ** 2 if worker in busy else 0 for worker in order
+    ]
 
 
 async def numbered(address: str, pids: Mapping[int, int], steer: Steer) -> list[int]:

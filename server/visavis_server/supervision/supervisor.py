@@ -253,10 +253,11 @@ class Supervisor:
         return pids if len(pids) == len(self._workers) else {}
 
     def _busy(self) -> dict[int, int]:
-        return {worker.number: worker.busy for worker in self._workers}
+        return {worker.number: worker.busy for worker in self._workers if not worker.is_late}
 
     async def _steer(self, weights: Sequence[int]) -> bool:
-        channel = self._workers[0].channel
+        # Each can do it for all, unless it hangs.
+        channel = max(self._workers, key=lambda worker: worker.heard_at).channel
         if channel is None:
             return False
         try:

@@ -19,7 +19,8 @@ from visavis_server.telemetry.samples import Family, Samples
 # A worker that ends within this time of becoming ready has ended early.
 _EARLY_S: Final = 10.0
 _MOST_DELAY_S: Final = 30.0
-# Without a sign of life, its event loop hangs.
+# Without a sign of life, its event loop hangs: it gets no new connections, and is then replaced.
+_LATE_S: Final = 3.0
 _SILENT_S: Final = 30.0
 
 
@@ -71,6 +72,11 @@ class WorkerHandle:
     def ready(self) -> None:
         """Note that it serves."""
         self.ready_at = self.heard_at = self.proved_at = time.monotonic()
+
+    @property
+    def is_late(self) -> bool:
+        """True if it seems to hang."""
+        return time.monotonic() - self.heard_at > _LATE_S
 
     def tell(self, name: str) -> None:
         """Send it a message."""

@@ -25,6 +25,9 @@ from visavis_server.transport.shared_listener import program
         # In the order of the kernel's numbers, and few to the fullest.
         ({1: 4, 2: 2, 3: 1}, [3, 1, 2], [16, 1, 9]),
         ({1: 0, 2: 5}, [1, 2], [36, 1]),
+        # None to those that hang, unless all do.
+        ({1: 1, 3: 0}, [2, 1, 3], [0, 1, 4]),
+        ({}, [2, 1], [1, 1]),
     ],
 )
 def test_the_emptiest_worker_gets_most(
