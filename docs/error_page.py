@@ -78,7 +78,7 @@ def all_reasons() -> tuple[Found, Found, Found, Found]:
     """Return the reasons of the server, of its settings, of the export and of the SDK."""
     kinds = list(below(errors.VisavisError))
     with_field = {kind.__name__ for kind in kinds if issubclass(kind, errors.InvalidRequest)}
-    settings = [_SERVER / name for name in ("settings.py", "addresses.py")]
+    settings = [*sorted((_SERVER / "settings").glob("*.py")), _SERVER / "addresses.py"]
     return (
         reasons(_SERVER.rglob("*.py"), {kind.__name__ for kind in kinds}, with_field),
         reasons(settings, [ValueError.__name__]),

@@ -377,7 +377,7 @@ def test_variables_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_all_usable_cores_are_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visavis_server.settings.usable_cores", lambda: 5)
+    monkeypatch.setattr("visavis_server.settings.fields.usable_cores", lambda: 5)
     assert load_settings({}).core_count == 5
     assert load_settings({"cores": 3}).core_count == 3
 

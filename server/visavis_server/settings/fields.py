@@ -1,30 +1,13 @@
-"""The settings of the server, from options, the environment, a file, or their defaults.
+"""Each setting: its name, type, default, description, and what it must meet."""
 
-An option overrides the environment (`VISAVIS_` and the name in capitals), which overrides the file
-(`visavis.toml`), which overrides the default. No other module reads any of them.
-"""
-
-import json
 import re
-import sys
-import tomllib
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -35,55 +18,22 @@ from pydantic_settings import (
 )
 
 from visavis_server.addresses import UNIX, is_local, normalized
-from visavis_server.errors import InvalidSettings, StartupError
-from visavis_server.runtime.budget import Budget
+from visavis_server.errors import StartupError
 from visavis_server.runtime.cores import usable_cores
 from visavis_server.runtime.plan import Device
-
-DEFAULT_FILE = Path("visavis.toml")
-_DEMO = Path("demo", "models")  # where `visavis demo` exports to
-
-RENAMED_SETTINGS: Final = {"queue_s": "max_queue_wait_s", "watch_s": "watch_interval_s"}
-"""New names by old ones. The next release accepts only the new ones."""
+from visavis_server.settings.limits import ImageLimits, MessageLimits
+from visavis_server.settings.sources import (
+    PREFIX,
+    RENAMED_SETTINGS,
+    from_json,
+    misspelt,
+    read_toml,
+    renamed,
+)
 
 MAX_WORKERS: Final = 256
 
-_RENAMED_TUNING = {"alone_threads": "exclusive_threads"}
-_PREFIX = "VISAVIS_"
-# How similar a variable and a setting must be to report a misspelling. Kubernetes sets VISAVIS_PORT
-# and other variables for a service called visavis.
-_SIMILARITY = 0.85
-
-_UNLIMITED = Budget(sys.maxsize)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """The limits that an image must meet before it is decoded.
-
-    encoded_bytes: of the file. decoded_bytes: width * height * channels * bytes per sample, by the
-    file's header. jpeg_scans: of a progressive JPEG. decode_ms: worst-case CPU time to decode,
-    computed from counts in the file's structure. budget: the memory budget for pixels; unlimited
-    by default.
-    """
-
-    encoded_bytes: int = 16 << 20
-    decoded_bytes: int = 150_000_000
-    jpeg_scans: int = 100
-    decode_ms: float = 600.0
-    budget: Budget = _UNLIMITED
-
-
-@dataclass(frozen=True, slots=True)
-class MessageLimits:
-    """The limits that a message must meet before it is parsed.
-
-    fields: at all levels, with elements of lists and entries of maps. text_bytes: of all strings
-    together.
-    """
-
-    fields: int = 4096
-    text_bytes: int = 1 << 20
+_RENAMED_TUNING: Final = {"alone_threads": "exclusive_threads"}
 
 
 class TunedPlan(BaseModel):
@@ -101,7 +51,7 @@ class TunedPlan(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _current_names(cls, table: Any) -> Any:
-        return _renamed(table, _RENAMED_TUNING, []) if isinstance(table, dict) else table
+        return renamed(table, _RENAMED_TUNING, []) if isinstance(table, dict) else table
 
 
 class Settings(BaseSettings):
@@ -112,7 +62,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
     file: ClassVar[Path | None] = None
     notes: ClassVar[list[str]] = []
@@ -388,14 +338,14 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
-            return _from_json(value)
+            return from_json(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("tuning", mode="before")
     @classmethod
     def _table(cls, value: object) -> object:
         """Parse a table from the environment: in JSON."""
-        return _from_json(value) if isinstance(value, str) else value
+        return from_json(value) if isinstance(value, str) else value
 
     @field_validator("device", "log_format", "log_level", mode="before")
     @classmethod
@@ -555,114 +505,10 @@ class Settings(BaseSettings):
             for name, value in env_settings.env_vars.items()
             if (text := (value or "").strip())
         }
-        cls.notes += _misspelt(env_settings.env_vars)
-        env_settings.env_vars = _renamed(
-            env_settings.env_vars, RENAMED_SETTINGS, cls.notes, _PREFIX
-        )
-        in_file = _renamed(_read_toml(cls.file), RENAMED_SETTINGS, cls.notes)
+        cls.notes += misspelt(env_settings.env_vars, cls.model_fields)
+        env_settings.env_vars = renamed(env_settings.env_vars, RENAMED_SETTINGS, cls.notes, PREFIX)
+        in_file = renamed(read_toml(cls.file), RENAMED_SETTINGS, cls.notes)
         return (init_settings, env_settings, InitSettingsSource(settings_cls, in_file))
-
-
-def _renamed(
-    settings: Mapping[str, Any], names: Mapping[str, str], notes: list[str], prefix: str = ""
-) -> dict[str, Any]:
-    """Return settings by their current names; appends a note for each old name that was used."""
-    present = dict(settings)
-    for old, new in names.items():
-        before, now = (f"{prefix}{name}" for name in (old, new))
-        # Variables are compared in lower case and shown in upper case.
-        if before.lower() in present:
-            value = present.pop(before.lower())
-            present.setdefault(now.lower(), value)
-            before, now = (name.upper() if prefix else name for name in (before, now))
-            notes.append(
-                f"{before} has been renamed to {now}; the next release rejects the old name"
-            )
-    return present
-
-
-def _misspelt(variables: Iterable[str]) -> list[str]:
-    """Return a note for each variable that looks like a misspelled setting."""
-    known = [f"{_PREFIX}{name}".lower() for name in (*Settings.model_fields, *RENAMED_SETTINGS)]
-    notes = []
-    for name in variables:
-        if name.lower().startswith(_PREFIX.lower()) and name.lower() not in known:
-            for near in get_close_matches(name.lower(), known, 1, _SIMILARITY):
-                notes.append(
-                    f"the variable {name.upper()} is not a setting; did you mean {near.upper()}?"
-                )
-    return notes
-
-
-def _read_toml(file: Path | None) -> dict[str, Any]:
-    """Return the settings in a file; accepts the byte order mark that Notepad writes."""
-    if file is None or not file.is_file():
-        return {}
-    return tomllib.loads(file.read_text("utf-8-sig"))
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"it must be valid JSON ({error})") from None
-
-
-def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
-    """Return the settings; flags: the options of the command line, by field name.
-
-    config: the settings file; None: `visavis.toml` in the working directory, if it exists. Raises
-    InvalidSettings, naming each invalid setting.
-    """
-
-    class FromFile(Settings):
-        file = config or DEFAULT_FILE
-        notes: ClassVar[list[str]] = []
-
-    try:
-        if config is not None and not config.is_file():
-            raise InvalidSettings(
-                f"the settings file {config} does not exist; give another one with --config"
-            )
-        return _after_demo(FromFile(**_renamed(flags, RENAMED_SETTINGS, FromFile.notes)))
-    except ValidationError as error:
-        problems = "; ".join(map(_in_words, error.errors()))
-        raise InvalidSettings(f"settings: {problems}") from None
-    except OSError as error:
-        raise InvalidSettings(
-            f"the settings file {config or DEFAULT_FILE} can't be read: {error.strerror}"
-        ) from None
-    except ValueError as error:  # TOML syntax
-        raise InvalidSettings(f"the settings file {config or DEFAULT_FILE}: {error}") from None
-
-
-def _after_demo(settings: Settings) -> Settings:
-    """Return the settings with the demo's models, if they are the only ones here."""
-    if "models" in settings.model_fields_set or _is_used(settings.models) or not _DEMO.is_dir():
-        return settings
-    settings.notes.append(f"the folder {settings.models} is missing or empty: serving {_DEMO}")
-    return settings.model_copy(update={"models": _DEMO})
-
-
-def _is_used(folder: Path) -> bool:
-    """Return True if a folder holds something; an export that failed leaves it empty."""
-    try:
-        return any(folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError:  # the server reports it
-        return True
-
-
-def _in_words(error: Any) -> str:
-    """Return one of pydantic's errors in words: the setting, what it must be, and its value."""
-    name = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        near = get_close_matches(name, Settings.model_fields, 1)
-        return f"unknown setting {name}" + (f"; did you mean {near[0]}?" if near else "")
-    must = error["msg"].removeprefix("Value error, ").replace("Input should", "it must")
-    must = must.partition(", unable to parse")[0]
-    return f"{name}: {must}, got {str(error['input'])[:128]!r}" if name else must
 
 
 def option_type(name: str) -> Any:
