@@ -103,22 +103,26 @@ def images() -> Path:
 def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository with models exported from real weights, and a random -cls one.
 
-    Processes of pytest-xdist share it: the first that asks exports.
+    Processes of pytest-xdist share it: the first that asks for a model exports it.
     """
     from rich.progress import Progress
 
     from visavis_export.exporter import Request, export
 
-    own = tmp_path_factory.getbasetemp()
-    models = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "real-models"
-    with FileLock(f"{models}.lock"):
-        if not models.exists():
-            out = tmp_path_factory.mktemp("models")
-            progress = Progress(disable=True)
-            for name in ("resnet50", "resnet18", "yolov5n"):
-                export(Request(name, out, weights=str(weights)), progress)
-            export(Request("yolov5n-cls", out, weights="random"), progress)
-            out.rename(models)
+    own, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
+    models = (own.parent if worker else own) / "real-models"
+    models.mkdir(exist_ok=True)
+    requests = [("resnet50", weights), ("yolov5n", weights), ("resnet18", weights)]
+    requests.append(("yolov5n-cls", "random"))
+    # Two of them begin at different ends, so that neither waits long for the other.
+    if int(worker.removeprefix("gw") or 0) % 2:
+        requests.reverse()
+    for name, given in requests:
+        with FileLock(f"{models}-{name}.lock"):
+            if not (models / name).exists():
+                out = tmp_path_factory.mktemp("models")
+                export(Request(name, out, weights=str(given)), Progress(disable=True))
+                (out / name).rename(models / name)
     return models
 
 

@@ -1,5 +1,6 @@
 """The gate on real weights: it passes the good model, fails a damaged one, and can say neither."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ LIMIT = "top1=0.5"
 
 
 @pytest.fixture(scope="module")
-def repositories(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def repositories(
+    real_models: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """ResNet-18, as it is, and with noise as large as its weights on one block's."""
     folder = tmp_path_factory.mktemp("gate")
+    found = {"good": folder / "good", "damaged": folder / "damaged"}
+    shutil.copytree(real_models / "resnet18", found["good"] / "resnet18")
     state = torch.load(weights / "resnet18.pth", weights_only=True)
     noise = torch.Generator().manual_seed(0)
     for name, tensor in state.items():
@@ -25,11 +30,8 @@ def repositories(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
             spread = 2 * tensor.float().std()
             state[name] = tensor + spread * torch.randn(tensor.shape, generator=noise)
     torch.save(state, folder / "resnet18.pth")
-    found = {"good": folder / "good", "damaged": folder / "damaged"}
-    for out, given in zip(
-        found.values(), (weights / "resnet18.pth", folder / "resnet18.pth"), strict=True
-    ):
-        export(Request("resnet18", out, weights=str(given)), Progress(disable=True))
+    given = str(folder / "resnet18.pth")
+    export(Request("resnet18", found["damaged"], weights=given), Progress(disable=True))
     return found
 
 

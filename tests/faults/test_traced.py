@@ -95,6 +95,7 @@ def test_a_call_that_sends_elsewhere_is_found(tmp_path: Path, call: str, code: s
         "one, _ = tcp(); os.write(one.fileno(), b'192.0.2.1'); one.sendmsg([b'x'])",
         "one, _ = socket.socketpair(); os.write(one.fileno(), b'192.0.2.1')",
         "one = udp(socket.AF_UNIX); one.sendto(b'192.0.2.1', 'nobody')",
+        "SYS.send(-1, b'192.0.2.1', 9, 0); SYS.send(9999, b'192.0.2.1', 9, 0)",
         "print('192.0.2.1')",
     ],
 )

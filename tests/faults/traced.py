@@ -29,8 +29,8 @@ _TEXT = re.compile(r'(inet_addr\(|AF_INET6, )?"(?:[^"\\]|\\.)*"')
 _ADDRESS = re.compile(r'(?:inet_addr\(|AF_INET6, )"([^"]*)"')
 _PEER = re.compile(r"->\[?([0-9a-fA-F.:]+?)\]?:\d+\]>")
 _SOCKET = re.compile(r"\d+<(?!pipe:|anon_inode:)[\w-]+:\[")
-# libuv wakes its loop over a socket that may be closed by then: descriptor -1.
-_LOCAL = re.compile(r"sa_family=AF_UNIX|sa_family=AF_NETLINK|<UNIX|<NETLINK|\(-1, ")
+# A thread wakes its loop over a socket that may be closed by then.
+_LOCAL = re.compile(r"sa_family=AF_UNIX|sa_family=AF_NETLINK|<UNIX|<NETLINK|= -1 EBADF ")
 
 
 @dataclass(frozen=True)
