@@ -2,7 +2,9 @@
 
 import re
 import struct
+import time
 import zlib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from visavis_server.errors import InvalidRequest
 from visavis_server.settings import ImageLimits
+from visavis_server.vision.formats import png_minimal
 from visavis_server.vision.image import decode, read_file
 
 from ...pictures import encoded, noise, refusal, seen_by_opencv
@@ -225,6 +228,19 @@ def test_a_stream_of_tiny_blocks_with_separate_codes_is_refused() -> None:
     data = head + chunk(b"IDAT", b"\x78\x01" + tiny_blocks(1_400_000)) + chunk(b"IEND")
     refused = refusal(data, ImageLimits(decode_ms=300.0))
     assert re.search(r"takes too long to inflate: over \d+ ms; send a smaller PNG, or", refused)
+
+
+def test_a_slow_machine_decodes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The costs are those of one processor; of another, the measured time counts by its speed."""
+    plain = png(bytes(6001 * 2000), 2000, 2000)
+    clock = time.thread_time
+    monkeypatch.setattr("time.thread_time", lambda: 20 * clock())
+    anew = cache(png_minimal._slowness.__wrapped__)
+    monkeypatch.setattr(png_minimal, "_slowness", anew)
+    assert decode(plain, ImageLimits(decode_ms=110.0)).shape == (2000, 2000, 3)
+    head = plain[: plain.index(b"IDAT") - 4]
+    data = head + chunk(b"IDAT", b"\x78\x01" + tiny_blocks(1_400_000)) + chunk(b"IEND")
+    assert "takes too long to inflate" in refusal(data, ImageLimits(decode_ms=300.0))
 
 
 @pytest.mark.usefixtures("quick")
