@@ -121,6 +121,9 @@ def test_a_new_version_is_served_without_a_lost_call(
                     lambda: (out / "colors/2/model.onnx").read_bytes() == model(gain=7.0),
                     "version 2 is not replaced",
                 )
+                # The round that has replaced it says so before the next one begins.
+                asked = len(registry.requests)
+                until(lambda: len(registry.requests) > asked, "the watch has ended")
                 ended.set()
                 caller.join()
         finally:
