@@ -112,9 +112,9 @@ def test_nothing_of_this_machine_is_in_the_file(exported: dict[str, Exported]) -
 
 
 def test_exporting_again_adds_a_version_only_if_something_changed(tmp_path: Path) -> None:
-    first = run(Request("yolov5n", tmp_path, weights="random"))
-    again = run(Request("yolov5n", tmp_path, weights="random"))
-    other = run(Request("yolov5n", tmp_path, weights="random", size=320))
+    first = run(Request("yolov5n", tmp_path, weights="random", size=64))
+    again = run(Request("yolov5n", tmp_path, weights="random", size=64))
+    other = run(Request("yolov5n", tmp_path, weights="random", size=96))
     assert (first.unchanged, again.unchanged, other.unchanged) == (False, True, False)
     assert again.path == first.path
     assert other.path == tmp_path / "yolov5n" / "2" / "model.onnx"
