@@ -154,6 +154,20 @@ def samples(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     )
 
 
+@pytest.fixture(scope="session")
+def sample_pictures(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ...]:
+    """Return the samples' 200 pictures, for tests that need no model of theirs."""
+    if not _GIVEN:
+        return small(tmp_path_factory.mktemp("samples")).pictures
+    return _photographs(request.getfixturevalue("images"))
+
+
+def _photographs(images: Path) -> tuple[Path, ...]:
+    return tuple(sorted((images / "imagenet").glob("*.JPEG"))[:200])
+
+
 def _published(weights: Path, images: Path, models: Path) -> Samples:
     from rich.progress import Progress
 
@@ -170,7 +184,7 @@ def _published(weights: Path, images: Path, models: Path) -> Samples:
         bus=images / "bus.jpg",
         best="minibus",
         zidane=images / "zidane.jpg",
-        pictures=tuple(sorted((images / "imagenet").glob("*.JPEG"))[:200]),
+        pictures=_photographs(images),
     )
 
 

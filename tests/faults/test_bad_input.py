@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from visavis.v1 import vision_pb2 as pb
 
-from tests.samples import Samples
 from tests.server.pictures import RED, plain
 from tests.surroundings import Surroundings
 
@@ -33,9 +32,9 @@ HONEST = {OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_undecodable_image_is_refused_without_a_crash(
-    samples: Samples, tmp_path: Path, form: str
+    sample_pictures: tuple[Path, ...], tmp_path: Path, form: str
 ) -> None:
-    outcome = decoded_elsewhere(SHORT, 1, pictures_in(form, samples.pictures, tmp_path))
+    outcome = decoded_elsewhere(SHORT, 1, pictures_in(form, sample_pictures, tmp_path))
     assert set(outcome["kinds"]) <= {"decoded", "refused"}, outcome
     assert outcome["kinds"]["refused"] > SHORT / 20
     assert outcome["peak_mib"] < 200

@@ -5,15 +5,11 @@ import json
 import time
 import urllib.request
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-import pytest
-from visavis import Client
 from visavis.v1 import vision_pb2 as pb
 
-from tests.samples import Samples
 from tests.server import graphs
 from tests.server.pictures import BLACK, plain
 
@@ -138,26 +134,6 @@ async def test_a_poison_image_in_a_batch_fails_alone(serve: Serve) -> None:
         await blocking
     expected = [OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT] * 20
     assert [outcome.code for outcome in outcomes] == expected
-
-
-def test_64_callers_with_200_pictures_get_what_they_get_alone(
-    sample_client: Client, samples: Samples
-) -> None:
-    pictures = samples.pictures
-    assert len(pictures) == 200
-
-    def answer(picture: Path) -> list[tuple[int, float]]:
-        found = sample_client.classify(picture, model="resnet18").classifications
-        return [(each.class_id, each.score) for each in found]
-
-    alone = {picture: answer(picture) for picture in pictures}
-    with ThreadPoolExecutor(64) as threads:
-        together = dict(zip(pictures, threads.map(answer, pictures), strict=True))
-    for picture in pictures:
-        assert [c for c, _ in together[picture]] == [c for c, _ in alone[picture]]
-        assert [s for _, s in together[picture]] == pytest.approx(
-            [s for _, s in alone[picture]], abs=1e-5
-        )
 
 
 async def _runs(log: str) -> int:
