@@ -108,6 +108,26 @@ async def test_numbers_are_unknown_if_no_worker_has_the_connection() -> None:
     assert order == []
 
 
+async def test_the_number_of_a_worker_that_hangs_is_the_one_that_is_left() -> None:
+    (first,) = addresses.listen("127.0.0.1:0", shared=True)
+    port = first.getsockname()[1]
+    (second,) = addresses.listen(f"127.0.0.1:{port}", shared=True)
+
+    async def steer(weights: Sequence[int]) -> bool:
+        return shared_listener.steer(port, weights)
+
+    with first, second:
+        second.settimeout(10)
+        # This process is worker 7 and accepts at the second; worker 3 accepts nothing.
+        accepting = asyncio.to_thread(second.accept)
+        pids = {7: os.getpid(), 3: 1}
+        order, (accepted, _) = await asyncio.gather(
+            balance.numbered(f"127.0.0.1:{port}", pids, steer), accepting
+        )
+        accepted.close()
+    assert order == [3, 7]
+
+
 @pytest.mark.parametrize("failures", [2, 1000])
 async def test_numbers_are_found_out_again_where_they_were_not(
     failures: int, monkeypatch: pytest.MonkeyPatch
