@@ -112,16 +112,16 @@ def real_models(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     own, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
     models = (own.parent if worker else own) / "real-models"
     models.mkdir(exist_ok=True)
-    requests = [("resnet50", weights), ("yolov5n", weights), ("resnet18", weights)]
-    requests.append(("yolov5n-cls", "random"))
-    # Two of them begin at different ends, so that neither waits long for the other.
+    given = dict.fromkeys(("resnet50", "yolov5n", "resnet18"), str(weights))
+    requests = [*given.items(), ("yolov5n-cls", "random")]
+    # Two processes begin at different ends, so that neither waits long for the other.
     if int(worker.removeprefix("gw") or 0) % 2:
         requests.reverse()
-    for name, given in requests:
+    for name, source in requests:
         with FileLock(f"{models}-{name}.lock"):
             if not (models / name).exists():
                 out = tmp_path_factory.mktemp("models")
-                export(Request(name, out, weights=str(given)), Progress(disable=True))
+                export(Request(name, out, weights=source), Progress(disable=True))
                 (out / name).rename(models / name)
     return models
 

@@ -75,7 +75,7 @@ class _Served:
             return
         for name, deployment in applications["visavis"]["deployments"].items():
             for replica in deployment["replicas"]:
-                # One that starts has none yet.
+                # A replica that starts has none yet.
                 if pid := replica.get("pid"):
                     yield {"deployment": name, "pid": pid, "node": replica["node_id"]}
 

@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 _MOST_ROOM: Final = 1000
 _CONNECT_S: Final = 1.0
 _LOOKS, _LOOK_S = 50, 0.01
-# A busy worker may take longer to accept a connection than is looked for it.
+# A busy worker may accept a connection only after the search for it has ended.
 _ATTEMPTS: Final = 5
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
@@ -92,7 +92,7 @@ async def numbered(address: str, pids: Mapping[int, int], steer: Steer) -> list[
         order.append(await asyncio.to_thread(_owner, address, pids))
     missing = list(pids.keys() - set(order))
     if len(order) > 1 and order.count(None) == len(missing) == 1:
-        # One worker hangs, and accepts nothing: the number is its.
+        # One worker hangs and accepts nothing: the remaining number is that of this worker.
         order[order.index(None)] = missing[0]
     found = [worker for worker in order if worker is not None]
     return found if sorted(found) == sorted(pids) else []

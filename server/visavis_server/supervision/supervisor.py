@@ -256,7 +256,7 @@ class Supervisor:
         return {worker.number: worker.busy for worker in self._workers if not worker.is_late}
 
     async def _steer(self, weights: Sequence[int]) -> bool:
-        # Each can do it for all, unless it hangs.
+        # Any worker can steer for all of them, unless it hangs.
         channel = max(self._workers, key=lambda worker: worker.heard_at).channel
         if channel is None:
             return False

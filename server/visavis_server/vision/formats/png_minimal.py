@@ -6,6 +6,7 @@ Streams: RFC 1950. Stored blocks: RFC 1951.
 """
 
 import math
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -32,8 +33,11 @@ _WRAPPING_BYTES = 17  # of a block and its chunk
 _TAIL_BYTES = 28  # the chunks of a checksum and IEND
 _INPUT_BYTES = 1 << 15
 _PAETH = b"\x04"
-# A large picture on a busy machine takes longer than a small one on an idle one.
+# A large picture on a busy machine takes longer per byte than the one that is measured.
 _SLACK: Final = 1.25
+# However odd the clock: the limit on time stays one.
+_MOST_SLOWNESS: Final = 16.0
+_measuring = threading.Lock()
 
 
 def minimal(
@@ -139,12 +143,17 @@ def _inflated(
         raise damaged(field, f"its image data ends {left} bytes too early")
 
 
-@cache
 def _slowness() -> float:
-    """Return how many times longer than by the costs a blank picture takes here; at least 1.
+    """Return the time that a blank picture takes here, relative to its estimated cost: 1 to 16.
 
     It scales measured time, so that a slower machine decodes the same pictures.
     """
+    with _measuring:  # Threads that measure at once would slow each other down.
+        return _measured_slowness()
+
+
+@cache
+def _measured_slowness() -> float:
     frame = Frame(2048, 1365, 8, 2, is_interlaced=False)
     image_data = zlib.compress(bytes(frame.raw_bytes))
     cost_ns = len(image_data) * ENCODED_BYTE_NS + frame.raw_bytes * INFLATED_BYTE_NS
@@ -154,7 +163,8 @@ def _slowness() -> float:
         minimal(frame, None, [memoryview(image_data)], 0.0, ImageLimits(decode_ms=math.inf), "")
         return time.thread_time() - began_s
 
-    return max(1.0, _SLACK * 1e9 * min(took_s() for _ in range(3)) / cost_ns)
+    slowness = _SLACK * 1e9 * min(took_s() for _ in range(3)) / cost_ns
+    return min(max(slowness, 1.0), _MOST_SLOWNESS)
 
 
 def _slices(image_data: list[memoryview], skipped: int) -> Iterator[memoryview]:

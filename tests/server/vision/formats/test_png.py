@@ -234,9 +234,9 @@ def test_a_slow_machine_decodes_the_same_pictures(monkeypatch: pytest.MonkeyPatc
     """The costs are those of one processor; of another, the measured time counts by its speed."""
     plain = png(bytes(6001 * 2000), 2000, 2000)
     clock = time.thread_time
-    monkeypatch.setattr("time.thread_time", lambda: 20 * clock())
-    anew = cache(png_minimal._slowness.__wrapped__)
-    monkeypatch.setattr(png_minimal, "_slowness", anew)
+    monkeypatch.setattr("time.thread_time", lambda: 5 * clock())
+    anew = cache(png_minimal._measured_slowness.__wrapped__)
+    monkeypatch.setattr(png_minimal, "_measured_slowness", anew)
     assert decode(plain, ImageLimits(decode_ms=110.0)).shape == (2000, 2000, 3)
     head = plain[: plain.index(b"IDAT") - 4]
     data = head + chunk(b"IDAT", b"\x78\x01" + tiny_blocks(1_400_000)) + chunk(b"IEND")
